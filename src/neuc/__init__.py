@@ -1,0 +1,33 @@
+"""neuc: compile neural networks to machines that avoid multiply-heavy, fetch-everything computing.
+
+Importing this package loads nothing heavy; ``compile`` and ``load`` import what they need on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from neuc.errors import Error, InternalError
+
+if TYPE_CHECKING:
+    from neuc.compiler.api import Compiled, compile
+    from neuc.runtime.session import Session, load
+
+__version__ = "0.1.0"
+
+__all__ = ["Compiled", "Error", "InternalError", "Session", "__version__", "compile", "load"]
+
+_LAZY = {
+    "Compiled": "neuc.compiler.api",
+    "Session": "neuc.runtime.session",
+    "compile": "neuc.compiler.api",
+    "load": "neuc.runtime.session",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Resolve a public name on first use."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'neuc' has no attribute {name!r}")
