@@ -1,1 +1,1 @@
-"""Placeholder docstring: replaced by its owner."""
+"""neuc's dialects: one file each. No passes, no file formats of models, nothing of the runtime."""

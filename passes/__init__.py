@@ -1,1 +1,1 @@
-"""Placeholder docstring: replaced by its owner."""
+"""Target-independent transformations and analyses, one a file, each usable from ``neuc opt -p``."""
