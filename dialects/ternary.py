@@ -1,0 +1,439 @@
+"""The `ternary` dialect: weights with few levels, int8 activations, and the exact integer products between them.
+
+Types are in `dialects/ternary_types.py`, meaning in `dialects/interp/ternary.py`. No file formats and no passes here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+from math import prod
+
+from xdsl.dialects.builtin import DenseArrayBase, FloatAttr, IntegerAttr, StringAttr, TensorType, f32, i8, i32, i64
+from xdsl.ir import Attribute, Dialect, Operation, SSAValue
+from xdsl.irdl import (
+    IRDLOperation,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    opt_prop_def,
+    prop_def,
+    result_def,
+    traits_def,
+)
+from xdsl.traits import Pure
+from xdsl.utils.exceptions import VerifyException
+
+from neuc.dialects.dense_attrs import NO_ACTIVATION, ActivationAttr, int_attr
+from neuc.dialects.dims import Dim, product
+from neuc.dialects.store import dims_of, element_of, tensor_type
+from neuc.dialects.ternary_types import EncodingAttr, PackedType, ScaleAttr, TritsType, Window
+
+ROW_MULTIPLE = 16
+
+
+def shape_of(value: SSAValue, what: str, element: Attribute) -> tuple[Dim, ...]:
+    """The dims of a tensor operand or result, after checking its element type.
+
+    Raises:
+        VerifyException: not a ranked tensor of `element` with named dims.
+    """
+    try:
+        dims, found = dims_of(value), element_of(value)
+    except ValueError as error:
+        raise VerifyException(f"{what}: {error}") from error
+    if found != element:
+        raise VerifyException(f"{what} has {found} elements, expected {element}")
+    return dims
+
+
+def show(dims: Sequence[Dim]) -> str:
+    """Dims as messages print them."""
+    return "[" + ", ".join(map(str, dims)) + "]"
+
+
+def expect_shape(what: str, found: Sequence[Dim], expected: Sequence[Dim]) -> None:
+    """Raise VerifyException unless two shapes are the same."""
+    if tuple(found) != tuple(expected):
+        raise VerifyException(f"{what} has shape {show(found)}, expected {show(expected)}")
+
+
+def _verify_bias(bias: SSAValue | None, rows: int) -> None:
+    if bias is not None:
+        expect_shape("bias", shape_of(bias, "bias", f32), [Dim.of(rows)])
+
+
+def _trits_type(value: SSAValue) -> TritsType:
+    assert isinstance(value.type, TritsType)
+    return value.type
+
+
+def packed_type(value: SSAValue) -> PackedType:
+    """The type of a packed operand."""
+    assert isinstance(value.type, PackedType)
+    return value.type
+
+
+@irdl_op_definition
+class WeightOp(IRDLOperation):
+    """W ≈ Σ_p scales[p]·trits[p], both named in the weight store: int8 [P, N, K] and f32 [P, N, G]."""
+
+    name = "ternary.weight"
+    trits = prop_def(StringAttr)
+    trits_sha = prop_def(StringAttr)
+    scales = prop_def(StringAttr)
+    scales_sha = prop_def(StringAttr)
+    sqnr = opt_prop_def(FloatAttr.constr(f32))
+    result = result_def(TritsType)
+
+    traits = traits_def(Pure())
+    assembly_format = (
+        "`trits` $trits `sha` $trits_sha `scales` $scales `sha` $scales_sha (`sqnr` $sqnr^)? "
+        "attr-dict `:` type($result)"
+    )
+
+    def __init__(
+        self,
+        type_: TritsType,
+        trits: tuple[str, str],
+        scales: tuple[str, str],
+        sqnr: float | None = None,
+    ) -> None:
+        properties: dict[str, Attribute | None] = {
+            "trits": StringAttr(trits[0]),
+            "trits_sha": StringAttr(trits[1][:12]),
+            "scales": StringAttr(scales[0]),
+            "scales_sha": StringAttr(scales[1][:12]),
+            "sqnr": None if sqnr is None else FloatAttr(sqnr, f32),
+        }
+        super().__init__(result_types=[type_], properties=properties)
+
+
+@irdl_op_definition
+class QuantizeOp(IRDLOperation):
+    """a = 127 / max(max|x|, 1e-5) over the last `axes` axes; q = clip(round(x·a), -127, 127), s = 1/a."""
+
+    name = "ternary.quantize"
+    x = operand_def(TensorType)
+    axes = prop_def(IntegerAttr.constr(i64), default_value=int_attr(1))
+    q = result_def(TensorType)
+    s = result_def(TensorType)
+
+    traits = traits_def(Pure())
+    assembly_format = "$x (`axes` $axes^)? attr-dict `:` type($x) `->` type($q) `,` type($s)"
+
+    def __init__(self, x: SSAValue | Operation, axes: int = 1) -> None:
+        dims = dims_of(SSAValue.get(x))
+        results = [tensor_type(i8, dims), tensor_type(f32, dims[: len(dims) - axes])]
+        super().__init__(operands=[x], result_types=results, properties={"axes": int_attr(axes)})
+
+    @property
+    def shared_axes(self) -> int:
+        return self.axes.value.data
+
+    def verify_(self) -> None:
+        dims = shape_of(self.x, "x", f32)
+        if not 1 <= self.shared_axes <= len(dims):
+            raise VerifyException(f"axes = {self.shared_axes}, but x has rank {len(dims)}")
+        expect_shape("q", shape_of(self.q, "q", i8), dims)
+        expect_shape("s", shape_of(self.s, "s", f32), dims[: len(dims) - self.shared_axes])
+
+
+class ProductOp(IRDLOperation, ABC):
+    """Operands and activation that `ternary.linear` and `ternary.conv` share."""
+
+    q = operand_def(TensorType)
+    s = operand_def(TensorType)
+    weight = operand_def(TritsType)
+    bias = opt_operand_def(TensorType)
+    activation = prop_def(ActivationAttr, default_value=NO_ACTIVATION)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    @property
+    def trits(self) -> TritsType:
+        return _trits_type(self.weight)
+
+
+@irdl_op_definition
+class LinearOp(ProductOp):
+    """y[…,n] = activation(Σ_p Σ_g scales[p,n,g]·(Σ_{k in g} q[…,k]·trits[p,n,k])·s + bias[n])."""
+
+    name = "ternary.linear"
+    assembly_format = (
+        "$q `,` $s `,` $weight (`bias` $bias^)? (`activation` $activation^)? attr-dict "
+        "`:` functional-type(operands, results)"
+    )
+
+    def __init__(
+        self,
+        q: SSAValue,
+        s: SSAValue,
+        weight: SSAValue,
+        bias: SSAValue | None = None,
+        activation: ActivationAttr | None = None,
+    ) -> None:
+        result = tensor_type(f32, [*dims_of(q)[:-1], _trits_type(weight).rows])
+        super().__init__(
+            operands=[q, s, weight, bias],
+            result_types=[result],
+            properties={"activation": activation or NO_ACTIVATION},
+        )
+
+    def verify_(self) -> None:
+        dims = shape_of(self.q, "q", i8)
+        if not dims:
+            raise VerifyException("q is a scalar, expected […, K]")
+        expect_shape("q", dims, [*dims[:-1], Dim.of(self.trits.columns)])
+        expect_shape("s", shape_of(self.s, "s", f32), dims[:-1])
+        _verify_bias(self.bias, self.trits.rows)
+        expect_shape("result", shape_of(self.result, "result", f32), [*dims[:-1], Dim.of(self.trits.rows)])
+
+
+class WindowedOp(IRDLOperation, ABC):
+    """The window of `ternary.conv` and `ternary.im2col`: pads are begins then ends, padded activations are 0."""
+
+    kernel = prop_def(DenseArrayBase.constr(i64))
+    strides = prop_def(DenseArrayBase.constr(i64))
+    pads = prop_def(DenseArrayBase.constr(i64))
+    dilations = prop_def(DenseArrayBase.constr(i64))
+
+    def window(self) -> Window:
+        """The window as plain integers."""
+        return Window(*(tuple(a.get_values()) for a in (self.kernel, self.strides, self.pads, self.dilations)))
+
+    def _verify_window(self, rank: int) -> Window:
+        window, spatial = self.window(), rank - 2
+        if spatial < 1:
+            raise VerifyException(f"q has rank {rank}, expected [N, C, …spatial]")
+        for name, expected in (
+            ("kernel", spatial),
+            ("strides", spatial),
+            ("pads", 2 * spatial),
+            ("dilations", spatial),
+        ):
+            values: tuple[int, ...] = getattr(window, name)
+            if len(values) != expected:
+                raise VerifyException(f"{name} has {len(values)} entries, expected {expected} for rank {rank}")
+            least = 0 if name == "pads" else 1
+            if any(value < least for value in values):
+                raise VerifyException(f"{name} = {list(values)} has an entry below {least}")
+        return window
+
+
+_WINDOW_FORMAT = "`kernel` $kernel `strides` $strides `pads` $pads `dilations` $dilations "
+
+
+@irdl_op_definition
+class ConvOp(ProductOp, WindowedOp):
+    """y = activation(conv(q, Σ_p scales[p]·trits[p] as [N, C/group, …kernel])·s + bias), one s per image."""
+
+    name = "ternary.conv"
+    group = prop_def(IntegerAttr.constr(i64), default_value=int_attr(1))
+
+    assembly_format = (
+        "$q `,` $s `,` $weight (`bias` $bias^)? " + _WINDOW_FORMAT + "(`group` $group^)? "
+        "(`activation` $activation^)? attr-dict `:` functional-type(operands, results)"
+    )
+
+    def __init__(
+        self,
+        q: SSAValue,
+        s: SSAValue,
+        weight: SSAValue,
+        window: Window,
+        bias: SSAValue | None = None,
+        group: int = 1,
+        activation: ActivationAttr | None = None,
+    ) -> None:
+        dims = dims_of(q)
+        result = tensor_type(f32, [dims[0], _trits_type(weight).rows, *window.output_dims(dims[2:])])
+        properties: dict[str, Attribute | None] = {
+            **window.properties(),
+            "group": int_attr(group),
+            "activation": activation or NO_ACTIVATION,
+        }
+        super().__init__(operands=[q, s, weight, bias], result_types=[result], properties=properties)
+
+    @property
+    def group_count(self) -> int:
+        return self.group.value.data
+
+    def verify_(self) -> None:
+        dims = shape_of(self.q, "q", i8)
+        window = self._verify_window(len(dims))
+        n, k, group = self.trits.rows, self.trits.columns, self.group_count
+        if group < 1 or n % group:
+            raise VerifyException(f"group = {group} does not divide the {n} output channels")
+        channels, rest = divmod(k * group, prod(window.kernel))
+        if rest or dims[1] != channels:
+            raise VerifyException(
+                f"K = {k} is not C/group·kernel for C = {dims[1]}, group = {group}, kernel = {list(window.kernel)}"
+            )
+        expect_shape("s", shape_of(self.s, "s", f32), dims[:1])
+        _verify_bias(self.bias, n)
+        expected = [dims[0], Dim.of(n), *window.output_dims(dims[2:])]
+        expect_shape("result", shape_of(self.result, "result", f32), expected)
+
+
+@irdl_op_definition
+class Im2ColOp(WindowedOp):
+    """patches[n, p, :] = the window of q under output pixel p, channel-major as the weights are."""
+
+    name = "ternary.im2col"
+    q = operand_def(TensorType)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+    assembly_format = "$q " + _WINDOW_FORMAT + "attr-dict `:` type($q) `->` type($result)"
+
+    def __init__(self, q: SSAValue, window: Window) -> None:
+        super().__init__(
+            operands=[q],
+            result_types=[tensor_type(i8, _patch_dims(dims_of(q), window))],
+            properties=window.properties(),
+        )
+
+    def verify_(self) -> None:
+        dims = shape_of(self.q, "q", i8)
+        window = self._verify_window(len(dims))
+        expect_shape("result", shape_of(self.result, "result", i8), _patch_dims(dims, window))
+
+
+def _patch_dims(dims: Sequence[Dim], window: Window) -> list[Dim]:
+    return [dims[0], product(window.output_dims(dims[2:])), dims[1] * prod(window.kernel)]
+
+
+@irdl_op_definition
+class PackOp(IRDLOperation):
+    """The P·N rows of the trits in a kernel's layout: tiles of BM rows by BK columns."""
+
+    name = "ternary.pack"
+    weight = operand_def(TritsType)
+    BM = prop_def(IntegerAttr.constr(i64))
+    BK = prop_def(IntegerAttr.constr(i64))
+    result = result_def(PackedType)
+
+    traits = traits_def(Pure())
+    assembly_format = "$weight `BM` `=` $BM `BK` `=` $BK attr-dict `:` type($weight) `->` type($result)"
+
+    def __init__(self, weight: SSAValue, encoding: EncodingAttr, bm: int, bk: int) -> None:
+        super().__init__(
+            operands=[weight],
+            result_types=[PackedType.of(_trits_type(weight), encoding)],
+            properties={"BM": int_attr(bm), "BK": int_attr(bk)},
+        )
+
+    @property
+    def packed(self) -> PackedType:
+        return packed_type(self.result)
+
+    def verify_(self) -> None:
+        trits, packed = _trits_type(self.weight), self.packed
+        if (packed.n, packed.k, packed.scale, packed.planes) != (trits.n, trits.k, trits.scale, trits.planes):
+            raise VerifyException(f"packs {trits} into {packed}: size, scale or planes differ")
+        levels, kind = list(trits.level_set), packed.encoding.kind.data
+        if kind == "tl2" and not set(levels) <= {-1, 0, 1}:
+            raise VerifyException(f"encoding tl2 holds the levels -1, 0 and 1, not {levels}")
+        if kind == "i2" and (len(levels) > 4 or levels[-1] - levels[0] != len(levels) - 1):
+            raise VerifyException(f"encoding i2 holds up to four consecutive levels, not {levels}")
+        verify_tile(packed, self.BM.value.data, self.BK.value.data)
+
+
+def verify_tile(packed: PackedType, bm: int, bk: int) -> None:
+    """Check a tile of BM rows by BK columns against the layout; raise VerifyException naming the sizes."""
+    quad = 4 * packed.encoding.g.data
+    if bm < 1 or bm % ROW_MULTIPLE:
+        raise VerifyException(f"BM = {bm} is not a positive multiple of {ROW_MULTIPLE} rows")
+    if bk < 1 or bk % quad:
+        raise VerifyException(f"BK = {bk} is not a positive multiple of 4·g = {quad} columns")
+    size = packed.group_size
+    if packed.scale.kind.data == "group" and size % bk and bk % size:
+        raise VerifyException(f"BK = {bk} and the scale groups of {size} columns do not divide one another")
+
+
+def verify_accumulator(acc: SSAValue, leading: Sequence[Dim] | None, packed: PackedType) -> None:
+    """Check that `acc` is i32 […leading, G, P·N]; raise VerifyException naming the sizes."""
+    dims = shape_of(acc, "accumulator", i32)
+    tail = [Dim.of(packed.groups), Dim.of(packed.plane_count * packed.rows)]
+    expect_shape("accumulator", dims, [*(dims[:-2] if leading is None else leading), *tail])
+
+
+def accumulator_type(leading: Sequence[Dim], packed: PackedType) -> TensorType[Attribute]:
+    """i32 […leading, G, P·N]."""
+    return tensor_type(i32, [*leading, packed.groups, packed.plane_count * packed.rows])
+
+
+@irdl_op_definition
+class AccumulateOp(IRDLOperation):
+    """acc[…, g, p·N + n] = Σ_{k in group g} q[…,k]·trits[p,n,k], by multiplying (encodings i2, i8)."""
+
+    name = "ternary.accumulate"
+    q = operand_def(TensorType)
+    packed = operand_def(PackedType)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+    assembly_format = "$q `,` $packed attr-dict `:` functional-type(operands, results)"
+
+    def __init__(self, q: SSAValue, packed: SSAValue) -> None:
+        result = accumulator_type(dims_of(q)[:-1], packed_type(packed))
+        super().__init__(operands=[q, packed], result_types=[result])
+
+    def verify_(self) -> None:
+        packed, dims = packed_type(self.packed), shape_of(self.q, "q", i8)
+        if packed.encoding.kind.data == "tl2":
+            raise VerifyException("encoding tl2 is for lut.accumulate; ternary.accumulate takes i2 and i8")
+        expect_shape("q", dims, [*dims[:-1], Dim.of(packed.columns)])
+        verify_accumulator(self.result, dims[:-1], packed)
+
+
+@irdl_op_definition
+class DequantizeOp(IRDLOperation):
+    """y = 0; for p, for g: y += f32(acc[…,g,p·N+n])·scales[p,n,g]; y·s, then + bias[n], then activation."""
+
+    name = "ternary.dequantize"
+    acc = operand_def(TensorType)
+    s = operand_def(TensorType)
+    weight = operand_def(TritsType)
+    bias = opt_operand_def(TensorType)
+    activation = prop_def(ActivationAttr, default_value=NO_ACTIVATION)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+    assembly_format = (
+        "$acc `,` $s `,` $weight (`bias` $bias^)? (`activation` $activation^)? attr-dict "
+        "`:` functional-type(operands, results)"
+    )
+
+    def __init__(
+        self,
+        acc: SSAValue,
+        s: SSAValue,
+        weight: SSAValue,
+        bias: SSAValue | None = None,
+        activation: ActivationAttr | None = None,
+    ) -> None:
+        result = tensor_type(f32, [*dims_of(acc)[:-2], _trits_type(weight).rows])
+        super().__init__(
+            operands=[acc, s, weight, bias],
+            result_types=[result],
+            properties={"activation": activation or NO_ACTIVATION},
+        )
+
+    def verify_(self) -> None:
+        trits, dims = _trits_type(self.weight), shape_of(self.acc, "accumulator", i32)
+        tail = [Dim.of(trits.groups), Dim.of(trits.plane_count * trits.rows)]
+        expect_shape("accumulator", dims, [*dims[:-2], *tail])
+        scale = shape_of(self.s, "s", f32)
+        expect_shape("s", scale, dims[: min(len(scale), len(dims) - 2)])
+        _verify_bias(self.bias, trits.rows)
+        expect_shape("result", shape_of(self.result, "result", f32), [*dims[:-2], Dim.of(trits.rows)])
+
+
+Ternary = Dialect(
+    "ternary",
+    [WeightOp, QuantizeOp, LinearOp, ConvOp, Im2ColOp, PackOp, AccumulateOp, DequantizeOp],
+    [ScaleAttr, EncodingAttr, TritsType, PackedType],
+)
