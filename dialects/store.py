@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
     ArrayAttr,
     DenseIntOrFPElementsAttr,
     IntegerType,
@@ -113,8 +114,8 @@ class DimsAttr(ParametrizedAttribute):
 def tensor_type(element: Attribute, dims: Sequence[DimLike]) -> TensorType[Attribute]:
     """A tensor type; symbolic dims are printed ``?`` and named in its `#store.dims` encoding."""
     exact = [Dim.of(d) for d in dims]
-    shape = [d.value if d.is_static else -1 for d in exact]
-    if -1 in shape:
+    shape = [d.value if d.is_static else DYNAMIC_INDEX for d in exact]
+    if DYNAMIC_INDEX in shape:
         return TensorType(element, shape, DimsAttr.of(exact))
     return TensorType(element, shape)
 
@@ -129,7 +130,7 @@ def dims_of(value: Attribute | SSAValue) -> tuple[Dim, ...]:
     if not isa(type_, TensorType[Attribute]):
         raise ValueError(f"not a ranked tensor type: {type_}")
     shape = type_.get_shape()
-    if -1 not in shape:
+    if DYNAMIC_INDEX not in shape:
         return tuple(Dim.of(d) for d in shape)
     if not isinstance(type_.encoding, DimsAttr):
         raise ValueError(f"{type_} has dynamic dims without names")

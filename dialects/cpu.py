@@ -1,0 +1,287 @@
+"""The `cpu` dialect: a segment as a schedule of kernel launches over planned buffers.
+
+A `cpu.program` holds `cpu.buffer` and `cpu.launch` ops; kernels are `llvm.func`s beside it with the signature
+``(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr)``. Sizes and offsets are dim expressions over the
+program's symbols. How kernels look inside is not this file's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    FloatAttr,
+    IntegerAttr,
+    StringAttr,
+    SymbolNameConstraint,
+    SymbolRefAttr,
+    f32,
+    i64,
+)
+from xdsl.ir import Attribute, Dialect, ParametrizedAttribute, Region, SSAValue, TypeAttribute
+from xdsl.irdl import (
+    IRDLOperation,
+    irdl_attr_definition,
+    irdl_op_definition,
+    opt_prop_def,
+    param_def,
+    prop_def,
+    region_def,
+    result_def,
+    traits_def,
+    var_operand_def,
+)
+from xdsl.parser import AttrParser, Parser
+from xdsl.printer import Printer
+from xdsl.traits import IsolatedFromAbove, NoTerminator, SymbolOpInterface
+from xdsl.utils.exceptions import VerifyException
+
+from neuc.dialects.dims import Dim, DimLike
+
+BUFFER_KINDS = ("arena", "weight", "input", "output")
+
+
+@irdl_attr_definition
+class BufferType(ParametrizedAttribute, TypeAttribute):
+    """Bytes at a 64-byte aligned address (inputs: aligned to their element)."""
+
+    name = "cpu.buffer_type"
+
+
+@irdl_attr_definition
+class BufferArgAttr(ParametrizedAttribute):
+    """A launch slot that takes the next buffer operand, `offset` bytes in."""
+
+    name = "cpu.at"
+    offset: StringAttr = param_def()
+
+    @classmethod
+    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        with parser.in_angle_brackets():
+            return [StringAttr(parser.parse_str_literal())]
+
+    def print_parameters(self, printer: Printer) -> None:
+        with printer.in_angle_brackets():
+            printer.print_attribute(self.offset)
+
+
+def _check_expr(text: str, what: str) -> None:
+    try:
+        Dim.parse(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise VerifyException(f"{what}: {error}") from error
+
+
+@irdl_op_definition
+class BufferOp(IRDLOperation):
+    """`nbytes` bytes: an arena range, a weight-store entry, an input or an output of the program."""
+
+    name = "cpu.buffer"
+    kind = prop_def(StringAttr)
+    nbytes = prop_def(StringAttr)
+    offset = opt_prop_def(StringAttr)
+    entry = opt_prop_def(StringAttr)
+    index = opt_prop_def(IntegerAttr.constr(i64))
+    result = result_def(BufferType)
+
+    assembly_format = (
+        "$kind (`entry` $entry^)? (`index` $index^)? `bytes` $nbytes (`offset` $offset^)? attr-dict `:` type($result)"
+    )
+
+    def __init__(
+        self,
+        kind: str,
+        nbytes: DimLike,
+        *,
+        offset: DimLike | None = None,
+        entry: str | None = None,
+        index: int | None = None,
+    ) -> None:
+        properties: dict[str, Attribute] = {"kind": StringAttr(kind), "nbytes": StringAttr(str(Dim.of(nbytes)))}
+        if offset is not None:
+            properties["offset"] = StringAttr(str(Dim.of(offset)))
+        if entry is not None:
+            properties["entry"] = StringAttr(entry)
+        if index is not None:
+            properties["index"] = IntegerAttr(index, i64)
+        super().__init__(result_types=[BufferType()], properties=properties)
+
+    def verify_(self) -> None:
+        kind = self.kind.data
+        if kind not in BUFFER_KINDS:
+            raise VerifyException(f"buffer kind {kind!r} is not one of {', '.join(BUFFER_KINDS)}")
+        _check_expr(self.nbytes.data, "bytes")
+        if (kind == "weight") != (self.entry is not None):
+            raise VerifyException("a weight buffer, and no other, names an entry")
+        if (kind in ("input", "output")) != (self.index is not None):
+            raise VerifyException("an input or output buffer, and no other, has an index")
+        if self.offset is not None:
+            if kind != "arena":
+                raise VerifyException("only arena buffers have offsets")
+            _check_expr(self.offset.data, "offset")
+
+
+LaunchArg: TypeAlias = "SSAValue | tuple[SSAValue, DimLike] | DimLike | float"
+
+
+@irdl_op_definition
+class LaunchOp(IRDLOperation):
+    """Run `kernel` over `work` units, split among threads in multiples of `grain`; then a barrier.
+
+    Slots of the kernel's argument array, in order: a buffer's address (`%b`, or `%b at "bytes"`), an integer (a string
+    with a dim expression) or the bits of an f32.
+    """
+
+    name = "cpu.launch"
+    kernel = prop_def(SymbolRefAttr)
+    buffers = var_operand_def(BufferType)
+    slots = prop_def(ArrayAttr)
+    work = prop_def(StringAttr)
+    grain = prop_def(IntegerAttr)
+    scratch = prop_def(StringAttr)
+
+    def __init__(
+        self,
+        kernel: str,
+        args: Sequence[LaunchArg],
+        *,
+        work: DimLike,
+        grain: int = 1,
+        scratch: DimLike = 0,
+    ) -> None:
+        buffers: list[SSAValue] = []
+        slots: list[Attribute] = []
+        for arg in args:
+            if isinstance(arg, SSAValue):
+                buffers.append(arg)
+                slots.append(BufferArgAttr(StringAttr("0")))
+            elif isinstance(arg, tuple):
+                buffers.append(arg[0])
+                slots.append(BufferArgAttr(StringAttr(str(Dim.of(arg[1])))))
+            elif isinstance(arg, float):
+                slots.append(FloatAttr(arg, f32))
+            else:
+                slots.append(StringAttr(str(Dim.of(arg))))
+        super().__init__(
+            operands=[buffers],
+            properties={
+                "kernel": SymbolRefAttr(kernel),
+                "slots": ArrayAttr(slots),
+                "work": StringAttr(str(Dim.of(work))),
+                "grain": IntegerAttr(grain, i64),
+                "scratch": StringAttr(str(Dim.of(scratch))),
+            },
+        )
+
+    def verify_(self) -> None:
+        taken = sum(isinstance(slot, BufferArgAttr) for slot in self.slots)
+        if taken != len(self.buffers):
+            raise VerifyException(f"{len(self.buffers)} buffers for {taken} buffer slots")
+        for slot in self.slots:
+            match slot:
+                case BufferArgAttr():
+                    _check_expr(slot.offset.data, "buffer offset")
+                case StringAttr():
+                    _check_expr(slot.data, "integer argument")
+                case FloatAttr():
+                    pass
+                case _:
+                    raise VerifyException(f"{slot} is neither a buffer, an integer expression nor an f32")
+        _check_expr(self.work.data, "work")
+        _check_expr(self.scratch.data, "scratch")
+        if self.grain.value.data < 1:
+            raise VerifyException("grain is less than 1")
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_attribute(self.kernel)
+        operands = iter(self.buffers)
+        with printer.in_parens():
+            for i, slot in enumerate(self.slots):
+                if i:
+                    printer.print_string(", ")
+                if isinstance(slot, BufferArgAttr):
+                    printer.print_ssa_value(next(operands))
+                    if slot.offset.data != "0":
+                        printer.print_string(" at ")
+                        printer.print_attribute(slot.offset)
+                else:
+                    printer.print_attribute(slot)
+        printer.print_string(" work ")
+        printer.print_attribute(self.work)
+        if self.grain.value.data != 1:
+            printer.print_string(f" grain {self.grain.value.data}")
+        if self.scratch.data != "0":
+            printer.print_string(" scratch ")
+            printer.print_attribute(self.scratch)
+        printer.print_op_attributes(self.attributes)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> LaunchOp:
+        kernel = parser.parse_symbol_name()
+        operands: list[SSAValue] = []
+        slots: list[Attribute] = []
+
+        def slot() -> None:
+            operand = parser.parse_optional_unresolved_operand()
+            if operand is None:
+                slots.append(parser.parse_attribute())
+                return
+            operands.append(parser.resolve_operand(operand, BufferType()))
+            offset = parser.parse_str_literal() if parser.parse_optional_keyword("at") else "0"
+            slots.append(BufferArgAttr(StringAttr(offset)))
+
+        parser.parse_comma_separated_list(parser.Delimiter.PAREN, slot)
+        parser.parse_keyword("work")
+        work = parser.parse_str_literal()
+        grain = parser.parse_integer() if parser.parse_optional_keyword("grain") else 1
+        scratch = parser.parse_str_literal() if parser.parse_optional_keyword("scratch") else "0"
+        op = cls.create(
+            operands=operands,
+            properties={
+                "kernel": SymbolRefAttr(kernel),
+                "slots": ArrayAttr(slots),
+                "work": StringAttr(work),
+                "grain": IntegerAttr(grain, i64),
+                "scratch": StringAttr(scratch),
+            },
+            attributes=parser.parse_optional_attr_dict(),
+        )
+        return op
+
+
+@irdl_op_definition
+class ProgramOp(IRDLOperation):
+    """A segment ready to run: buffers and launches, in order."""
+
+    name = "cpu.program"
+    sym_name = prop_def(SymbolNameConstraint())
+    inputs = prop_def(ArrayAttr)
+    outputs = prop_def(ArrayAttr)
+    arena = opt_prop_def(StringAttr)
+    body = region_def("single_block")
+
+    traits = traits_def(IsolatedFromAbove(), SymbolOpInterface(), NoTerminator())
+    assembly_format = "$sym_name `inputs` $inputs `outputs` $outputs (`arena` $arena^)? attr-dict-with-keyword $body"
+
+    def __init__(self, name: str, inputs: Sequence[Attribute], outputs: Sequence[Attribute], body: Region) -> None:
+        super().__init__(
+            properties={
+                "sym_name": StringAttr(name),
+                "inputs": ArrayAttr(inputs),
+                "outputs": ArrayAttr(outputs),
+            },
+            regions=[body],
+        )
+
+    def verify_(self) -> None:
+        for op in self.body.block.ops:
+            if not isinstance(op, BufferOp | LaunchOp):
+                raise VerifyException(f"{op.name} in a cpu.program: only cpu.buffer and cpu.launch may stand here")
+        if self.arena is not None:
+            _check_expr(self.arena.data, "arena")
+
+
+Cpu = Dialect("cpu", [BufferOp, LaunchOp, ProgramOp], [BufferType, BufferArgAttr])
