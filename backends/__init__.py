@@ -1,1 +1,1 @@
-"""Placeholder docstring: replaced by its owner."""
+"""Target families, one folder each: target description, lowering pipeline, program emission, cost model."""

@@ -1,7 +1,7 @@
 """Symbolic integer dimensions: the one expression type every shape in neuc is made of.
 
 A `Dim` is an immutable polynomial with integer coefficients over atoms; an atom is a named symbol or an irreducible
-``floordiv``, ``max`` or ``min`` of two dims. Equal polynomials compare equal, so `B * S == S * B`. ``str(dim)`` is an
+``floordiv``, ``max`` or ``min`` of two dims. Symbols are sizes and so never negative. Equal polynomials compare equal, so `B * S == S * B`. ``str(dim)`` is an
 expression that Python (and the runtime's evaluator) can compute. Nothing here knows about tensors.
 """
 
@@ -257,11 +257,16 @@ def _divide_exactly(dividend: Dim, divisor: Dim) -> Dim | None:
 
 def _extremum(op: str, a: Dim, b: Dim) -> Dim:
     difference = a - b
-    if difference.is_static:
-        larger, smaller = (a, b) if difference.value >= 0 else (b, a)
-        return larger if op == "max" else smaller
+    for larger, smaller, gap in ((a, b, difference), (b, a, -difference)):
+        if _never_negative(gap):
+            return larger if op == "max" else smaller
     first, second = sorted((a, b), key=str)
     return Dim({(_Atom("", op, first, second),): 1})
+
+
+def _never_negative(dim: Dim) -> bool:
+    """Whether `dim` is at least 0 because its symbols are: they are sizes."""
+    return all(c > 0 and not any(atom.op for atom in monomial) for monomial, c in dim._terms)
 
 
 def _atom_value(atom: _Atom, symbols: Mapping[str, int]) -> int:

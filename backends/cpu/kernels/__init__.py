@@ -1,1 +1,1 @@
-"""Placeholder docstring: replaced by its owner."""
+"""Kernel families, one a file: each a frozen dataclass that builds one llvm-dialect function."""

@@ -1,0 +1,218 @@
+"""From the machine level to the program the runtime executes: plain data, object code, and the weights it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from xdsl.dialects import func, llvm
+from xdsl.dialects.builtin import ArrayAttr, FloatAttr, ModuleOp, StringAttr
+from xdsl.ir import Attribute, Operation, SSAValue
+
+from neuc.backends.cpu.codegen import compile_object
+from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.lower_to_cpu import module_isa
+from neuc.dialects.cpu import BufferArgAttr, BufferOp, LaunchOp, ProgramOp
+from neuc.dialects.dims import Dim
+from neuc.dialects.locations import node_names
+from neuc.dialects.store import dims_of, element_of, numpy_dtype
+from neuc.dialects.weight_store import WeightStore
+from neuc.errors import InternalError
+from neuc.runtime import program as schema
+
+
+@dataclass(frozen=True)
+class EmittedProgram:
+    """Everything an artifact holds.
+
+    Attributes:
+        program: the schedule and its segments.
+        kernels: object code by kernel name.
+        weights: arrays by key, just those the program names.
+        debug_map: per segment, the ONNX node names of each launch.
+        isa: what the kernels were compiled for.
+    """
+
+    program: schema.Program
+    kernels: Mapping[str, bytes]
+    weights: Mapping[str, np.ndarray]
+    debug_map: Mapping[str, Sequence[Sequence[str]]]
+    isa: Isa
+
+
+def emit(module: ModuleOp, store: WeightStore) -> EmittedProgram:
+    """Compile the kernels of a machine-level module and write its program.
+
+    Args:
+        module: `@main`, `cpu.program`s, host segments and kernels.
+        store: the weights its buffers name.
+
+    Raises:
+        InternalError: the module is not at the machine level, or a kernel does not compile.
+    """
+    isa = module_isa(module)
+    main: func.FuncOp | None = None
+    segments: dict[str, schema.Segment] = {}
+    debug_map: dict[str, list[list[str]]] = {}
+    kernel_ops: dict[str, llvm.FuncOp] = {}
+    for op in module.ops:
+        match op:
+            case ProgramOp():
+                name = op.sym_name.data
+                segments[name] = _native_segment(op)
+                debug_map[name] = [list(node_names(launch)) for launch in _launches(op)]
+            case llvm.FuncOp():
+                kernel_ops[op.sym_name.data] = op
+            case func.FuncOp() if op.sym_name.data == "main":
+                main = op
+            case func.FuncOp():
+                segments[op.sym_name.data] = _host_segment(op)
+                debug_map[op.sym_name.data] = [list(node_names(inner)) for inner in op.body.block.ops]
+            case _:
+                raise InternalError(f"{op.name} at the machine level")
+    if main is None:
+        raise InternalError("the module has no @main")
+    program = _schedule(main, segments)
+    missing = program.kernels() - kernel_ops.keys()
+    if missing:
+        raise InternalError(f"launched kernels without code: {', '.join(sorted(missing))}")
+    used = {name: op for name, op in kernel_ops.items() if name in program.kernels()}
+    weights = {key: store.get(key) for key in sorted(program.weight_keys())}
+    return EmittedProgram(program, _compile(used, isa), weights, debug_map, isa)
+
+
+def _compile(kernels: Mapping[str, llvm.FuncOp], isa: Isa) -> dict[str, bytes]:
+    """Objects of all kernels; LLVM releases the GIL, so two at a time pays."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        objects = pool.map(lambda item: compile_object(item[1], isa), sorted(kernels.items()))
+        return dict(zip(sorted(kernels), objects, strict=True))
+
+
+def _launches(program: ProgramOp) -> list[LaunchOp]:
+    return [op for op in program.body.block.ops if isinstance(op, LaunchOp)]
+
+
+def _native_segment(op: ProgramOp) -> schema.NativeSegment:
+    if op.arena is None:
+        raise InternalError(f"@{op.sym_name.data} has no memory plan; run plan-memory")
+    numbers: dict[SSAValue, int] = {}
+    buffers: list[schema.Buffer] = []
+    for inner in op.body.block.ops:
+        if isinstance(inner, BufferOp):
+            numbers[inner.result] = len(buffers)
+            buffers.append(_buffer(inner))
+    launches = _launches(op)
+    scratch = Dim.of(0)
+    for launch in launches:
+        scratch = scratch.maximum(Dim.parse(launch.scratch.data))
+    inputs = tuple(_io(t) for t in op.inputs)
+    symbols = {s for t in op.inputs for d in dims_of(t) for s in d.symbols}
+    return schema.NativeSegment(
+        symbols=tuple(sorted(symbols)),
+        arena=_scalar(op.arena.data),
+        scratch=_scalar(str(scratch)),
+        inputs=inputs,
+        outputs=tuple(_io(t) for t in op.outputs),
+        buffers=tuple(buffers),
+        launches=tuple(_launch(launch, numbers) for launch in launches),
+    )
+
+
+def _buffer(op: BufferOp) -> schema.Buffer:
+    match op.kind.data:
+        case "arena":
+            if op.offset is None:
+                raise InternalError("an arena buffer has no offset; run plan-memory")
+            return schema.ArenaBuffer(_scalar(op.offset.data), _scalar(op.nbytes.data))
+        case "weight":
+            assert op.entry is not None
+            return schema.WeightBuffer(op.entry.data)
+        case "input":
+            assert op.index is not None
+            return schema.InputBuffer(op.index.value.data)
+        case _:
+            assert op.index is not None
+            return schema.OutputBuffer(op.index.value.data)
+
+
+def _launch(op: LaunchOp, numbers: Mapping[SSAValue, int]) -> schema.Launch:
+    buffers = iter(op.buffers)
+    args: list[schema.Arg] = []
+    for slot in op.slots:
+        match slot:
+            case BufferArgAttr():
+                args.append(schema.BufferArg(numbers[next(buffers)], _scalar(slot.offset.data)))
+            case FloatAttr():
+                args.append(schema.F32Arg(slot.value.data))
+            case StringAttr():
+                args.append(schema.IntArg(_scalar(slot.data)))
+            case _:
+                raise InternalError(f"launch slot {slot}")
+    return schema.Launch(
+        kernel=op.kernel.string_value(),
+        args=tuple(args),
+        work=_scalar(op.work.data),
+        grain=op.grain.value.data,
+        label=" + ".join(node_names(op)),
+    )
+
+
+def _host_segment(op: func.FuncOp) -> schema.HostSegment:
+    return schema.HostSegment(
+        model=f"program/{op.sym_name.data}.onnx",
+        inputs=_names(op, "neuc.input_names"),
+        outputs=_names(op, "neuc.output_names"),
+    )
+
+
+def _schedule(main: func.FuncOp, segments: Mapping[str, schema.Segment]) -> schema.Program:
+    inputs, outputs = _names(main, "neuc.input_names"), _names(main, "neuc.output_names")
+    arguments = list(main.body.block.args)
+    *calls, last = main.body.block.ops
+    if not isinstance(last, func.ReturnOp):
+        raise InternalError("@main does not end in func.return")
+    names: dict[SSAValue, str] = dict(zip(arguments, inputs, strict=True))
+    for value, name in zip(last.arguments, outputs, strict=True):
+        if value in names:
+            raise InternalError(f"output {name!r} is another name of {names[value]!r}")
+        names[value] = name
+    steps: list[schema.ScheduleStep] = []
+    for call in calls:
+        if not isinstance(call, func.CallOp):
+            raise InternalError(f"{call.name} in @main, which only calls segments")
+        for result in call.results:
+            names.setdefault(result, f"%{len(names)}")
+        steps.append(
+            schema.ScheduleStep(
+                call.callee.string_value(),
+                tuple(names[value] for value in call.arguments),
+                tuple(names[value] for value in call.results),
+            )
+        )
+    return schema.Program(
+        inputs=tuple(_io(v.type, n) for v, n in zip(arguments, inputs, strict=True)),
+        outputs=tuple(_io(v.type, n) for v, n in zip(last.arguments, outputs, strict=True)),
+        segments=segments,
+        schedule=tuple(steps),
+    )
+
+
+def _names(op: Operation, attribute: str) -> tuple[str, ...]:
+    found = op.attributes.get(attribute)
+    if not isinstance(found, ArrayAttr):
+        raise InternalError(f"{op.name} has no {attribute}")
+    return tuple(item.data for item in found if isinstance(item, StringAttr))
+
+
+def _io(type_: Attribute, name: str = "") -> schema.IoSpec:
+    dtype = numpy_dtype(element_of(type_))
+    if dtype is None:
+        raise InternalError(f"{type_} at the border of a segment")
+    return schema.IoSpec(dtype.name, tuple(_scalar(str(d)) for d in dims_of(type_)), name)
+
+
+def _scalar(text: str) -> schema.Scalar:
+    dim = Dim.parse(text)
+    return dim.value if dim.is_static else str(dim)

@@ -1,0 +1,257 @@
+"""From a native segment (a function of tensor ops) to a `cpu.program`: the frame every op's lowering works in.
+
+`@lowers(OpClass)` registers how one op becomes launches; those functions live in `lowerings/`. `SegmentLowering` is
+what they see: buffers of values, packed weights, temporaries, launches. Placing buffers is `plan_memory`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TypeAlias, TypeVar, cast
+
+import numpy as np
+from xdsl.dialects import func, llvm
+from xdsl.ir import Block, Operation, Region, SSAValue
+
+from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.kernels.base import KernelSpec
+from neuc.dialects.cpu import BufferOp, LaunchArg, LaunchOp, ProgramOp
+from neuc.dialects.dims import Dim, DimLike, product
+from neuc.dialects.locations import node_names
+from neuc.dialects.store import ConstantOp, constant_array, constant_value, dims_of, element_of, numpy_dtype
+from neuc.dialects.weight_store import WeightStore
+from neuc.errors import InternalError
+
+OpT = TypeVar("OpT", bound=Operation)
+Supports: TypeAlias = Callable[[Operation], str | None]
+
+
+@dataclass(frozen=True)
+class _Lowering:
+    run: Callable[[Operation, SegmentLowering], None]
+    supports: Supports | None
+
+
+_LOWERINGS: dict[type[Operation], _Lowering] = {}
+
+
+def lowers(
+    op_type: type[OpT], *, supports: Callable[[OpT], str | None] | None = None
+) -> Callable[[Callable[[OpT, SegmentLowering], None]], Callable[[OpT, SegmentLowering], None]]:
+    """Register the decorated function as the CPU lowering of `op_type`.
+
+    Args:
+        op_type: the op class.
+        supports: returns why a given op cannot be lowered, None if it can.
+    """
+
+    def register(function: Callable[[OpT, SegmentLowering], None]) -> Callable[[OpT, SegmentLowering], None]:
+        _LOWERINGS[op_type] = _Lowering(
+            cast(Callable[[Operation, SegmentLowering], None], function), cast("Supports | None", supports)
+        )
+        return function
+
+    return register
+
+
+@lru_cache(maxsize=1)
+def _load_lowerings() -> dict[type[Operation], _Lowering]:
+    package = import_module("neuc.backends.cpu.lowerings")
+    for module in iter_modules(package.__path__):
+        import_module(f"{package.__name__}.{module.name}")
+    return _LOWERINGS
+
+
+def unsupported_reason(op: Operation) -> str | None:
+    """Why no CPU target can run `op`; None if they can."""
+    if isinstance(op, ConstantOp):
+        return None
+    entry = _load_lowerings().get(type(op))
+    if entry is None:
+        return f"{op.name} has no CPU kernel"
+    for value in (*op.operands, *op.results):
+        try:
+            dims_of(value)
+        except ValueError:
+            # Types that are no tensors (packed weights, tables) are the lowering's own affair.
+            continue
+        if numpy_dtype(element_of(value)) is None:
+            return f"element type {element_of(value)} has no CPU kernels"
+    return entry.supports(op) if entry.supports is not None else None
+
+
+@dataclass
+class SegmentLowering:
+    """What a lowering function works with while one segment becomes a `cpu.program`."""
+
+    isa: Isa
+    store: WeightStore
+    kernels: dict[str, llvm.FuncOp]
+    block: Block = field(default_factory=Block)
+    _buffers: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
+    _weights: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
+    _facts: dict[SSAValue, object] = field(default_factory=dict[SSAValue, object])
+    _op: Operation | None = None
+
+    def dims(self, value: SSAValue) -> tuple[Dim, ...]:
+        """The dims of a tensor value."""
+        return dims_of(value)
+
+    def itemsize(self, value: SSAValue) -> int:
+        """Bytes per element of a tensor value."""
+        dtype = numpy_dtype(element_of(value))
+        if dtype is None:
+            raise InternalError(f"{value.type} reached the CPU lowering")
+        return dtype.itemsize
+
+    def nbytes(self, value: SSAValue) -> Dim:
+        """Bytes of a tensor value."""
+        return product(self.dims(value)) * self.itemsize(value)
+
+    def constant(self, value: SSAValue) -> np.ndarray | None:
+        """The array behind a constant value, else None."""
+        return constant_value(value, self.store)
+
+    def buffer(self, value: SSAValue, nbytes: DimLike | None = None) -> SSAValue:
+        """The buffer of `value`, made on first use: an arena range, or the weight of a constant.
+
+        Args:
+            value: a tensor value, or a value of another type together with its size.
+            nbytes: the size of a value that is no plain tensor.
+        """
+        known = self._buffers.get(value)
+        if known is not None:
+            return known
+        if isinstance(value.owner, ConstantOp):
+            array = constant_array(value.owner, self.store)
+            name = value.owner.entry.data if value.owner.entry is not None else "const"
+            made = self.weight(name, array)
+        else:
+            made = self.temp(self.nbytes(value) if nbytes is None else nbytes)
+        self._buffers[value] = made
+        return made
+
+    def temp(self, nbytes: DimLike) -> SSAValue:
+        """A fresh arena buffer of `nbytes` bytes, live from its first launch to its last."""
+        return self._add(BufferOp("arena", nbytes)).result
+
+    def weight(self, name: str, array: np.ndarray) -> SSAValue:
+        """A buffer with the bytes of `array`, which goes into the weight store."""
+        key = self.store.add(name, array)
+        if key not in self._weights:
+            self._weights[key] = self._add(BufferOp("weight", array.nbytes, entry=key)).result
+        return self._weights[key]
+
+    def alias(self, value: SSAValue, of: SSAValue) -> None:
+        """Let `value` share the buffer of the value (or the buffer) `of`: the same bytes under another shape."""
+        self._buffers[value] = of if isinstance(of.owner, BufferOp) else self.buffer(of)
+
+    def remember(self, value: SSAValue, fact: object) -> None:
+        """Attach what a later lowering must know about `value` (a layout, say)."""
+        self._facts[value] = fact
+
+    def fact(self, value: SSAValue) -> object | None:
+        """What `remember` attached."""
+        return self._facts.get(value)
+
+    def launch(
+        self,
+        kernel: KernelSpec,
+        args: Sequence[LaunchArg],
+        *,
+        work: DimLike,
+        grain: int = 1,
+        scratch: DimLike = 0,
+        op: Operation | None = None,
+    ) -> None:
+        """Append a launch of `kernel`, whose code is built once per module.
+
+        Args:
+            kernel: what to run.
+            args: its argument slots: buffers, (buffer, byte offset), dims or ints, Python floats for f32.
+            work: work units.
+            grain: units are handed out in multiples of it.
+            scratch: bytes of private memory each thread needs.
+            op: whose location the launch keeps; by default the op being lowered.
+        """
+        name = kernel.name
+        if name not in self.kernels:
+            self.kernels[name] = kernel.build(self.isa)
+        made = self._add(LaunchOp(name, args, work=work, grain=grain, scratch=scratch))
+        source = op if op is not None else self._op
+        if source is not None:
+            made.location = source.location
+
+    def lower(self, op: Operation) -> None:
+        """Lower one op by its registered function."""
+        entry = _load_lowerings().get(type(op))
+        if entry is None:
+            raise InternalError(f"{op.name} ({', '.join(node_names(op))}) reached the CPU lowering")
+        self._op = op
+        entry.run(op, self)
+
+    def _add(self, op: _AddedT) -> _AddedT:
+        self.block.add_op(op)
+        return op
+
+
+_AddedT = TypeVar("_AddedT", BufferOp, LaunchOp)
+
+
+def lower_segment(segment: func.FuncOp, isa: Isa, store: WeightStore, kernels: dict[str, llvm.FuncOp]) -> ProgramOp:
+    """The `cpu.program` of one native segment; its kernels are added to `kernels`."""
+    s = SegmentLowering(isa, store, kernels)
+    arguments = list(segment.body.block.args)
+    for index, argument in enumerate(arguments):
+        s._buffers[argument] = s._add(BufferOp("input", s.nbytes(argument), index=index)).result
+    returned: list[SSAValue] = []
+    for op in segment.body.block.ops:
+        if isinstance(op, func.ReturnOp):
+            returned = list(op.arguments)
+        elif not isinstance(op, ConstantOp):
+            s.lower(op)
+    _bind_outputs(s, returned)
+    _drop_unused(s.block.ops)
+    return ProgramOp(
+        segment.sym_name.data,
+        [a.type for a in arguments],
+        [v.type for v in returned],
+        Region(s.block),
+    )
+
+
+def _bind_outputs(s: SegmentLowering, returned: Iterable[SSAValue]) -> None:
+    from neuc.backends.cpu.kernels.copy_bytes import BYTES_PER_UNIT, CopyBytesKernel
+
+    for index, value in enumerate(returned):
+        source = s.buffer(value)
+        op = source.owner
+        assert isinstance(op, BufferOp)
+        if op.kind.data == "arena":
+            bound = BufferOp("output", op.nbytes.data, index=index)
+            s.block.insert_op_before(bound, op)
+            op.result.replace_all_uses_with(bound.result)
+            for known, buffer in list(s._buffers.items()):
+                if buffer is op.result:
+                    s._buffers[known] = bound.result
+            s.block.erase_op(op)
+            continue
+        target = s._add(BufferOp("output", op.nbytes.data, index=index)).result
+        size = s.nbytes(value)
+        s.launch(
+            CopyBytesKernel(),
+            [source, target, size],
+            work=size.ceildiv(BYTES_PER_UNIT),
+            op=value.owner if isinstance(value.owner, Operation) else None,
+        )
+
+
+def _drop_unused(ops: Iterable[Operation]) -> None:
+    for op in list(ops):
+        if isinstance(op, BufferOp) and op.kind.data in ("arena", "weight") and op.result.first_use is None:
+            op.detach()
+            op.erase()

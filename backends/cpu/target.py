@@ -1,0 +1,110 @@
+"""The CPU targets: what each is, which instruction set it uses, and the passes that lower to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.dialects.builtin import StringAttr
+from xdsl.ir import Operation
+from xdsl.passes import ModulePass
+
+from neuc.backends.cpu.isa import Isa
+from neuc.errors import Error, Exit
+from neuc.runtime.cpu_features import host_features
+
+TARGET_ATTRIBUTE = "neuc.target"
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """One CPU target.
+
+    Attributes:
+        name: how the user calls it.
+        summary: one line for ``neuc targets``.
+        encoding: ternary kernels: ``tl2`` look-up tables, ``i2`` direct products, ``i8`` the scalar oracle; ``auto``
+            takes the faster of ``tl2`` and ``i2`` for the instruction set.
+        default_quantize: what ``--quantize`` means when it is not given.
+        scalar: use the one-lane reference kernels.
+    """
+
+    name: str
+    summary: str
+    encoding: str
+    default_quantize: str
+    scalar: bool = False
+
+    def isa(self) -> Isa:
+        """The instruction set this target uses on this machine."""
+        return Isa.scalar() if self.scalar else host_isa()
+
+    def chosen_encoding(self, isa: Isa) -> str:
+        """The ternary encoding for `isa`: direct products win wherever there are vectors."""
+        return "i2" if self.encoding == "auto" else self.encoding
+
+    def pipeline(self, isa: Isa | None = None, *, group: int = 3, bm: int = 0, bk: int = 0) -> list[ModulePass]:
+        """The passes from the paradigm level to the machine level."""
+        from neuc.backends.cpu.lower_to_cpu import LowerToCpu
+        from neuc.backends.cpu.plan_memory import PlanMemory
+        from neuc.passes.tile_lut import TileLut
+
+        chosen = isa or self.isa()
+        tile = TileLut(encoding=self.chosen_encoding(chosen), group=group, bm=bm, bk=bk)
+        return [tile, LowerToCpu(isa=isa_text(chosen)), PlanMemory()]
+
+
+TARGETS: dict[str, CpuTarget] = {
+    target.name: target
+    for target in (
+        CpuTarget("cpu", "the fastest kernels this CPU has; float unless asked to quantise", "auto", "none"),
+        CpuTarget("cpu-tl2", "ternary look-up tables of three weights (TL2), lossless", "tl2", "auto"),
+        CpuTarget("cpu-ref", "scalar reference kernels, the oracle of the others", "i8", "none", scalar=True),
+    )
+}
+
+
+def is_cpu_target(op: Operation) -> bool:
+    """Whether `op` is a segment meant for one of the CPU targets."""
+    attribute = op.attributes.get(TARGET_ATTRIBUTE)
+    return isinstance(attribute, StringAttr) and attribute.data in TARGETS
+
+
+def host_isa() -> Isa:
+    """The widest instruction set of this CPU, as narrowed by ``NEUC_CPU_FEATURES``."""
+    return Isa.select(host_features())
+
+
+def isa_text(isa: Isa) -> str:
+    """`isa` as the text that `isa_from_text` reads."""
+    optional = [f for f in isa.features if f in ("avx512vnni", "avx512vbmi", "gfni")] if isa.name == "avx512" else []
+    arch = [] if isa.arch == "x86_64" else [isa.arch]
+    return "+".join([isa.name, *optional, *arch])
+
+
+def isa_from_text(text: str) -> Isa:
+    """The instruction set a text such as ``avx512+avx512vnni`` names; ``host`` is this CPU's.
+
+    Raises:
+        Error: NEUC-E002, no such instruction set.
+    """
+    name, *rest = text.split("+")
+    arch = next((r for r in rest if r == "aarch64"), None)
+    optional = tuple(r for r in rest if r != "aarch64")
+    match name:
+        case "host":
+            return host_isa()
+        case "avx512" if set(optional) <= {"avx512vnni", "avx512vbmi", "gfni"}:
+            return Isa.avx512(optional)
+        case "avx2" if not optional:
+            return Isa.avx2()
+        case "portable" if not optional:
+            return Isa.portable(arch or "x86_64")
+        case "scalar" if not optional:
+            return Isa.scalar(arch or "x86_64")
+        case _:
+            raise Error(
+                "NEUC-E002",
+                f"no instruction set {text!r}",
+                hint="use host, avx512[+avx512vnni][+avx512vbmi][+gfni], avx2, portable or scalar",
+                exit_code=Exit.USAGE,
+            )
