@@ -1,0 +1,128 @@
+"""Finding the command, and what happens around it: errors to text and exit codes, crashes to reports.
+
+Commands live in their own files and are imported when they are named; no command's logic lives here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from neuc import __version__
+from neuc.compiler.cli import console
+from neuc.errors import Error, Exit
+
+# Command -> (module in this package, one-line help). The help stands here so that `neuc --help` imports no command.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "bench": ("bench_command", "Measure a model's speed, alone or against onnxruntime."),
+    "cache": ("cache_command", "Show or clear what neuc keeps in the user's cache folder."),
+    "check": ("check_command", "List every operator of a model that a target cannot run."),
+    "compile": ("compile_command", "Compile a model for a target."),
+    "doctor": ("doctor_command", "Say what this machine can do and whether neuc works on it."),
+    "explain": ("explain_command", "Explain an error code."),
+    "inspect": ("inspect_command", "Show what is inside a model, an artifact or an IR file."),
+    "opt": ("opt_command", "Run passes on IR text."),
+    "passes": ("list_commands", "List passes and their options."),
+    "run": ("run_command", "Run a model or an artifact."),
+    "targets": ("list_commands", "List targets and their options."),
+    "verify": ("verify_command", "Check an artifact's hashes, or its results against onnxruntime."),
+}
+
+
+class Commands(click.Group):
+    """A command group that imports a command's module when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"neuc.compiler.cli.{COMMANDS[cmd_name][0]}")
+        command = getattr(module, f"{cmd_name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise Error(
+                "NEUC-E001",
+                f"unknown command {args[0]!r}",
+                hint=_nearest_command(args[0]),
+                exit_code=Exit.USAGE,
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+def _nearest_command(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, COMMANDS, n=2, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else "`neuc --help` lists the commands"
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="neuc")
+@click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
+def neuc(quiet: bool) -> None:
+    """Compile neural networks to machines that avoid multiply-heavy, fetch-everything computing."""
+    console.set_up_logging(quiet)
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code and lets no exception out."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        result = neuc.main(args=arguments, prog_name="neuc", standalone_mode=False)
+        sys.stdout.flush()
+        return int(result) if isinstance(result, int) else Exit.OK
+    except Error as error:
+        return _fail(error, arguments)
+    except click.UsageError as error:
+        return _fail(_usage_error(error), arguments)
+    except click.ClickException as error:
+        return _fail(Error("NEUC-E002", error.format_message(), exit_code=Exit.USAGE), arguments)
+    except (KeyboardInterrupt, click.Abort):
+        console.note("interrupted")
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our stdout has gone, and wants no more; nor may the interpreter complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return Exit.OK
+    except MemoryError:
+        return _fail(Error("NEUC-E401", "out of memory", hint="a smaller model or batch needs less"), arguments)
+    except Exception as error:
+        from neuc.compiler.cli.crash import save_report
+
+        console.note(f"error: a bug in neuc: {type(error).__name__}: {error}".splitlines()[0])
+        console.note(f"report: {save_report(error, arguments)}")
+        console.note("hint: please send the report; it holds the traceback, versions and a reproducer")
+        return Exit.BUG
+
+
+def _fail(error: Error, arguments: Sequence[str]) -> int:
+    if "--json" in arguments:
+        console.product_json({"error": error.to_json()})
+    console.show_error(error)
+    return error.exit_code
+
+
+def _usage_error(error: click.UsageError) -> Error:
+    command = error.ctx.command_path if error.ctx is not None else "neuc"
+    message = error.format_message()
+    hint = f"`{command} --help` lists arguments and options"
+    if isinstance(error, click.NoSuchOption):
+        message = f"unknown option {error.option_name!r}"
+        if error.possibilities:
+            hint = f"did you mean {' or '.join(sorted(error.possibilities))}?"
+    return Error("NEUC-E002", message, hint=hint, exit_code=Exit.USAGE)

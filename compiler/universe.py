@@ -1,0 +1,95 @@
+"""Every dialect, pass and target neuc knows, by name, loaded on first use.
+
+This is the one place where something new is registered: one line each. No dialect, pass or target is defined here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from importlib import import_module
+
+from xdsl.dialects import get_all_dialects
+from xdsl.ir import Dialect
+from xdsl.passes import ModulePass
+from xdsl.universe import Universe
+
+from neuc.dialects.context import NeucContext
+from neuc.dialects.weight_store import WeightStore
+from neuc.errors import Error, Exit
+
+# Stock xDSL dialects a neuc module may use, besides our own.
+_STOCK_DIALECTS = ("arith", "builtin", "func", "llvm", "math")
+
+
+def _dialect(module: str, name: str) -> Callable[[], Dialect]:
+    def load() -> Dialect:
+        found = getattr(import_module(f"neuc.dialects.{module}"), name)
+        if not isinstance(found, Dialect):
+            raise TypeError(f"neuc.dialects.{module}.{name} is not a dialect")
+        return found
+
+    return load
+
+
+def _pass(module: str, name: str) -> Callable[[], type[ModulePass]]:
+    def load() -> type[ModulePass]:
+        found = getattr(import_module(f"neuc.{module}"), name)
+        if not (isinstance(found, type) and issubclass(found, ModulePass)):
+            raise TypeError(f"neuc.{module}.{name} is not a pass")
+        return found
+
+    return load
+
+
+DIALECTS: dict[str, Callable[[], Dialect]] = {
+    "cpu": _dialect("cpu", "Cpu"),
+    "dense": _dialect("dense", "Dense"),
+    "lut": _dialect("lut", "Lut"),
+    "onnx": _dialect("onnx", "Onnx"),
+    "store": _dialect("store", "Store"),
+    "ternary": _dialect("ternary", "Ternary"),
+}
+
+PASSES: dict[str, Callable[[], type[ModulePass]]] = {
+    "fold-batch-norm": _pass("passes.fold_batch_norm", "FoldBatchNorm"),
+    "lower-onnx-to-dense": _pass("passes.lower_onnx_to_dense", "LowerOnnxToDense"),
+    "quantize-to-ternary": _pass("passes.quantize_to_ternary", "QuantizeToTernary"),
+    "partition": _pass("passes.partition", "Partition"),
+    "tile-lut": _pass("passes.tile_lut", "TileLut"),
+    "lower-to-cpu": _pass("backends.cpu.lower_to_cpu", "LowerToCpu"),
+    "plan-memory": _pass("backends.cpu.plan_memory", "PlanMemory"),
+}
+
+NEUC_UNIVERSE = Universe(all_dialects=dict(DIALECTS), all_passes=dict(PASSES))
+"""What `xdsl-opt` and `xdsl-gui` find through the entry-point group ``xdsl.universe``."""
+
+
+def new_context(weights: WeightStore | None = None, *, allow_unregistered: bool = False) -> NeucContext:
+    """A context that parses every dialect of a neuc module; each loads when the text first uses it."""
+    context = NeucContext(allow_unregistered, weights=WeightStore() if weights is None else weights)
+    stock = get_all_dialects()
+    for name in _STOCK_DIALECTS:
+        context.register_dialect(name, stock[name])
+    for name, factory in DIALECTS.items():
+        context.register_dialect(name, factory)
+    return context
+
+
+def all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
+    """Our passes and those of every other installed xDSL universe, stock xDSL's included."""
+    return dict(Universe.get_multiverse().all_passes)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that offers the known names most like `name`, or all of them."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(name, choices, n=2, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"known: {', '.join(choices)}"
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> Error:
+    """The error for a name nothing is registered under."""
+    return Error("NEUC-E001", f"unknown {kind} {name!r}", hint=nearest(name, known), exit_code=Exit.USAGE)
