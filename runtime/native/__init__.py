@@ -1,0 +1,1 @@
+"""Native execution: the generated SPMD driver, its thread pool, and the one door to llvmlite."""
