@@ -1,0 +1,115 @@
+"""What the code generator knows about instruction sets: vector width, registers, LLVM features.
+
+Detecting the machine's features is the runtime's business; nothing here looks at the CPU.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Set
+from dataclasses import dataclass
+
+# Each list is what a kernel of that instruction set may use without asking further.
+_AVX2 = ("avx2", "fma", "f16c", "bmi", "bmi2", "popcnt")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
+_AVX512_OPTIONAL = ("avx512vnni", "avx512vbmi", "gfni")
+
+
+@dataclass(frozen=True)
+class Isa:
+    """One instruction set to generate code for.
+
+    Attributes:
+        name: ``avx512``, ``avx2``, ``portable`` (128-bit vectors, any CPU) or ``scalar`` (one lane).
+        features: LLVM feature names the code may use, without the ``+``.
+        f32_lanes: floats in one vector register.
+        registers: vector registers there are.
+        arch: LLVM architecture name, ``x86_64`` or ``aarch64``.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    f32_lanes: int
+    registers: int
+    arch: str = "x86_64"
+
+    @staticmethod
+    def select(features: Set[str], arch: str | None = None) -> Isa:
+        """The widest instruction set these CPU features allow (LLVM's feature names)."""
+        machine = arch or _host_arch()
+        if machine != "x86_64":
+            return Isa.portable(machine)
+        if features >= set(_AVX512):
+            return Isa.avx512(tuple(name for name in _AVX512_OPTIONAL if name in features))
+        return Isa.avx2() if features >= set(_AVX2) else Isa.portable(machine)
+
+    @staticmethod
+    def avx512(optional: tuple[str, ...] = ()) -> Isa:
+        """AVX-512 F, BW, DQ, VL with FMA, and any of avx512vnni, avx512vbmi, gfni."""
+        return Isa("avx512", (*_AVX512, *optional), f32_lanes=16, registers=32)
+
+    @staticmethod
+    def avx2() -> Isa:
+        """AVX2 with FMA."""
+        return Isa("avx2", _AVX2, f32_lanes=8, registers=16)
+
+    @staticmethod
+    def portable(arch: str | None = None) -> Isa:
+        """128-bit vectors on whatever the architecture guarantees."""
+        machine = arch or _host_arch()
+        return Isa("portable", (), f32_lanes=4, registers=16 if machine == "x86_64" else 32, arch=machine)
+
+    @staticmethod
+    def scalar(arch: str | None = None) -> Isa:
+        """One lane: the reference the vector code is compared with."""
+        return Isa("scalar", (), f32_lanes=1, registers=16, arch=arch or _host_arch())
+
+    @property
+    def feature_string(self) -> str:
+        """The features as LLVM's target machine wants them: ``+avx2,+fma``."""
+        return ",".join(f"+{name}" for name in self.features)
+
+    @property
+    def cpu(self) -> str:
+        """LLVM CPU name. Generic on purpose: tuned CPU models narrow 512-bit vectors to 256."""
+        return "x86-64" if self.arch == "x86_64" else "generic"
+
+    @property
+    def triple(self) -> str:
+        """LLVM target triple; ELF everywhere, which is what the loader reads."""
+        return f"{self.arch}-unknown-linux-gnu"
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes in one vector."""
+        return 4 * self.f32_lanes
+
+    @property
+    def has_fma(self) -> bool:
+        """Whether a fused multiply-add is one instruction."""
+        return "fma" in self.features or self.arch == "aarch64"
+
+    @property
+    def has_round(self) -> bool:
+        """Whether rounding to integral is one instruction (SSE2 has none)."""
+        return "avx2" in self.features or self.arch == "aarch64"
+
+    @property
+    def has_vnni(self) -> bool:
+        """AVX-512 VNNI: u8 x i8 dot products."""
+        return "avx512vnni" in self.features
+
+    @property
+    def has_vbmi(self) -> bool:
+        """AVX-512 VBMI: byte permutations across a register."""
+        return "avx512vbmi" in self.features
+
+    @property
+    def has_gfni(self) -> bool:
+        """GFNI: affine transforms of bytes."""
+        return "gfni" in self.features
+
+
+def _host_arch() -> str:
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)

@@ -1,0 +1,76 @@
+"""What every kernel family shares: the specification object and the calling convention.
+
+No kernel and no code emission lives here.
+
+Calling convention
+------------------
+A kernel is ``void name(i64 *args, i64 begin, i64 end, i8 *scratch)``. ``args[i]`` is one 64-bit slot:
+
+* a buffer: its address;
+* an integer: its value, sign-extended to 64 bits;
+* an f32: its bit pattern in the low half, zero above.
+
+The work of a launch is the units ``0 .. work-1``. Each thread calls the kernel with its own contiguous
+``[begin, end)`` (possibly empty) and its own 64-byte aligned scratch memory; units may run in any order and
+at the same time, so two units never write the same byte.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from xdsl.dialects import llvm
+
+from neuc.backends.cpu.isa import Isa
+from neuc.errors import InternalError
+
+_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelSpec(ABC):
+    """Everything that decides a kernel's code; equal specs give the same code.
+
+    A subclass is a frozen dataclass whose fields are plain values (int, float, bool, str, tuples, frozen
+    dataclasses), and whose docstring lists the argument slots in order.
+    """
+
+    family: ClassVar[str] = "kernel"
+
+    @property
+    def name(self) -> str:
+        """The symbol: the family and every field's value, in order."""
+        parts = [self.family]
+        parts += [_mangle(getattr(self, field.name)) for field in dataclasses.fields(self)]
+        name = "_".join(part for part in parts if part)
+        if not _SYMBOL.fullmatch(name):
+            raise InternalError(f"kernel name {name!r} is not a symbol; a field needs a simpler value")
+        return name
+
+    @abstractmethod
+    def build(self, isa: Isa) -> llvm.FuncOp:
+        """The kernel as one ``llvm.func`` for this instruction set."""
+
+
+def _mangle(value: object) -> str:
+    """A field's value as part of a symbol; different values give different text."""
+    match value:
+        case None:
+            return "x"
+        case bool():
+            return "t" if value else "f"
+        case int():
+            return str(value) if value >= 0 else f"m{-value}"
+        case float():
+            return value.hex().replace("0x", "h").replace("-", "m").replace("+", "p").replace(".", "d")
+        case str():
+            return value.replace("-", "_")
+        case tuple():
+            return f"{len(value)}t" + "_".join(_mangle(item) for item in value)
+        case _ if dataclasses.is_dataclass(value):
+            return "_".join(_mangle(getattr(value, field.name)) for field in dataclasses.fields(value))
+        case _:
+            raise InternalError(f"kernel field of type {type(value).__name__} has no place in a symbol")
