@@ -1,1 +1,4 @@
-"""Placeholder docstring: replaced by its owner."""
+"""What every operation means, in numpy: the specification that passes and backends are tested against.
+
+`core.py` runs modules; the other files hold one dialect's meanings each, written to be read.
+"""
