@@ -4,7 +4,7 @@ func.func @main(%x: tensor<?x4x8xf32, #store.dims<"B", "4", "8">>, %w: tensor<16
   // CHECK: %y = dense.matmul(%x, %w, %b) {transpose_b, alpha = 0.5, activation = #dense.activation<leaky_relu, 0.01>} : (tensor<?x4x8xf32, #store.dims<"B", "4", "8">>, tensor<16x8xf32>, tensor<16xf32>) -> tensor<?x4x16xf32, #store.dims<"B", "4", "16">>
   %y = dense.matmul(%x, %w, %b) {transpose_b, alpha = 0.5, activation = #dense.activation<leaky_relu, 0.01>} : (tensor<?x4x8xf32, #store.dims<"B", "4", "8">>, tensor<16x8xf32>, tensor<16xf32>) -> tensor<?x4x16xf32, #store.dims<"B", "4", "16">>
   // CHECK-NEXT: dense.map(%y, %b) : (tensor<?x4x16xf32, #store.dims<"B", "4", "16">>, tensor<16xf32>) -> tensor<?x4x16xf32, #store.dims<"B", "4", "16">> {
-  // CHECK-NEXT: ^bb0(%p : f32, %q : f32):
+  // CHECK-NEXT: ^bb0(%p: f32, %q: f32):
   // CHECK-NEXT: %s = arith.addf %p, %q : f32
   // CHECK-NEXT: dense.yield %s : f32
   // CHECK-NEXT: }
