@@ -42,19 +42,19 @@ def parse_module(text: str, context: NeucContext, name: str, *, first_line: int 
     """Parse `text` and verify it.
 
     Raises:
-        Error: NEUC-E210 for text that does not parse, NEUC-E211 for a module that does not verify; both with the line.
+        Error: NEUC-E250 for text that does not parse, NEUC-E251 for a module that does not verify; both with the line.
     """
     try:
         module = Parser(context, text, name).parse_module()
     except ParseError as error:
         at = error.span.get_location()
         where = f"{name}:{at.line + first_line - 1}:{at.col}"
-        raise Error("NEUC-E210", f"{where}: {_first_line(error.msg)}") from error
+        raise Error("NEUC-E250", f"{where}: {_first_line(error.msg)}") from error
     except (UnregisteredConstructException, AlreadyRegisteredConstructException, ValueError) as error:
-        raise Error("NEUC-E210", f"{name}: {_first_line(str(error))}") from error
+        raise Error("NEUC-E250", f"{name}: {_first_line(str(error))}") from error
     except VerifyException as error:
         # Types and attributes check themselves while they are parsed, before any operation exists to point at.
-        raise Error("NEUC-E211", f"{name}: {_first_line(str(error))}") from error
+        raise Error("NEUC-E251", f"{name}: {_first_line(str(error))}") from error
     verify_module(module, name=name, text=text, first_line=first_line)
     return module
 
@@ -63,7 +63,7 @@ def verify_module(module: ModuleOp, *, name: str, text: str = "", first_line: in
     """Verify `module`.
 
     Raises:
-        Error: NEUC-E211, naming the operation, its line in `text` if given, and the ONNX nodes it came from.
+        Error: NEUC-E251, naming the operation, its line in `text` if given, and the ONNX nodes it came from.
     """
     try:
         module.verify()
@@ -74,7 +74,7 @@ def verify_module(module: ModuleOp, *, name: str, text: str = "", first_line: in
             line = _line_of(culprit, module, text)
             where = f"{name}:{line + first_line - 1}: {culprit.name}" if line else f"{name}: {culprit.name}"
         nodes = () if culprit is None else tuple(NodeRef(node, culprit.name) for node in node_names(culprit))
-        raise Error("NEUC-E211", f"{where}: {_verdict(error)}", nodes=nodes) from error
+        raise Error("NEUC-E251", f"{where}: {_verdict(error)}", nodes=nodes) from error
 
 
 def pipeline_error(spec: str, error: ArgSpecParseError | ValueError) -> Error:

@@ -100,7 +100,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.OK
     except MemoryError:
-        return _fail(Error("NEUC-E401", "out of memory", hint="a smaller model or batch needs less"), arguments)
+        return _fail(Error("NEUC-E409", "out of memory", hint="a smaller model or batch needs less"), arguments)
     except Exception as error:
         from neuc.compiler.cli.crash import save_report
 

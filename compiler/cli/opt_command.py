@@ -103,7 +103,7 @@ def run_passes(text: str, context: NeucContext, pipeline: list[ModulePass], name
         try:
             step.apply(context, module)
         except (PassFailedException, VerifyException) as error:
-            raise Error("NEUC-E212", f"pass {step.name}: {str(error).splitlines()[0]}") from error
+            raise Error("NEUC-E252", f"pass {step.name}: {str(error).splitlines()[0]}") from error
         diagnostics.verify_module(module, name=f"after {step.name}")
     return module
 
