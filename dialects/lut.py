@@ -25,6 +25,7 @@ from xdsl.printer import Printer
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
+from neuc.dialects import dense_shapes as shapes
 from neuc.dialects.dense_attrs import int_attr
 from neuc.dialects.dims import Dim
 from neuc.dialects.store import dims_of
@@ -106,7 +107,7 @@ class BuildOp(IRDLOperation):
     def verify_(self) -> None:
         dims = shape_of(self.q, "q", i8)
         table = table_type(self.table)
-        if not dims or dims[-1] != table.columns:
+        if not dims or shapes.differ(dims[-1], Dim.of(table.columns)):
             raise VerifyException(f"q has {dims[-1] if dims else 'no'} columns, its table {table.columns}")
 
 

@@ -24,43 +24,24 @@ from xdsl.irdl import (
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
+from neuc.dialects import dense_shapes as shapes
 from neuc.dialects.dense_attrs import NO_ACTIVATION, ActivationAttr, int_attr
 from neuc.dialects.dims import Dim, product
-from neuc.dialects.store import dims_of, element_of, tensor_type
+from neuc.dialects.store import dims_of, tensor_type
 from neuc.dialects.ternary_types import EncodingAttr, PackedType, ScaleAttr, TritsType, Window
 
 ROW_MULTIPLE = 16
 
 
 def shape_of(value: SSAValue, what: str, element: Attribute) -> tuple[Dim, ...]:
-    """The dims of a tensor operand or result, after checking its element type.
-
-    Raises:
-        VerifyException: not a ranked tensor of `element` with named dims.
-    """
-    try:
-        dims, found = dims_of(value), element_of(value)
-    except ValueError as error:
-        raise VerifyException(f"{what}: {error}") from error
-    if found != element:
-        raise VerifyException(f"{what} has {found} elements, expected {element}")
-    return dims
-
-
-def show(dims: Sequence[Dim]) -> str:
-    """Dims as messages print them."""
-    return "[" + ", ".join(map(str, dims)) + "]"
-
-
-def expect_shape(what: str, found: Sequence[Dim], expected: Sequence[Dim]) -> None:
-    """Raise VerifyException unless two shapes are the same."""
-    if tuple(found) != tuple(expected):
-        raise VerifyException(f"{what} has shape {show(found)}, expected {show(expected)}")
+    """The dims of a tensor operand or result, after checking its element type."""
+    shapes.check_element(what, value, element)
+    return shapes.dims(value)
 
 
 def _verify_bias(bias: SSAValue | None, rows: int) -> None:
     if bias is not None:
-        expect_shape("bias", shape_of(bias, "bias", f32), [Dim.of(rows)])
+        shapes.check_dims("bias", shape_of(bias, "bias", f32), [Dim.of(rows)])
 
 
 def _trits_type(value: SSAValue) -> TritsType:
@@ -135,8 +116,8 @@ class QuantizeOp(IRDLOperation):
         dims = shape_of(self.x, "x", f32)
         if not 1 <= self.shared_axes <= len(dims):
             raise VerifyException(f"axes = {self.shared_axes}, but x has rank {len(dims)}")
-        expect_shape("q", shape_of(self.q, "q", i8), dims)
-        expect_shape("s", shape_of(self.s, "s", f32), dims[: len(dims) - self.shared_axes])
+        shapes.check_dims("q", shape_of(self.q, "q", i8), dims)
+        shapes.check_dims("s", shape_of(self.s, "s", f32), dims[: len(dims) - self.shared_axes])
 
 
 class ProductOp(IRDLOperation, ABC):
@@ -172,23 +153,21 @@ class LinearOp(ProductOp):
         s: SSAValue,
         weight: SSAValue,
         bias: SSAValue | None = None,
-        activation: ActivationAttr | None = None,
+        activation: ActivationAttr = NO_ACTIVATION,
+        result_type: Attribute | None = None,
     ) -> None:
-        result = tensor_type(f32, [*dims_of(q)[:-1], _trits_type(weight).rows])
-        super().__init__(
-            operands=[q, s, weight, bias],
-            result_types=[result],
-            properties={"activation": activation or NO_ACTIVATION},
-        )
+        result = result_type or tensor_type(f32, [*dims_of(q)[:-1], _trits_type(weight).rows])
+        properties: dict[str, Attribute | None] = {"activation": activation}
+        super().__init__(operands=[q, s, weight, bias], result_types=[result], properties=properties)
 
     def verify_(self) -> None:
         dims = shape_of(self.q, "q", i8)
         if not dims:
             raise VerifyException("q is a scalar, expected […, K]")
-        expect_shape("q", dims, [*dims[:-1], Dim.of(self.trits.columns)])
-        expect_shape("s", shape_of(self.s, "s", f32), dims[:-1])
+        shapes.check_dims("q", dims, [*dims[:-1], Dim.of(self.trits.columns)])
+        shapes.check_dims("s", shape_of(self.s, "s", f32), dims[:-1])
         _verify_bias(self.bias, self.trits.rows)
-        expect_shape("result", shape_of(self.result, "result", f32), [*dims[:-1], Dim.of(self.trits.rows)])
+        shapes.check_dims("result", shape_of(self.result, "result", f32), [*dims[:-1], Dim.of(self.trits.rows)])
 
 
 class WindowedOp(IRDLOperation, ABC):
@@ -245,14 +224,15 @@ class ConvOp(ProductOp, WindowedOp):
         window: Window,
         bias: SSAValue | None = None,
         group: int = 1,
-        activation: ActivationAttr | None = None,
+        activation: ActivationAttr = NO_ACTIVATION,
+        result_type: Attribute | None = None,
     ) -> None:
         dims = dims_of(q)
-        result = tensor_type(f32, [dims[0], _trits_type(weight).rows, *window.output_dims(dims[2:])])
+        result = result_type or tensor_type(f32, [dims[0], _trits_type(weight).rows, *window.output_dims(dims[2:])])
         properties: dict[str, Attribute | None] = {
             **window.properties(),
             "group": int_attr(group),
-            "activation": activation or NO_ACTIVATION,
+            "activation": activation,
         }
         super().__init__(operands=[q, s, weight, bias], result_types=[result], properties=properties)
 
@@ -267,14 +247,14 @@ class ConvOp(ProductOp, WindowedOp):
         if group < 1 or n % group:
             raise VerifyException(f"group = {group} does not divide the {n} output channels")
         channels, rest = divmod(k * group, prod(window.kernel))
-        if rest or dims[1] != channels:
+        if rest or shapes.differ(dims[1], Dim.of(channels)):
             raise VerifyException(
                 f"K = {k} is not C/group·kernel for C = {dims[1]}, group = {group}, kernel = {list(window.kernel)}"
             )
-        expect_shape("s", shape_of(self.s, "s", f32), dims[:1])
+        shapes.check_dims("s", shape_of(self.s, "s", f32), dims[:1])
         _verify_bias(self.bias, n)
         expected = [dims[0], Dim.of(n), *window.output_dims(dims[2:])]
-        expect_shape("result", shape_of(self.result, "result", f32), expected)
+        shapes.check_dims("result", shape_of(self.result, "result", f32), expected)
 
 
 @irdl_op_definition
@@ -298,7 +278,7 @@ class Im2ColOp(WindowedOp):
     def verify_(self) -> None:
         dims = shape_of(self.q, "q", i8)
         window = self._verify_window(len(dims))
-        expect_shape("result", shape_of(self.result, "result", i8), _patch_dims(dims, window))
+        shapes.check_dims("result", shape_of(self.result, "result", i8), _patch_dims(dims, window))
 
 
 def _patch_dims(dims: Sequence[Dim], window: Window) -> list[Dim]:
@@ -357,7 +337,7 @@ def verify_accumulator(acc: SSAValue, leading: Sequence[Dim] | None, packed: Pac
     """Check that `acc` is i32 […leading, G, P·N]; raise VerifyException naming the sizes."""
     dims = shape_of(acc, "accumulator", i32)
     tail = [Dim.of(packed.groups), Dim.of(packed.plane_count * packed.rows)]
-    expect_shape("accumulator", dims, [*(dims[:-2] if leading is None else leading), *tail])
+    shapes.check_dims("accumulator", dims, [*(dims[:-2] if leading is None else leading), *tail])
 
 
 def accumulator_type(leading: Sequence[Dim], packed: PackedType) -> TensorType[Attribute]:
@@ -385,7 +365,7 @@ class AccumulateOp(IRDLOperation):
         packed, dims = packed_type(self.packed), shape_of(self.q, "q", i8)
         if packed.encoding.kind.data == "tl2":
             raise VerifyException("encoding tl2 is for lut.accumulate; ternary.accumulate takes i2 and i8")
-        expect_shape("q", dims, [*dims[:-1], Dim.of(packed.columns)])
+        shapes.check_dims("q", dims, [*dims[:-1], Dim.of(packed.columns)])
         verify_accumulator(self.result, dims[:-1], packed)
 
 
@@ -413,23 +393,21 @@ class DequantizeOp(IRDLOperation):
         s: SSAValue,
         weight: SSAValue,
         bias: SSAValue | None = None,
-        activation: ActivationAttr | None = None,
+        activation: ActivationAttr = NO_ACTIVATION,
+        result_type: Attribute | None = None,
     ) -> None:
-        result = tensor_type(f32, [*dims_of(acc)[:-2], _trits_type(weight).rows])
-        super().__init__(
-            operands=[acc, s, weight, bias],
-            result_types=[result],
-            properties={"activation": activation or NO_ACTIVATION},
-        )
+        result = result_type or tensor_type(f32, [*dims_of(acc)[:-2], _trits_type(weight).rows])
+        properties: dict[str, Attribute | None] = {"activation": activation}
+        super().__init__(operands=[acc, s, weight, bias], result_types=[result], properties=properties)
 
     def verify_(self) -> None:
         trits, dims = _trits_type(self.weight), shape_of(self.acc, "accumulator", i32)
         tail = [Dim.of(trits.groups), Dim.of(trits.plane_count * trits.rows)]
-        expect_shape("accumulator", dims, [*dims[:-2], *tail])
+        shapes.check_dims("accumulator", dims, [*dims[:-2], *tail])
         scale = shape_of(self.s, "s", f32)
-        expect_shape("s", scale, dims[: min(len(scale), len(dims) - 2)])
+        shapes.check_dims("s", scale, dims[: min(len(scale), len(dims) - 2)])
         _verify_bias(self.bias, trits.rows)
-        expect_shape("result", shape_of(self.result, "result", f32), [*dims[:-2], Dim.of(trits.rows)])
+        shapes.check_dims("result", shape_of(self.result, "result", f32), [*dims[:-2], Dim.of(trits.rows)])
 
 
 Ternary = Dialect(

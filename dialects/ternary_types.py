@@ -17,6 +17,7 @@ from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects.dense_attrs import ints
+from neuc.dialects.dense_shapes import window_dim
 from neuc.dialects.dims import Dim
 
 LEVELS = (-1, 0, 1)
@@ -236,7 +237,7 @@ class PackedType(MatrixType):
         g = self.encoding.g.data
         if self.scale.kind.data == "group" and self.group_size % g:
             raise VerifyException(
-                f"g = {g} does not divide the {self.group_size} columns of a scale group: choose g or the scale differently"
+                f"g = {g} does not divide the {self.group_size} columns of a scale group; choose another g or scale"
             )
 
 
@@ -253,9 +254,8 @@ class Window:
         """Spatial output dims."""
         n = len(self.kernel)
         return [
-            (d + (self.pads[i] + self.pads[n + i] - self.dilations[i] * (self.kernel[i] - 1) - 1)) // self.strides[i]
-            + 1
-            for i, d in enumerate(spatial)
+            window_dim(dim, self.kernel[i], self.strides[i], self.pads[i], self.pads[n + i], self.dilations[i])
+            for i, dim in enumerate(spatial)
         ]
 
     def properties(self) -> dict[str, Attribute]:

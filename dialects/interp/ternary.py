@@ -1,0 +1,127 @@
+"""Meaning of the `ternary` operations. Integer parts are exact; float parts round to f32 after every step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuc.dialects import ternary
+from neuc.dialects.interp.core import Env, implements
+from neuc.dialects.interp.dense import activate, pad_spatial, windows
+from neuc.dialects.ternary_types import PackedType
+from neuc.dialects.ternary_weights import defining_weight, weight_arrays
+
+Array = np.ndarray
+SMALLEST_MAXIMUM = np.float32(1e-5)
+F32_EXACT = 2**24
+
+
+@implements(ternary.WeightOp)
+def _weight(op: ternary.WeightOp, args: list[Array], env: Env) -> list[Array]:
+    return [weight_arrays(op, env.store)[0]]
+
+
+def quantize(x: Array, axes: int) -> tuple[Array, Array]:
+    """Codes and scale of x, with one scale for the last `axes` axes; what is not a number has code 0."""
+    shared = tuple(range(x.ndim - axes, x.ndim))
+    largest = np.max(np.abs(x), axis=shared, keepdims=True, initial=0)
+    a = np.float32(127) / np.maximum(largest, SMALLEST_MAXIMUM)
+    codes = np.clip(np.rint(x * a), -127, 127)
+    return np.nan_to_num(codes, nan=0).astype(np.int8), (np.float32(1) / a).reshape(x.shape[: x.ndim - axes])
+
+
+@implements(ternary.QuantizeOp)
+def _quantize(op: ternary.QuantizeOp, args: list[Array], env: Env) -> list[Array]:
+    return list(quantize(args[0], op.shared_axes))
+
+
+def accumulate(q: Array, rows: Array, group_size: int) -> Array:
+    """acc[…, g, r] = Σ_{k in group g} q[…, k]·rows[r, k], exactly.
+
+    Float matrix products are exact here: every partial sum is an integer the float type can hold.
+    """
+    k = q.shape[-1]
+    bound = k * 127 * max(1, int(np.max(np.abs(rows), initial=0)))
+    wide = np.float32 if bound < F32_EXACT else np.float64
+    parts = [slice(begin, min(begin + group_size, k)) for begin in range(0, k, group_size)]
+    sums = [q[..., part].astype(wide) @ rows[:, part].T.astype(wide) for part in parts]
+    return np.stack(sums, axis=-2).astype(np.int32)
+
+
+def dequantize(acc: Array, s: Array, scales: Array) -> Array:
+    """y[…, n] = (Σ_p Σ_g acc[…, g, p·N + n]·scales[p, n, g])·s, in this order."""
+    planes, n, groups = scales.shape
+    y = np.zeros((*acc.shape[:-2], n), np.float32)
+    for p in range(planes):
+        for g in range(groups):
+            y = y + acc[..., g, p * n : (p + 1) * n].astype(np.float32) * scales[p, :, g]
+    return y * s.reshape(s.shape + (1,) * (y.ndim - s.ndim))
+
+
+def _product(q: Array, s: Array, trits: Array, scales: Array, group_size: int) -> Array:
+    acc = accumulate(q, trits.reshape(-1, trits.shape[2]), group_size)
+    return dequantize(acc, s, scales)
+
+
+@implements(ternary.LinearOp)
+def _linear(op: ternary.LinearOp, args: list[Array], env: Env) -> list[Array]:
+    _, scales = weight_arrays(defining_weight(op.weight), env.store)
+    q, s, trits = args[:3]
+    y = _product(q, s, trits, scales, op.trits.group_size)
+    return [activate(y + args[3] if op.bias is not None else y, op.activation)]
+
+
+@implements(ternary.ConvOp)
+def _conv(op: ternary.ConvOp, args: list[Array], env: Env) -> list[Array]:
+    q, s, trits = args[:3]
+    _, scales = weight_arrays(defining_weight(op.weight), env.store)
+    results: list[Array] = []
+    channels, rows = q.shape[1] // op.group_count, trits.shape[1] // op.group_count
+    for i in range(op.group_count):
+        patches = im2col(q[:, i * channels : (i + 1) * channels], op)
+        part = slice(i * rows, (i + 1) * rows)
+        results.append(_product(patches, s, trits[:, part], scales[:, part], op.trits.group_size))
+    y = np.concatenate(results, axis=-1)
+    y = activate(y + args[3] if op.bias is not None else y, op.activation)
+    return [np.moveaxis(y, 2, 1).reshape(env.shape_of(op.result))]
+
+
+def im2col(q: Array, op: ternary.WindowedOp) -> Array:
+    """The windows of q[N, C, …] as rows [N, P, C·kernel]."""
+    kernel = op.kernel.get_values()
+    n = len(kernel)
+    view = windows(pad_spatial(q, op.pads.get_values()), kernel, op.strides, op.dilations)
+    positions = tuple(range(2, 2 + n))
+    ordered = view.transpose((0, *positions, 1, *range(2 + n, 2 + 2 * n)))
+    return ordered.reshape(q.shape[0], int(np.prod(view.shape[2 : 2 + n])), -1)
+
+
+@implements(ternary.Im2ColOp)
+def _im2col(op: ternary.Im2ColOp, args: list[Array], env: Env) -> list[Array]:
+    return [im2col(args[0], op)]
+
+
+def pack_tl2(rows: Array, g: int) -> Array:
+    """Codes [R, ceil(K/g)] of g trits each: index |v| in the low four bits, bit 4 set for v < 0, v in base 3."""
+    padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % g))).reshape(rows.shape[0], -1, g)
+    v = padded.astype(np.int32) @ (3 ** np.arange(g - 1, -1, -1))
+    return (np.abs(v) + 16 * (v < 0)).astype(np.uint8)
+
+
+@implements(ternary.PackOp)
+def _pack(op: ternary.PackOp, args: list[Array], env: Env) -> list[Array]:
+    rows = args[0].reshape(-1, args[0].shape[2])
+    encoding = op.packed.encoding
+    return [pack_tl2(rows, encoding.g.data) if encoding.kind.data == "tl2" else rows]
+
+
+@implements(ternary.AccumulateOp)
+def _accumulate(op: ternary.AccumulateOp, args: list[Array], env: Env) -> list[Array]:
+    assert isinstance(op.packed.type, PackedType)
+    return [accumulate(args[0], args[1], op.packed.type.group_size)]
+
+
+@implements(ternary.DequantizeOp)
+def _dequantize(op: ternary.DequantizeOp, args: list[Array], env: Env) -> list[Array]:
+    _, scales = weight_arrays(defining_weight(op.weight), env.store)
+    y = dequantize(args[0], args[1], scales)
+    return [activate(y + args[3] if op.bias is not None else y, op.activation)]

@@ -1,0 +1,84 @@
+"""Between `ternary.weight` and the weight store: making the operation for arrays, reading its arrays back, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from xdsl.dialects.builtin import StringAttr
+from xdsl.ir import SSAValue
+
+from neuc.dialects.ternary import WeightOp
+from neuc.dialects.ternary_types import LEVELS, ScaleAttr, TritsType
+from neuc.dialects.weight_store import WeightStore
+from neuc.errors import Error, InternalError
+
+
+def make_weight(
+    name: str,
+    trits: np.ndarray,
+    scales: np.ndarray,
+    store: WeightStore,
+    *,
+    scale: ScaleAttr,
+    levels: Sequence[int] = LEVELS,
+    sqnr: float | None = None,
+) -> WeightOp:
+    """Store `trits` (int8 [P, N, K]) and `scales` (f32 [P, N, G]) as `name.trits` and `name.scales`."""
+    planes, n, k = trits.shape
+    type_ = TritsType.of(n, k, scale, planes, levels)
+    if scales.shape != (planes, n, type_.groups) or trits.dtype != np.int8 or scales.dtype != np.float32:
+        raise InternalError(
+            f"{name}: trits {trits.dtype}{list(trits.shape)} and scales {scales.dtype}{list(scales.shape)} for {type_}"
+        )
+    keys = store.add(f"{name}.trits", trits), store.add(f"{name}.scales", scales)
+    (trits_entry, scales_entry) = ((key, store.sha(key)) for key in keys)
+    return WeightOp(type_, trits_entry, scales_entry, sqnr)
+
+
+def weight_arrays(op: WeightOp, store: WeightStore) -> tuple[np.ndarray, np.ndarray]:
+    """Trits int8 [P, N, K] and scales f32 [P, N, G].
+
+    Raises:
+        Error: NEUC-E201, an entry is missing; NEUC-E203, it is not what the IR was written with.
+    """
+    type_ = op.result.type
+    assert isinstance(type_, TritsType)
+    planes, n = type_.plane_count, type_.rows
+    trits = _entry(op.trits, op.trits_sha, (planes, n, type_.columns), np.dtype(np.int8), store)
+    scales = _entry(op.scales, op.scales_sha, (planes, n, type_.groups), np.dtype(np.float32), store)
+    return trits, scales
+
+
+def defining_weight(value: SSAValue) -> WeightOp:
+    """The `ternary.weight` that makes `value`; trits come from nowhere else.
+
+    Raises:
+        Error: NEUC-E223, something else does.
+    """
+    owner = value.owner
+    if not isinstance(owner, WeightOp):
+        raise Error(
+            "NEUC-E223",
+            f"weights of type {value.type} come from outside their function",
+            hint="put the ternary.weight into the function that uses it",
+        )
+    return owner
+
+
+def _entry(key: StringAttr, sha: StringAttr, shape: tuple[int, ...], dtype: np.dtype, store: WeightStore) -> np.ndarray:
+    array = store.get(key.data)
+    if array.shape != shape or array.dtype != dtype:
+        raise Error(
+            "NEUC-E203",
+            f"weights {key.data!r} are {array.dtype}{list(array.shape)} in the weight store "
+            f"but {dtype}{list(shape)} in the IR",
+            hint="keep the .mlir and its .weights.safetensors together",
+        )
+    if not store.sha(key.data).startswith(sha.data):
+        raise Error(
+            "NEUC-E203",
+            f"weights {key.data!r} have other content than the IR was written with",
+            hint="keep the .mlir and its .weights.safetensors together",
+        )
+    return array
