@@ -1,1 +1,33 @@
-"""Placeholder docstring: replaced by its owner."""
+"""Executors of program segments, found by the segment's kind: built in, or from the group ``neuc.executors``."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import cast
+
+from neuc.errors import Error
+from neuc.runtime.executors.base import ExecutorFactory
+from neuc.runtime.executors.host import HostExecutor
+from neuc.runtime.executors.native import NativeExecutor
+
+ENTRY_POINT_GROUP = "neuc.executors"
+
+_BUILT_IN: dict[str, ExecutorFactory] = {"native": NativeExecutor, "host": HostExecutor}
+
+
+def executor_factory(kind: str) -> ExecutorFactory:
+    """What makes executors of this kind of segment.
+
+    Raises:
+        Error: nothing is registered for it.
+    """
+    built_in = _BUILT_IN.get(kind)
+    if built_in is not None:
+        return built_in
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=kind):
+        return cast(ExecutorFactory, entry.load())
+    raise Error(
+        "NEUC-E317",
+        f"nothing here can run a segment of kind '{kind[:80]}'",
+        hint="install the package that provides it, or update neuc",
+    )

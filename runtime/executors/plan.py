@@ -1,0 +1,246 @@
+"""Op tables: a segment's launches as flat arrays the driver can walk, for one set of concrete sizes.
+
+`SegmentCode` is prepared once per segment; `Plan` holds what depends on sizes; a `Table` is one copy of a plan that a
+single run may use, with the addresses of that run's memory filled in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuc.errors import Error
+from neuc.runtime.executors.base import Array, Setting
+from neuc.runtime.expr import Expr
+from neuc.runtime.native.layout import SLOT, JobSlot, RecordSlot, record_slots
+from neuc.runtime.native.pool import aligned_bytes
+from neuc.runtime.program import (
+    ArenaBuffer,
+    BufferArg,
+    F32Arg,
+    InputBuffer,
+    IntArg,
+    NativeSegment,
+    OutputBuffer,
+    Scalar,
+    WeightBuffer,
+)
+from neuc.runtime.shapes import CompiledShape, bad_size, size_of
+
+MAX_WORK = 2**40
+_LINE = 128  # threads' scratch areas share no pair of cache lines
+
+Ints = NDArray[np.int64]
+
+
+def address_of(array: Array) -> int:
+    """Address of an array's first element."""
+    return array.__array_interface__["data"][0]
+
+
+def align_up(nbytes: int, alignment: int = _LINE) -> int:
+    """The next multiple of ``alignment``."""
+    return -(-nbytes // alignment) * alignment
+
+
+class SegmentCode:
+    """A native segment with everything done that does not depend on sizes."""
+
+    def __init__(self, name: str, segment: NativeSegment, setting: Setting) -> None:
+        self.name = name
+        self.segment = segment
+        self.threads = setting.pool.threads
+        self.inputs = [CompiledShape(spec) for spec in segment.inputs]
+        self.outputs = [CompiledShape(spec) for spec in segment.outputs]
+        self.kernels = np.array([setting.kernels[launch.kernel] for launch in segment.launches], np.uint64).view(
+            np.int64
+        )
+        self.grains = np.array([launch.grain for launch in segment.launches], np.int64)
+        self.labels = [launch.label or launch.kernel for launch in segment.launches]
+        self.weights = setting.weights
+        self._exprs: list[Expr] = []
+        self._numbers: dict[Scalar, int] = {}
+        self._lay_out_args()
+        self.works = np.array([self._number(launch.work) for launch in segment.launches], np.int64)
+
+    def _lay_out_args(self) -> None:
+        """Number all argument slots and sort them by what has to be added to each."""
+        constants: list[int] = []
+        firsts: list[int] = []
+        by_expr: dict[str, list[tuple[int, int]]] = {"buffer": [], "value": []}
+        arena: list[int] = []
+        inputs: list[list[int]] = [[] for _ in self.inputs]
+        outputs: list[list[int]] = [[] for _ in self.outputs]
+        for launch in self.segment.launches:
+            firsts.append(len(constants))
+            for arg in launch.args:
+                slot, constant = len(constants), 0
+                match arg:
+                    case IntArg(value):
+                        by_expr["value"].append((slot, self._number(value)))
+                    case F32Arg(value):
+                        constant = int(np.float32(value).view(np.uint32))
+                    case BufferArg(index, offset):
+                        by_expr["value"].append((slot, self._number(offset)))
+                        match self.segment.buffers[index]:
+                            case ArenaBuffer(start):
+                                by_expr["buffer"].append((slot, self._number(start)))
+                                arena.append(slot)
+                            case WeightBuffer(key):
+                                constant = address_of(self.weights[key])
+                            case InputBuffer(place):
+                                inputs[place].append(slot)
+                            case OutputBuffer(place):
+                                outputs[place].append(slot)
+                constants.append(constant)
+        self.constants = np.array(constants, np.int64)
+        self.firsts = np.array(firsts, np.int64)
+        self.buffer_slots, self.buffer_numbers = _columns(by_expr["buffer"])
+        self.value_slots, self.value_numbers = _columns(by_expr["value"])
+        self.arena_slots = np.array(arena, np.int64)
+        self.input_slots = [np.array(slots, np.int64) for slots in inputs]
+        self.output_slots = [np.array(slots, np.int64) for slots in outputs]
+
+    def _number(self, value: Scalar) -> int:
+        """The number of an expression; equal ones are evaluated once."""
+        known = self._numbers.get(value)
+        if known is None:
+            known = self._numbers[value] = len(self._exprs)
+            self._exprs.append(Expr.of(value))
+        return known
+
+    def values(self, symbols: Mapping[str, int]) -> Ints:
+        """All expressions, evaluated."""
+        return np.array([expr.evaluate(symbols) for expr in self._exprs], np.int64)
+
+
+def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:
+    table = np.array(pairs, np.int64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+class Memory:
+    """The arena and the threads' scratch areas of one run."""
+
+    def __init__(self, nbytes: int) -> None:
+        try:
+            self._bytes = aligned_bytes(nbytes)
+        except (MemoryError, ValueError) as error:
+            raise Error(
+                "NEUC-E315", f"not enough memory for {nbytes:,} bytes of working space", hint="run a smaller batch"
+            ) from error
+        self.nbytes = nbytes
+        self.base = address_of(self._bytes)
+
+
+class Plan:
+    """What a segment does for one set of sizes."""
+
+    def __init__(self, code: SegmentCode, symbols: Mapping[str, int]) -> None:
+        self.code = code
+        self.symbols = dict(symbols)
+        self.input_shapes = [shape.evaluate(symbols) for shape in code.inputs]
+        self.output_shapes = [shape.evaluate(symbols) for shape in code.outputs]
+        arena = size_of("the arena", code.segment.arena, symbols)
+        scratch = size_of("the scratch area", code.segment.scratch, symbols)
+        values = code.values(symbols)
+        self._check_buffers(arena)
+        self.template = self._fill_args(values, arena)
+        self.works = values[code.works]
+        if len(self.works) and not 0 <= int(self.works.min()) <= int(self.works.max()) <= MAX_WORK:
+            raise bad_size(f"a launch of segment '{code.name}' has an impossible amount of work", symbols)
+        self.launches = np.flatnonzero(self.works)
+        works, grains = self.works[self.launches], code.grains[self.launches]
+        self.threads = code.threads if bool((works >= 2 * grains).any()) else 1
+        self.ranges = split_work(works, grains, self.threads)
+        self.barriers = barriers(self.ranges)
+        self.scratch_at = align_up(arena)
+        self.scratch_stride = align_up(scratch)
+        self.nbytes = self.scratch_at + self.scratch_stride * self.threads
+        self.tables: list[Table] = []
+
+    def _check_buffers(self, arena: int) -> None:
+        for index, buffer in enumerate(self.code.segment.buffers):
+            if isinstance(buffer, ArenaBuffer):
+                offset = size_of(f"offset of buffer {index}", buffer.offset, self.symbols)
+                nbytes = size_of(f"size of buffer {index}", buffer.nbytes or 0, self.symbols)
+                if offset + nbytes > arena:
+                    raise bad_size(f"buffer {index} of segment '{self.code.name}' ends outside the arena", self.symbols)
+
+    def _fill_args(self, values: Ints, arena: int) -> Ints:
+        """All arguments, without the addresses that differ between runs."""
+        code = self.code
+        offsets = values[code.value_numbers]
+        template = code.constants.copy()
+        template[code.value_slots] += offsets
+        template[code.buffer_slots] += values[code.buffer_numbers]
+        inside = template[code.arena_slots]
+        if len(inside) and not 0 <= int(inside.min()) <= int(inside.max()) <= arena:
+            raise bad_size(f"an argument of segment '{code.name}' points outside the arena", self.symbols)
+        return template
+
+
+def split_work(works: Ints, grains: Ints, threads: int) -> Ints:
+    """Half-open ranges ``[launch, thread, (begin, end)]``: equal shares in whole grains.
+
+    A launch of less than two grains is not worth sharing: thread 0 does it alone.
+    """
+    groups = -(-works // grains)
+    cuts = groups[:, None] * np.arange(threads + 1) // threads * grains[:, None]
+    cuts = np.minimum(cuts, works[:, None])
+    alone = works < 2 * grains
+    cuts[alone, 1:] = works[alone, None]
+    return np.stack((cuts[:, :-1], cuts[:, 1:]), axis=2)
+
+
+def barriers(ranges: Ints) -> Ints:
+    """1 for each launch after which all threads must meet.
+
+    Between two launches of thread 0 alone nobody else has anything to wait for. The last barrier is always there: it
+    tells thread 0 that the others are done with the job.
+    """
+    threads = ranges.shape[1]
+    if threads == 1:
+        return np.zeros(len(ranges), np.int64)
+    busy: NDArray[np.bool_] = ranges[:, :, 0] < ranges[:, :, 1]
+    shared: NDArray[np.bool_] = np.logical_or.reduce(busy[:, 1:], axis=1)
+    following = np.append(shared[1:], True)
+    return (shared | following).astype(np.int64)
+
+
+class Table:
+    """A plan's launches in the driver's layout, used by one run at a time."""
+
+    def __init__(self, plan: Plan, trace: bool) -> None:
+        code, threads, chosen = plan.code, plan.threads, plan.launches
+        self.plan = plan
+        self._args = plan.template.copy()
+        self._records = np.zeros((len(chosen), record_slots(threads)), np.int64)
+        self._records[:, RecordSlot.KERNEL] = code.kernels[chosen]
+        self._records[:, RecordSlot.ARGS] = code.firsts[chosen] * SLOT + address_of(self._args)
+        self._records[:, RecordSlot.BARRIER] = plan.barriers
+        self._records[:, RecordSlot.RANGES :] = plan.ranges.reshape(len(chosen), 2 * threads)
+        self.trace = np.zeros((len(chosen), threads, 2), np.int64) if trace else None
+        self._job = np.zeros(JobSlot.SIZE, np.int64)
+        self._job[JobSlot.RECORDS] = address_of(self._records)
+        self._job[JobSlot.COUNT] = len(chosen)
+        self._job[JobSlot.STRIDE] = record_slots(threads) * SLOT
+        self._job[JobSlot.THREADS] = threads
+        self._job[JobSlot.SCRATCH_STRIDE] = plan.scratch_stride
+        self._job[JobSlot.TRACE] = 0 if self.trace is None else address_of(self.trace)
+        self.job = address_of(self._job)
+        self._arena = 0
+
+    def place(self, memory: Memory, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+        """Fill in the addresses of this run."""
+        code, template = self.plan.code, self.plan.template
+        if memory.base != self._arena:
+            self._args[code.arena_slots] = template[code.arena_slots] + memory.base
+            self._job[JobSlot.SCRATCH] = memory.base + self.plan.scratch_at
+            self._arena = memory.base
+        for slots, array in zip(code.input_slots, inputs):
+            self._args[slots] = template[slots] + address_of(array)
+        for slots, array in zip(code.output_slots, outputs):
+            self._args[slots] = template[slots] + address_of(array)

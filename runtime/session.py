@@ -1,0 +1,215 @@
+"""`load` and `Session`: running a compiled model, with onnxruntime's calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from neuc.errors import Error, Exit
+from neuc.runtime.artifact import Artifact
+from neuc.runtime.executors import executor_factory
+from neuc.runtime.executors.base import Array, Executor, Setting
+from neuc.runtime.io_binding import IOBinding
+from neuc.runtime.loader import check_processor, load_kernels
+from neuc.runtime.native.pool import aligned_bytes, resolve_threads, shared_pool
+from neuc.runtime.profile import Profile
+from neuc.runtime.program import Program
+from neuc.runtime.signature import ModelMeta, NodeArg, Signature, node_arg
+
+_WEIGHT_ALIGNMENT = 64
+
+
+def load(path: str | os.PathLike[str], *, threads: int | None = None, profile: bool = False) -> Session:
+    """Open a ``.neuc`` file.
+
+    Args:
+        path: the file.
+        threads: threads for each run; by default the CPUs this process may use.
+        profile: record the time of every launch in `Session.profile`.
+
+    Raises:
+        Error: the file is not a sound artifact, or its code does not fit this processor.
+    """
+    artifact = Artifact.open(path)
+    check_processor(artifact.features, artifact.architecture)
+    return Session.from_parts(
+        artifact.program,
+        artifact.kernels,
+        artifact.weights,
+        artifact.hosts,
+        threads=threads,
+        profile=profile,
+        features=artifact.features,
+        architecture=artifact.architecture,
+        manifest=artifact.manifest,
+    )
+
+
+class Session:
+    """A model that is ready to run.
+
+    `run` may be called from several threads at once. With one thread per run (``threads=1``) such calls run side by
+    side; with more they share a pool of threads and take turns. Sessions with the same thread count share one pool.
+    """
+
+    def __init__(self, program: Program, setting: Setting, manifest: Mapping[str, object]) -> None:
+        self._program = program
+        self._manifest = manifest
+        self._setting: Setting | None = setting
+        self._threads = setting.pool.threads
+        self._profile = setting.profile
+        self._signature = Signature(program)
+        executors = {
+            name: executor_factory(segment.kind)(name, segment, setting) for name, segment in program.segments.items()
+        }
+        self._steps: list[tuple[Executor, tuple[str, ...], tuple[str, ...]]] = [
+            (executors[step.segment], step.inputs, step.outputs) for step in program.schedule
+        ]
+
+    @staticmethod
+    def from_parts(
+        program: Program,
+        kernels: Mapping[str, bytes],
+        weights: Mapping[str, NDArray[np.generic]],
+        hosts: Mapping[str, bytes] | None = None,
+        *,
+        threads: int | None = None,
+        profile: bool = False,
+        features: Collection[str] = (),
+        architecture: str = "",
+        manifest: Mapping[str, object] | None = None,
+    ) -> Session:
+        """A session without a file, from what a compiler holds in memory.
+
+        Args:
+            program: what to run.
+            kernels: object code by kernel name.
+            weights: arrays by key; used in place if they are contiguous and 64-byte aligned, else copied.
+            hosts: ONNX bytes by the ``model`` path that host segments name.
+            threads: as for `load`.
+            profile: as for `load`.
+            features: CPU features the kernels need.
+            architecture: what the kernels were compiled for; empty means this machine.
+            manifest: JSON data about the model.
+        """
+        pool = shared_pool(resolve_threads(threads))
+        code = load_kernels(kernels, program.kernels(), features=features, architecture=architecture)
+        _check_weights(program, weights)
+        used = {key: _aligned(weights[key]) for key in program.weight_keys()}
+        setting = Setting(pool, code.addresses, used, hosts or {}, Profile() if profile else None, keep=(code,))
+        return Session(program, setting, manifest or {})
+
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, ArrayLike],
+        run_options: object = None,
+    ) -> list[Array]:
+        """Run the model.
+
+        Args:
+            output_names: outputs to return, in this order; None for all.
+            input_feed: an array for each input.
+            run_options: accepted for onnxruntime's sake, and not used.
+
+        Raises:
+            Error: the feeds do not fit the signature (exit code 2), or the run failed.
+        """
+        names = self._signature.output_names if output_names is None else list(output_names)
+        results = self._run(names, input_feed, {})
+        return [results[name] for name in names]
+
+    def run_with_iobinding(self, iobinding: IOBinding, run_options: object = None) -> None:
+        """Run on what is bound; results are in the bound arrays and in ``iobinding.get_outputs()``."""
+        iobinding.results = self._run(list(iobinding.outputs), iobinding.feeds, iobinding.outputs)
+
+    def _run(
+        self, names: Sequence[str], feeds: Mapping[str, ArrayLike], bound: Mapping[str, Array | None]
+    ) -> dict[str, Array]:
+        if self._setting is None:
+            raise Error("NEUC-E318", "the session is closed", hint="load the model again", exit_code=Exit.USAGE)
+        self._signature.check_output_names(names)
+        arrays, symbols = self._signature.check_feeds(feeds)
+        values = dict(zip(self._signature.input_names, arrays))
+        for executor, inputs, outputs in self._steps:
+            made = executor.run([values[name] for name in inputs], symbols, [bound.get(name) for name in outputs])
+            values.update(zip(outputs, made))
+        return {name: self._own(values, name) for name in names}
+
+    def _own(self, values: Mapping[str, Array], name: str) -> Array:
+        """An output of its own: one that is an input passed through must not share the caller's memory."""
+        return values[name].copy() if name in self._signature.input_names else values[name]
+
+    def get_inputs(self) -> list[NodeArg]:
+        """Name, shape and type of each input."""
+        return [node_arg(spec) for spec in self._program.inputs]
+
+    def get_outputs(self) -> list[NodeArg]:
+        """Name, shape and type of each output."""
+        return [node_arg(spec) for spec in self._program.outputs]
+
+    def get_modelmeta(self) -> ModelMeta:
+        """Where the model comes from."""
+        texts = {key: value for key, value in self._manifest.items() if isinstance(value, str)}
+        return ModelMeta(
+            graph_name=texts.get("graph_name", ""),
+            description=texts.get("description", ""),
+            custom_metadata_map=texts,
+        )
+
+    def io_binding(self) -> IOBinding:
+        """An empty binding for `run_with_iobinding`."""
+        return IOBinding(self._signature)
+
+    @property
+    def threads(self) -> int:
+        """Threads that a run uses."""
+        return self._threads
+
+    @property
+    def profile(self) -> Profile | None:
+        """Recorded times, if the session was loaded with ``profile=True``."""
+        return self._profile
+
+    @property
+    def program(self) -> Program:
+        """What this session runs."""
+        return self._program
+
+    @property
+    def manifest(self) -> Mapping[str, object]:
+        """JSON data about the model."""
+        return self._manifest
+
+    def close(self) -> None:
+        """Let go of threads, code, weights and memory; running again is an error."""
+        self._setting = None
+        self._steps = []
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _aligned(array: NDArray[np.generic]) -> Array:
+    """The array itself if kernels can use it in place, else an aligned copy."""
+    if array.flags.c_contiguous and array.__array_interface__["data"][0] % _WEIGHT_ALIGNMENT == 0:
+        return array
+    copy = aligned_bytes(array.nbytes).view(array.dtype).reshape(array.shape)
+    np.copyto(copy, array)
+    return copy
+
+
+def _check_weights(program: Program, weights: Mapping[str, NDArray[np.generic]]) -> None:
+    missing = sorted(program.weight_keys() - weights.keys())
+    if missing:
+        raise Error(
+            "NEUC-E305",
+            f"the program needs weight '{missing[0][:200]}', which is not there",
+            hint="compile the model again",
+        )
