@@ -25,7 +25,7 @@ def balanced_digits(g: int) -> Array:
 def build(q: Array, g: int) -> Array:
     """table[…, j, i]: activations g·j to g·j + g - 1 added up with the digits of i; int16 holds 3·128."""
     padded = np.pad(q, [(0, 0)] * (q.ndim - 1) + [(0, -q.shape[-1] % g)])
-    grouped = padded.reshape(*q.shape[:-1], -1, g).astype(np.int32)
+    grouped = padded.reshape(*q.shape[:-1], padded.shape[-1] // g, g).astype(np.int32)
     return (grouped @ balanced_digits(g).T).astype(np.int16)
 
 

@@ -92,7 +92,7 @@ def im2col(q: Array, op: ternary.WindowedOp) -> Array:
     view = windows(pad_spatial(q, op.pads.get_values()), kernel, op.strides, op.dilations)
     positions = tuple(range(2, 2 + n))
     ordered = view.transpose((0, *positions, 1, *range(2 + n, 2 + 2 * n)))
-    return ordered.reshape(q.shape[0], int(np.prod(view.shape[2 : 2 + n])), -1)
+    return ordered.reshape(q.shape[0], int(np.prod(ordered.shape[1 : 1 + n])), int(np.prod(ordered.shape[1 + n :])))
 
 
 @implements(ternary.Im2ColOp)
