@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from xdsl.dialects import get_all_dialects
 from xdsl.ir import Dialect
@@ -17,6 +18,9 @@ from xdsl.universe import Universe
 from neuc.dialects.context import NeucContext
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, Exit
+
+if TYPE_CHECKING:
+    from neuc.backends.cpu.target import CpuTarget
 
 # Stock xDSL dialects a neuc module may use, besides our own.
 _STOCK_DIALECTS = ("arith", "builtin", "func", "llvm", "math")
@@ -60,6 +64,14 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "lower-to-cpu": _pass("backends.cpu.lower_to_cpu", "LowerToCpu"),
     "plan-memory": _pass("backends.cpu.plan_memory", "PlanMemory"),
 }
+
+
+def targets() -> dict[str, CpuTarget]:
+    """Every target, by name."""
+    from neuc.backends.cpu.target import TARGETS
+
+    return TARGETS
+
 
 NEUC_UNIVERSE = Universe(all_dialects=dict(DIALECTS), all_passes=dict(PASSES))
 """What `xdsl-opt` and `xdsl-gui` find through the entry-point group ``xdsl.universe``."""

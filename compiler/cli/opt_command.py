@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 
 import click
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
-from xdsl.printer import Printer
 from xdsl.utils.arg_spec import parse_pipeline
 from xdsl.utils.exceptions import ArgSpecParseError, PassFailedException, VerifyException
 
 from neuc.compiler import diagnostics, universe
 from neuc.compiler.cli import console
+from neuc.compiler.driver import print_module
 from neuc.compiler.files import write_text
 from neuc.dialects.context import NeucContext
 from neuc.dialects.weight_store import WeightStore
@@ -106,13 +105,6 @@ def run_passes(text: str, context: NeucContext, pipeline: list[ModulePass], name
             raise Error("NEUC-E252", f"pass {step.name}: {str(error).splitlines()[0]}") from error
         diagnostics.verify_module(module, name=f"after {step.name}")
     return module
-
-
-def print_module(module: ModuleOp, *, debuginfo: bool = False, generic: bool = False) -> str:
-    """The module as text."""
-    stream = io.StringIO()
-    Printer(stream, print_debuginfo=debuginfo, print_generic_format=generic).print_op(module)
-    return stream.getvalue() + "\n"
 
 
 def _read(source: str) -> tuple[str, str, WeightStore | None]:

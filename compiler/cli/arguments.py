@@ -1,0 +1,86 @@
+"""Arguments several commands share: models that may be artifacts or need compiling first, inputs, tables.
+
+No command lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from neuc.errors import Error, Exit
+
+if TYPE_CHECKING:
+    from neuc.runtime.session import Session
+
+ARTIFACT_SUFFIX = ".neuc"
+
+model_argument = click.argument("model", type=click.Path(path_type=Path))
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+threads_option = click.option("--threads", type=int, help="Threads; all CPUs of this process by default.")
+target_option = click.option("--target", default="cpu", show_default=True, help="Target for a model not yet compiled.")
+inputs_option = click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=SPEC",
+    help="@file.npy, 1x28xf32=0 or random:7; @file.npz for all inputs. Made up where none is given.",
+)
+
+
+def artifact_of(model: Path, target: str) -> Path:
+    """The artifact to run: `model` itself, or what it compiles to with default options (kept in the cache)."""
+    require_file(model)
+    if model.suffix == ARTIFACT_SUFFIX:
+        return model
+    from neuc.compiler.cached import compile_into_cache
+    from neuc.compiler.options import CompileOptions
+
+    return compile_into_cache(model, CompileOptions(target=target))
+
+
+def open_session(model: Path, target: str, threads: int | None, *, profile: bool = False) -> Session:
+    """A session for an artifact, or for a model compiled on the way."""
+    from neuc.runtime.session import load
+
+    return load(artifact_of(model, target), threads=threads, profile=profile)
+
+
+def require_file(path: Path) -> None:
+    """Refuse a path that is no file.
+
+    Raises:
+        Error: NEUC-E004.
+    """
+    if path.is_file():
+        return
+    what = "it is a folder" if path.is_dir() else "no such file"
+    raise Error("NEUC-E004", f"cannot read {path}: {what}", hint="check the path")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> str:
+    """A plain text table; columns in `right` are aligned to the right."""
+    cells = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
+        for row in cells
+    ]
+    return "\n".join(lines)
+
+
+def human_bytes(count: float) -> str:
+    """1536 as ``1.5 KB``."""
+    for unit in ("B", "KB", "MB"):
+        if count < 1024 or unit == "MB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} MB"
+
+
+def usage_error(message: str, hint: str = "") -> Error:
+    """NEUC-E002 for a combination of options that makes no sense."""
+    return Error("NEUC-E002", message, hint=hint, exit_code=Exit.USAGE)

@@ -1,0 +1,28 @@
+"""`neuc cache`: what neuc keeps in the user's cache folder."""
+
+from __future__ import annotations
+
+import click
+
+from neuc.compiler import cache
+from neuc.compiler.cli import arguments, console
+from neuc.errors import Exit
+from neuc.runtime.cache import cache_dir
+
+
+@click.command("cache")
+@click.option("--clear", is_flag=True, help="Remove everything.")
+@arguments.json_option
+def cache_command(clear: bool, as_json: bool) -> int:
+    """Show or clear what neuc keeps in the user's cache folder (NEUC_CACHE_DIR moves it)."""
+    usage = cache.usage()
+    if clear:
+        cache.clear()
+    if as_json:
+        console.product_json({"folder": str(cache_dir()), "cleared": clear, "kinds": usage})
+        return Exit.OK
+    console.product(f"{cache_dir()}" + (" (cleared)" if clear else ""))
+    rows = [(kind, found["files"], arguments.human_bytes(found["bytes"])) for kind, found in usage.items()]
+    if rows:
+        console.product(arguments.table(("what", "files", "size"), rows, right=(1, 2)))
+    return Exit.OK

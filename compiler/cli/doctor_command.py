@@ -1,0 +1,128 @@
+"""`neuc doctor`: what this machine can do, and whether neuc works on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib import metadata
+
+import click
+import numpy as np
+
+from neuc.compiler.cli import arguments, console
+from neuc.errors import Error, Exit, InternalError
+
+_VERSIONED = ("neuc", "numpy", "onnx", "onnxruntime", "onnxscript", "llvmlite", "xdsl")
+_TOLERANCE = 1e-4
+"""Relative error of a float dot product of 64 elements summed in another order stays far below this."""
+
+
+@click.command("doctor")
+@arguments.json_option
+def doctor_command(as_json: bool) -> int:
+    """Show CPU features, the instruction set chosen, versions and the cache, and compile and run small models."""
+    from neuc.backends.cpu.target import host_isa, isa_text
+    from neuc.runtime.cache import cache_dir
+    from neuc.runtime.cpu_features import available_cpus, host_cpu_name, host_features
+
+    facts: dict[str, object] = {
+        "python": f"{platform.python_version()} ({platform.machine()} {platform.system()})",
+        "cpu": host_cpu_name(),
+        "cpus for this process": available_cpus(),
+        "instruction set chosen": isa_text(host_isa()),
+        "features": sorted(host_features()),
+        "narrowed by": os.environ.get("NEUC_CPU_FEATURES", "") or "nothing",
+        "cache": str(cache_dir()),
+        "versions": {name: _version(name) for name in _VERSIONED},
+    }
+    checks = {name: _check(run) for name, run in _self_tests().items()}
+    checks["cache is writable"] = _check(_cache_writable)
+    healthy = all(outcome == "ok" or outcome.startswith("ok,") for outcome in checks.values())
+    if as_json:
+        console.product_json({**facts, "checks": checks, "healthy": healthy})
+    else:
+        rows = [(key, _text(value)) for key, value in facts.items() if key != "features"]
+        rows += [(key, value) for key, value in checks.items()]
+        width = max(len(key) for key, _ in rows)
+        console.product("\n".join(f"{key:<{width}}  {value}" for key, value in rows))
+        console.product("healthy" if healthy else "NOT healthy")
+    return Exit.OK if healthy else Exit.FAULT
+
+
+def _self_tests() -> dict[str, Callable[[], None]]:
+    from neuc.compiler.universe import targets
+
+    return {f"compile and run on {name}": lambda name=name: _self_test(name) for name in targets()}
+
+
+def _self_test(target: str) -> None:
+    """A matrix product with bias and ReLU, against numpy: exactly representable when it is made ternary."""
+    import tempfile
+    from pathlib import Path
+
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    import neuc
+
+    rng = np.random.default_rng(0)
+    weight = rng.integers(-1, 2, (64, 32)).astype(np.float32) * 0.5
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"], name="product"),
+        helper.make_node("Relu", ["m"], ["y"], name="relu"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "self-test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 32])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    # Integers up to 127 quantise to themselves, so that ternary kernels must be as exact as float ones.
+    x = rng.integers(-127, 128, (3, 64)).astype(np.float32)
+    x[:, 0] = 127
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "self-test.onnx"
+        save(model, path)
+        compiled = neuc.compile(path, target=target, fallback="error")
+        (got,) = compiled.session().run(None, {"x": x})
+    expected = np.maximum(x @ weight, 0)
+    error = float(np.abs(got - expected).max() / np.abs(expected).max())
+    if error > _TOLERANCE:
+        raise InternalError(f"results are off by {error:.2g} of their size")
+
+
+def _cache_writable() -> None:
+    from neuc.runtime.cache import cache_dir
+
+    folder = cache_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".doctor-{os.getpid()}"
+    probe.write_bytes(b"")
+    probe.unlink()
+
+
+def _check(run: Callable[[], None]) -> str:
+    start = time.perf_counter()
+    try:
+        run()
+    except Error as error:
+        return f"FAILED: {error}"
+    except Exception as error:  # a broken installation fails in any way; the doctor's work is to say so
+        return f"FAILED: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return f"ok, {time.perf_counter() - start:.2f} s"
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(value)

@@ -1,0 +1,71 @@
+"""`neuc targets` and `neuc passes`: what there is, with options."""
+
+from __future__ import annotations
+
+
+import click
+
+from neuc.compiler import universe
+from neuc.compiler.cli import arguments, console
+from neuc.errors import Exit
+
+
+@click.command("passes")
+@click.option("--all", "everything", is_flag=True, help="Also passes of xDSL and other installed packages.")
+@arguments.json_option
+def passes_command(everything: bool, as_json: bool) -> int:
+    """List passes and their options."""
+    from xdsl.passes import get_pass_option_infos
+
+    known = universe.all_passes() if everything else universe.PASSES
+    found: list[dict[str, object]] = []
+    for name in sorted(known):
+        cls = known[name]()
+        options = [
+            {"name": option.name, "type": option.expected_type, "default": option.default_value}
+            for option in get_pass_option_infos(cls)
+        ]
+        found.append({"name": name, "summary": _first_sentence(cls.__doc__), "options": options})
+    if as_json:
+        console.product_json(found)
+        return Exit.OK
+    for item in found:
+        console.product(f"{item['name']}: {item['summary']}")
+        for option in item["options"]:  # type: ignore[attr-defined]
+            default = "" if option["default"] is None else f" = {option['default']}"
+            console.product(f"    {option['name']}: {option['type']}{default}")
+    return Exit.OK
+
+
+@click.command("targets")
+@arguments.json_option
+def targets_command(as_json: bool) -> int:
+    """List targets and what they use on this machine."""
+    from neuc.backends.cpu.target import isa_text
+
+    found: list[dict[str, object]] = []
+    for name, target in sorted(universe.targets().items()):
+        isa = target.isa()
+        found.append(
+            {
+                "name": name,
+                "summary": target.summary,
+                "default_quantize": target.default_quantize,
+                "isa": isa_text(isa),
+                "ternary_encoding": target.chosen_encoding(isa),
+                "options": ["group", "bm", "bk"],
+            }
+        )
+    if as_json:
+        console.product_json(found)
+    else:
+        columns = ("name", "isa", "ternary_encoding", "default_quantize", "summary")
+        header = ("target", "instruction set here", "ternary", "quantize", "what it is")
+        console.product(arguments.table(header, [[item[column] for column in columns] for item in found]))
+    return Exit.OK
+
+
+def _first_sentence(doc: str | None) -> str:
+    """The first sentence of a docstring; dataclasses without one get their signature, which is no help."""
+    text = " ".join((doc or "").split())
+    return text.partition(". ")[0].rstrip(".") if not text.partition("(")[0].isidentifier() else ""

@@ -1,0 +1,117 @@
+"""`neuc run`: one inference, on given or made-up input."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+
+from neuc.compiler.accuracy import compare_named
+from neuc.compiler.cli import arguments, console
+from neuc.compiler.files import check_writable, replacing
+from neuc.compiler.inputs import Arrays, load_npz, parse_inputs
+from neuc.errors import Error, Exit
+
+_SHOWN_VALUES = 8
+_EXPECTED_RTOL, _EXPECTED_ATOL = 1e-4, 1e-5
+"""Default bounds of --expected: what float kernels that sum in another order keep."""
+
+
+@click.command("run")
+@arguments.model_argument
+@arguments.inputs_option
+@arguments.target_option
+@arguments.threads_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write all outputs to this .npz file.")
+@click.option("--expected", type=click.Path(path_type=Path), help="Compare with the arrays of this .npz file.")
+@click.option("--rtol", default=_EXPECTED_RTOL, show_default=True, help="Relative tolerance of --expected.")
+@click.option("--atol", default=_EXPECTED_ATOL, show_default=True, help="Absolute tolerance of --expected.")
+@click.option("--profile", type=click.Path(path_type=Path), help="Write a trace that Perfetto opens.")
+@arguments.json_option
+def run_command(
+    model: Path,
+    inputs: tuple[str, ...],
+    target: str,
+    threads: int | None,
+    output: Path | None,
+    expected: Path | None,
+    rtol: float,
+    atol: float,
+    profile: Path | None,
+    as_json: bool,
+) -> int:
+    """Run MODEL (a .neuc artifact, or a model that is compiled on the way) once."""
+    for path in (output, profile):
+        if path is not None:
+            check_writable(path)
+    session = arguments.open_session(model, target, threads, profile=profile is not None)
+    feeds = parse_inputs(inputs, session.program.inputs)
+    start = time.perf_counter()
+    names = [spec.name for spec in session.program.outputs]
+    results = dict(zip(names, session.run(None, feeds)))
+    seconds = time.perf_counter() - start
+    if output is not None:
+        save_npz(output, results)
+    if profile is not None and session.profile is not None:
+        session.profile.save(profile)
+    agreement = None if expected is None else _compare(load_npz(expected), results, rtol, atol)
+    if as_json:
+        report: dict[str, object] = {
+            "model": str(model),
+            "seconds": seconds,
+            "threads": session.threads,
+            "outputs": [_describe_json(name, array) for name, array in results.items()],
+        }
+        if agreement is not None:
+            report["expected"] = agreement[1]
+        console.product_json(report)
+    else:
+        console.product("\n".join(_describe(name, array) for name, array in results.items()))
+        if agreement is not None:
+            console.product(f"expected: {agreement[1]['summary']}")
+    return Exit.OK if agreement is None or agreement[0] else Exit.MISMATCH
+
+
+def save_npz(path: Path, arrays: Arrays) -> None:
+    """Write arrays to an ``.npz`` file, all or nothing."""
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType] - keywords are array names
+
+
+def _compare(expected: Arrays, results: Arrays, rtol: float, atol: float) -> tuple[bool, dict[str, object]]:
+    missing = sorted(expected.keys() - results.keys())
+    if missing:
+        raise Error(
+            "NEUC-E006",
+            f"--expected holds {missing[0]!r}, which is no output",
+            hint=f"outputs: {', '.join(results)}",
+            exit_code=Exit.USAGE,
+        )
+    names = sorted(expected)
+    wrong = [n for n in names if expected[n].shape != results[n].shape]
+    if wrong:
+        summary = f"{wrong[0]} has shape {list(results[wrong[0]].shape)}, expected {list(expected[wrong[0]].shape)}"
+        return False, {"equal": False, "summary": summary}
+    equal = all(np.allclose(results[n], expected[n], rtol=rtol, atol=atol, equal_nan=True) for n in names)
+    agreement = compare_named(names, expected, results)
+    verdict = "within" if equal else "NOT within"
+    summary = f"{verdict} rtol {rtol:g}, atol {atol:g}: {agreement.describe()}"
+    return equal, {"equal": equal, "summary": summary, **agreement.to_json()}
+
+
+def _describe(name: str, array: np.ndarray) -> str:
+    values = ", ".join(f"{value:.6g}" for value in array.reshape(-1)[:_SHOWN_VALUES])
+    more = ", ..." if array.size > _SHOWN_VALUES else ""
+    return f"{name}: {array.dtype}{list(array.shape)} = [{values}{more}]"
+
+
+def _describe_json(name: str, array: np.ndarray) -> dict[str, object]:
+    flat = array.reshape(-1)
+    return {
+        "name": name,
+        "dtype": str(array.dtype),
+        "shape": list(array.shape),
+        "first": [value.item() for value in flat[:_SHOWN_VALUES]],
+    }

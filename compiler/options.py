@@ -1,0 +1,93 @@
+"""The options of a compilation, as the command line, the Python API and the cache share them.
+
+Light: importing this loads no compiler.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from neuc.errors import Error, Exit
+
+QUANTIZE = ("none", "ternary", "auto")
+FALLBACK = ("host", "error")
+DEFAULT_MAX_ERROR = 0.05
+"""Error budget of ``quantize="auto"`` when none is given."""
+
+MAX_PLANES = 4
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What a compilation is asked for.
+
+    Attributes:
+        target: a target's name, with options in braces: ``cpu-tl2{bm=64}``.
+        quantize: ``none``, ``ternary`` (every layer that can be, with `planes` planes), ``auto`` (as few planes as keep
+            the measured error within `max_error`), or None for the target's default.
+        planes: planes per ternary weight for ``ternary``; None is 2. For ``auto``, the most it may use; None is 4.
+        group: weights per scale: 0 for one scale a row, 128 for groups.
+        max_error: error budget: mean cosine error for outputs that are normalised embeddings, relative L2 otherwise.
+        calib: ``.npz`` with input arrays to measure errors on; made-up inputs without it.
+        shapes: sizes for symbolic input dims: input name -> shape.
+        fallback: what happens to operators the target cannot run: ``host`` runs them in onnxruntime, ``error`` refuses.
+        isa: instruction set: ``host``, ``avx512``, ``avx2``, ``portable``.
+        keep_ir: put the IR of every level into the artifact.
+    """
+
+    target: str = "cpu"
+    quantize: str | None = None
+    planes: int | None = None
+    group: int = 0
+    max_error: float | None = None
+    calib: Path | None = None
+    shapes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict[str, "tuple[int | str, ...]"])
+    fallback: str = "host"
+    isa: str = "host"
+    keep_ir: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quantize is not None and self.quantize not in QUANTIZE:
+            raise _bad("quantize", self.quantize, f"choose {', '.join(QUANTIZE)}")
+        if self.fallback not in FALLBACK:
+            raise _bad("fallback", self.fallback, f"choose {', '.join(FALLBACK)}")
+        if self.planes is not None and not 1 <= self.planes <= MAX_PLANES:
+            raise _bad("planes", self.planes, f"choose 1 to {MAX_PLANES}")
+        if self.max_error is not None and not 0 < self.max_error < 1:
+            raise _bad("max-error", self.max_error, "choose a number between 0 and 1")
+        if self.group not in (0, 128):
+            raise _bad("group", self.group, "choose 0 (one scale a row) or 128")
+        if self.max_error is not None and self.quantize in ("none", "ternary"):
+            hint = "use --quantize auto, which measures errors and chooses planes"
+            raise _bad("max-error", f"{self.max_error} with --quantize {self.quantize}", hint)
+        if self.planes is not None and self.quantize == "none":
+            raise _bad("planes", f"{self.planes} with --quantize none", "leave one of them out")
+
+    def to_json(self) -> dict[str, object]:
+        """The options as plain data; the calibration file counts by content elsewhere."""
+        plain = dataclasses.asdict(self)
+        plain["calib"] = None if self.calib is None else self.calib.name
+        return plain
+
+
+def parse_shape(text: str) -> tuple[str, tuple[int | str, ...]]:
+    """``x=1x3xHxW`` as a name and a shape.
+
+    Raises:
+        Error: NEUC-E002.
+    """
+    name, equals, sizes = text.rpartition("=")
+    parts = sizes.split("x")
+    if not equals or not name or not all(part.isalnum() for part in parts):
+        raise _bad("shape", text, "write NAME=1x3x224x224; a name in place of a number keeps the dim symbolic")
+    shape = tuple(int(part) if part.isdigit() else part for part in parts)
+    if any(size == 0 for size in shape):
+        raise _bad("shape", text, "sizes are at least 1")
+    return name, shape
+
+
+def _bad(option: str, value: object, hint: str) -> Error:
+    return Error("NEUC-E002", f"--{option} {value} makes no sense", hint=hint, exit_code=Exit.USAGE)

@@ -1,0 +1,130 @@
+"""What a compilation did, as data, as JSON and as text.
+
+The figures are measured elsewhere; nothing here computes more than sums.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer with weights.
+
+    Attributes:
+        node: ONNX node names.
+        op: what it became, such as ``ternary.linear``.
+        shape: the weight matrix, (outputs, inputs).
+        ternary: whether its weights are.
+        encoding: kernel layout of the weights: ``tl2``, ``i2``, ``i8`` or ``f32``.
+        planes: ternary planes; 0 for a float layer.
+        scale: ``row``, ``tensor`` or ``group<128>``.
+        bytes_before: of the float weights.
+        bytes_after: of the packed weights with their scales.
+        sqnr_db: signal to noise of the weights; None for a float layer.
+        note: why it stayed float, or what is special.
+    """
+
+    node: str
+    op: str
+    shape: tuple[int, ...]
+    ternary: bool
+    encoding: str
+    planes: int
+    scale: str
+    bytes_before: int
+    bytes_after: int
+    sqnr_db: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class HostRow:
+    """A node that runs in onnxruntime, and why."""
+
+    node: str
+    op: str
+    reason: str
+
+
+@dataclass
+class Report:
+    """What a compilation did.
+
+    Attributes:
+        model: the model's file name.
+        target: the target's name.
+        isa: instruction set compiled for.
+        features: CPU features the code needs.
+        quantize: ``none``, ``ternary`` or ``auto``.
+        layers: layers with weights, in order.
+        hosts: nodes left to onnxruntime.
+        native_share: share of multiply-adds that run natively; None when there are none.
+        segments: segments by kind.
+        kernels: how many launches use each kernel.
+        launches: how many launches there are.
+        budget: error budget, if there was one.
+        measured: agreement of the quantised with the float model, both interpreted.
+        verified: agreement of the compiled program with onnxruntime.
+        verify_inputs: on how many inputs `verified` was measured.
+        steps: (name, seconds) of passes and stages.
+        seconds: of the whole compilation.
+        artifact_bytes: size of the artifact; 0 if none was written.
+        hints: further lines for the user.
+        cached: whether this comes from the cache of an earlier compilation.
+    """
+
+    model: str
+    target: str
+    isa: str = ""
+    features: list[str] = field(default_factory=list[str])
+    quantize: str = "none"
+    layers: list[LayerRow] = field(default_factory=list[LayerRow])
+    hosts: list[HostRow] = field(default_factory=list[HostRow])
+    native_share: float | None = None
+    segments: dict[str, int] = field(default_factory=dict[str, int])
+    kernels: dict[str, int] = field(default_factory=dict[str, int])
+    launches: int = 0
+    budget: float | None = None
+    measured: dict[str, object] | None = None
+    verified: dict[str, object] | None = None
+    verify_inputs: int = 0
+    steps: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
+    seconds: float = 0.0
+    artifact_bytes: int = 0
+    hints: list[str] = field(default_factory=list[str])
+    cached: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """The report as plain data."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, object]) -> Report:
+        """A report as `to_json` wrote it."""
+        plain = dict(data)
+        layers = cast("Sequence[dict[str, object]]", plain.pop("layers"))
+        hosts = cast("Sequence[dict[str, object]]", plain.pop("hosts"))
+        report = Report(**plain)  # type: ignore[arg-type]
+        report.layers = [LayerRow(**{**row, "shape": tuple(cast("list[int]", row["shape"]))}) for row in layers]  # type: ignore[arg-type]
+        report.hosts = [HostRow(**row) for row in hosts]  # type: ignore[arg-type]
+        report.steps = [(str(name), float(seconds)) for name, seconds in report.steps]
+        return report
+
+    @property
+    def ternary_share(self) -> float | None:
+        """Share of layer weights (by count) that are ternary; None without layers."""
+        sizes = [(_size(row), row.ternary) for row in self.layers]
+        total = sum(size for size, _ in sizes)
+        return sum(size for size, ternary in sizes if ternary) / total if total else None
+
+
+def _size(row: LayerRow) -> int:
+    count = 1
+    for size in row.shape:
+        count *= size
+    return count

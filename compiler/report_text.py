@@ -1,0 +1,130 @@
+"""The compile report for people: a table of layers and the lines around it.
+
+Plain text when piped, coloured on a terminal; no figure is computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TextIO
+
+from neuc.compiler.report import HostRow, LayerRow, Report
+
+_SHOWN_NODES = 4
+_MEASURES = {"mean cosine error": "cosine_error", "relative L2 error": "relative_l2"}
+
+
+def report_lines(report: Report, *, times: bool = False) -> list[str]:
+    """The report as lines of plain text."""
+    lines = [f"{report.model} for {report.target} ({report.isa})" + (", from the cache" if report.cached else "")]
+    if report.layers:
+        lines += ["", *_layer_table(report.layers), ""]
+    lines += _summary(report)
+    lines += _host_lines(report.hosts, report.native_share)
+    lines += [f"note: {hint}" for hint in report.hints]
+    if times:
+        lines += ["", *_time_lines(report.steps, report.seconds)]
+    return lines
+
+
+def write_report(report: Report, stream: TextIO, *, colour: bool, times: bool = False) -> None:
+    """Write the report to `stream`."""
+    lines = report_lines(report, times=times)
+    if not colour:
+        stream.write("\n".join(lines) + "\n")
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=stream, highlight=False)
+    for line in lines:
+        style = "bold" if line is lines[0] else "green" if "  ternary" in line else "dim" if "  float" in line else ""
+        console.print(Text(line, style=style), soft_wrap=True)
+
+
+def _layer_table(layers: Sequence[LayerRow]) -> list[str]:
+    header = ("layer", "weights", "as", "before", "after", "SQNR dB", "")
+    rows = [
+        (
+            row.node or row.op,
+            "x".join(map(str, row.shape)),
+            f"ternary {row.encoding}, {row.planes} planes, scale {row.scale}" if row.ternary else "float",
+            _bytes(row.bytes_before),
+            _bytes(row.bytes_after),
+            "" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
+            row.note,
+        )
+        for row in layers
+    ]
+    before, after = sum(row.bytes_before for row in layers), sum(row.bytes_after for row in layers)
+    rows.append(("all layers", "", "", _bytes(before), _bytes(after), "", ""))
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    right = {3, 4, 5}
+    return [
+        "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
+        for row in [header, *rows]
+    ]
+
+
+def _summary(report: Report) -> list[str]:
+    lines: list[str] = []
+    share = report.ternary_share
+    if report.quantize != "none" and share is not None:
+        lines.append(f"ternary: {share:.1%} of the layers' weights")
+    if report.measured is not None:
+        budget = "" if report.budget is None else f" (budget {report.budget:g})"
+        lines.append(f"error against the float model: {_agreement(report.measured)}{budget}")
+    if report.verified is not None:
+        inputs = f"{report.verify_inputs} input" + ("s" if report.verify_inputs != 1 else "")
+        lines.append(f"verified against onnxruntime on {inputs}: {_agreement(report.verified)}")
+    if report.launches:
+        lines.append(f"program: {report.launches} launches of {len(report.kernels)} kernels")
+    size = f", {_bytes(report.artifact_bytes)}" if report.artifact_bytes else ""
+    lines.append(f"done in {report.seconds:.2f} s{size}")
+    return lines
+
+
+def _agreement(found: dict[str, object]) -> str:
+    measure = str(found["measure"])
+    parts = [f"{measure} {_number(found['error'])}"]
+    others = {"max_abs": "max", "mean_abs": "mean", "relative_l2": "relative L2", "cosine_error": "cosine error"}
+    parts += [f"{name} {_number(found[key])}" for key, name in others.items() if key != _MEASURES.get(measure)]
+    sqnr = found["sqnr_db"]
+    parts.append("equal" if sqnr is None else f"SQNR {float(str(sqnr)):.1f} dB")
+    if found["argmax_agreement"] is not None:
+        parts.append(f"argmax equal {float(str(found['argmax_agreement'])):.0%}")
+    return ", ".join(parts)
+
+
+def _host_lines(hosts: Sequence[HostRow], native_share: float | None) -> list[str]:
+    if not hosts:
+        return ["fallback: none, every operator runs natively"]
+    share = "" if native_share is None else f"; {native_share:.1%} of the multiply-adds run natively"
+    lines = [f"fallback: {len(hosts)} nodes run in onnxruntime{share}"]
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in hosts:
+        groups.setdefault((row.op, row.reason), []).append(row.node)
+    for (op, reason), nodes in groups.items():
+        more = f" and {len(nodes) - _SHOWN_NODES} more" if len(nodes) > _SHOWN_NODES else ""
+        why = f" ({reason})" if reason else ""
+        lines.append(f"  {len(nodes)} x {op}{why}: {', '.join(nodes[:_SHOWN_NODES])}{more}")
+    return lines
+
+
+def _time_lines(steps: Sequence[tuple[str, float]], total: float) -> list[str]:
+    width = max((len(name) for name, _ in steps), default=0)
+    lines = [f"  {name:<{width}}  {seconds:8.3f} s" for name, seconds in steps]
+    rest = total - sum(seconds for _, seconds in steps)
+    return ["time:", *lines, f"  {'the rest':<{width}}  {rest:8.3f} s", f"  {'all':<{width}}  {total:8.3f} s"]
+
+
+def _number(value: object) -> str:
+    return f"{float(str(value)):.2e}"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} MB"

@@ -1,0 +1,100 @@
+"""Comparing a compiled session with onnxruntime running the model it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neuc.compiler.accuracy import Agreement, compare
+from neuc.compiler.inputs import Arrays, parse_inputs, random_inputs
+from neuc.errors import Error, Exit
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from neuc.runtime.session import Session
+
+
+def verify_session(session: Session, model: Path, runs: int, inputs: Sequence[str] = ()) -> Agreement:
+    """Compare `session` with onnxruntime on `model`.
+
+    Args:
+        session: the compiled model.
+        model: the ONNX file it was compiled from.
+        runs: how many made-up inputs (seeds 0, 1, ...) to compare on.
+        inputs: input specs as of ``--input``; if given, they are the one input compared on.
+
+    Raises:
+        Error: NEUC-E260, onnxruntime cannot run the model; NEUC-E261, the two models differ in their signature.
+    """
+    return compare_on(session, reference_session(model), feeds_for(session, runs, inputs))
+
+
+def feeds_for(session: Session, runs: int, inputs: Sequence[str] = ()) -> list[Arrays]:
+    """The inputs to compare on."""
+    if inputs:
+        return [parse_inputs(inputs, session.program.inputs)]
+    return [random_inputs(session.program.inputs, seed) for seed in range(max(runs, 1))]
+
+
+def compare_on(session: Session, reference: onnxruntime.InferenceSession, feeds: Sequence[Arrays]) -> Agreement:
+    """Run both on each of `feeds` and compare."""
+    names = [spec.name for spec in session.program.outputs]
+    theirs = {spec.name for spec in reference.get_outputs()}
+    missing = [name for name in names if name not in theirs]
+    if missing:
+        raise _other_model(f"it has no output {missing[0]!r}")
+    expected: list[list[np.ndarray]] = []
+    got: list[list[np.ndarray]] = []
+    for feed in feeds:
+        try:
+            results = reference.run(names, dict(feed))
+        except Exception as error:  # onnxruntime's exceptions have no common class but this
+            reason = str(error).splitlines()[0]
+            raise Error(
+                "NEUC-E260",
+                f"onnxruntime fails on this input: {reason}",
+                hint="give real input with --input or --calib",
+            ) from error
+        expected.append([np.asarray(array) for array in results])
+        got.append(session.run(names, feed))
+    try:
+        return compare(expected, got)
+    except ValueError as error:
+        raise _other_model(str(error)) from error
+
+
+def reference_session(model: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    """The model in onnxruntime.
+
+    Args:
+        model: an ONNX file.
+        threads: threads within an operator; 0 lets onnxruntime choose.
+
+    Raises:
+        Error: NEUC-E260.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # as above
+        reason = str(error).splitlines()[0]
+        raise Error(
+            "NEUC-E260", f"onnxruntime cannot load {model}: {reason}", hint="compare with an ONNX file"
+        ) from error
+
+
+def _other_model(reason: str) -> Error:
+    return Error(
+        "NEUC-E261",
+        f"the model to compare with is another one: {reason}",
+        hint="give the ONNX file that was compiled",
+        exit_code=Exit.USAGE,
+    )
