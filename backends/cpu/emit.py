@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from xdsl.dialects import func, llvm
-from xdsl.dialects.builtin import ArrayAttr, FloatAttr, ModuleOp, StringAttr
-from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.dialects.builtin import FloatAttr, ModuleOp, StringAttr
+from xdsl.ir import Attribute, SSAValue
 
 from neuc.backends.cpu.codegen import compile_object
 from neuc.backends.cpu.isa import Isa
@@ -17,6 +17,7 @@ from neuc.backends.cpu.lower_to_cpu import module_isa
 from neuc.dialects.cpu import BufferArgAttr, BufferOp, LaunchOp, ProgramOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.locations import node_names
+from neuc.dialects.onnx import function_names
 from neuc.dialects.store import dims_of, element_of, numpy_dtype
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import InternalError
@@ -160,15 +161,12 @@ def _launch(op: LaunchOp, numbers: Mapping[SSAValue, int]) -> schema.Launch:
 
 
 def _host_segment(op: func.FuncOp) -> schema.HostSegment:
-    return schema.HostSegment(
-        model=f"program/{op.sym_name.data}.onnx",
-        inputs=_names(op, "neuc.input_names"),
-        outputs=_names(op, "neuc.output_names"),
-    )
+    inputs, outputs = function_names(op)
+    return schema.HostSegment(f"program/{op.sym_name.data}.onnx", inputs, outputs)
 
 
 def _schedule(main: func.FuncOp, segments: Mapping[str, schema.Segment]) -> schema.Program:
-    inputs, outputs = _names(main, "neuc.input_names"), _names(main, "neuc.output_names")
+    inputs, outputs = function_names(main)
     arguments = list(main.body.block.args)
     *calls, last = main.body.block.ops
     if not isinstance(last, func.ReturnOp):
@@ -197,13 +195,6 @@ def _schedule(main: func.FuncOp, segments: Mapping[str, schema.Segment]) -> sche
         segments=segments,
         schedule=tuple(steps),
     )
-
-
-def _names(op: Operation, attribute: str) -> tuple[str, ...]:
-    found = op.attributes.get(attribute)
-    if not isinstance(found, ArrayAttr):
-        raise InternalError(f"{op.name} has no {attribute}")
-    return tuple(item.data for item in found if isinstance(item, StringAttr))
 
 
 def _io(type_: Attribute, name: str = "") -> schema.IoSpec:

@@ -1,0 +1,317 @@
+"""`partition`: cut @main into segments, as few as possible, each run by one executor.
+
+Which operations are native was decided before: what is still an `onnx` operation has no lowering for the target and
+goes to the host; everything else is native. No operation changes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from xdsl.context import Context
+from xdsl.dialects import func
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    DictionaryAttr,
+    FunctionType,
+    ModuleOp,
+    StringAttr,
+    SymbolRefAttr,
+)
+from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.passes import ModulePass
+
+from neuc.dialects import dense_movement
+from neuc.dialects.dims import Dim
+from neuc.dialects.locations import node_names
+from neuc.dialects.onnx_base import NAME, CustomOp, NoneOp, OnnxOp, YieldOp
+from neuc.dialects.store import ConstantOp, dims_of
+from neuc.errors import Error, Exit, NodeRef
+
+TARGET = "neuc.target"
+REASON = "neuc.reason"
+"""Attribute of an `onnx` op that stays on the host: why no native form of it was made."""
+
+HOST = "host"
+
+
+@dataclass(frozen=True)
+class Partition(ModulePass):
+    """Move the operations of @main into segment functions; @main then only calls them.
+
+    1. Operations nothing uses are dropped.
+    2. Ready operations of one kind (native or host) are taken until none is left, then those of the other kind; of the
+       two kinds to start with, the one that needs fewer segments wins. Constants are copied into each segment.
+    3. A segment takes the values it uses from outside, and a further input for each symbol its types mention which no
+       input of it has as a whole dim; it returns the values used after it.
+    4. What @main returns unchanged (an input, a constant, a value twice) passes through a native segment.
+
+    With ``fallback = "error"`` host operations are refused, all at once.
+
+    Options:
+        target: the target's name, written on native segments.
+        fallback: ``host`` or ``error``.
+    """
+
+    name = "partition"
+
+    target: str = "cpu"
+    fallback: str = HOST
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        """Cut @main of the module."""
+        main = next(f for f in op.ops if isinstance(f, func.FuncOp) and f.sym_name.data == "main")
+        drop_unused(main.body.block)
+        if self.fallback == "error":
+            _refuse_host_nodes(main, self.target)
+        _cut(op, main, self.target)
+        op.attributes["neuc.level"] = StringAttr("paradigm")
+
+
+def is_host(op: Operation) -> bool:
+    """Whether `op` has to run on the host."""
+    return isinstance(op, OnnxOp | CustomOp) and not isinstance(op, YieldOp)
+
+
+def host_nodes(main: func.FuncOp) -> list[NodeRef]:
+    """The operations of `main` that run on the host, with the reasons."""
+    found: list[NodeRef] = []
+    for op in main.body.block.ops:
+        if is_host(op):
+            assert isinstance(op, OnnxOp | CustomOp)
+            reason = op.attributes.get(REASON)
+            text = reason.data if isinstance(reason, StringAttr) else "no lowering"
+            type_ = f"{op.domain}::{op.op_type}" if op.domain else op.op_type
+            found.append(NodeRef(" + ".join(node_names(op)) or type_, type_, text))
+    return found
+
+
+def drop_unused(block: Block) -> None:
+    """Erase the operations of `block` whose results nothing uses; all of them are free of side effects here."""
+    for op in reversed(list(block.ops)):
+        if op.results and all(result.first_use is None for result in op.results):
+            op.detach()
+            op.erase()
+
+
+def _refuse_host_nodes(main: func.FuncOp, target: str) -> None:
+    nodes = host_nodes(main)
+    if nodes:
+        count = f"{len(nodes)} operator{'s' if len(nodes) > 1 else ''}"
+        raise Error(
+            "NEUC-E101",
+            f"{count} not supported by target {target}",
+            hint="--fallback host runs them in onnxruntime; `neuc check` lists the support of every node",
+            nodes=nodes,
+            exit_code=Exit.UNSUPPORTED,
+        )
+
+
+@dataclass
+class _Segment:
+    host: bool
+    ops: list[Operation] = field(default_factory=list[Operation])
+    extra_returns: list[SSAValue] = field(default_factory=list[SSAValue])
+
+
+def _is_copied(op: Operation) -> bool:
+    return isinstance(op, ConstantOp | NoneOp)
+
+
+def _phases(ops: Sequence[Operation], host_first: bool) -> list[_Segment]:
+    pending = [op for op in ops if not _is_copied(op)]
+    done: set[Operation] = {op for op in ops if _is_copied(op)}
+    segments: list[_Segment] = []
+    host = host_first
+    while pending:
+        taken, rest = list[Operation](), list[Operation]()
+        for op in pending:
+            ready = is_host(op) == host and all(p in done for p in _producers(op))
+            if ready:
+                taken.append(op)
+                done.add(op)
+            else:
+                rest.append(op)
+        if taken:
+            segments.append(_Segment(host, taken))
+        pending, host = rest, not host
+    return segments
+
+
+def _outer_operands(op: Operation) -> list[SSAValue]:
+    """Values `op` reads, those its regions capture included."""
+    inside = {inner for inner in op.walk()}
+    values: dict[SSAValue, None] = {}
+    for inner in op.walk():
+        for value in inner.operands:
+            owner = value.owner
+            holder = owner if isinstance(owner, Operation) else owner.parent_op()
+            if holder not in inside:
+                values[value] = None
+    return list(values)
+
+
+def _producers(op: Operation) -> list[Operation]:
+    return [value.owner for value in _outer_operands(op) if isinstance(value.owner, Operation)]
+
+
+def _cut(module: ModuleOp, main: func.FuncOp, target: str) -> None:
+    block = main.body.block
+    *ops, last = block.ops
+    assert isinstance(last, func.ReturnOp)
+    segments = min((_phases(ops, host_first) for host_first in (False, True)), key=len)
+    _pass_through(segments, last)
+    order = {op: i for i, op in enumerate(ops)}
+    for segment in segments:
+        segment.ops.sort(key=order.__getitem__)
+
+    owner = {op: number for number, segment in enumerate(segments) for op in segment.ops}
+    renamed: dict[SSAValue, SSAValue] = {}
+    used_after = _used_after(segments, owner, last)
+    calls: list[func.CallOp] = []
+    functions: list[func.FuncOp] = []
+    counts = {True: 0, False: 0}
+    final: dict[tuple[int, int], SSAValue] = {}
+    for number, segment in enumerate(segments):
+        name = f"{'host' if segment.host else 'seg'}{counts[segment.host]}"
+        counts[segment.host] += 1
+        outputs = [v for op in segment.ops for v in op.results if v in used_after[number]]
+        inputs = _inputs(segment, outputs, main)
+        function = _function(name, segment, inputs, outputs)
+        function.attributes[TARGET] = StringAttr(HOST if segment.host else target)
+        types = [v.type for v in (*outputs, *segment.extra_returns)]
+        call = func.CallOp(SymbolRefAttr(name), [renamed.get(v, v) for v in inputs], types)
+        renamed.update(zip(outputs, call.results))
+        for position, _ in enumerate(segment.extra_returns):
+            final[number, position] = call.results[len(outputs) + position]
+        calls.append(call)
+        functions.append(function)
+    _rewrite_main(block, last, calls, renamed, final, segments)
+    for function in functions:
+        module.body.block.add_op(function)
+
+
+def _pass_through(segments: list[_Segment], last: func.ReturnOp) -> None:
+    """Give every returned value that is no fresh result of a segment a native segment that returns it."""
+    seen: set[SSAValue] = set()
+    for value in last.arguments:
+        owner = value.owner
+        if isinstance(owner, Operation) and not _is_copied(owner) and value not in seen:
+            seen.add(value)
+            continue
+        if not segments or segments[-1].host:
+            segments.append(_Segment(False))
+        segments[-1].extra_returns.append(value)
+
+
+def _used_after(segments: Sequence[_Segment], owner: dict[Operation, int], last: func.ReturnOp) -> list[set[SSAValue]]:
+    used: list[set[SSAValue]] = [set() for _ in segments]
+    readers: list[tuple[int, Iterable[SSAValue]]] = [
+        (n, [*(v for op in s.ops for v in _outer_operands(op)), *s.extra_returns]) for n, s in enumerate(segments)
+    ]
+    for number, values in [*readers, (len(segments), last.arguments)]:
+        for value in values:
+            if isinstance(value.owner, Operation) and owner.get(value.owner, number) != number:
+                used[owner[value.owner]].add(value)
+    return used
+
+
+def _inputs(segment: _Segment, outputs: Sequence[SSAValue], main: func.FuncOp) -> list[SSAValue]:
+    inside = set(segment.ops)
+    inputs: dict[SSAValue, None] = {}
+    for value in [*(v for op in segment.ops for v in _outer_operands(op)), *segment.extra_returns]:
+        owner = value.owner
+        if isinstance(owner, Operation) and (owner in inside or _is_copied(owner)):
+            continue
+        inputs[value] = None
+    if segment.host:
+        return list(inputs)
+    bound = {str(d) for v in inputs for d in _dims(v) if _is_symbol(d)}
+    for symbol in sorted(_symbols(segment, inputs) - bound):
+        carrier = next((a for a in main.body.block.args if symbol in map(str, _dims(a))), None)
+        if carrier is not None:
+            inputs[carrier] = None
+    return list(inputs)
+
+
+def _dims(value: SSAValue) -> tuple[Dim, ...]:
+    try:
+        return dims_of(value)
+    except ValueError:
+        return ()
+
+
+def _is_symbol(dim: Dim) -> bool:
+    return dim.symbols == frozenset({str(dim)})
+
+
+def _symbols(segment: _Segment, inputs: Iterable[SSAValue]) -> set[str]:
+    values = [*inputs, *(v for op in segment.ops for v in op.results)]
+    found = {s for v in values for d in _dims(v) for s in d.symbols}
+    for op in segment.ops:
+        texts: list[str] = []
+        if isinstance(op, dense_movement.DimsOp):
+            texts = [e.data for e in op.exprs]
+        elif isinstance(op, dense_movement.SliceOp):
+            texts = [e.data for e in op.starts]
+        found |= {s for text in texts for s in Dim.parse(text).symbols}
+    return found
+
+
+def _function(name: str, segment: _Segment, inputs: Sequence[SSAValue], outputs: Sequence[SSAValue]) -> func.FuncOp:
+    block = Block(arg_types=[v.type for v in inputs])
+    values: dict[SSAValue, SSAValue] = dict(zip(inputs, block.args))
+
+    def copied(value: SSAValue) -> None:
+        if value not in values and isinstance(value.owner, Operation) and _is_copied(value.owner):
+            clone = value.owner.clone()
+            block.add_op(clone)
+            values[value] = clone.results[0]
+
+    for op in segment.ops:
+        for value in _outer_operands(op):
+            copied(value)
+        clone = op.clone(value_mapper=values)
+        block.add_op(clone)
+        values.update(zip(op.results, clone.results))
+    for value in segment.extra_returns:
+        copied(value)
+    returned = [values[v] for v in (*outputs, *segment.extra_returns)]
+    block.add_op(func.ReturnOp(*returned))
+    type_ = FunctionType.from_lists([v.type for v in inputs], [v.type for v in returned])
+    function = func.FuncOp(name, type_, Region(block))
+    if segment.host:
+        function.arg_attrs = _named("in", len(inputs))
+        function.res_attrs = _named("out", len(returned))
+    return function
+
+
+def _named(prefix: str, count: int) -> ArrayAttr[DictionaryAttr]:
+    return ArrayAttr([DictionaryAttr({NAME: StringAttr(f"{prefix}{i}")}) for i in range(count)])
+
+
+def _rewrite_main(
+    block: Block,
+    last: func.ReturnOp,
+    calls: Sequence[func.CallOp],
+    renamed: dict[SSAValue, SSAValue],
+    final: dict[tuple[int, int], SSAValue],
+    segments: Sequence[_Segment],
+) -> None:
+    passed = {number: iter(range(len(s.extra_returns))) for number, s in enumerate(segments)}
+    returned: list[SSAValue] = []
+    seen: set[SSAValue] = set()
+    for value in last.arguments:
+        if value in renamed and value not in seen:
+            seen.add(value)
+            returned.append(renamed[value])
+        else:
+            number = next(n for n, s in enumerate(segments) if s.extra_returns)
+            returned.append(final[number, next(passed[number])])
+    for op in reversed(list(block.ops)):
+        op.detach()
+        op.erase(safe_erase=False)
+    for call in calls:
+        block.add_op(call)
+    block.add_op(func.ReturnOp(*returned))
