@@ -198,7 +198,7 @@ class Session:
 
 def _aligned(array: NDArray[np.generic]) -> Array:
     """The array itself if kernels can use it in place, else an aligned copy."""
-    if array.flags.c_contiguous and array.__array_interface__["data"][0] % _WEIGHT_ALIGNMENT == 0:
+    if array.flags.c_contiguous and array.ctypes.data % _WEIGHT_ALIGNMENT == 0:
         return array
     copy = aligned_bytes(array.nbytes).view(array.dtype).reshape(array.shape)
     np.copyto(copy, array)

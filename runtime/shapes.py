@@ -38,8 +38,13 @@ class CompiledShape:
 
     def mismatch(self, shape: Sequence[int], symbols: Mapping[str, int]) -> int | None:
         """The first axis whose size is not what the signature says, or None."""
-        for axis, (expr, size) in enumerate(zip(self._exprs, shape)):
-            if expr.constant != size and expr.evaluate(symbols) != size:
+        for axis, (name, size) in enumerate(zip(self._plain, shape)):
+            if name is None:
+                expr = self._exprs[axis]
+                want = expr.evaluate(symbols) if expr.constant is None else expr.constant
+            else:
+                want = symbols[name]
+            if want != size:
                 return axis
         return None
 

@@ -52,6 +52,7 @@ class Signature:
         self.input_names = [spec.name for spec in program.inputs]
         self.output_names = [spec.name for spec in program.outputs]
         self._by_name = dict(zip(self.input_names, self.inputs))
+        self._names = frozenset(self.input_names)
 
     def check_output_names(self, names: Iterable[str]) -> None:
         """Refuse names of outputs that do not exist."""
@@ -72,12 +73,12 @@ class Signature:
                 hint="call run(None, {'name': array})",
                 exit_code=Exit.USAGE,
             )
-        if len(feeds) != len(self.inputs) or any(name not in feeds for name in self.input_names):
+        if len(feeds) != len(self.inputs) or not self._names.issuperset(feeds):
             self._refuse_names(feeds)
-        arrays = [self._array(spec, feeds[name]) for name, spec in zip(self.input_names, self.inputs)]
+        arrays = [self._array(spec, feeds[name]) for name, spec in self._by_name.items()]
         symbols: dict[str, int] = {}
         for spec, array in zip(self.inputs, arrays):
-            if spec.static is None:
+            if array.shape != spec.static:
                 spec.bind(array.shape, symbols)
         for spec, array in zip(self.inputs, arrays):
             if array.shape != spec.static:
