@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i32, mangle, with_elem
+from neuc.errors import InternalError
 
 _LOG2_E = 1.4426950408889634
 # ln 2 in two parts; the first has so few bits that its product with an exponent is exact.
@@ -162,6 +163,32 @@ def silu(b: KernelBuilder, x: Val) -> Val:
     return x * sigmoid(b, x)
 
 
+def activate(b: KernelBuilder, x: Val, kind: str, alpha: float = 0.0, beta: float = 0.0) -> Val:
+    """The activation ``kind`` of the dense dialect with its parameters."""
+    match kind:
+        case "none":
+            return x
+        case "relu":
+            return b.max(0.0, x)
+        case "clip":
+            return b.min(beta, b.max(alpha, x))
+        case "leaky_relu":
+            return b.select(b.fcmp("olt", x, 0.0), x * alpha, x)
+        case "hardsigmoid":
+            return _unit(b, b.fma(x, b.const(alpha, x.type), b.const(beta, x.type)))
+        case "hardswish":
+            return x * _unit(b, b.fma(x, b.const(1 / 6, x.type), b.const(0.5, x.type)))
+        case _ if kind in _SMOOTH:
+            return _SMOOTH[kind](b, x)
+        case _:
+            raise InternalError(f"no activation {kind}")
+
+
+def is_cheap(kind: str) -> bool:
+    """Whether an activation takes only a few instructions, so that repeating its code costs little."""
+    return kind not in _SMOOTH
+
+
 def round_even(b: KernelBuilder, x: Val) -> Val:
     """To the nearest integer, ties to even."""
     return _round(b, x, "llvm.roundeven", lambda r: r)
@@ -204,3 +231,16 @@ def _split_exponent(b: KernelBuilder, x: Val) -> tuple[Val, Val]:
 def _power_of_two(b: KernelBuilder, n: Val) -> Val:
     """2^n of integers -126 .. 127."""
     return b.bitcast((n + 127) << 23, with_elem(n.type, f32))
+
+
+def _unit(b: KernelBuilder, x: Val) -> Val:
+    return b.min(1.0, b.max(0.0, x))
+
+
+_SMOOTH: dict[str, Callable[[KernelBuilder, Val], Val]] = {
+    "sigmoid": sigmoid,
+    "tanh": tanh,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "silu": silu,
+}

@@ -42,10 +42,8 @@ class KernelSpec(ABC):
 
     @property
     def name(self) -> str:
-        """The symbol: the family and every field's value, in order."""
-        parts = [self.family]
-        parts += [_mangle(getattr(self, field.name)) for field in dataclasses.fields(self)]
-        name = "_".join(part for part in parts if part)
+        """The symbol: the family, then the fields that differ from their defaults."""
+        name = "_".join([self.family, *_parts(self)])
         if not _SYMBOL.fullmatch(name):
             raise InternalError(f"kernel name {name!r} is not a symbol; a field needs a simpler value")
         return name
@@ -55,22 +53,41 @@ class KernelSpec(ABC):
         """The kernel as one ``llvm.func`` for this instruction set."""
 
 
+def _parts(spec: object) -> list[str]:
+    """The fields of a frozen dataclass as parts of a symbol; unequal specs give different parts."""
+    assert dataclasses.is_dataclass(spec)
+    parts: list[str] = []
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        if field.default is not dataclasses.MISSING and value == field.default:
+            continue
+        match value:
+            case bool():
+                parts.append(field.name if value else f"no_{field.name}")
+            case _ if dataclasses.is_dataclass(value):
+                parts += _parts(value)
+            case _:
+                parts.append(f"{field.name}{'_' if isinstance(value, str) else ''}{_mangle(value)}")
+    return parts
+
+
 def _mangle(value: object) -> str:
-    """A field's value as part of a symbol; different values give different text."""
+    """A plain value as part of a symbol; different values give different text."""
     match value:
         case None:
-            return "x"
+            return "X"
         case bool():
             return "t" if value else "f"
         case int():
             return str(value) if value >= 0 else f"m{-value}"
         case float():
-            return value.hex().replace("0x", "h").replace("-", "m").replace("+", "p").replace(".", "d")
+            text = str(int(value)) if value.is_integer() and abs(value) < 1e6 else value.hex()
+            return text.replace("-", "m").replace("+", "p").replace(".", "d")
         case str():
             return value.replace("-", "_")
         case tuple():
             return f"{len(value)}t" + "_".join(_mangle(item) for item in value)
         case _ if dataclasses.is_dataclass(value):
-            return "_".join(_mangle(getattr(value, field.name)) for field in dataclasses.fields(value))
+            return "_".join(_parts(value))
         case _:
             raise InternalError(f"kernel field of type {type(value).__name__} has no place in a symbol")
