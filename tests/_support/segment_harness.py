@@ -1,0 +1,139 @@
+"""Lower one function of tensor operations to launches and run them one by one, without a runtime; for tests only.
+
+Every buffer is its own piece of memory between guard bytes, and arena buffers start out as rubbish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from xdsl.dialects import func, llvm
+from xdsl.dialects.builtin import FloatAttr, ModuleOp, StringAttr
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+
+from kernel_harness import LoadedKernel, assert_guards, guarded
+from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.lowering import lower_segment, unsupported_reason
+from neuc.dialects.cpu import BufferArgAttr, BufferOp, LaunchOp
+from neuc.dialects.dims import Dim
+from neuc.dialects.interp.core import interpret
+from neuc.dialects.store import dims_of, element_of, numpy_dtype
+from neuc.dialects.weight_store import WeightStore
+
+_loaded: dict[tuple[str, Isa], LoadedKernel] = {}
+_RUBBISH = 0xA5
+
+
+def function_of(
+    inputs: Sequence[Attribute], build: Callable[[Sequence[SSAValue]], Sequence[Operation]], results: int | None = None
+) -> func.FuncOp:
+    """A function ``main`` of what `build` makes of its arguments; it returns the last operation's results.
+
+    Args:
+        inputs: the argument types.
+        build: from the arguments to the operations, in order.
+        results: return only so many of the last operation's results.
+    """
+    block = Block(arg_types=inputs)
+    ops = list(build(block.args))
+    returned = list(ops[-1].results)[:results]
+    block.add_ops([*ops, func.ReturnOp(*returned)])
+    return func.FuncOp("main", (list(inputs), [v.type for v in returned]), Region(block))
+
+
+def bind(types: Sequence[Attribute], arrays: Sequence[np.ndarray]) -> dict[str, int]:
+    """The symbols of argument types, from the arrays' shapes."""
+    symbols: dict[str, int] = {}
+    for type_, array in zip(types, arrays, strict=True):
+        for dim, size in zip(dims_of(type_), array.shape, strict=True):
+            if dim.symbols == {str(dim)}:
+                symbols[str(dim)] = size
+    return symbols
+
+
+def run_segment(
+    function: func.FuncOp, arrays: Sequence[np.ndarray], isa: Isa, store: WeightStore, *, threads_split: int = 3
+) -> list[np.ndarray]:
+    """Lower `function` for `isa` and run its launches; the results."""
+    for op in function.body.block.ops:
+        if not isinstance(op, func.ReturnOp):
+            reason = unsupported_reason(op)
+            assert reason is None, reason
+    symbols = bind([a.type for a in function.body.block.args], arrays)
+    kernels: dict[str, llvm.FuncOp] = {}
+    program = lower_segment(function, isa, store, kernels)
+    program.verify()
+    memory: dict[SSAValue, tuple[np.ndarray, np.ndarray]] = {}
+    outputs: dict[int, np.ndarray] = {}
+    for op in program.body.block.ops:
+        match op:
+            case BufferOp():
+                memory[op.result] = _allocate(op, arrays, symbols, store)
+                if op.kind.data == "output":
+                    assert op.index is not None
+                    outputs[op.index.value.data] = memory[op.result][0]
+            case LaunchOp():
+                _launch(op, kernels, memory, symbols, isa, threads_split)
+                for _, whole in memory.values():
+                    assert_guards(whole)
+            case _:
+                raise AssertionError(op)
+    results: list[np.ndarray] = []
+    for index, type_ in enumerate(function.function_type.outputs):
+        dtype = numpy_dtype(element_of(type_))
+        assert dtype is not None
+        shape = [d.evaluate(symbols) for d in dims_of(type_)]
+        results.append(outputs[index].view(dtype).reshape(shape))
+    return results
+
+
+def expected_of(function: func.FuncOp, arrays: Sequence[np.ndarray], store: WeightStore) -> list[np.ndarray]:
+    """What the interpreter says the function gives."""
+    return interpret(ModuleOp([function.clone()]), arrays, store)
+
+
+def _allocate(
+    op: BufferOp, arrays: Sequence[np.ndarray], symbols: dict[str, int], store: WeightStore
+) -> tuple[np.ndarray, np.ndarray]:
+    nbytes = Dim.parse(op.nbytes.data).evaluate(symbols)
+    match op.kind.data:
+        case "input":
+            assert op.index is not None
+            content = np.ascontiguousarray(arrays[op.index.value.data]).reshape(-1).view(np.uint8)
+        case "weight":
+            assert op.entry is not None
+            content = np.ascontiguousarray(store.get(op.entry.data)).reshape(-1).view(np.uint8)
+        case _:
+            content = np.full(nbytes, _RUBBISH, np.uint8)
+    assert content.nbytes == nbytes
+    return guarded(content)
+
+
+def _launch(
+    op: LaunchOp,
+    kernels: dict[str, llvm.FuncOp],
+    memory: dict[SSAValue, tuple[np.ndarray, np.ndarray]],
+    symbols: dict[str, int],
+    isa: Isa,
+    threads_split: int,
+) -> None:
+    name = op.kernel.root_reference.data
+    if (name, isa) not in _loaded:
+        _loaded[name, isa] = LoadedKernel(kernels[name], isa)
+    buffers = iter(op.buffers)
+    args: list[np.ndarray | int | float] = []
+    for slot in op.slots:
+        match slot:
+            case BufferArgAttr():
+                assert slot.offset.data == "0", "this harness passes whole buffers"
+                args.append(memory[next(buffers)][0])
+            case StringAttr():
+                args.append(Dim.parse(slot.data).evaluate(symbols))
+            case FloatAttr():
+                args.append(slot.value.data)
+            case _:
+                raise AssertionError(slot)
+    work = Dim.parse(op.work.data).evaluate(symbols)
+    scratch = Dim.parse(op.scratch.data).evaluate(symbols)
+    _loaded[name, isa](args, work, threads_split=threads_split, scratch_bytes=scratch)
