@@ -57,6 +57,10 @@ class Entry:
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.artifact) as temporary:
             shutil.copyfile(artifact, temporary)
+        self.describe(report, external)
+
+    def describe(self, report: Mapping[str, object], external: Sequence[Path]) -> None:
+        """Complete an entry whose artifact is in place; until then it does not count."""
         shas = {str(path.resolve()): file_sha(path) for path in external}
         write_text(self.folder / "entry.json", json.dumps({"report": report, "external": shas}))
         trim(int(os.environ.get("NEUC_CACHE_SIZE", SIZE_LIMIT)))

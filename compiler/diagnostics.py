@@ -25,6 +25,8 @@ from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, Exit, NodeRef
 
 WEIGHTS_SUFFIX = ".weights.safetensors"
+SHARED_WEIGHTS = "weights.safetensors"
+"""Name of a weight store for all ``.mlir`` files of a folder, as ``--dump-ir`` writes it."""
 
 
 def weights_path(path: Path) -> Path:
@@ -33,9 +35,11 @@ def weights_path(path: Path) -> Path:
 
 
 def load_weights_beside(path: Path) -> WeightStore:
-    """The weight store beside an ``.mlir`` file; an empty one if there is none."""
-    beside = weights_path(path)
-    return WeightStore.load(beside) if beside.exists() else WeightStore()
+    """The weight store beside an ``.mlir`` file: its own, the folder's, or an empty one if there is none."""
+    for beside in (weights_path(path), path.with_name(SHARED_WEIGHTS)):
+        if beside.exists():
+            return WeightStore.load(beside)
+    return WeightStore()
 
 
 def parse_module(text: str, context: NeucContext, name: str, *, first_line: int = 1) -> ModuleOp:

@@ -103,6 +103,17 @@ class Driver:
         for index, step in enumerate(passes):
             self._run(step, start, ",".join(str(p) for p in passes[: index + 1]))
 
+    def record(self, name: str, seconds: float) -> None:
+        """Count something that was done elsewhere among the steps, and show the module it made."""
+        self.steps.append(Step(name, seconds))
+        self.snapshot(name)
+
+    def finish(self) -> None:
+        """Put the weights beside the dumped files, so that any of them can be compiled."""
+        if self.observation.dump is not None:
+            with replacing(self.observation.dump / diagnostics.SHARED_WEIGHTS) as temporary:
+                self.context.weights.save(temporary)
+
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """Count the block among the steps."""

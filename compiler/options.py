@@ -14,6 +14,7 @@ from neuc.errors import Error, Exit
 
 QUANTIZE = ("none", "ternary", "auto")
 FALLBACK = ("host", "error")
+SCALES = ("row", "group", "tensor")
 DEFAULT_MAX_ERROR = 0.05
 """Error budget of ``quantize="auto"`` when none is given."""
 
@@ -29,7 +30,7 @@ class CompileOptions:
         quantize: ``none``, ``ternary`` (every layer that can be, with `planes` planes), ``auto`` (as few planes as keep
             the measured error within `max_error`), or None for the target's default.
         planes: planes per ternary weight for ``ternary``; None is 2. For ``auto``, the most it may use; None is 4.
-        group: weights per scale: 0 for one scale a row, 128 for groups.
+        scale: which ternary weights share a scale: ``row``, ``group`` (128 columns) or ``tensor``.
         max_error: error budget: mean cosine error for outputs that are normalised embeddings, relative L2 otherwise.
         calib: ``.npz`` with input arrays to measure errors on; made-up inputs without it.
         shapes: sizes for symbolic input dims: input name -> shape.
@@ -41,7 +42,7 @@ class CompileOptions:
     target: str = "cpu"
     quantize: str | None = None
     planes: int | None = None
-    group: int = 0
+    scale: str = "row"
     max_error: float | None = None
     calib: Path | None = None
     shapes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict[str, "tuple[int | str, ...]"])
@@ -58,8 +59,8 @@ class CompileOptions:
             raise _bad("planes", self.planes, f"choose 1 to {MAX_PLANES}")
         if self.max_error is not None and not 0 < self.max_error < 1:
             raise _bad("max-error", self.max_error, "choose a number between 0 and 1")
-        if self.group not in (0, 128):
-            raise _bad("group", self.group, "choose 0 (one scale a row) or 128")
+        if self.scale not in SCALES:
+            raise _bad("scale", self.scale, f"choose {', '.join(SCALES)}")
         if self.max_error is not None and self.quantize in ("none", "ternary"):
             hint = "use --quantize auto, which measures errors and chooses planes"
             raise _bad("max-error", f"{self.max_error} with --quantize {self.quantize}", hint)

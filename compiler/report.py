@@ -103,6 +103,11 @@ class Report:
         """The report as plain data."""
         return dataclasses.asdict(self)
 
+    def lasting(self) -> dict[str, object]:
+        """What goes into the artifact: all but what another compilation of the same input would change."""
+        passing = ("steps", "seconds", "artifact_bytes", "cached")
+        return {key: value for key, value in self.to_json().items() if key not in passing}
+
     @staticmethod
     def from_json(data: Mapping[str, object]) -> Report:
         """A report as `to_json` wrote it."""

@@ -57,12 +57,15 @@ DIALECTS: dict[str, Callable[[], Dialect]] = {
 
 PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "fold-batch-norm": _pass("passes.fold_batch_norm", "FoldBatchNorm"),
+    "fuse-activation": _pass("passes.fuse_activation", "FuseActivation"),
+    "fuse-maps": _pass("passes.fuse_maps", "FuseMaps"),
+    "infer-symbolic-shapes": _pass("passes.infer_symbolic_shapes", "InferSymbolicShapes"),
     "lower-onnx-to-dense": _pass("passes.lower_onnx_to_dense", "LowerOnnxToDense"),
-    "quantize-to-ternary": _pass("passes.quantize_to_ternary", "QuantizeToTernary"),
-    "partition": _pass("passes.partition", "Partition"),
-    "tile-lut": _pass("passes.tile_lut", "TileLut"),
     "lower-to-cpu": _pass("backends.cpu.lower_to_cpu", "LowerToCpu"),
+    "partition": _pass("passes.partition", "Partition"),
     "plan-memory": _pass("backends.cpu.plan_memory", "PlanMemory"),
+    "quantize-to-ternary": _pass("passes.quantize_to_ternary", "QuantizeToTernary"),
+    "tile-lut": _pass("passes.tile_lut", "TileLut"),
 }
 
 

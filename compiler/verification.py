@@ -67,11 +67,11 @@ def compare_on(session: Session, reference: onnxruntime.InferenceSession, feeds:
         raise _other_model(str(error)) from error
 
 
-def reference_session(model: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+def reference_session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
     """The model in onnxruntime.
 
     Args:
-        model: an ONNX file.
+        model: an ONNX file, or its bytes.
         threads: threads within an operator; 0 lets onnxruntime choose.
 
     Raises:
@@ -83,11 +83,11 @@ def reference_session(model: Path, threads: int = 0) -> onnxruntime.InferenceSes
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
         reason = str(error).splitlines()[0]
         raise Error(
-            "NEUC-E260", f"onnxruntime cannot load {model}: {reason}", hint="compare with an ONNX file"
+            "NEUC-E260", f"onnxruntime cannot load {what}: {reason}", hint="compare with an ONNX file"
         ) from error
 
 

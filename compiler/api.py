@@ -1,0 +1,328 @@
+"""`neuc.compile`: from a model to something that runs, in one call.
+
+Wires importers, passes, backends and the artifact writer together; what each does is theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xdsl.dialects.builtin import ModuleOp
+
+from neuc.compiler import pipeline, program
+from neuc.compiler.driver import LEVELS, Driver, Observation, level_of, print_module, read_module
+from neuc.compiler.importers import import_model
+from neuc.compiler.options import CompileOptions
+from neuc.compiler.program import BuiltProgram
+from neuc.compiler.quantize import quantize
+from neuc.compiler.report import Report
+from neuc.compiler.reporting import describe_hosts, describe_layers, describe_program
+from neuc.compiler.universe import new_context
+from neuc.dialects.context import NeucContext
+from neuc.errors import Error, Exit
+
+if TYPE_CHECKING:
+    from neuc.runtime.session import Session
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model as it was read.
+
+    Attributes:
+        module: the module, on the level the file was on.
+        context: its context and weights.
+        name: what to call it in reports.
+        path: the file, if it came from one.
+        graph_level: whether an importer made it from a model (and not from IR text).
+        model: the model in memory, if it did not come from a file.
+    """
+
+    module: ModuleOp
+    context: NeucContext
+    name: str
+    path: Path | None
+    graph_level: bool
+    model: object = None
+
+    def reference(self) -> Path | bytes:
+        """The model as onnxruntime takes it.
+
+        Raises:
+            Error: NEUC-E261, there is no ONNX form of it.
+        """
+        if self.path is not None:
+            return self.path
+        if isinstance(self.model, bytes):
+            return self.model
+        serialize = getattr(self.model, "SerializeToString", None)
+        if serialize is None:
+            raise Error("NEUC-E261", f"{self.name} has no ONNX form to verify against", hint="export it to ONNX first")
+        return bytes(serialize())
+
+    @property
+    def level(self) -> str:
+        """The level the module is on."""
+        return level_of(self.module)
+
+
+@dataclass
+class Compiled:
+    """A compiled model.
+
+    Attributes:
+        module: the module on the last level reached.
+        context: its context and weights.
+        report: what happened.
+        printed: IR asked for by an `Observation`.
+        external: further files the model consists of.
+    """
+
+    module: ModuleOp
+    context: NeucContext
+    report: Report
+    printed: list[str] = field(default_factory=list[str])
+    external: list[Path] = field(default_factory=list[Path])
+    _levels: dict[str, ModuleOp] = field(default_factory=dict[str, ModuleOp])
+    _program: BuiltProgram | None = None
+    _keep_ir: bool = False
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artifact ``path`` (by custom ``.neuc``); all or nothing.
+
+        Raises:
+            Error: the file cannot be written.
+        """
+        ir = {f"{level}.mlir": self.as_text(level) for level in self._levels} if self._keep_ir else {}
+        self.built().write(path, self.report, ir)
+        self.report.artifact_bytes = Path(path).stat().st_size
+
+    def as_text(self, level: str) -> str:
+        """The IR of a level: ``graph``, ``paradigm`` or ``machine``.
+
+        Raises:
+            Error: NEUC-E008, compilation did not pass through that level.
+        """
+        module = self._levels.get(level)
+        if module is None:
+            known = ", ".join(self._levels)
+            raise Error("NEUC-E008", f"there is no {level}-level IR", hint=f"there is: {known}", exit_code=Exit.USAGE)
+        return print_module(module)
+
+    def session(self, *, threads: int | None = None, profile: bool = False) -> Session:
+        """The model ready to run, without a file.
+
+        Args:
+            threads: threads for each run; by default the CPUs this process may use.
+            profile: record the time of every launch.
+        """
+        return self.built().session(threads=threads, profile=profile)
+
+    def keep_level(self, level: str) -> None:
+        """Keep the module as it is now as that of `level`."""
+        self._levels[level] = self.module.clone()
+
+    def set_program(self, built: BuiltProgram) -> None:
+        """Complete the compilation with its program."""
+        self._program = built
+
+    def built(self) -> BuiltProgram:
+        """The program.
+
+        Raises:
+            Error: NEUC-E008, compilation stopped before it.
+        """
+        if self._program is None:
+            raise Error(
+                "NEUC-E008", "compilation stopped before the program", hint="compile to level program", exit_code=Exit.USAGE
+            )
+        return self._program
+
+
+def compile(
+    model: object,
+    target: str = "cpu",
+    *,
+    quantize: str | None = None,
+    planes: int | None = None,
+    scale: str = "row",
+    max_error: float | None = None,
+    calib: str | os.PathLike[str] | None = None,
+    shapes: Mapping[str, tuple[int | str, ...]] | None = None,
+    fallback: str = "host",
+    isa: str = "host",
+    verify: int = 0,
+    example_inputs: tuple[object, ...] | None = None,
+) -> Compiled:
+    """Compile a model.
+
+    Args:
+        model: path of an ``.onnx`` or ``.mlir`` file, an ``onnx.ModelProto``, or a ``torch.nn.Module``.
+        target: ``cpu``, ``cpu-tl2`` or ``cpu-ref``, with options in braces: ``cpu-tl2{bm=64}``.
+        quantize: ``none``, ``ternary`` (every layer that can be, with `planes` planes), ``auto`` (as few planes as keep
+            the measured error within `max_error`); by default what the target is for: ``auto`` for ``cpu-tl2``, else
+            ``none``.
+        planes: planes per ternary weight (default 2); the most that ``auto`` may use (default 4).
+        scale: which ternary weights share a scale: ``row``, ``group`` (128 columns) or ``tensor``.
+        max_error: error budget of ``auto``: mean cosine error for outputs that are normalised embeddings, relative L2
+            otherwise; default 0.05.
+        calib: ``.npz`` with input arrays to measure errors on. Without it inputs are made up from the signature: normal
+            floats, integers below 1000, masks of ones.
+        shapes: shapes of inputs by name; a string keeps a dim symbolic.
+        fallback: ``host`` runs operators the target cannot in onnxruntime, ``error`` refuses them, all at once.
+        isa: instruction set: ``host``, ``avx512``, ``avx2``, ``portable``.
+        verify: compare the result with onnxruntime on this many inputs; see ``report.verified``.
+        example_inputs: arguments to trace a torch module with.
+
+    Raises:
+        Error: the model, an option or the calibration data is at fault, or the error budget was missed.
+    """
+    options = CompileOptions(
+        target=target,
+        quantize=quantize,
+        planes=planes,
+        scale=scale,
+        max_error=max_error,
+        calib=None if calib is None else Path(calib),
+        shapes=dict(shapes or {}),
+        fallback=fallback,
+        isa=isa,
+    )
+    return compile_model(model, options, verify=verify, example_inputs=example_inputs, keep_levels=True)
+
+
+def read_model(
+    model: object,
+    shapes: Mapping[str, tuple[int | str, ...]] | None = None,
+    example_inputs: tuple[object, ...] | None = None,
+) -> Source:
+    """Read a model of any kind `compile` takes.
+
+    Raises:
+        Error: it cannot be read.
+    """
+    path = Path(model) if isinstance(model, (str, os.PathLike)) else None
+    if path is not None and path.suffix == ".mlir":
+        module, context = read_module(path)
+        return Source(module, context, path.name, path, graph_level=False)
+    context = new_context()
+    module = import_model(model if path is None else path, context, shapes)
+    return Source(module, context, path.name if path is not None else type(model).__name__, path, graph_level=True, model=model)
+
+
+def compile_model(
+    model: object,
+    options: CompileOptions,
+    *,
+    to_level: str = "program",
+    observation: Observation | None = None,
+    verify: int = 0,
+    example_inputs: tuple[object, ...] | None = None,
+    keep_levels: bool = False,
+) -> Compiled:
+    """`compile` for callers that have a `CompileOptions`.
+
+    Args:
+        model: as for `compile`.
+        options: what to compile for.
+        to_level: the level to stop at.
+        observation: IR to print or dump on the way.
+        verify: as for `compile`.
+        example_inputs: as for `compile`.
+        keep_levels: keep the module of every level, for `Compiled.as_text`.
+    """
+    start = time.perf_counter()
+    pipeline.choose_target(options)  # a wrong name is told before the model is read
+    source = read_model(model, options.shapes, example_inputs)
+    options = pipeline.with_own_target(options, source.module)
+    chosen = pipeline.choose_target(options)
+    driver = Driver(source.module, source.context, observation or Observation())
+    driver.record("import", time.perf_counter() - start)
+    report = Report(model=source.name, target=chosen.target.name, quantize=quantization(options, chosen))
+    result = Compiled(driver.module, driver.context, report, _keep_ir=options.keep_ir)
+    keep = keep_levels or options.keep_ir
+
+    for level in LEVELS[LEVELS.index(source.level) :]:
+        if level != source.level:
+            _lower(driver, level, options, chosen, source, result)
+        if keep and level != LEVELS[-1]:
+            result.keep_level(level)
+        if level == to_level:
+            break
+    else:
+        raise Error(
+            "NEUC-E253",
+            f"{source.name} is on level {source.level}, beyond {to_level}",
+            hint="choose a later level with --compile-to",
+            exit_code=Exit.USAGE,
+        )
+    if verify and to_level == "program":
+        with driver.timed("verify"):
+            _verify(result, source, options, verify)
+    driver.finish()
+    result.printed = driver.printed
+    report.steps = [(step.name, step.seconds) for step in driver.steps]
+    report.seconds = time.perf_counter() - start
+    return result
+
+
+def quantization(options: CompileOptions, chosen: pipeline.ChosenTarget) -> str:
+    """What ``--quantize`` means: what was asked for, else what the target is for."""
+    if options.quantize is not None:
+        return options.quantize
+    if options.max_error is not None:
+        return "auto"
+    return "ternary" if options.planes is not None else chosen.target.default_quantize
+
+
+def _lower(
+    driver: Driver,
+    level: str,
+    options: CompileOptions,
+    chosen: pipeline.ChosenTarget,
+    source: Source,
+    result: Compiled,
+) -> None:
+    """Take the module from the level before `level` to `level`."""
+    report = result.report
+    match level:
+        case "paradigm":
+            driver.run(pipeline.float_passes())
+            if report.quantize != "none":
+                quantize(driver, options, report)
+            driver.run([pipeline.partition_pass(options, chosen)])
+            describe_hosts(driver.module, report)
+        case "machine":
+            tile, *rest = chosen.passes()
+            driver.run([tile])
+            describe_layers(driver.module, driver.context, report)
+            driver.run(rest)
+        case _:
+            with driver.timed("emit"):
+                result.set_program(program.build(driver.module, driver.context))
+            describe_program(result.built(), report)
+            program.dump_kernels(driver)
+    if level != LEVELS[-1]:
+        driver.reach(level)
+
+
+def _verify(result: Compiled, source: Source, options: CompileOptions, runs: int) -> None:
+    from neuc.compiler.inputs import load_npz
+    from neuc.compiler.verification import compare_on, feeds_for, reference_session
+
+    if not source.graph_level:
+        raise Error(
+            "NEUC-E261",
+            f"--verify needs the ONNX model, and {source.name} is IR text",
+            hint="compile first, then `neuc verify FILE --against model.onnx`",
+            exit_code=Exit.USAGE,
+        )
+    session = result.session()
+    feeds = feeds_for(session, runs) if options.calib is None else [load_npz(options.calib)]
+    agreement = compare_on(session, reference_session(source.reference()), feeds)
+    result.report.verified, result.report.verify_inputs = agreement.to_json(), len(feeds)

@@ -1,0 +1,108 @@
+"""Running paradigm-level modules without compiling them: the interpreters, and onnxruntime for host segments.
+
+This is how errors are measured before anything is lowered. What operations mean is `neuc.dialects.interp`'s business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnxruntime
+from xdsl.dialects import func
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import SSAValue
+
+from neuc.compiler.exporters.onnx_file import export_onnx
+from neuc.compiler.inputs import Arrays, load_npz, random_inputs
+from neuc.compiler.options import CompileOptions
+from neuc.compiler.signature import entry_of, signature_of
+from neuc.compiler.verification import reference_session
+from neuc.dialects.context import NeucContext
+from neuc.dialects.interp.core import Observer, interpret
+from neuc.dialects.onnx import function_names
+from neuc.errors import Error, Exit
+from neuc.passes.partition import Partition, is_host
+
+RANDOM_INPUTS = 2
+"""Made-up inputs errors are measured on when no data are given."""
+
+Outputs = list[list[np.ndarray]]
+
+
+def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> list[Arrays]:
+    """The inputs to measure errors on: the calibration file, or made-up ones.
+
+    Raises:
+        Error: NEUC-E006, the file lacks an input of the model.
+    """
+    inputs, _ = signature_of(module)
+    if options.calib is None:
+        return [random_inputs(inputs, seed) for seed in range(RANDOM_INPUTS)]
+    given = load_npz(options.calib)
+    missing = [spec.name for spec in inputs if spec.name not in given]
+    if missing:
+        raise Error(
+            "NEUC-E006",
+            f"{options.calib} has no array {missing[0]!r}",
+            hint=f"the model's inputs: {', '.join(spec.name for spec in inputs)}",
+            exit_code=Exit.USAGE,
+        )
+    return [{spec.name: given[spec.name] for spec in inputs}]
+
+
+@dataclass
+class Evaluator:
+    """Runs versions of one model on the same inputs.
+
+    Attributes:
+        context: the context of all versions; passes run in it.
+        feeds: the inputs.
+    """
+
+    context: NeucContext
+    feeds: Sequence[Arrays]
+    _hosts: dict[str, onnxruntime.InferenceSession] = field(default_factory=dict[str, onnxruntime.InferenceSession])
+
+    def outputs(self, module: ModuleOp, observe: Observer | None = None) -> Outputs:
+        """The outputs of a module that is not partitioned yet (it is left unchanged), for each input."""
+        copy = module.clone()
+        if any(is_host(op) for op in copy.walk()):
+            Partition().apply(self.context, copy)
+            return [self._scheduled(copy, feed, observe) for feed in self.feeds]
+        names = function_names(entry_of(copy))[0]
+        store = self.context.weights
+        return [interpret(copy, [feed[name] for name in names], store, observe=observe) for feed in self.feeds]
+
+    def _scheduled(self, module: ModuleOp, feed: Arrays, observe: Observer | None) -> list[np.ndarray]:
+        """One run of a partitioned module, segment by segment."""
+        entry = entry_of(module)
+        segments = {op.sym_name.data: op for op in module.ops if isinstance(op, func.FuncOp)}
+        names = function_names(entry)[0]
+        values: dict[SSAValue, np.ndarray] = dict(zip(entry.body.block.args, (feed[name] for name in names)))
+        for op in entry.body.block.ops:
+            arguments = [values[value] for value in op.operands]
+            if not isinstance(op, func.CallOp):
+                return arguments
+            segment = segments[op.callee.root_reference.data]
+            run = self._host(segment) if any(is_host(inner) for inner in segment.walk()) else None
+            if run is not None:
+                results = run(arguments)
+            else:
+                name = segment.sym_name.data
+                results = interpret(module, arguments, self.context.weights, entry=name, observe=observe)
+            values.update(zip(op.results, results))
+        return []
+
+    def _host(self, segment: func.FuncOp) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+        data = export_onnx(segment, self.context.weights).SerializeToString()
+        key = hashlib.sha256(data).hexdigest()
+        session = self._hosts.setdefault(key, reference_session(data))
+        inputs, outputs = function_names(segment)
+
+        def run(arguments: list[np.ndarray]) -> list[np.ndarray]:
+            return [np.asarray(array) for array in session.run(list(outputs), dict(zip(inputs, arguments)))]
+
+        return run

@@ -1,0 +1,106 @@
+"""From a machine-level module to what runs: the emitted program, its host segments, the artifact or a session.
+
+Emission is the backend's, the artifact's format the runtime's; here they meet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from xdsl.dialects import func, llvm
+from xdsl.dialects.builtin import ModuleOp
+
+from neuc import __version__
+from neuc.backends.cpu.codegen import assembly, llvm_ir
+from neuc.backends.cpu.emit import EmittedProgram, emit
+from neuc.backends.cpu.lower_to_cpu import module_isa
+from neuc.backends.cpu.target import isa_text
+from neuc.compiler.driver import Driver
+from neuc.compiler.exporters.onnx_file import export_onnx
+from neuc.compiler.report import Report
+from neuc.dialects.context import NeucContext
+from neuc.runtime.program import HostSegment
+
+if TYPE_CHECKING:
+    from neuc.runtime.session import Session
+
+
+@dataclass(frozen=True)
+class BuiltProgram:
+    """Everything an artifact or a session needs.
+
+    Attributes:
+        emitted: program, kernels and weights.
+        hosts: ONNX bytes of host segments, by the path the program names.
+    """
+
+    emitted: EmittedProgram
+    hosts: Mapping[str, bytes]
+
+    def write(self, path: str | os.PathLike[str], report: Report, ir: Mapping[str, str]) -> None:
+        """Write the artifact; the same program and report give the same bytes."""
+        from neuc.runtime.artifact import write_artifact
+
+        isa = self.emitted.isa
+        write_artifact(
+            path,
+            program=self.emitted.program,
+            kernels=self.emitted.kernels,
+            weights=self.emitted.weights,
+            hosts=self.hosts,
+            ir=ir,
+            manifest={
+                "model": report.model,
+                "target": report.target,
+                "isa": isa_text(isa),
+                "architecture": isa.arch,
+                "features": sorted(isa.features),
+                "versions": {"neuc": __version__, "llvmlite": metadata.version("llvmlite")},
+                "report": report.lasting(),
+            },
+            debug_map={name: [list(nodes) for nodes in launches] for name, launches in self.emitted.debug_map.items()},
+        )
+
+    def session(self, *, threads: int | None, profile: bool) -> Session:
+        """A session without a file."""
+        from neuc.runtime.session import Session
+
+        isa = self.emitted.isa
+        return Session.from_parts(
+            self.emitted.program,
+            self.emitted.kernels,
+            self.emitted.weights,
+            self.hosts,
+            threads=threads,
+            profile=profile,
+            features=isa.features,
+            architecture=isa.arch,
+        )
+
+
+def build(module: ModuleOp, context: NeucContext) -> BuiltProgram:
+    """Emit the program of a machine-level module."""
+    emitted = emit(module, context.weights)
+    functions = {op.sym_name.data: op for op in module.ops if isinstance(op, func.FuncOp)}
+    hosts = {
+        segment.model: export_onnx(functions[name], context.weights).SerializeToString()
+        for name, segment in emitted.program.segments.items()
+        if isinstance(segment, HostSegment)
+    }
+    return BuiltProgram(emitted, hosts)
+
+
+def dump_kernels(driver: Driver) -> None:
+    """Write ``.ll`` and ``.s`` of every kernel into the dump folder, if there is one."""
+    if driver.observation.dump is None:
+        return
+    isa = module_isa(driver.module)
+    for op in driver.module.ops:
+        if isinstance(op, llvm.FuncOp):
+            name = op.sym_name.data
+            driver.dump_text(f"{name}.ll", llvm_ir(op, isa, optimised=True))
+            driver.dump_text(f"{name}.s", assembly(op, isa))

@@ -1,0 +1,75 @@
+"""Filling the compile report from modules and programs.
+
+What a layer is, why a node is on the host and what a kernel is called is told by the parts that decide it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from xdsl.dialects import func
+from xdsl.dialects.builtin import ModuleOp
+
+
+from neuc.backends.cpu.target import isa_text
+from neuc.compiler.inputs import symbol_sizes
+from neuc.compiler.program import BuiltProgram
+from neuc.compiler.report import HostRow, LayerRow, Report
+from neuc.compiler.signature import signature_of
+from neuc.dialects.context import NeucContext
+from neuc.passes.analysis.multiply_adds import multiply_adds
+from neuc.passes.analysis.ternary_layers import quantization_report
+from neuc.passes.partition import host_nodes, is_host
+from neuc.runtime.program import NativeSegment
+
+
+def describe_hosts(module: ModuleOp, report: Report) -> None:
+    """Note the nodes of a partitioned module that run on the host, and how much of the work does not."""
+    sizes = symbol_sizes(signature_of(module)[0])
+    native = host = 0
+    for function in module.ops:
+        if not isinstance(function, func.FuncOp):
+            continue
+        report.hosts += [HostRow(node.name, node.op_type, node.reason) for node in host_nodes(function)]
+        for op in function.walk():
+            count = multiply_adds(op, sizes)
+            host, native = (host + count, native) if is_host(op) else (host, native + count)
+    report.native_share = native / (native + host) if native + host else None
+
+
+
+
+def describe_layers(module: ModuleOp, context: NeucContext, report: Report) -> None:
+    """Note the layers of a tiled module: what they are now, their sizes and errors."""
+    report.layers = [
+        LayerRow(
+            node=" + ".join(record.nodes[:1]) or record.layer,
+            op=f"{'ternary' if record.planes else 'dense'}.{record.kind}",
+            shape=(record.n, record.k),
+            ternary=record.planes > 0,
+            encoding=record.encoding or "f32",
+            planes=record.planes,
+            scale=record.scale,
+            bytes_before=record.bytes_before,
+            bytes_after=record.bytes_after,
+            sqnr_db=record.sqnr_db,
+            note=record.kept_reason,
+        )
+        for record in quantization_report(module, context.weights)
+        if record.bytes_before
+    ]
+
+
+def describe_program(built: BuiltProgram, report: Report) -> None:
+    """Note segments, kernels and the instruction set of a program."""
+    program = built.emitted.program
+    report.isa = isa_text(built.emitted.isa)
+    report.features = sorted(built.emitted.isa.features)
+    report.segments = dict(Counter(segment.kind for segment in program.segments.values()))
+    launches = [
+        launch.kernel
+        for segment in program.segments.values()
+        if isinstance(segment, NativeSegment)
+        for launch in segment.launches
+    ]
+    report.launches, report.kernels = len(launches), dict(Counter(launches).most_common())

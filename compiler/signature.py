@@ -1,0 +1,63 @@
+"""The inputs and outputs of a module's `@main`, as the runtime describes those of a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from xdsl.dialects import func
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Attribute
+
+from neuc.dialects.onnx import function_names
+from neuc.dialects.store import dims_of, element_of, numpy_dtype
+from neuc.errors import Error
+from neuc.runtime.program import IoSpec
+
+ENTRY = "main"
+
+
+def entry_of(module: ModuleOp) -> func.FuncOp:
+    """The entry function.
+
+    Raises:
+        Error: NEUC-E254, the module has none.
+    """
+    for op in module.ops:
+        if isinstance(op, func.FuncOp) and op.sym_name.data == ENTRY:
+            return op
+    raise Error("NEUC-E254", "the module has no function @main", hint="a neuc module runs from func.func @main")
+
+
+def signature_of(module: ModuleOp) -> tuple[list[IoSpec], list[IoSpec]]:
+    """Inputs and outputs of `@main`.
+
+    Raises:
+        Error: NEUC-E254, no entry; NEUC-E255, an input or output is no tensor of numbers.
+    """
+    entry = entry_of(module)
+    inputs, outputs = function_names(entry)
+    type_ = entry.function_type
+    return _specs(inputs, type_.inputs.data), _specs(outputs, type_.outputs.data)
+
+
+def _specs(names: Iterable[str], types: Sequence[Attribute]) -> list[IoSpec]:
+    specs: list[IoSpec] = []
+    for name, type_ in zip(names, types, strict=True):
+        try:
+            dtype = numpy_dtype(element_of(type_))
+            dims = dims_of(type_)
+        except ValueError as error:
+            raise _no_tensor(name, type_) from error
+        if dtype is None:
+            raise _no_tensor(name, type_)
+        shape = tuple(dim.value if dim.is_static else str(dim) for dim in dims)
+        specs.append(IoSpec(dtype.name, shape, name))
+    return specs
+
+
+def _no_tensor(name: str, type_: Attribute) -> Error:
+    return Error(
+        "NEUC-E255",
+        f"input or output {name!r} has type {type_}",
+        hint="models take and give tensors of numbers with a known rank",
+    )
