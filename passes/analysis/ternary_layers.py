@@ -1,0 +1,219 @@
+"""The layers of a module that could be or are ternary: their names, why some must stay float, and the per-layer report.
+
+A layer is a `dense.matmul`, `dense.conv` or `dense.lstm`, or what `quantize-to-ternary` and `tile-lut` made of one. Its
+name is that of its first ONNX node, with `#2`, `#3` … where a node became several layers, and stays the same through
+those passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from xdsl.dialects.builtin import ModuleOp, StringAttr, f32
+from xdsl.ir import Operation, SSAValue
+
+from neuc.dialects.dense import ConvOp, LstmOp, MatMulOp
+from neuc.dialects.dense_attrs import NO_ACTIVATION
+from neuc.dialects.dims import product
+from neuc.dialects.locations import node_names
+from neuc.dialects.store import ConstantOp, constant_value, dims_of, element_of
+from neuc.dialects.ternary import ConvOp as TernaryConvOp
+from neuc.dialects.ternary import DequantizeOp, PackOp, WeightOp
+from neuc.dialects.ternary import LinearOp as TernaryLinearOp
+from neuc.dialects.ternary_types import EncodingAttr, TritsType
+from neuc.dialects.ternary_weights import defining_weight
+from neuc.dialects.weight_store import WeightStore
+
+KEPT = "ternary.kept"
+"""Attribute of a float layer that `quantize-to-ternary` passed over: why."""
+SIGN_BITS, INDEX_BITS = 1, 4
+FLOAT_LAYERS = (MatMulOp, ConvOp, LstmOp)
+TERNARY_LAYERS = (TernaryLinearOp, TernaryConvOp, DequantizeOp)
+
+
+@dataclass(frozen=True)
+class QuantRecord:
+    """One row of the per-layer report.
+
+    Attributes:
+        layer: the layer's name, as option `layers` of `quantize-to-ternary` takes it.
+        nodes: ONNX nodes it stands for.
+        kind: `matmul`, `conv` or `lstm`.
+        n, k: size of the weight matrix; 0 where there is none.
+        planes: ternary planes; 0 for a float layer.
+        scale: `row`, `tensor`, `group<128>`; empty for a float layer.
+        encoding: kernel layout, such as `tl2`; empty before one is chosen.
+        bytes_before: weight bytes as float.
+        bytes_after: weight bytes now; trits count two bits each until a layout is chosen.
+        sqnr_db: signal to error power of the weights; None for a float layer.
+        kept_reason: why a float layer is one; empty otherwise.
+    """
+
+    layer: str
+    nodes: tuple[str, ...]
+    kind: str
+    n: int
+    k: int
+    planes: int
+    scale: str
+    encoding: str
+    bytes_before: int
+    bytes_after: int
+    sqnr_db: float | None
+    kept_reason: str
+
+
+def layers(module: ModuleOp) -> Iterator[tuple[str, Operation]]:
+    """Every layer of the module with its name, in program order."""
+    seen: dict[str, int] = {}
+    for op in module.walk():
+        if isinstance(op, (*FLOAT_LAYERS, *TERNARY_LAYERS)):
+            base = next(iter(node_names(op)), f"{layer_kind(op)}{len(seen)}")
+            seen[base] = seen.get(base, 0) + 1
+            yield (base if seen[base] == 1 else f"{base}#{seen[base]}"), op
+
+
+def layer_kind(op: Operation) -> str:
+    """`matmul`, `conv` or `lstm`, also of what a layer became."""
+    match op:
+        case ConvOp() | TernaryConvOp():
+            return "conv"
+        case LstmOp():
+            return "lstm"
+        case DequantizeOp() if len(dims_of(op.s)) < len(dims_of(op.acc)) - 2:
+            return "conv"
+        case _:
+            return "matmul"
+
+
+def weight_matrix(op: MatMulOp | ConvOp, store: WeightStore) -> np.ndarray:
+    """The constant weights of a layer as f32 [N, K], `alpha` of a matmul multiplied in."""
+    if isinstance(op, ConvOp):
+        array = constant_value(op.w, store)
+        assert array is not None
+        return array.reshape(array.shape[0], -1)
+    array = constant_value(op.b, store)
+    assert array is not None
+    matrix = array if op.transpose_b is not None else array.T
+    alpha = op.alpha.value.data
+    return np.ascontiguousarray(matrix if alpha == 1.0 else matrix * np.float32(alpha))
+
+
+def reason_to_keep(op: Operation, store: WeightStore, min_k: int) -> str:
+    """Why a float layer cannot be ternary; empty if it can.
+
+    Args:
+        op: a `dense` layer.
+        store: its weights.
+        min_k: fewest columns a weight matrix must have.
+    """
+    match op:
+        case MatMulOp():
+            return _matmul_reason(op, store, min_k)
+        case ConvOp():
+            return _conv_reason(op, store, min_k)
+        case _:
+            return "recurrent weights have no ternary form"
+
+
+def _matmul_reason(op: MatMulOp, store: WeightStore, min_k: int) -> str:
+    if not isinstance(op.b.owner, ConstantOp):
+        left = isinstance(op.a.owner, ConstantOp)
+        return "its weight is the left operand" if left else "both operands are activations"
+    dims = dims_of(op.b)
+    if len(dims) != 2:
+        return f"its weight has rank {len(dims)}, not 2"
+    if op.transpose_a is not None:
+        return "its activations are transposed"
+    n = dims[0 if op.transpose_b is not None else 1].value
+    if op.bias is not None and op.activation != NO_ACTIVATION and not per_column(op.bias, n):
+        return "its bias is not one value per output column"
+    return _weight_reason(op.b, dims[1 if op.transpose_b is not None else 0].value, store, min_k)
+
+
+def _conv_reason(op: ConvOp, store: WeightStore, min_k: int) -> str:
+    group = op.group.value.data
+    if not isinstance(op.w.owner, ConstantOp):
+        return "both operands are activations"
+    if group > 1:
+        channels = dims_of(op.x)[1]
+        return f"{'depthwise' if channels == group else 'grouped'} convolution (group = {group})"
+    return _weight_reason(op.w, product(dims_of(op.w)[1:]).value, store, min_k)
+
+
+def _weight_reason(weight: SSAValue, k: int, store: WeightStore, min_k: int) -> str:
+    if element_of(weight) != f32:
+        return f"its weight is {element_of(weight)}, not f32"
+    if k < min_k:
+        return f"K = {k} is below {min_k}"
+    array = constant_value(weight, store)
+    assert array is not None
+    if array.size == 0:
+        return "its weight is empty"
+    return "" if np.isfinite(array).all() else "its weight holds NaN or infinity"
+
+
+def per_column(bias: SSAValue, n: int) -> bool:
+    """Whether a matmul's bias is one value per output column: [N] or [1, …, N]."""
+    dims = dims_of(bias)
+    return dims != () and dims[-1] == n and all(dim == 1 for dim in dims[:-1])
+
+
+def quantization_report(module: ModuleOp, store: WeightStore) -> list[QuantRecord]:
+    """The layers of `module` as they are now, in program order."""
+    return [_record(name, op, store) for name, op in layers(module)]
+
+
+def _record(name: str, op: Operation, store: WeightStore) -> QuantRecord:
+    nodes, kind = node_names(op), layer_kind(op)
+    if isinstance(op, TERNARY_LAYERS):
+        weight = defining_weight(op.weight)
+        type_, encoding = weight.result.type, _encoding(weight)
+        assert isinstance(type_, TritsType)
+        sqnr = None if weight.sqnr is None else weight.sqnr.value.data
+        planes, n, k = type_.plane_count, type_.rows, type_.columns
+        layout = "" if encoding is None else encoding.kind.data
+        after = ternary_bytes(type_, encoding)
+        return QuantRecord(name, nodes, kind, n, k, planes, str(type_.scale), layout, 4 * n * k, after, sqnr, "")
+    kept = op.attributes.get(KEPT)
+    reason = kept.data if isinstance(kept, StringAttr) else ""
+    n, k, size = _float_size(op)
+    return QuantRecord(name, nodes, kind, n, k, 0, "", "", size, size, None, reason)
+
+
+def _encoding(weight: WeightOp) -> EncodingAttr | None:
+    packs = [use.operation for use in weight.result.uses if isinstance(use.operation, PackOp)]
+    return packs[0].packed.encoding if packs else None
+
+
+def ternary_bytes(type_: TritsType, encoding: EncodingAttr | None = None) -> int:
+    """Bytes of trits and scales, without a layout's padding."""
+    rows = type_.plane_count * type_.rows
+    match encoding:
+        case EncodingAttr() if encoding.kind.data == "tl2":
+            bits = rows * -(-type_.columns // encoding.g.data) * (INDEX_BITS + SIGN_BITS)
+        case EncodingAttr() if encoding.kind.data == "i8":
+            bits = rows * type_.columns * 8
+        case _:
+            bits = rows * type_.columns * 2
+    return -(-bits // 8) + 4 * rows * type_.groups
+
+
+def _float_size(op: Operation) -> tuple[int, int, int]:
+    """N, K and bytes of a float layer's constant weights."""
+    match op:
+        case LstmOp():
+            directions, gates, inputs = (d.value for d in dims_of(op.w))
+            return gates, inputs, 4 * directions * gates * (inputs + gates // 4)
+        case ConvOp() if isinstance(op.w.owner, ConstantOp):
+            n, *rest = (d.value for d in dims_of(op.w))
+            k = int(np.prod(rest))
+            return n, k, 4 * n * k
+        case MatMulOp() if isinstance(op.b.owner, ConstantOp):
+            *batch, k, n = (d.value for d in dims_of(op.b))
+            n, k = (k, n) if op.transpose_b is not None else (n, k)
+            return n, k, 4 * n * k * int(np.prod(batch))
+        case _:
+            return 0, 0, 0

@@ -1,0 +1,66 @@
+"""The cost model of `tile-lut`: how many trits a look-up covers, and how large the tiles are.
+
+Per row of activations a kernel holds the tables of BK columns, streams a packed tile of BM x BK trits past them and
+adds into BM accumulators. The model keeps each of these in the cache it is reused from:
+
+- g: a look-up costs the same for every g, so the largest g whose mirrored table fits one byte shuffle (3), or the
+  largest that divides a scale group, so that no table straddles two scales.
+- BK: a table is 32 bytes (16 low and 16 high bytes). The tables of BK columns, BK/g · 32 bytes, may fill half of L1;
+  K is cut into equal blocks no larger than that. Direct encodings hold BK activation bytes instead.
+- BM: a packed tile may fill half of L2, the accumulators (4 bytes a row) a quarter of L1, and there should be at least
+  `SHARES` tiles of rows, for threads to share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from neuc.dialects.ternary import ROW_MULTIPLE
+from neuc.dialects.ternary_types import MAX_GROUP, EncodingAttr, TritsType
+
+TABLE_BYTES = 32
+ACCUMULATOR_BYTES = 4
+SHARES = 8
+L1_BYTES = 32 * 1024
+L2_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and columns of a tile."""
+
+    bm: int
+    bk: int
+
+
+def largest_group(trits: TritsType) -> int:
+    """The g of a tl2 encoding: the largest that no scale group is cut by."""
+    if trits.scale.kind.data != "group":
+        return MAX_GROUP
+    return max(g for g in range(1, MAX_GROUP + 1) if trits.group_size % (4 * g) == 0 or g == 1)
+
+
+def choose_tile(trits: TritsType, encoding: EncodingAttr, *, l1: int = L1_BYTES, l2: int = L2_BYTES) -> Tile:
+    """BM and BK for a weight matrix in an encoding, on caches of `l1` and `l2` bytes."""
+    g = encoding.g.data
+    tabled = encoding.kind.data == "tl2"
+    most = l1 // 2 // TABLE_BYTES * g if tabled else l1 // 2
+    bk = _columns(trits, 4 * g, most)
+    bits = {"tl2": 5 / g, "i2": 2.0, "i8": 8.0}[encoding.kind.data]
+    rows = trits.plane_count * trits.rows
+    fits = (l2 // 2 * 8 / (bk * bits), l1 // 4 / ACCUMULATOR_BYTES, ceil(rows / SHARES))
+    bm = int(min(fits)) // ROW_MULTIPLE * ROW_MULTIPLE
+    return Tile(max(ROW_MULTIPLE, bm), bk)
+
+
+def _columns(trits: TritsType, quad: int, most: int) -> int:
+    """The largest BK up to `most` that is a multiple of `quad` and goes together with the scale groups."""
+    k, most = trits.columns, max(quad, most)
+    if trits.scale.kind.data == "group":
+        size = trits.group_size
+        if size <= most:
+            return min(most // size, ceil(k / size)) * size
+        return max(d for d in range(quad, most + 1, quad) if size % d == 0 or d == quad)
+    even = ceil(k / ceil(k / most))
+    return ceil(even / quad) * quad

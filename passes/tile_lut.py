@@ -1,0 +1,159 @@
+"""The pass `tile-lut`: ternary products become packed weights and the tiled kernels that read them.
+
+Tile sizes come from `analysis/tile_cost.py` and are written into the IR, where they can be edited; kernels are chosen
+later, by a backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, f32
+from xdsl.ir import Operation, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
+from xdsl.utils.exceptions import VerifyException
+
+from neuc.dialects.dense import ReshapeOp, TransposeOp
+from neuc.dialects.locations import fuse_locations
+from neuc.dialects.lut import AccumulateOp as LutAccumulateOp
+from neuc.dialects.lut import BuildOp, table_type
+from neuc.dialects.store import dims_of, tensor_type
+from neuc.dialects.ternary import AccumulateOp, ConvOp, DequantizeOp, Im2ColOp, LinearOp, PackOp, ProductOp, verify_tile
+from neuc.dialects.ternary_types import LEVELS, MAX_GROUP, EncodingAttr, PackedType, TritsType
+from neuc.errors import Error
+from neuc.passes.analysis.tile_cost import L1_BYTES, L2_BYTES, Tile, choose_tile, largest_group
+from neuc.passes.rewriting import rewrite
+
+ENCODINGS = ("tl2", "i2", "i8")
+OpT = TypeVar("OpT", bound=Operation)
+
+
+@dataclass(frozen=True)
+class TileLut(ModulePass):
+    """Rewrite ternary products to packed weights and tiled kernels.
+
+    Rules:
+        1. `ternary.linear` → `ternary.pack`, `lut.build` + `lut.accumulate` (encoding tl2) or `ternary.accumulate`
+           (i2, i8), `ternary.dequantize`; bias and activation go to the last.
+        2. `ternary.conv` with group = 1 → `ternary.im2col`, then as 1. on its rows, then transpose and reshape to
+           [N, C, …]. A grouped convolution stays as it is.
+        3. Products of the same value with the same g share its `lut.build`; convolutions with the same window share
+           their `ternary.im2col`.
+        4. Weights with other levels than -1, 0, 1 are packed as i8.
+
+    Before and after::
+
+        %y = ternary.linear %q, %s, %w : … !ternary.trits<8x32, scale = row, planes = 2> … -> tensor<2x8xf32>
+
+        %p = ternary.pack %w BM = 16 BK = 36 : … -> !ternary.packed<#ternary.encoding<tl2, g = 3>, 8x32, …>
+        %t = lut.build %q : tensor<2x32xi8> -> !lut.table<32, g = 3>
+        %a = lut.accumulate %t, %p g = 3 BM = 16 BK = 36 : … -> tensor<2x1x16xi32>
+        %y = ternary.dequantize %a, %s, %w : … -> tensor<2x8xf32>
+
+    Results are equal bit for bit.
+
+    Options:
+        encoding: tl2, i2 or i8.
+        group: g of tl2; 0 lets the cost model choose.
+        bm: rows of a tile, a multiple of 16; 0 lets the cost model choose.
+        bk: columns of a tile, a multiple of 4·g; 0 lets the cost model choose.
+        l1, l2: cache sizes in bytes the cost model fits tiles into.
+    """
+
+    name = "tile-lut"
+    encoding: str = "tl2"
+    group: int = 0
+    bm: int = 0
+    bk: int = 0
+    l1: int = L1_BYTES
+    l2: int = L2_BYTES
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        """Run the pass."""
+        if self.encoding not in ENCODINGS:
+            raise Error("NEUC-E230", f"encoding {self.encoding!r} is unknown", hint=f"choose {', '.join(ENCODINGS)}")
+        if not 0 <= self.group <= MAX_GROUP:
+            raise Error("NEUC-E230", f"group = {self.group} is out of range", hint=f"choose 1 to {MAX_GROUP}, or 0")
+        if min(self.bm, self.bk) < 0 or min(self.l1, self.l2) < 1024:
+            raise Error("NEUC-E230", "tile and cache sizes must be positive", hint="caches have at least 1024 bytes")
+        rewrite(op, [TileLinear(self), TileConv(self)], recursive=False)
+
+    def layout(self, trits: TritsType) -> tuple[EncodingAttr, Tile]:
+        """Encoding and tile of a weight matrix.
+
+        Raises:
+            Error: NEUC-E230, the options do not fit it.
+        """
+        kind = self.encoding if trits.level_set == LEVELS else "i8"
+        encoding = EncodingAttr.of(kind, (self.group or largest_group(trits)) if kind == "tl2" else 1)
+        try:
+            packed = PackedType.of(trits, encoding)
+            chosen = choose_tile(trits, encoding, l1=self.l1, l2=self.l2)
+            tile = Tile(self.bm or chosen.bm, self.bk or chosen.bk)
+            verify_tile(packed, tile.bm, tile.bk)
+        except VerifyException as error:
+            raise Error("NEUC-E230", f"tile-lut on {trits}: {error}", hint="leave group, bm and bk at 0") from error
+        return encoding, tile
+
+
+@dataclass
+class TileLinear(RewritePattern):
+    """Rule 1."""
+
+    options: TileLut
+
+    @op_type_rewrite_pattern
+    def match_and_rewrite(self, op: LinearOp, rewriter: PatternRewriter) -> None:
+        """Tile a linear layer."""
+        acc = _accumulate(op, op.q, self.options, rewriter)
+        rewriter.replace(op, DequantizeOp(acc, op.s, op.weight, op.bias, op.activation, op.result.type))
+
+
+@dataclass
+class TileConv(RewritePattern):
+    """Rule 2."""
+
+    options: TileLut
+
+    @op_type_rewrite_pattern
+    def match_and_rewrite(self, op: ConvOp, rewriter: PatternRewriter) -> None:
+        """Tile a convolution over its patches."""
+        if op.group_count != 1:
+            return
+        window = op.window()
+        patches = _shared(Im2ColOp, op.q, lambda o: o.window() == window, op)
+        if patches is None:
+            patches = rewriter.insert(Im2ColOp(op.q, window))
+        acc = _accumulate(op, patches.result, self.options, rewriter)
+        rows = rewriter.insert(DequantizeOp(acc, op.s, op.weight, op.bias, op.activation))
+        batch, pixels, channels = dims_of(rows.result)
+        planar = rewriter.insert(TransposeOp(rows.result, (0, 2, 1), tensor_type(f32, [batch, channels, pixels])))
+        rewriter.replace(op, ReshapeOp(planar.result, op.result.type))
+
+
+def _accumulate(op: ProductOp, q: SSAValue, options: TileLut, rewriter: PatternRewriter) -> SSAValue:
+    """The accumulators of a product of `q` with the packed weights of `op`."""
+    encoding, tile = options.layout(op.trits)
+    packed = rewriter.insert(PackOp(op.weight, encoding, tile.bm, tile.bk)).result
+    if encoding.kind.data != "tl2":
+        return rewriter.insert(AccumulateOp(q, packed)).result
+    g = encoding.g.data
+    build = _shared(BuildOp, q, lambda o: table_type(o.table).group == g, op)
+    if build is None:
+        build = rewriter.insert(BuildOp(q, g))
+    leading = dims_of(q)[:-1]
+    return rewriter.insert(LutAccumulateOp(build.table, packed, leading, tile.bm, tile.bk)).result
+
+
+def _shared(kind: type[OpT], value: SSAValue, same: Callable[[OpT], bool], reader: Operation) -> OpT | None:
+    """Rule 3: an operation on `value` before `reader` that can be used again; it then stands for both."""
+    for use in value.uses:
+        other = use.operation
+        if isinstance(other, kind) and same(other) and other.is_before_in_block(reader):
+            other.location = fuse_locations(other, reader)
+            return other
+    return None
