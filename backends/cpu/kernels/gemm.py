@@ -25,8 +25,14 @@ from neuc.backends.cpu.kernels.gemm_micro import (
     multiply_rows,
 )
 
-K_BLOCK = 2048
-"""Products between two visits to C: a panel of so many rows (256 KB at 32 columns) stays in the L2 cache."""
+K_WHOLE = 2048
+"""Longest known K that is summed up in one go: a panel of so many rows (256 KB at 32 columns) stays in the L2 cache."""
+K_BLOCK = 1024
+"""Products between two visits to C when K is longer or unknown."""
+_SKEW = 16
+"""Floats between the copied rows of A, so that they do not fall into the same cache sets."""
+_SET_STRIDE = 4096 // F32
+"""Rows so many floats (or a multiple) apart compete for the same lines of the L1 cache."""
 _TILES_PER_BLOCK = 8
 """Register tiles of rows in a work unit, when B has many panels."""
 _FEW_PANELS = 8
@@ -87,6 +93,19 @@ class GemmKernel(KernelSpec):
     batch_rank: int = 0
     family: ClassVar[str] = "gemm"
 
+    @property
+    def copies_a(self) -> bool:
+        """Whether rows of A are first copied to scratch memory, where their distance is known and harmless."""
+        return not self.transpose_a and (self.lda is None or self.lda % _SET_STRIDE == 0)
+
+    @property
+    def _copy_stride(self) -> int:
+        return (self.k if self.k is not None and self.k <= K_WHOLE else K_BLOCK) + _SKEW
+
+    def scratch_bytes(self, isa: Isa) -> int:
+        """Scratch memory a thread needs."""
+        return row_block(isa, self.n) * self._copy_stride * F32 if self.copies_a else 0
+
     def build(self, isa: Isa) -> llvm.FuncOp:
         b = KernelBuilder(self.name, isa)
         tile = Tile.of(isa)
@@ -95,17 +114,18 @@ class GemmKernel(KernelSpec):
         k: Size = b.arg_int(6) if self.k is None else self.k
         lda: Size = b.arg_int(7) * F32 if self.lda is None else self.lda * F32
         most = row_block(isa, self.n)
-        blocks = b.udiv(m + (most - 1), most)
+        # Empty matrices have no units, but what follows divides before the first unit.
+        blocks = b.max(b.udiv(m + (most - 1), most), 1)
         # Equal blocks: the last one would otherwise leave its thread idle.
         rows = b.udiv(b.udiv(m + (blocks - 1), blocks) + (tile.rows[0] - 1), tile.rows[0]) * tile.rows[0]
         panels = _ceil_div(b, n, tile.columns)
-        units = blocks * panels
+        across = b.max(b.as_val(panels, m.type), 1)
+        units = blocks * across
         panel_first = b.icmp("sgt", m * k, _A_STAYS_CACHED // F32)
         bias_row: Size = b.arg_int(9) * F32 if self.epilogue.bias != "none" else 0
         scale = b.splat(b.arg_f32(8), isa.f32_lanes) if self.epilogue.scaled else None
         with b.loop(b.begin, b.end) as loop:
             batch, unit = b.udiv(loop.i, units), b.urem(loop.i, units)
-            across = b.as_val(panels, m.type)
             block = b.select(panel_first, b.udiv(unit, across), b.urem(unit, blocks))
             panel = b.select(panel_first, b.urem(unit, across), b.udiv(unit, blocks))
             a, packed, bias = self._batch(b, batch)
@@ -121,7 +141,7 @@ class GemmKernel(KernelSpec):
             ops = Operands(
                 k=k,
                 a=a,
-                a_row=F32 if self.transpose_a else lda,
+                a_row=self._copy_stride * F32 if self.copies_a else F32 if self.transpose_a else (self.lda or 0) * F32,
                 a_step=lda if self.transpose_a else F32,
                 panel=packed,
                 panel_step=tile.columns * F32 if self.packed else n * F32,
@@ -133,7 +153,15 @@ class GemmKernel(KernelSpec):
                 bias_row=bias_row,
             )
             lo = block * rows
-            self._unit(b, tile, ops, lo, b.min(lo + rows, m))
+            hi = b.min(lo + rows, m)
+            if self.copies_a:
+                # The first row of the unit is row 0 of what is copied.
+                a = b.ptr(a, lo * lda)
+                c = b.ptr(c, lo * (n * F32))
+                bias = b.ptr(bias, lo * bias_row)
+                lo, hi = b.i64(0), hi - lo
+                ops = replace(ops, a=a, c=c, bias=bias)
+            self._unit(b, tile, ops, lo, hi, lda)
         return b.finish()
 
     def _batch(self, b: KernelBuilder, batch: Val) -> tuple[Val, Val, Val]:
@@ -146,9 +174,10 @@ class GemmKernel(KernelSpec):
             pointers = [b.ptr(p, at * b.arg_int(first + 1 + i) * F32) for i, p in enumerate(pointers)]
         return pointers[0], pointers[1], pointers[2]
 
-    def _unit(self, b: KernelBuilder, tile: Tile, ops: Operands, lo: Val, hi: Val) -> None:
+    def _unit(self, b: KernelBuilder, tile: Tile, ops: Operands, lo: Val, hi: Val, lda: Size) -> None:
         """All rows of one unit, K in blocks if it may be long."""
-        if self.k is not None and self.k <= K_BLOCK:
+        if self.k is not None and self.k <= K_WHOLE:
+            ops = self._near(b, ops, hi, lda)
             multiply_rows(b, tile, ops, lo, hi, self.epilogue)
             return
         k = b.as_val(ops.k, lo.type)
@@ -160,8 +189,21 @@ class GemmKernel(KernelSpec):
                 a=b.ptr(ops.a, loop.i * ops.a_step),
                 panel=b.ptr(ops.panel, loop.i * ops.panel_step),
             )
+            part = self._near(b, part, hi, lda)
             multiply_rows(b, tile, part, lo, hi, NO_EPILOGUE, accumulate=b.icmp("sgt", loop.i, 0))
         finish_rows(b, tile, ops, lo, hi, self.epilogue)
+
+    def _near(self, b: KernelBuilder, ops: Operands, rows: Val, lda: Size) -> Operands:
+        """The operands with A's rows in scratch memory, if this kernel copies them."""
+        if not self.copies_a:
+            return ops
+        with b.loop(0, rows) as row:
+            source, target = b.ptr(ops.a, row.i * lda), b.ptr(b.scratch, row.i * ops.a_row)
+            with b.loop(0, ops.k, b.lanes) as column:
+                mask = b.mask_below(ops.k - column.i, b.lanes)
+                at = column.i * F32
+                b.masked_store(b.masked_load(b.ptr(source, at), b.vtype(), mask), b.ptr(target, at), mask)
+        return replace(ops, a=b.scratch)
 
 
 @dataclass(frozen=True)
@@ -182,7 +224,7 @@ class PackPanelsKernel(KernelSpec):
     def build(self, isa: Isa) -> llvm.FuncOp:
         b = KernelBuilder(self.name, isa)
         n, k = b.arg_int(2), b.arg_int(3)
-        panels = _ceil_div(b, n, self.columns)
+        panels = b.udiv(n + (self.columns - 1), self.columns)
         with b.loop(b.begin, b.end) as loop:
             batch, panel = b.udiv(loop.i, panels), b.urem(loop.i, panels)
             source = b.ptr(b.arg_ptr(0), batch * n * k * F32)

@@ -18,8 +18,6 @@ Size: TypeAlias = Val | int
 """A number the kernel is specialised on, or one it gets at run time."""
 
 F32 = 4
-_ROWS_PER_BASE = 3
-"""Rows addressed from one pointer as base, base + stride and base + 2·stride: pointers for all rows would not fit."""
 _CHAINS = 8
 """Independent sums that hide the latency of a multiply-add: 4 cycles, 2 a cycle."""
 
@@ -91,7 +89,8 @@ class Operands:
     Attributes:
         k: products in a sum.
         a: address of A[0, 0]; rows are `a_row` and consecutive k `a_step` apart.
-        a_row: see `a`.
+        a_row: see `a`. Known, so that a tile's rows are one pointer and constant displacements: with pointers to
+            compute, LLVM loads the elements of all rows ahead and spills the sums.
         a_step: see `a`.
         panel: address of the panel; its rows are `panel_step` apart.
         panel_step: see `panel`.
@@ -105,7 +104,7 @@ class Operands:
 
     k: Size
     a: Val
-    a_row: Size
+    a_row: int
     a_step: Size
     panel: Val
     panel_step: Size
@@ -201,21 +200,15 @@ def _store_row(
 
 def _products(b: KernelBuilder, tile: Tile, rows: int, ops: Operands, m: Val) -> list[list[Val]]:
     """The sums over k of a tile of rows: one list of vectors for each row."""
-    sets = max(1, _CHAINS // (rows * tile.vectors))
-    unroll = max(sets, 4 if rows * tile.vectors <= 2 * _CHAINS else 2)
-    zero = b.zero(b.vtype())
-    a = b.ptr(ops.a, _times(m, ops.a_row))
-    bases = [a]
-    if isinstance(ops.a_row, Val):
-        stride = ops.a_row * _ROWS_PER_BASE
-        for _ in range(_ROWS_PER_BASE, rows, _ROWS_PER_BASE):
-            bases.append(b.ptr(bases[-1], stride))
-    sums = [zero] * (sets * rows * tile.vectors)
-    k_main: Size = ops.k - ops.k % unroll if isinstance(ops.k, int) else b.udiv(ops.k, unroll) * unroll
-    bases, panel, sums = _k_loop(b, tile, rows, ops, bases, ops.panel, sums, 0, k_main, unroll)
-    if not isinstance(ops.k, int) or ops.k % unroll:
-        _, _, sums = _k_loop(b, tile, rows, ops, bases, panel, sums, k_main, ops.k, 1)
     size = rows * tile.vectors
+    sets = max(1, _CHAINS // size)
+    unroll = max(sets, 4 if size <= 2 * _CHAINS else 2)
+    sums = [b.zero(b.vtype())] * (sets * size)
+    a = b.ptr(ops.a, _times(m, ops.a_row))
+    k_main: Size = ops.k - ops.k % unroll if isinstance(ops.k, int) else b.udiv(ops.k, unroll) * unroll
+    a, panel, sums = _k_loop(b, tile, rows, ops, a, ops.panel, sums, 0, k_main, unroll)
+    if not isinstance(ops.k, int) or ops.k % unroll:
+        _, _, sums = _k_loop(b, tile, rows, ops, a, panel, sums, k_main, ops.k, 1)
     while len(sums) > size:
         half = len(sums) // 2
         sums = [x + y for x, y in zip(sums[:half], sums[half:])]
@@ -227,33 +220,30 @@ def _k_loop(
     tile: Tile,
     rows: int,
     ops: Operands,
-    bases: list[Val],
+    a: Val,
     panel: Val,
     sums: list[Val],
     lo: Size,
     hi: Size,
     unroll: int,
-) -> tuple[list[Val], Val, list[Val]]:
-    per_base = rows if isinstance(ops.a_row, int) else _ROWS_PER_BASE
-    offsets = [_times(j, ops.a_row) for j in range(per_base)]
-    size = rows * tile.vectors
-    with b.loop(lo, hi, unroll, init=[*bases, panel, *sums]) as loop:
-        near, panel = loop.carried[: len(bases)], loop.carried[len(bases)]
-        sums = loop.carried[len(bases) + 1 :]
+) -> tuple[Val, Val, list[Val]]:
+    """`unroll` values of k a round; returns where A and the panel go on, and the sums."""
+    with b.loop(lo, hi, unroll, init=[a, panel, *sums]) as loop:
+        a, panel, *sums = loop.carried
         for u in range(unroll):
-            shift = u * size % len(sums)
+            # Consecutive k use different sums where a tile is too small to hide the latency alone.
+            shift = u * rows * tile.vectors % len(sums)
             columns = [b.load(b.ptr(panel, v * tile.lanes * F32), b.vtype()) for v in range(tile.vectors)]
             for r in range(rows):
-                element = b.load(b.ptr(near[r // per_base], offsets[r % per_base]), f32)
-                spread = b.splat(element, tile.lanes)
+                element = b.splat(b.load(b.ptr(a, r * ops.a_row), f32), tile.lanes)
                 for v in range(tile.vectors):
                     at = shift + r * tile.vectors + v
-                    sums[at] = b.fma(spread, columns[v], sums[at])
-            near = [b.ptr(base, ops.a_step) for base in near]
+                    sums[at] = b.fma(element, columns[v], sums[at])
+            a = b.ptr(a, ops.a_step)
             panel = b.ptr(panel, ops.panel_step)
-        loop.yield_([*near, panel, *sums])
-    results = loop.results
-    return results[: len(bases)], results[len(bases)], results[len(bases) + 1 :]
+        loop.yield_([a, panel, *sums])
+    a, panel, *sums = loop.results
+    return a, panel, sums
 
 
 def _finish(
