@@ -21,7 +21,7 @@ MAX_VALUE = 2**62
 _MAX_CHARS = 65536
 _MAX_DEPTH = 150
 _MAX_DIGITS = 19
-_TOKEN = re.compile(r" +|[A-Za-z_][A-Za-z0-9_]*|[0-9]+|//|[-+*(),]")
+_TOKEN = re.compile(r" +|[A-Za-z_][A-Za-z0-9_]*|[0-9]+(?![A-Za-z0-9_])|//|[-+*(),]")
 _FUNCTIONS = {"max": max, "min": min}
 _SCOPE: dict[str, object] = {"__builtins__": {}, **_FUNCTIONS}
 

@@ -198,9 +198,10 @@ class Session:
 
 def _aligned(array: NDArray[np.generic]) -> Array:
     """The array itself if kernels can use it in place, else an aligned copy."""
-    if array.flags.c_contiguous and array.ctypes.data % _WEIGHT_ALIGNMENT == 0:
+    native = array.dtype.newbyteorder("=")
+    if array.dtype == native and array.flags.c_contiguous and array.ctypes.data % _WEIGHT_ALIGNMENT == 0:
         return array
-    copy = aligned_bytes(array.nbytes).view(array.dtype).reshape(array.shape)
+    copy = aligned_bytes(array.nbytes).view(native).reshape(array.shape)
     np.copyto(copy, array)
     return copy
 

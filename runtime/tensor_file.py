@@ -57,7 +57,7 @@ def tensor_file(tensors: Mapping[str, Tensor]) -> list[bytes | memoryview]:
     parts: list[bytes | memoryview] = []
     position = 0
     for key in sorted(tensors):
-        array = np.ascontiguousarray(tensors[key])
+        array = np.asarray(tensors[key], dtype=tensors[key].dtype.newbyteorder("="), order="C")
         if array.dtype.name not in _CODES or key.startswith("__"):
             raise Error(CODE, f"weight '{key}' ({array.dtype.name}) cannot be stored", hint="convert it to float32")
         padding = -position % ALIGNMENT

@@ -70,8 +70,7 @@ class HostExecutor:
                 f"host segment '{self._name}' gave a value that is not a tensor",
                 hint="sequences and maps are not supported",
             )
-        array = np.ascontiguousarray(cast(Array, value))
-        array = array.reshape(cast(Array, value).shape)  # ascontiguousarray makes scalars one-dimensional
+        array: Array = np.asarray(cast(Array, value), order="C")
         if given is None:
             return array
         if given.shape != array.shape or given.dtype != array.dtype:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
+
 from neuc.runtime.native.llvm import compile_baseline
 from neuc.runtime.program import (
     ArenaBuffer,

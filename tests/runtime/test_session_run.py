@@ -1,0 +1,290 @@
+"""`Session` as its users see it: results, signature, feeds that do not fit, bindings, profiles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import runtime_programs
+from neuc.errors import Error, Exit
+from neuc.runtime.executors.plan import barriers, split_work
+from neuc.runtime.program import (
+    ArenaBuffer,
+    BufferArg,
+    F32Arg,
+    InputBuffer,
+    IoSpec,
+    Launch,
+    NativeSegment,
+    OutputBuffer,
+    Program,
+    ScheduleStep,
+)
+from neuc.runtime.session import Session
+
+
+def session(program: Program | None = None, **options: object) -> Session:
+    return Session.from_parts(
+        program or runtime_programs.chain(),
+        runtime_programs.kernels(),
+        runtime_programs.chain_weights(),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def numbers(batch: int) -> np.ndarray:
+    return np.random.default_rng(batch).standard_normal((batch, runtime_programs.WIDTH)).astype(np.float32)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize("grain", [1, 7, 1000])
+def test_any_batch_any_threads(threads: int, grain: int) -> None:
+    with session(runtime_programs.chain(5, grain), threads=threads) as s:
+        assert s.threads == threads
+        for batch in (1, 2, 3, 17, 128, 400, 3, 1):
+            x = numbers(batch)
+            np.testing.assert_array_equal(s.run(None, {"x": x})[0], runtime_programs.chain_expected(x, 5))
+
+
+def test_zero_rows() -> None:
+    with session(threads=2) as s:
+        (y,) = s.run(None, {"x": np.zeros((0, 5), np.float32)})
+        assert y.shape == (0, 5)
+
+
+def test_more_sets_of_sizes_than_are_kept() -> None:
+    with session(threads=1) as s:
+        for batch in [*range(1, 60), *range(1, 60, 7)]:
+            x = numbers(batch)
+            np.testing.assert_array_equal(s.run(["y"], {"x": x})[0], runtime_programs.chain_expected(x))
+
+
+def test_outputs_are_new_memory() -> None:
+    with session(threads=1) as s:
+        first, second = s.run(None, {"x": numbers(1)})[0], s.run(None, {"x": numbers(2)})[0]
+        assert not np.shares_memory(first, second)
+        np.testing.assert_array_equal(first, runtime_programs.chain_expected(numbers(1)))
+
+
+def test_an_input_that_is_an_output_is_copied() -> None:
+    io = (IoSpec("float32", ("N",), "x"),)
+    with session(Program(io, io, {}, ())) as s:
+        x = np.ones(3, np.float32)
+        (y,) = s.run(None, {"x": x})
+        np.testing.assert_array_equal(x, y)
+        assert not np.shares_memory(x, y)
+
+
+def test_feeds_that_are_not_contiguous_aligned_or_native() -> None:
+    x = numbers(6)
+    want = runtime_programs.chain_expected(x)
+    odd = np.empty(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
+    odd[:] = x
+    readonly = x.copy()
+    readonly.flags.writeable = False
+    with session(threads=1) as s:
+        for feed in (np.asfortranarray(x), np.repeat(x, 2, axis=0)[::2], x[::-1][::-1], odd, readonly, x.astype(">f4")):
+            np.testing.assert_array_equal(s.run(None, {"x": feed})[0], want)
+
+
+def test_signature() -> None:
+    with session() as s:
+        (x,) = s.get_inputs()
+        assert (x.name, x.shape, x.type) == ("x", ["B", 5], "tensor(float)")
+        assert [o.name for o in s.get_outputs()] == ["y"]
+        assert s.get_modelmeta().producer_name == "neuc"
+
+
+X = np.ones((2, 5), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "code", "words"),
+    [
+        ({}, "NEUC-E310", ["missing input", "'x'", "float32[B, 5]"]),
+        ({"X": X}, "NEUC-E310", ["no input 'X'", "its inputs are 'x'"]),
+        ({"x": X, "z": X}, "NEUC-E310", ["'z'"]),
+        ([X], "NEUC-E310", ["list"]),
+        (X, "NEUC-E310", ["ndarray"]),
+        ({"x": X.astype(np.float64)}, "NEUC-E311", ["'x'", "expected float32", "got float64"]),
+        ({"x": X.astype(np.int64)}, "NEUC-E311", ["got int64"]),
+        ({"x": "text"}, "NEUC-E311", ["'x'"]),
+        ({"x": None}, "NEUC-E311", ["'x'"]),
+        ({"x": [[1.0], [1.0, 2.0]]}, "NEUC-E311", ["'x'", "list"]),
+        ({"x": X[0]}, "NEUC-E312", ["'x'", "expected 2 dimensions [B, 5]", "[5]"]),
+        ({"x": np.float32(1)}, "NEUC-E312", ["got 0 []"]),
+        ({"x": X[None]}, "NEUC-E312", ["[1, 2, 5]"]),
+        ({"x": X[:, :4].copy()}, "NEUC-E312", ["'x'", "[B, 5]", "[2, 4]", "dimension 1 must be 5"]),
+    ],
+)
+def test_wrong_feeds(feeds: dict[str, np.ndarray], code: str, words: list[str]) -> None:
+    with session(threads=1) as s, pytest.raises(Error) as caught:
+        s.run(None, feeds)
+    assert caught.value.code == code
+    assert caught.value.exit_code == Exit.USAGE
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_wrong_output_name() -> None:
+    with session(threads=1) as s, pytest.raises(Error, match="no output 'z'") as caught:
+        s.run(["z"], {"x": X})
+    assert caught.value.code == "NEUC-E313"
+
+
+def two_inputs() -> Program:
+    """out[2*N] from a[N] and b[N + 1]; only ``a`` is used."""
+    a, b = IoSpec("float32", ("N",), "a"), IoSpec("float32", ("N+1",), "b")
+    out = IoSpec("float32", ("2*N",), "out")
+    launches = (
+        Launch("k_scale", (BufferArg(0), BufferArg(1), F32Arg(1.0)), "N"),
+        Launch("k_scale", (BufferArg(0), BufferArg(1, "N*4"), F32Arg(3.0)), "N"),
+    )
+    segment = NativeSegment(("N",), 0, 0, (a, b), (out,), (InputBuffer(0), OutputBuffer(0)), launches)
+    return Program((a, b), (out,), {"s": segment}, (ScheduleStep("s", ("a", "b"), ("out",)),))
+
+
+def test_symbols_must_agree() -> None:
+    with session(two_inputs(), threads=2) as s:
+        a = np.arange(4, dtype=np.float32)
+        np.testing.assert_array_equal(s.run(None, {"a": a, "b": np.zeros(5, np.float32)})[0], [*a, *(3 * a)])
+        with pytest.raises(Error, match=r"'b'.*dimension 0 must be N\+1 \(N = 4\)") as caught:
+            s.run(None, {"a": a, "b": np.zeros(4, np.float32)})
+        assert caught.value.exit_code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"arena": "N-10"}, "NEUC-E314"),
+        ({"arena": "100//(N-4)"}, "NEUC-E303"),
+        ({"scratch": "0-N"}, "NEUC-E314"),
+        ({"arena": "N*1000000000000000"}, "NEUC-E315"),
+        ({"arena": 16, "buffers": (InputBuffer(0), ArenaBuffer("N*4", 1))}, "NEUC-E314"),
+        ({"arena": 16, "buffers": (InputBuffer(0), ArenaBuffer("N*5"))}, "NEUC-E314"),
+        ({"outputs": (IoSpec("float32", ("N-5",)),)}, "NEUC-E314"),
+        ({"launches": (Launch("k_scale", (), "N*1000000000000"),)}, "NEUC-E314"),
+        ({"launches": (Launch("k_scale", (), "N-5"),)}, "NEUC-E314"),
+    ],
+)
+def test_sizes_that_make_no_sense(change: dict[str, object], code: str) -> None:
+    program = two_inputs()
+    segment = program.segments["s"]
+    assert isinstance(segment, NativeSegment)
+    broken = NativeSegment(**{**{k: v for k, v in vars(segment).items() if k != "kind"}, **change})  # type: ignore[arg-type]
+    with session(Program(program.inputs, program.outputs, {"s": broken}, program.schedule), threads=1) as s:
+        with pytest.raises(Error) as caught:
+            s.run(None, {"a": np.zeros(4, np.float32), "b": np.zeros(5, np.float32)})
+        assert caught.value.code == code
+
+
+def test_missing_parts() -> None:
+    with pytest.raises(Error, match="bias"):
+        Session.from_parts(runtime_programs.chain(), runtime_programs.kernels(), {})
+    only = {name: code for name, code in runtime_programs.kernels().items() if name != "k_reverse"}
+    with pytest.raises(Error, match="k_reverse"):
+        Session.from_parts(runtime_programs.chain(), only, runtime_programs.chain_weights())
+    with pytest.raises(Error, match="threads=0"):
+        session(threads=0)
+
+
+def test_weights_that_are_not_aligned_are_copied() -> None:
+    place = np.empty(100, np.uint8)[4:24].view(np.float32)
+    place[:] = runtime_programs.BIAS
+    weights = {"bias": place.astype(">f4")[::-1][::-1]}
+    s = Session.from_parts(runtime_programs.chain(), runtime_programs.kernels(), weights, threads=1)
+    np.testing.assert_array_equal(s.run(None, {"x": X})[0], runtime_programs.chain_expected(X))
+
+
+def test_closed() -> None:
+    s = session(threads=1)
+    s.close()
+    s.close()
+    with pytest.raises(Error, match="closed"):
+        s.run(None, {"x": X})
+
+
+def test_io_binding() -> None:
+    with session(threads=1) as s:
+        binding, y = s.io_binding(), np.empty((2, 5), np.float32)
+        binding.bind_cpu_input("x", X)
+        binding.bind_cpu_output("y", y)
+        s.run_with_iobinding(binding)
+        np.testing.assert_array_equal(y, runtime_programs.chain_expected(X))
+        assert binding.get_outputs()[0] is y
+        binding.bind_output("y")
+        s.run_with_iobinding(binding)
+        assert binding.copy_outputs_to_cpu()[0] is not y
+        y[:] = 0
+        binding.bind_input("x", "cpu", 0, np.float32, X.shape, X.ctypes.data)
+        binding.bind_output("y", "cpu", 0, np.float32, y.shape, y.ctypes.data)
+        s.run_with_iobinding(binding)
+        np.testing.assert_array_equal(y, runtime_programs.chain_expected(X))
+        binding.clear_binding_inputs()
+        with pytest.raises(Error, match="missing input"):
+            s.run_with_iobinding(binding)
+
+
+def test_bindings_that_do_not_fit() -> None:
+    with session(threads=1) as s:
+        binding = s.io_binding()
+        binding.bind_cpu_input("x", X)
+        with pytest.raises(Error, match="no output 'z'"):
+            binding.bind_output("z")
+        with pytest.raises(Error, match="not contiguous"):
+            binding.bind_cpu_output("y", np.empty((4, 5), np.float32)[::2])
+        with pytest.raises(Error, match="device 'cuda'"):
+            binding.bind_output("y", "cuda", 0, np.float32, (2, 5), 4096)
+        for wrong in (np.empty((3, 5), np.float32), np.empty((2, 5), np.float64)):
+            binding.bind_cpu_output("y", wrong)
+            with pytest.raises(Error, match="is bound to"):
+                s.run_with_iobinding(binding)
+
+
+def test_profile(tmp_path: Path) -> None:
+    with session(runtime_programs.chain(2), threads=2, profile=True) as s:
+        s.run(None, {"x": numbers(100)})
+        s.run(None, {"x": numbers(100)})
+        profile = s.profile
+        assert profile is not None
+        assert len(profile.events) == 2 * 5 * 2  # runs, launches, threads
+        assert set(profile.totals()) == {"double", "flip", "bias"}
+        for event in profile.events:
+            assert 0 < event.begin <= event.end
+        profile.save(tmp_path / "trace.json")
+        trace = json.loads((tmp_path / "trace.json").read_text())
+        assert {e["tid"] for e in trace["traceEvents"]} == {0, 1}
+        assert all(e["ph"] == "X" and e["ts"] >= 0 for e in trace["traceEvents"])
+        assert sum(e["args"]["work"] for e in trace["traceEvents"]) == 2 * 5 * 500
+        with pytest.raises(Error):
+            profile.save(tmp_path / "no" / "trace.json")
+    with session(threads=1) as s:
+        assert s.profile is None
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_work_is_split_into_whole_grains(threads: int) -> None:
+    rng = np.random.default_rng(threads)
+    works, grains = rng.integers(1, 3000, 200), rng.integers(1, 100, 200)
+    for work, grain, ranges in zip(works, grains, split_work(works, grains, threads)):
+        begins, ends = ranges[:, 0], ranges[:, 1]
+        if work < 2 * grain:
+            assert (begins[0], ends[0]) == (0, work)
+            assert (begins[1:] == ends[1:]).all()
+            continue
+        assert begins[0] == 0
+        assert ends[-1] == work
+        np.testing.assert_array_equal(begins[1:], ends[:-1])
+        assert (begins % grain == 0).all()
+        shares = -(-(ends - begins) // grain)
+        assert shares.max() - shares.min() <= 1
+
+
+def test_barriers_stand_where_threads_depend_on_each_other() -> None:
+    works = np.array([1, 1, 50, 50, 1, 1, 1])
+    ranges = split_work(works, np.ones_like(works), 2)
+    assert barriers(ranges).tolist() == [0, 1, 1, 1, 0, 0, 1]
+    assert barriers(split_work(works, np.ones_like(works), 1)).tolist() == [0] * 7
