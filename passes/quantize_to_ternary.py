@@ -31,6 +31,7 @@ from neuc.passes.analysis.ternary_fit import MAX_PLANES, fit_ternary
 from neuc.passes.analysis.ternary_layers import (
     FLOAT_LAYERS,
     KEPT,
+    MIN_K,
     layers,
     per_column,
     reason_to_keep,
@@ -94,7 +95,7 @@ class QuantizeToTernary(ModulePass):
     planes: int = 2
     scale: str = "row"
     layers: tuple[str, ...] = ()
-    min_k: int = 16
+    min_k: int = MIN_K
     fits: FitCache = field(default_factory=FitCache, init=False, compare=False, repr=False)
 
     def using(self, fits: FitCache) -> Self:
