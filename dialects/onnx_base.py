@@ -121,14 +121,16 @@ class OnnxOp(IRDLOperation):
         attributes: Mapping[str, Attribute] | None = None,
         graphs: Mapping[str, Region] | None = None,
     ) -> None:
+        # Not through irdl's builder, which takes ten times as long for what is one operand and one result list.
         graphs = graphs or {}
-        names = ArrayAttr([StringAttr(name) for name in graphs]) if graphs else None
-        super().__init__(
-            operands=[inputs],
-            result_types=[result_types],
+        names = {"graph_names": ArrayAttr([StringAttr(name) for name in graphs])} if graphs else {}
+        Operation.__init__(
+            self,
+            operands=[SSAValue.get(value) for value in inputs],
+            result_types=result_types,
             attributes=dict(attributes or {}),
-            properties={"graph_names": names},
-            regions=[list(graphs.values())],
+            properties=names,
+            regions=list(graphs.values()),
         )
 
     @property

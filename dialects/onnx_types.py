@@ -41,7 +41,6 @@ from xdsl.ir import Attribute, ParametrizedAttribute, TypeAttribute
 from xdsl.irdl import irdl_attr_definition, param_def
 from xdsl.parser import AttrParser
 from xdsl.printer import Printer
-from xdsl.utils.hints import isa
 
 from neuc.dialects.store import INLINE_LIMIT, element_type, numpy_dtype, u8, u16, u32, u64
 from neuc.dialects.weight_store import WeightStore
@@ -169,7 +168,7 @@ SCHEMA_NAME: dict[int, str] = {
 # Bits an element takes in a packed file; strings have none.
 BITS: dict[int, int] = {
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16,
-    17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2, 27: 8, 28: 8,
+    17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2, 27: 6, 28: 6,
 }  # fmt: skip
 
 
@@ -238,7 +237,7 @@ def attribute_array(attr: Attribute, store: WeightStore) -> np.ndarray | None:
             .astype(dtype)
             .reshape(type_.get_shape())
         )
-    if isinstance(attr, StoredAttr) and isa(attr.type, TensorType[Attribute]):
+    if isinstance(attr, StoredAttr) and isinstance(attr.type, TensorType):
         dtype = numpy_dtype(attr.type.get_element_type())
         return None if dtype is None else store.get(attr.entry.data).reshape(attr.type.get_shape())
     return None
