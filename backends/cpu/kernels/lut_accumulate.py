@@ -1,0 +1,51 @@
+"""`lut.accumulate`: ternary matrix products by table look-up, exact in int32. Chooses among the kernels.
+
+Each instruction set's code is in its own file: `lut_accumulate_quads.py` (AVX-512), `lut_accumulate_bytes.py` (AVX2)
+and `lut_accumulate_words.py` (any CPU).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.dialects import llvm
+
+from neuc.backends.cpu.builder import KernelBuilder
+from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.kernels.base import KernelSpec
+from neuc.backends.cpu.kernels.lut_accumulate_bytes import BytesEmitter
+from neuc.backends.cpu.kernels.lut_accumulate_quads import QuadsEmitter
+from neuc.backends.cpu.kernels.lut_accumulate_words import WordsEmitter
+from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, scratch_bytes
+from neuc.backends.cpu.packing.tl2 import TableKind, Tl2Layout
+
+
+@dataclass(frozen=True)
+class LutAccumulateKernel(KernelSpec):
+    """Slots: 0 tables (of `LutBuildKernel`), 1 packed weights, 2 sums (out, int32 [tokens, segments, rows]), 3 tokens,
+
+    4 what sums start from (`pack_tl2`; any integer if nothing), 5 tables per token.
+    Work units: row blocks x ceil(tokens / `token_block`).
+
+    Attributes:
+        tables: kind of the tables.
+        layout: the packed matrix.
+    """
+
+    tables: TableKind
+    layout: Tl2Layout
+
+    family = "lut_accumulate"
+    token_block = TOKEN_BLOCK
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of scratch memory."""
+        return scratch_bytes(self.layout.tiling)
+
+    def build(self, isa: Isa) -> llvm.FuncOp:
+        """The kernel for this kind of tables."""
+        b = KernelBuilder(self.name, isa)
+        emitters = {"quads": QuadsEmitter, "bytes": BytesEmitter, "words": WordsEmitter}
+        emitters[self.tables](b, self.layout).emit()
+        return b.finish()

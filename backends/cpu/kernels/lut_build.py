@@ -1,0 +1,151 @@
+"""`lut.build`: tables of all sums of g neighbouring int8 activations, in the layout the look-up kernel reads.
+
+Entry e of a table, 0 … (3^g - 1)/2, is Σ digit_d(e)·q_d with the digits of e in balanced ternary, most significant
+first. A table takes 32 bytes:
+
+* quads: four tables side by side in 128 bytes, entries + 512 cut in a low and a high byte: entry e of table j of the
+  four is at byte 16·(e div 4) + 4·j + e mod 4 of the first (low) and the second (high) 64 bytes;
+* bytes: entry = 28·h + l with |h|, |l| <= 14: 16 int8 l, then 16 int8 h. Eight of them add up in an int8;
+* words: 16 int16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from xdsl.dialects import llvm
+
+from neuc.backends.cpu.builder import KernelBuilder, Val, i8, i16, i32, vec
+from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.kernels.base import KernelSpec
+from neuc.backends.cpu.packing.tl2 import ENTRIES, QUADS_BIAS, TABLE_BYTES, TableKind
+
+_COPY = 16
+GROUPS_PER_UNIT = 64
+"""Tables per work unit."""
+BASE = 28
+"""Of the two digits in `bytes` tables."""
+_RECIPROCAL = 1170
+"""round(2^15 / BASE): (v·1170 + 2^14) >> 15 leaves remainders of at most 14 for |v| <= 384."""
+
+
+def digits(g: int) -> np.ndarray:
+    """int8 [16, g]: the balanced ternary digits of each entry, zero for entries no index names."""
+    table = np.zeros((ENTRIES, g), np.int8)
+    for entry in range((3**g + 1) // 2):
+        rest = entry
+        for place in range(g - 1, -1, -1):
+            digit = (rest + 1) % 3 - 1
+            table[entry, place] = digit
+            rest = (rest - digit) // 3
+    return table
+
+
+def table_arrays(q: np.ndarray, g: int, groups: int) -> np.ndarray:
+    """int32 [tokens, groups, 16]: what the tables of int8 rows [tokens, K] mean, whatever their layout."""
+    padded = np.zeros((q.shape[0], groups * g + g), np.int32)
+    padded[:, : q.shape[1]] = q
+    return padded[:, : groups * g].reshape(q.shape[0], groups, g) @ digits(g).T.astype(np.int32)
+
+
+@dataclass(frozen=True)
+class LutBuildKernel(KernelSpec):
+    """Slots: 0 q (int8 [tokens, columns]), 1 tables (out, 32 bytes x [tokens, groups]), 2 tokens.
+
+    Work units: tokens x `units_per_token`. Scratch: `scratch`.
+
+    Attributes:
+        kind: table layout.
+        columns: K.
+        g: activations per table.
+        groups: tables per token; those past K are of zero activations.
+    """
+
+    kind: TableKind
+    columns: int
+    g: int
+    groups: int
+
+    family = "lut_build"
+
+    @property
+    def units_per_token(self) -> int:
+        """Work units per row of activations."""
+        return -(-self.groups // GROUPS_PER_UNIT)
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of scratch memory."""
+        return 2 * (GROUPS_PER_UNIT * self.g + 64)
+
+    def build(self, isa: Isa) -> llvm.FuncOp:
+        """A loop over units: widen or re-bias their activations into scratch memory, then make tables from there."""
+        b = KernelBuilder(self.name, isa)
+        elem = i8 if self.kind == "quads" else i16
+        size = 1 if self.kind == "quads" else 2
+        at_once = 4 if self.kind == "quads" else 1
+        with b.loop(b.begin, b.end) as unit:
+            token = b.udiv(unit.i, self.units_per_token)
+            first = (unit.i - token * self.units_per_token) * GROUPS_PER_UNIT
+            count = b.min(self.groups - first, b.i64(GROUPS_PER_UNIT))
+            source = b.ptr(b.arg_ptr(0), token * self.columns + first * self.g)
+            here = b.max(b.min(self.columns - first * self.g, count * self.g), b.i64(0))
+            whole = here - b.urem(here, _COPY)
+            with b.loop(0, whole, _COPY) as copy:
+                self._copy(b, source, copy.i, _COPY)
+            with b.loop(whole, here) as copy:
+                self._copy(b, source, copy.i, 1)
+            # Four bytes more than the groups take: `quads` reads a whole dword per group.
+            with b.loop(here, count * self.g + 4) as fill:
+                b.store(b.const(0x80 if elem == i8 else 0, elem), b.elem(b.scratch, fill.i, elem))
+            target = b.ptr(b.arg_ptr(1), (token * self.groups + first) * TABLE_BYTES)
+            with b.loop(0, count, at_once) as group:
+                activations = b.ptr(b.scratch, group.i * (self.g * size))
+                tables = b.ptr(target, group.i * TABLE_BYTES)
+                if self.kind == "quads":
+                    self._quad(b, activations, tables)
+                else:
+                    self._single(b, activations, tables)
+        return b.finish()
+
+    def _copy(self, b: KernelBuilder, source: Val, at: Val, count: int) -> None:
+        value = b.load(b.ptr(source, at), vec(i8, count))
+        if self.kind == "quads":
+            b.store(value ^ 0x80, b.ptr(b.scratch, at))
+        else:
+            b.store(b.sext(value, i16), b.elem(b.scratch, at, i16))
+
+    def _quad(self, b: KernelBuilder, activations: Val, tables: Val) -> None:
+        bytes_, words, dwords = vec(i8, 64), vec(i16, 32), vec(i32, 16)
+        factors = np.zeros((ENTRIES, 4), np.int8)
+        factors[:, : self.g] = digits(self.g)
+        # Activations come as q + 128 because vpdpbusd multiplies unsigned by signed; this takes it out again.
+        start = b.vec_const([int(v) for v in QUADS_BIAS - 128 * factors.sum(axis=1, dtype=np.int64)], i32)
+        spread = b.vec_const([int(v) for v in factors.reshape(-1)], i8)
+        entries: list[Val] = []
+        for table in range(4):
+            dword = b.load(b.ptr(activations, table * self.g), i32)
+            repeated = b.bitcast(b.splat(dword, 16), bytes_)
+            entries.append(b.intrinsic("llvm.x86.avx512.vpdpbusd.512", dwords, [start, repeated, spread]))
+        pack_words = "llvm.x86.avx512.packusdw.512"
+        pairs = [b.intrinsic(pack_words, words, entries[i : i + 2]) for i in (0, 2)]
+        for part, halves in enumerate(([p & 0xFF for p in pairs], [p >> 8 for p in pairs])):
+            packed = b.intrinsic("llvm.x86.avx512.packuswb.512", bytes_, halves)
+            b.store(packed, b.ptr(tables, 64 * part))
+
+    def _single(self, b: KernelBuilder, activations: Val, tables: Val) -> None:
+        words = vec(i16, ENTRIES)
+        total: Val | None = None
+        for place, column in enumerate(digits(self.g).T):
+            value = b.splat(b.load(b.elem(activations, place, i16), i16), ENTRIES)
+            value = value * b.vec_const([int(v) for v in column], i16)
+            total = value if total is None else total + value
+        assert total is not None
+        if self.kind == "words":
+            b.store(total, tables)
+            return
+        high = b.intrinsic("llvm.x86.avx2.pmul.hr.sw", words, [total, b.const(_RECIPROCAL, words)])
+        low = total - high * BASE
+        b.store(b.trunc(low, i8), tables)
+        b.store(b.trunc(high, i8), b.ptr(tables, ENTRIES))

@@ -1,0 +1,174 @@
+"""`ternary.dequantize`: int32 sums to f32, bit for bit what `dialects/interp/ternary.py` says (before the activation).
+
+y = 0; for each plane p, for each segment g: y += f32(acc[g, p·N + n])·scale[p, g, n]; then y·s, then + bias[n], each
+operation rounded once; then the activation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.dialects import llvm
+
+from neuc.backends.cpu import vecmath
+from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i32, vec
+from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.kernels.base import KernelSpec
+
+COLUMN_BLOCK = 512
+"""Outputs per work unit of `TernaryDequantizeKernel`."""
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What turns the sums of N outputs into their values.
+
+    Attributes:
+        rows: N.
+        planes: P.
+        segments: G.
+        bias: whether there is one.
+        activation: kind, and its parameters.
+        alpha: first parameter.
+        beta: second parameter.
+    """
+
+    rows: int
+    planes: int
+    segments: int
+    bias: bool
+    activation: str = "none"
+    alpha: float = 0.0
+    beta: float = 0.0
+
+    def scaled(self, b: KernelBuilder, sums: Val, scales: Val, n: Val, lanes: int, mask: Val | None) -> Val:
+        """Σ f32(acc)·scale for `lanes` outputs from n; masked lanes are not read."""
+        y = b.zero(vec(f32, lanes))
+        for plane in range(self.planes):
+            for segment in range(self.segments):
+                acc_at = b.elem(sums, n + (segment * self.planes * self.rows + plane * self.rows), i32)
+                scale_at = b.elem(scales, n + (plane * self.segments + segment) * self.rows, f32)
+                acc, scale = (
+                    b.load(at, vec(elem, lanes)) if mask is None else b.masked_load(at, vec(elem, lanes), mask)
+                    for at, elem in ((acc_at, i32), (scale_at, f32))
+                )
+                y = y + b.sitofp(acc, f32) * scale
+        return y
+
+    def activate(self, b: KernelBuilder, y: Val) -> Val:
+        """The activation."""
+        return vecmath.activate(b, y, self.activation, self.alpha, self.beta)
+
+
+@dataclass(frozen=True)
+class TernaryDequantizeKernel(KernelSpec):
+    """Slots: 0 acc (int32 [tokens, G, P·N]), 1 s (f32), 2 scales (f32 [P, G, N]), 3 bias (any integer if none),
+
+    4 y (out, f32 [tokens, N]), 5 tokens that share one s. Work units: tokens x ceil(N / `COLUMN_BLOCK`).
+    """
+
+    epilogue: Epilogue
+
+    family = "ternary_dequantize"
+
+    @property
+    def units_per_token(self) -> int:
+        """Work units per row of outputs."""
+        return -(-self.epilogue.rows // COLUMN_BLOCK)
+
+    def build(self, isa: Isa) -> llvm.FuncOp:
+        """Whole vectors, then one masked."""
+        b, e = KernelBuilder(self.name, isa), self.epilogue
+        with b.loop(b.begin, b.end) as unit:
+            token = b.udiv(unit.i, self.units_per_token)
+            first = (unit.i - token * self.units_per_token) * COLUMN_BLOCK
+            count = b.min(e.rows - first, b.i64(COLUMN_BLOCK))
+            sums = b.elem(b.arg_ptr(0), token * (e.segments * e.planes * e.rows), i32)
+            s = b.load(b.elem(b.arg_ptr(1), b.udiv(token, b.arg_int(5)), f32), f32)
+            y = b.elem(b.arg_ptr(4), token * e.rows, f32)
+            until = first + (count - b.urem(count, b.lanes))
+            with b.loop(first, until, b.lanes) as n:
+                b.store(self._value(b, sums, s, n.i, None), b.elem(y, n.i, f32))
+            if e.rows % b.lanes:
+                with b.if_(b.icmp("slt", until, first + count)):
+                    mask = b.mask_below(first + count - until, b.lanes)
+                    b.masked_store(self._value(b, sums, s, until, mask), b.elem(y, until, f32), mask)
+        return b.finish()
+
+    def _value(self, b: KernelBuilder, sums: Val, s: Val, n: Val, mask: Val | None) -> Val:
+        type_ = b.vtype(f32)
+        y = self.epilogue.scaled(b, sums, b.arg_ptr(2), n, b.lanes, mask) * b.splat(s, b.lanes)
+        if self.epilogue.bias:
+            at = b.elem(b.arg_ptr(3), n, f32)
+            y = y + (b.load(at, type_) if mask is None else b.masked_load(at, type_, mask))
+        return self.epilogue.activate(b, y)
+
+
+@dataclass(frozen=True)
+class DequantizeTransposedKernel(KernelSpec):
+    """Slots: 0 acc (int32 [batch, pixels, G, P·rows]), 1 s (f32 [batch]), 2 scales (f32 [P, G, rows]),
+
+    3 bias (any integer if none), 4 y (out, f32 [batch, channels, pixels]), 5 pixels, 6 first channel, 7 channels.
+    Work units: batch x ceil(pixels / `isa.f32_lanes`). For convolutions: `rows` of the channels, from the first one.
+    """
+
+    epilogue: Epilogue
+
+    family = "dequantize_transposed"
+
+    def build(self, isa: Isa) -> llvm.FuncOp:
+        """Square blocks of as many pixels and channels as a vector has lanes, transposed in registers."""
+        b, e = KernelBuilder(self.name, isa), self.epilogue
+        pixels = b.arg_int(5)
+        blocks = b.udiv(pixels + (b.lanes - 1), b.lanes)
+        with b.loop(b.begin, b.end) as unit:
+            image = b.udiv(unit.i, blocks)
+            pixel = (unit.i - image * blocks) * b.lanes
+            s = b.splat(b.load(b.elem(b.arg_ptr(1), image, f32), f32), b.lanes)
+            sums = b.elem(b.arg_ptr(0), image * pixels * (e.segments * e.planes * e.rows), i32)
+            y = b.elem(b.arg_ptr(4), (image * b.arg_int(7) + b.arg_int(6)) * pixels + pixel, f32)
+            full = e.rows // b.lanes * b.lanes
+            with b.loop(0, full, b.lanes) as n:
+                self._block(b, sums, s, y, pixel, n.i, b.lanes)
+            if e.rows > full:
+                self._block(b, sums, s, y, pixel, b.i64(full), e.rows - full)
+        return b.finish()
+
+    def _block(self, b: KernelBuilder, sums: Val, s: Val, y: Val, pixel: Val, n: Val, channels: int) -> None:
+        e, pixels = self.epilogue, b.arg_int(5)
+        mask = None if channels == b.lanes else b.mask_below(b.i64(channels), b.lanes)
+        rows: list[Val] = []
+        for i in range(b.lanes):
+            # Past the last pixel the last one is read again; only real ones are stored.
+            at = b.min(pixel + i, pixels - 1) * (e.segments * e.planes * e.rows)
+            rows.append(e.scaled(b, b.elem(sums, at, i32), b.arg_ptr(2), n, b.lanes, mask))
+        whole = b.icmp("sle", pixel + b.lanes, pixels)
+        inside = b.mask_below(pixels - pixel, b.lanes)
+        for i, value in enumerate(transpose(b, rows)[:channels]):
+            value = value * s
+            if e.bias:
+                value = value + b.splat(b.load(b.elem(b.arg_ptr(3), n + i, f32), f32), b.lanes)
+            value = e.activate(b, value)
+            address = b.elem(y, (n + i) * pixels, f32)
+            with b.if_(whole) as branch:
+                b.store(value, address)
+            with branch.else_():
+                b.masked_store(value, address, inside)
+
+
+def transpose(b: KernelBuilder, rows: list[Val]) -> list[Val]:
+    """The columns of a square of lanes."""
+    size = len(rows)
+    half = size // 2
+    while half:
+        # Swap the off-diagonal quarters of every square of 2·half.
+        swapped = list(rows)
+        upper = [i if not i & half else size + (i ^ half) for i in range(size)]
+        lower = [(i | half) if not i & half else size + i for i in range(size)]
+        for i in range(size):
+            if not i & half:
+                swapped[i] = b.shuffle(rows[i], rows[i | half], upper)
+                swapped[i | half] = b.shuffle(rows[i], rows[i | half], lower)
+        rows = swapped
+        half //= 2
+    return rows

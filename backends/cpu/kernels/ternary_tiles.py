@@ -1,0 +1,141 @@
+"""The frame of the ternary product kernels: loops over tokens, row blocks, segments, column blocks and chunks.
+
+`TileEmitter` writes the loops of a `Tiling` and keeps int32 sums in scratch memory; what happens in one chunk of one
+column block is its subclasses' business. No encodings here.
+
+A work unit is one row block for up to `TOKEN_BLOCK` tokens; all row blocks of the first token block come first, so that
+a thread can keep what it prepared for its tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from neuc.backends.cpu.builder import KernelBuilder, Operand, Val, i8, i32, i64, vec
+from neuc.backends.cpu.packing.tiling import Tiling
+
+TOKEN_BLOCK = 32
+"""Tokens per work unit: few enough that their activations and sums stay in the second-level cache."""
+
+
+def scratch_bytes(tiling: Tiling) -> int:
+    """Bytes the frame needs for sums."""
+    return 4 * TOKEN_BLOCK * tiling.padded_block_rows
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Where the code of one chunk stands.
+
+    Attributes:
+        weights: address of the chunk's first step.
+        steps: how many steps there are (an i64).
+        first_step: the first step's number within the segment.
+        segment: the segment's number.
+        token: the first token, counted from the unit's first.
+        sums: address of the first token's int32 sums of the chunk's rows.
+    """
+
+    weights: Val
+    steps: Val
+    first_step: Val
+    segment: Val
+    token: Val
+    sums: Val
+
+
+class TileEmitter(ABC):
+    """Writes one ternary product kernel. Argument slots: 0 activations, 1 weights, 2 sums out, 3 tokens.
+
+    The out buffer is int32 [tokens, segments, rows].
+    """
+
+    token_sizes: tuple[int, ...] = (1,)
+    """Numbers of tokens the chunk code takes together, falling, ending in 1."""
+
+    def __init__(self, b: KernelBuilder, tiling: Tiling) -> None:
+        self.b = b
+        self.tiling = tiling
+        self.token_bytes = 4 * tiling.padded_block_rows
+        self.first_token = b.i64(0)
+        """The first token of the unit being written."""
+
+    @abstractmethod
+    def chunk(self, at: Chunk, tokens: int) -> None:
+        """Add the products of one chunk for `tokens` tokens to its sums."""
+
+    @abstractmethod
+    def initial(self, token: Val, segment: Val, row_block: Val, row: Val) -> Val:
+        """What the sums of `b.lanes` rows from `row` of the block start from."""
+
+    def prepare(self, tokens: Val) -> None:  # noqa: B027
+        """Make ready a block of tokens; comes before any of its chunks."""
+
+    def emit(self) -> None:
+        """Write the kernel's loops."""
+        b, t = self.b, self.tiling
+        with b.loop(b.begin, b.end, init=[b.i64(-1)]) as unit:
+            token_block = b.udiv(unit.i, t.row_blocks)
+            row_block = unit.i - token_block * t.row_blocks
+            self.first_token = token_block * TOKEN_BLOCK
+            tokens = b.min(b.arg_int(3) - self.first_token, b.i64(TOKEN_BLOCK))
+            with b.if_(b.icmp("ne", token_block, unit.carried[0])):
+                self.prepare(tokens)
+            with b.loop(0, t.segments) as segment:
+                self._start(tokens, segment.i, row_block)
+                self._column_blocks(tokens, segment.i, row_block)
+                self._finish(tokens, segment.i, row_block)
+            unit.yield_([token_block])
+
+    def add(self, value: Val, address: Val) -> None:
+        """Add int32 lanes to sums."""
+        b = self.b
+        b.store(b.load(address, value.type) + value, address)
+
+    def sums_of(self, at: Chunk, token: int, row: Operand) -> Val:
+        """Address of a row's sum for the chunk's token number `token`."""
+        return self.b.ptr(self.b.ptr(at.sums, token * self.token_bytes), self.b.as_val(row, i64) * 4)
+
+    def _start(self, tokens: Val, segment: Val, row_block: Val) -> None:
+        b = self.b
+        with b.loop(0, tokens) as token, b.loop(0, self.tiling.padded_block_rows, b.lanes) as row:
+            address = b.ptr(b.scratch, token.i * self.token_bytes + row.i * 4)
+            b.store(self.initial(token.i, segment, row_block, row.i), address)
+
+    def _column_blocks(self, tokens: Val, segment: Val, row_block: Val) -> None:
+        b, t = self.b, self.tiling
+        weights = b.ptr(b.arg_ptr(1), row_block * t.row_block_bytes + segment * t.segment_bytes)
+        with b.loop(0, t.segment_steps, t.block_steps) as block:
+            steps = b.min(t.segment_steps - block.i, b.i64(t.block_steps))
+            block_weights = b.ptr(weights, block.i * (t.chunks * t.step_bytes))
+            done = b.i64(0)
+            for size in self.token_sizes:
+                # Whole groups of `size` tokens; the smaller sizes take what is left.
+                until = tokens - b.urem(tokens, size) if size > 1 else tokens
+                with b.loop(done, until, size) as token, b.loop(0, t.chunks) as chunk:
+                    sums = b.ptr(b.scratch, token.i * self.token_bytes + chunk.i * (4 * t.chunk_rows))
+                    at = b.ptr(block_weights, chunk.i * (steps * t.step_bytes))
+                    self.chunk(Chunk(at, steps, block.i, segment, token.i, sums), size)
+                done = until
+
+    def _finish(self, tokens: Val, segment: Val, row_block: Val) -> None:
+        b, t = self.b, self.tiling
+        lanes = vec(i32, b.lanes)
+        first_row = row_block * t.block_rows
+        rows = b.min(t.rows - first_row, b.i64(t.block_rows))
+        with b.loop(0, tokens) as token:
+            source = b.ptr(b.scratch, token.i * self.token_bytes)
+            line = ((self.first_token + token.i) * t.segments + segment) * t.rows + first_row
+            target = b.elem(b.arg_ptr(2), line, i32)
+            with b.loop(0, rows, b.lanes) as row:
+                value = b.load(b.elem(source, row.i, i32), lanes)
+                if t.rows % b.lanes == 0:
+                    b.store(value, b.elem(target, row.i, i32))
+                else:
+                    b.masked_store(value, b.elem(target, row.i, i32), b.mask_below(rows - row.i, b.lanes))
+
+
+def bytes_of(b: KernelBuilder, address: Val, count: int) -> Val:
+    """Load `count` neighbouring bytes as a vector."""
+    return b.load(address, vec(i8, count))

@@ -1,0 +1,75 @@
+"""Lowering of `ternary.conv`: windows as rows, a direct product, dequantization into [N, channels, pixels]."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuc.backends.cpu.kernels.direct_i8 import DirectI8Kernel
+from neuc.backends.cpu.kernels.im2col import RUN, Im2ColKernel
+from neuc.backends.cpu.kernels.ternary_dequantize import DequantizeTransposedKernel
+from neuc.backends.cpu.lowering import SegmentLowering, lowers
+from neuc.backends.cpu.lowerings.ternary_products import (
+    MAX_COLUMNS,
+    default_block_rows,
+    epilogue_of,
+    fits_i2,
+    launch_direct,
+    pack,
+    scales_weight,
+    trits_of,
+)
+from neuc.backends.cpu.packing.i2 import I2Layout
+from neuc.dialects.dims import product
+from neuc.dialects.store import dims_of
+from neuc.dialects.ternary import ConvOp
+from neuc.dialects.ternary_weights import defining_weight
+
+
+def _supported(op: ConvOp) -> str | None:
+    if not dims_of(op.q)[1].is_static:
+        return "a convolution of a symbolic number of channels"
+    if op.trits.columns > MAX_COLUMNS:
+        return f"{op.trits.columns} columns are more than the {MAX_COLUMNS} that int32 sums stand"
+    return None
+
+
+@lowers(ConvOp, supports=_supported)
+def lower_conv(op: ConvOp, s: SegmentLowering) -> None:
+    """Three launches per channel group; a group's rows of the weights are packed apart."""
+    weight = defining_weight(op.weight)
+    type_, trits, scales = trits_of(weight, s)
+    dims, window, group = dims_of(op.q), op.window(), op.group_count
+    out_dims = window.output_dims(dims[2:])
+    pixels, tokens = product(out_dims), dims[0] * product(out_dims)
+    channels, outputs = dims[1].value // group, type_.rows // group
+    columns, segment = type_.columns, type_.group_size
+    rows = type_.plane_count * outputs
+    unfold = Im2ColKernel(channels, window.kernel, window.strides, window.pads[: len(out_dims)], window.dilations)
+    epilogue = epilogue_of(type_, op.bias is not None, op.activation, rows=outputs)
+    layout: I2Layout | DirectI8Kernel = DirectI8Kernel(rows, columns, segment)
+    if s.isa.name != "scalar" and fits_i2(type_):
+        layout = I2Layout.of(type_.level_set, rows, columns, segment, default_block_rows(rows), columns)
+    for index in range(group):
+        part = slice(index * outputs, (index + 1) * outputs)
+        patches, acc = s.temp(tokens * columns), s.temp(tokens * (4 * type_.groups * rows))
+        s.launch(
+            unfold,
+            [s.buffer(op.q), patches, index * channels, dims[1], *dims[2:], *out_dims],
+            work=dims[0] * product(out_dims[:-1]) * out_dims[-1].ceildiv(RUN),
+        )
+        matrix = np.ascontiguousarray(trits[:, part]).reshape(rows, columns)
+        launch_direct(s, patches, tokens, pack(s, weight.trits.data, matrix, segment, layout), acc)
+        s.launch(
+            DequantizeTransposedKernel(epilogue),
+            [
+                acc,
+                s.buffer(op.s),
+                scales_weight(s, weight.scales.data, scales[:, part]),
+                0 if op.bias is None else (s.buffer(op.bias), 4 * index * outputs),
+                s.buffer(op.result),
+                pixels,
+                index * outputs,
+                type_.rows,
+            ],
+            work=dims[0] * pixels.ceildiv(s.isa.f32_lanes),
+        )

@@ -1,0 +1,1 @@
+"""Layouts of packed ternary weights, and the numpy code that packs them. No kernels, no IR."""
