@@ -48,6 +48,9 @@ class FitCache:
 
     _made: dict[tuple[str, int, str], WeightOp] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self._made)
+
     def weight(self, op: MatMulOp | ConvOp, name: str, planes: int, scale: str, store: WeightStore) -> WeightOp:
         """A `ternary.weight` for a layer's constant, its arrays in `store`."""
         matrix = weight_matrix(op, store)
