@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from xdsl.dialects.builtin import f32, i1
 from xdsl.ir import SSAValue
 from xdsl.utils.exceptions import VerifyException
 
@@ -14,7 +13,8 @@ from neuc.dialects.dims import Dim, product
 from neuc.dialects.onnx import OnnxOp
 from neuc.dialects.onnx_types import ELEMENT_OF_ONNX, attribute_array
 from neuc.dialects.store import numpy_dtype
-from neuc.passes.onnx_lowerings.builder import Builder, Rule, Unsupported
+from neuc.passes.onnx_lowerings.builder import ARITHMETIC, Builder, Rule, Unsupported
+from neuc.passes.scalar_builder import where
 
 Results = Sequence[SSAValue | None]
 
@@ -145,7 +145,7 @@ def lower_constant(node: OnnxOp, build: Builder) -> Results:
             return [build.constant(np.array(value, np.float32 if "float" in name else np.int64), "value")]
     tensor = node.attributes.get("value")
     array = None if tensor is None else attribute_array(tensor, build.store)
-    if array is None or build.store is None:
+    if array is None:
         raise Unsupported("a constant that is not numbers")
     return [build.constant(array, "value")]
 
@@ -203,26 +203,24 @@ def lower_depth_to_space(node: OnnxOp, build: Builder) -> Results:
 
 
 def lower_space_to_depth(node: OnnxOp, build: Builder) -> Results:
-    """SpaceToDepth."""
+    """SpaceToDepth; modes DCR and, since opset 27, CRD."""
     x, (n, c, h, w), b = _blocks(node, build)
-    parts = build.transpose(build.reshape(x, (n, c, h // b, b, w // b, b)), (0, 3, 5, 1, 2, 4))
+    order = (0, 3, 5, 1, 2, 4) if node.str_attribute("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    parts = build.transpose(build.reshape(x, (n, c, h // b, b, w // b, b)), order)
     return [build.reshape(parts, (n, c * b * b, h // b, w // b))]
 
 
 def lower_trilu(node: OnnxOp, build: Builder) -> Results:
     """Trilu of matrices of known size: select by a constant triangle."""
     x = build.operand(0)
-    build.require_float(x)
+    build.require(ARITHMETIC, x)
     dims, given = build.dims(x), node.operand_at(1)
     k = 0 if given is None else build.static_integers(given, "k")[0]
     if not all(d.is_static for d in dims[-2:]):
         raise Unsupported("matrices of unknown size")
     ones = np.ones((dims[-2].value, dims[-1].value), np.bool_)
     mask = build.constant(np.triu(ones, k) if node.int_attribute("upper", 1) else np.tril(ones, k), "triangle")
-    build.require((f32, i1), x, mask)
-    from neuc.passes.scalar_builder import where
-
-    return [build.map([mask, x], lambda keep, v: where(keep, v, 0.0), dims)]
+    return [build.map([mask, x], lambda keep, v: where(keep, v, 0), dims)]
 
 
 RULES: dict[str, Rule] = {
