@@ -1,4 +1,7 @@
-"""From kernel objects to callable addresses: checks that the code fits this processor, then links all of it at once."""
+"""From kernel objects to callable addresses: checks that the code fits this processor, then links all of it at once.
+
+Loading an artifact is running its code. The hashes find damage; they do not make a stranger's file safe.
+"""
 
 from __future__ import annotations
 

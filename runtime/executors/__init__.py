@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+import importlib
 from typing import cast
 
 from neuc.errors import Error
@@ -24,7 +24,8 @@ def executor_factory(kind: str) -> ExecutorFactory:
     built_in = _BUILT_IN.get(kind)
     if built_in is not None:
         return built_in
-    for entry in entry_points(group=ENTRY_POINT_GROUP, name=kind):
+    metadata = importlib.import_module("importlib.metadata")  # slow to import, and seldom needed
+    for entry in metadata.entry_points(group=ENTRY_POINT_GROUP, name=kind):
         return cast(ExecutorFactory, entry.load())
     raise Error(
         "NEUC-E317",

@@ -73,6 +73,11 @@ _BODIES = {
   %r = load float, ptr %r.at
   %y.at = getelementptr float, ptr %b, i64 %i
   store float %r, ptr %y.at""",
+    # args: x, out (int64), anything: out[i] = address of the scratch memory
+    "k_where": """
+  %address = ptrtoint ptr %scratch to i64
+  %y.at = getelementptr i64, ptr %b, i64 %i
+  store i64 %address, ptr %y.at""",
 }
 
 

@@ -137,7 +137,7 @@ def test_executors_of_third_parties(monkeypatch: pytest.MonkeyPatch) -> None:
         found.append((group, name))
         return [_Entry()] if name == "acme.double" else []
 
-    monkeypatch.setattr(executors, "entry_points", entry_points)
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
     named = IoSpec("float32", ("B",), "x"), IoSpec("float32", ("B",), "y")
     segments = {"s": OtherSegment("acme.double", {"factor": 2.0}, ("x",), ("y",))}
     acme = Program((named[0],), (named[1],), segments, (ScheduleStep("s", ("x",), ("y",)),))

@@ -304,3 +304,15 @@ def test_members_that_overlap_or_repeat(tmp_path: Path) -> None:
     refuse(tmp_path, directory(data[start:end], 2**40))
     refuse(tmp_path, directory(b"", 0))
     assert size > 0
+
+
+def test_bytes_between_members(tmp_path: Path) -> None:
+    """Where something could hide that no hash covers."""
+    data = memoryview(sound())
+    file = io.BytesIO()
+    writer = StoredZipWriter(file)
+    for member in read_directory(data, "sound").values():
+        writer.add(member.name, [data[member.offset : member.offset + member.size]])
+        writer._write(bytes(64))
+    writer.finish()
+    assert refuse(tmp_path, file.getvalue()).code == "NEUC-E300"

@@ -16,6 +16,7 @@ from neuc.runtime.program import (
     BufferArg,
     F32Arg,
     InputBuffer,
+    IntArg,
     IoSpec,
     Launch,
     NativeSegment,
@@ -179,6 +180,20 @@ def test_sizes_that_make_no_sense(change: dict[str, object], code: str) -> None:
         with pytest.raises(Error) as caught:
             s.run(None, {"a": np.zeros(4, np.float32), "b": np.zeros(5, np.float32)})
         assert caught.value.code == code
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_each_thread_has_scratch_memory_of_its_own(threads: int) -> None:
+    x, out = IoSpec("float32", ("N",), "x"), IoSpec("int64", ("N",), "out")
+    launches = (Launch("k_where", (BufferArg(0), BufferArg(1), IntArg(0)), "N"),)
+    segment = NativeSegment(("N",), "N*12", "N*100", (x,), (out,), (InputBuffer(0), OutputBuffer(0)), launches)
+    program = Program((x,), (out,), {"s": segment}, (ScheduleStep("s", ("x",), ("out",)),))
+    with session(program, threads=threads) as s:
+        for size in (6, 600):
+            places = np.unique(s.run(None, {"x": np.zeros(size, np.float32)})[0])
+            assert len(places) == threads
+            assert all(int(place) % 64 == 0 for place in places)
+            assert (np.diff(places) >= 100 * size).all()
 
 
 def test_missing_parts() -> None:
