@@ -173,6 +173,11 @@ class Dim:
         if self.is_static and divisor.is_static:
             return Dim.of(self.value // divisor.value)
         if divisor.is_static and divisor.value > 0:
+            inner = self._as_quotient()
+            if inner is not None:
+                # floor((floor(a / b) + c) / d) == floor((a + c*b) / (b*d)): chains of strided layers stay short.
+                a, b, c = inner
+                return (a + c * b) // (b * divisor.value)
             # (q*d + r) // d == q + r // d holds for every integer q, so whole multiples come out.
             d = divisor.value
             whole = Dim({m: c // d for m, c in self._terms})
@@ -182,6 +187,17 @@ class Dim:
             if whole._terms:
                 return whole + Dim({(_Atom("", "//", rest, divisor),): 1})
         return Dim({(_Atom("", "//", self, divisor),): 1})
+
+    def _as_quotient(self) -> tuple[Dim, int, int] | None:
+        """(a, b, c) if this is ``a // b + c`` with whole numbers b > 0 and c."""
+        constant = sum(c for m, c in self._terms if not m)
+        rest = [(m, c) for m, c in self._terms if m]
+        if len(rest) != 1 or rest[0][1] != 1 or len(rest[0][0]) != 1:
+            return None
+        atom = rest[0][0][0]
+        if atom.op != "//" or atom.lhs is None or atom.rhs is None or not atom.rhs.is_static or atom.rhs.value <= 0:
+            return None
+        return atom.lhs, atom.rhs.value, constant
 
     def __rfloordiv__(self, other: DimLike) -> Dim:
         return Dim.of(other) // self
