@@ -15,60 +15,18 @@ from typing import TYPE_CHECKING
 from xdsl.dialects.builtin import ModuleOp
 
 from neuc.compiler import pipeline, program
-from neuc.compiler.driver import LEVELS, Driver, Observation, level_of, print_module, read_module
-from neuc.compiler.importers import import_model
+from neuc.compiler.driver import LEVELS, Driver, Observation, print_module
 from neuc.compiler.options import CompileOptions
 from neuc.compiler.program import BuiltProgram
 from neuc.compiler.quantize import quantize
 from neuc.compiler.report import Report
 from neuc.compiler.reporting import describe_hosts, describe_layers, describe_program
-from neuc.compiler.universe import new_context
+from neuc.compiler.source import Source, read_model
 from neuc.dialects.context import NeucContext
 from neuc.errors import Error, Exit
 
 if TYPE_CHECKING:
     from neuc.runtime.session import Session
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model as it was read.
-
-    Attributes:
-        module: the module, on the level the file was on.
-        context: its context and weights.
-        name: what to call it in reports.
-        path: the file, if it came from one.
-        graph_level: whether an importer made it from a model (and not from IR text).
-        model: the model in memory, if it did not come from a file.
-    """
-
-    module: ModuleOp
-    context: NeucContext
-    name: str
-    path: Path | None
-    graph_level: bool
-    model: object = None
-
-    def reference(self) -> Path | bytes:
-        """The model as onnxruntime takes it.
-
-        Raises:
-            Error: NEUC-E261, there is no ONNX form of it.
-        """
-        if self.path is not None:
-            return self.path
-        if isinstance(self.model, bytes):
-            return self.model
-        serialize = getattr(self.model, "SerializeToString", None)
-        if serialize is None:
-            raise Error("NEUC-E261", f"{self.name} has no ONNX form to verify against", hint="export it to ONNX first")
-        return bytes(serialize())
-
-    @property
-    def level(self) -> str:
-        """The level the module is on."""
-        return level_of(self.module)
 
 
 @dataclass
@@ -139,7 +97,10 @@ class Compiled:
         """
         if self._program is None:
             raise Error(
-                "NEUC-E008", "compilation stopped before the program", hint="compile to level program", exit_code=Exit.USAGE
+                "NEUC-E008",
+                "compilation stopped before the program",
+                hint="compile to level program",
+                exit_code=Exit.USAGE,
             )
         return self._program
 
@@ -194,25 +155,6 @@ def compile(
         isa=isa,
     )
     return compile_model(model, options, verify=verify, example_inputs=example_inputs, keep_levels=True)
-
-
-def read_model(
-    model: object,
-    shapes: Mapping[str, tuple[int | str, ...]] | None = None,
-    example_inputs: tuple[object, ...] | None = None,
-) -> Source:
-    """Read a model of any kind `compile` takes.
-
-    Raises:
-        Error: it cannot be read.
-    """
-    path = Path(model) if isinstance(model, (str, os.PathLike)) else None
-    if path is not None and path.suffix == ".mlir":
-        module, context = read_module(path)
-        return Source(module, context, path.name, path, graph_level=False)
-    context = new_context()
-    module = import_model(model if path is None else path, context, shapes)
-    return Source(module, context, path.name if path is not None else type(model).__name__, path, graph_level=True, model=model)
 
 
 def compile_model(

@@ -20,6 +20,8 @@ from xdsl.utils.exceptions import PassFailedException, VerifyException
 from neuc.compiler import diagnostics, universe
 from neuc.compiler.files import replacing, write_text
 from neuc.dialects.context import NeucContext
+from neuc.dialects.onnx import encode_name
+from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, InternalError
 
 LEVELS = ("graph", "paradigm", "machine", "program")
@@ -189,9 +191,19 @@ def read_module(path: Path) -> tuple[ModuleOp, NeucContext]:
 
 def write_module(path: Path, module: ModuleOp, context: NeucContext) -> None:
     """Write ``F.mlir`` and ``F.weights.safetensors``, locations included."""
+    text = print_module(module, debuginfo=True)
     with replacing(diagnostics.weights_path(path)) as temporary:
-        context.weights.save(temporary)
-    write_text(path, print_module(module, debuginfo=True))
+        _mentioned(context.weights, text).save(temporary)
+    write_text(path, text)
+
+
+def _mentioned(weights: WeightStore, text: str) -> WeightStore:
+    """The entries whose names occur in `text`: the search for planes leaves many behind that nothing uses."""
+    kept = WeightStore()
+    for key in weights:
+        if encode_name(key) in text or key in text:
+            kept.add(key, weights.get(key))
+    return kept
 
 
 def print_module(module: ModuleOp, *, debuginfo: bool = False, generic: bool = False) -> str:

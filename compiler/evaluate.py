@@ -26,8 +26,8 @@ from neuc.dialects.onnx import function_names
 from neuc.errors import Error, Exit
 from neuc.passes.partition import Partition, is_host
 
-RANDOM_INPUTS = 2
-"""Made-up inputs errors are measured on when no data are given."""
+EVALUATION_BATCH = 4
+"""Batch size of the made-up input errors are measured on when no data are given."""
 
 Outputs = list[list[np.ndarray]]
 
@@ -40,7 +40,8 @@ def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> list[Arrays]
     """
     inputs, _ = signature_of(module)
     if options.calib is None:
-        return [random_inputs(inputs, seed) for seed in range(RANDOM_INPUTS)]
+        batch = {dim: EVALUATION_BATCH for spec in inputs for dim in spec.shape[:1] if isinstance(dim, str)}
+        return [random_inputs(inputs, sizes=batch)]
     given = load_npz(options.calib)
     missing = [spec.name for spec in inputs if spec.name not in given]
     if missing:

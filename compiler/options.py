@@ -31,7 +31,8 @@ class CompileOptions:
             the measured error within `max_error`), or None for the target's default.
         planes: planes per ternary weight for ``ternary``; None is 2. For ``auto``, the most it may use; None is 4.
         scale: which ternary weights share a scale: ``row``, ``group`` (128 columns) or ``tensor``.
-        max_error: error budget: mean cosine error for outputs that are normalised embeddings, relative L2 otherwise.
+        max_error: error budget of ``auto``, limit for ``ternary``:
+            mean cosine error for outputs that are normalised embeddings, relative L2 otherwise.
         calib: ``.npz`` with input arrays to measure errors on; made-up inputs without it.
         shapes: sizes for symbolic input dims: input name -> shape.
         fallback: what happens to operators the target cannot run: ``host`` runs them in onnxruntime, ``error`` refuses.
@@ -61,9 +62,9 @@ class CompileOptions:
             raise _bad("max-error", self.max_error, "choose a number between 0 and 1")
         if self.scale not in SCALES:
             raise _bad("scale", self.scale, f"choose {', '.join(SCALES)}")
-        if self.max_error is not None and self.quantize in ("none", "ternary"):
+        if self.max_error is not None and self.quantize == "none":
             hint = "use --quantize auto, which measures errors and chooses planes"
-            raise _bad("max-error", f"{self.max_error} with --quantize {self.quantize}", hint)
+            raise _bad("max-error", f"{self.max_error} with --quantize none", hint)
         if self.planes is not None and self.quantize == "none":
             raise _bad("planes", f"{self.planes} with --quantize none", "leave one of them out")
 

@@ -25,7 +25,7 @@ from neuc.passes.partition import Partition
 
 _TARGET_OPTIONS = ("group", "bm", "bk")
 _BEFORE_LOWERING = ("fold-batch-norm",)
-# Biases and activations join their producers before maps merge, and again when merging has made an activation of a chain.
+# Biases join their producers before maps merge; activations also after, when merging has made one of a chain.
 _AFTER_LOWERING = ("fuse-activation", "fuse-maps", "fuse-activation")
 
 

@@ -10,7 +10,6 @@ from collections import Counter
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
 
-
 from neuc.backends.cpu.target import isa_text
 from neuc.compiler.inputs import symbol_sizes
 from neuc.compiler.program import BuiltProgram
@@ -35,8 +34,6 @@ def describe_hosts(module: ModuleOp, report: Report) -> None:
             count = multiply_adds(op, sizes)
             host, native = (host + count, native) if is_host(op) else (host, native + count)
     report.native_share = native / (native + host) if native + host else None
-
-
 
 
 def describe_layers(module: ModuleOp, context: NeucContext, report: Report) -> None:

@@ -82,12 +82,15 @@ def reference_session(model: Path | bytes, threads: int = 0) -> onnxruntime.Infe
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
+    source = model if isinstance(model, bytes) else str(model)
+    what = "the model" if isinstance(model, bytes) else source
     try:
-        return onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
-        reason = str(error).splitlines()[0]
         raise Error(
-            "NEUC-E260", f"onnxruntime cannot load {what}: {reason}", hint="compare with an ONNX file"
+            "NEUC-E260",
+            f"onnxruntime cannot load {what}: {str(error).splitlines()[0]}",
+            hint="compare with an ONNX file that onnxruntime runs",
         ) from error
 
 

@@ -24,7 +24,9 @@ _LEVELS = ("graph", "paradigm", "machine")
 @click.command("inspect")
 @arguments.model_argument
 @click.option("--ir", "level", type=click.Choice(_LEVELS), help="Print the IR of this level.")
-@click.option("--target", default="cpu", show_default=True, help="Target whose IR --ir prints, if MODEL is no artifact.")
+@click.option(
+    "--target", default="cpu", show_default=True, help="Target whose IR --ir prints, if MODEL is no artifact."
+)
 @click.option("--dot", is_flag=True, help="Print the graph in Graphviz' language.")
 @arguments.json_option
 def inspect_command(model: Path, level: str | None, target: str, dot: bool, as_json: bool) -> int:
@@ -74,12 +76,14 @@ def _launches(program: Program) -> Counter[str]:
 
 
 def _describe_model(model: Path) -> dict[str, object]:
-    from neuc.compiler.api import read_model
     from neuc.compiler.signature import signature_of
+    from neuc.compiler.source import read_model
 
     source = read_model(model)
     inputs, outputs = signature_of(source.module)
-    names = Counter(op.name for op in source.module.walk() if "." in op.name and not op.name.startswith(("builtin.", "func.")))
+    names = Counter(
+        op.name for op in source.module.walk() if "." in op.name and not op.name.startswith(("builtin.", "func."))
+    )
     sizes = {key: source.context.weights.get(key).nbytes for key in source.context.weights}
     return {
         "file": str(model),
@@ -154,10 +158,11 @@ def _dot(model: Path, artifact: Artifact | None) -> str:
 
 
 def _module_graph(model: Path) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    from neuc.compiler.api import read_model
+    from xdsl.ir import Operation
+
+    from neuc.compiler.source import read_model
     from neuc.dialects.locations import node_names
     from neuc.dialects.store import ConstantOp
-    from xdsl.ir import Operation
 
     edges: list[tuple[str, str]] = []
     labels: dict[str, str] = {}

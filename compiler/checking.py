@@ -1,0 +1,56 @@
+"""Finding out what a target cannot run of a model, all of it at once and without compiling."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from neuc.compiler import pipeline
+from neuc.compiler.driver import LEVELS, Driver
+from neuc.compiler.options import CompileOptions
+from neuc.compiler.report import Report
+from neuc.compiler.reporting import describe_hosts
+from neuc.compiler.signature import entry_of
+from neuc.compiler.source import read_model
+from neuc.errors import Error, Exit, NodeRef
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a target can run of a model.
+
+    Attributes:
+        operators: how many operators the model has.
+        nodes: those that cannot run natively, with reasons.
+        native_share: share of multiply-adds that can; None when there are none.
+    """
+
+    operators: int
+    nodes: list[NodeRef]
+    native_share: float | None
+
+
+def check_model(model: object, options: CompileOptions) -> Checked:
+    """Find out what the target cannot run of a model, without compiling it.
+
+    Raises:
+        Error: the model cannot be read, or is IR text beyond the graph level.
+    """
+    chosen = pipeline.choose_target(options)
+    source = read_model(model, options.shapes)
+    if source.level != LEVELS[0]:
+        raise Error(
+            "NEUC-E253",
+            f"{source.name} is on level {source.level}",
+            hint="check a model, or graph-level IR",
+            exit_code=Exit.USAGE,
+        )
+    operators = sum(op.name.startswith("onnx.") for op in entry_of(source.module).walk())
+    driver = Driver(source.module, source.context)
+    driver.run(
+        [*pipeline.float_passes(), pipeline.partition_pass(dataclasses.replace(options, fallback="host"), chosen)]
+    )
+    report = Report(model=source.name, target=chosen.target.name)
+    describe_hosts(driver.module, report)
+    nodes = [NodeRef(row.node, row.op, row.reason) for row in report.hosts]
+    return Checked(operators, nodes, report.native_share)

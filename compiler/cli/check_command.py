@@ -1,0 +1,53 @@
+"""`neuc check`: everything of a model that a target cannot run, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from neuc.compiler.cli import arguments, console
+from neuc.errors import Exit, NodeRef
+
+_SHOWN_NODES = 6
+
+
+@click.command("check")
+@arguments.model_argument
+@click.option("--target", default="cpu", show_default=True, help="See `neuc targets`.")
+@click.option("--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's symbolic dims.")
+@arguments.json_option
+def check_command(model: Path, target: str, shapes: tuple[str, ...], as_json: bool) -> int:
+    """List every operator of MODEL that the target cannot run, with reasons; exit 3 if there are any.
+
+    `neuc compile` runs these in onnxruntime unless it is told --fallback error.
+    """
+    from neuc.compiler.checking import check_model
+    from neuc.compiler.options import CompileOptions, parse_shape
+
+    arguments.require_file(model)
+    options = CompileOptions(target=target, shapes=dict(parse_shape(text) for text in shapes))
+    checked = check_model(model, options)
+    if as_json:
+        nodes = [{"name": n.name, "op_type": n.op_type, "reason": n.reason} for n in checked.nodes]
+        report = {"model": str(model), "target": target, "unsupported": nodes, "native_share": checked.native_share}
+        console.product_json({**report, "operators": checked.operators})
+    else:
+        console.product("\n".join(_lines(model, target, checked.operators, checked.nodes, checked.native_share)))
+    return Exit.UNSUPPORTED if checked.nodes else Exit.OK
+
+
+def _lines(model: Path, target: str, total: int, nodes: Sequence[NodeRef], share: float | None) -> list[str]:
+    if not nodes:
+        return [f"{model.name}: all {total} operators run on {target}"]
+    groups: dict[tuple[str, str], list[str]] = {}
+    for node in nodes:
+        groups.setdefault((node.op_type, node.reason), []).append(node.name)
+    rows: list[tuple[str, int, str, str]] = []
+    for (op, reason), names in groups.items():
+        more = f" and {len(names) - _SHOWN_NODES} more" if len(names) > _SHOWN_NODES else ""
+        rows.append((op, len(names), reason, ", ".join(names[:_SHOWN_NODES]) + more))
+    work = "" if share is None else f"; {share:.1%} of the multiply-adds run natively"
+    head = f"{model.name}: {len(nodes)} of {total} operators cannot run on {target}{work}"
+    return [head, "", arguments.table(("operator", "nodes", "why", "which"), rows, right=(1,))]

@@ -1,0 +1,115 @@
+"""Reading a model of any kind `neuc.compile` takes: a file, IR text, a model in memory.
+
+What formats mean is the importers' business.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from xdsl.dialects.builtin import ModuleOp
+
+from neuc.compiler.driver import level_of, read_module
+from neuc.compiler.importers import import_model
+from neuc.compiler.universe import new_context
+from neuc.dialects.context import NeucContext
+from neuc.errors import Error, Exit
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model as it was read.
+
+    Attributes:
+        module: the module, on the level the file was on.
+        context: its context and weights.
+        name: what to call it in reports.
+        path: the file, if it came from one.
+        graph_level: whether an importer made it from a model (and not from IR text).
+        model: the model in memory, if it did not come from a file.
+    """
+
+    module: ModuleOp
+    context: NeucContext
+    name: str
+    path: Path | None
+    graph_level: bool
+    model: object = None
+
+    def reference(self) -> Path | bytes:
+        """The model as onnxruntime takes it.
+
+        Raises:
+            Error: NEUC-E261, there is no ONNX form of it.
+        """
+        if self.path is not None:
+            return self.path
+        if isinstance(self.model, bytes):
+            return self.model
+        serialize = getattr(self.model, "SerializeToString", None)
+        if serialize is None:
+            raise Error("NEUC-E261", f"{self.name} has no ONNX form to verify against", hint="export it to ONNX first")
+        return bytes(serialize())
+
+    @property
+    def level(self) -> str:
+        """The level the module is on."""
+        return level_of(self.module)
+
+
+def _import(
+    model: object,
+    path: Path | None,
+    context: NeucContext,
+    shapes: Mapping[str, tuple[int | str, ...]] | None,
+    example_inputs: tuple[object, ...] | None,
+) -> ModuleOp:
+    if path is not None:
+        return import_model(path, context, shapes=shapes)
+    from onnx import ModelProto
+
+    if isinstance(model, bytes | ModelProto):
+        from neuc.compiler.importers.onnx_file import import_onnx
+
+        return import_onnx(model, context, shapes=shapes)
+    if not callable(model):
+        raise Error(
+            "NEUC-E102",
+            f"a {type(model).__name__} is no model",
+            hint="give a path, an onnx.ModelProto, or a torch.nn.Module with example_inputs",
+            exit_code=Exit.USAGE,
+        )
+    if example_inputs is None:
+        raise Error(
+            "NEUC-E102",
+            f"a {type(model).__name__} needs inputs to be traced with",
+            hint="neuc.compile(module, example_inputs=(x,))",
+            exit_code=Exit.USAGE,
+        )
+    from neuc.compiler.importers.torch_module import import_torch
+
+    return import_torch(model, example_inputs, context)
+
+
+def read_model(
+    model: object,
+    shapes: Mapping[str, tuple[int | str, ...]] | None = None,
+    example_inputs: tuple[object, ...] | None = None,
+) -> Source:
+    """Read a model of any kind `compile` takes.
+
+    Raises:
+        Error: it cannot be read.
+    """
+    path = Path(model) if isinstance(model, (str, os.PathLike)) else None
+    if path is not None and path.suffix == ".mlir":
+        module, context = read_module(path)
+        return Source(module, context, path.name, path, graph_level=False)
+    context = new_context()
+    module = _import(model, path, context, shapes, example_inputs)
+    return Source(
+        module, context, path.name if path is not None else type(model).__name__, path, graph_level=True, model=model
+    )
