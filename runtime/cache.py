@@ -21,10 +21,18 @@ def cache_dir() -> Path:
     if chosen:
         return Path(chosen)
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "neuc"
+        return _home() / "Library" / "Caches" / "neuc"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "neuc" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuc"
+        return Path(os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local") / "neuc" / "Cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "neuc"
+
+
+def _home() -> Path:
+    """The user's home, or for users without one (as in some containers) the folder for temporary files."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
 
 
 @contextlib.contextmanager

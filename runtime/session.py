@@ -155,7 +155,7 @@ class Session:
         """Where the model comes from."""
         texts = {key: value for key, value in self._manifest.items() if isinstance(value, str)}
         return ModelMeta(
-            graph_name=texts.get("graph_name", ""),
+            graph_name=texts.get("graph_name", texts.get("model", "")),
             description=texts.get("description", ""),
             custom_metadata_map=texts,
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
+from neuc.errors import Error
 from neuc.runtime.cache import BlobCache, key_of
 from neuc.runtime.cpu_features import host_architecture
 from neuc.runtime.native import llvm
@@ -32,7 +33,13 @@ class Driver:
 
 @lru_cache(maxsize=1)
 def driver() -> Driver:
-    """The driver, loaded on first use."""
+    """The driver, loaded on first use.
+
+    Raises:
+        Error: this operating system has none of the calls it waits with.
+    """
+    if not hasattr(time, "CLOCK_MONOTONIC"):
+        raise Error("NEUC-E406", f"compiled models do not run on {sys.platform} yet", hint="on Windows, use WSL")
     code = llvm.link_objects([_object()], _SYMBOLS)
     # CFUNCTYPE, not PYFUNCTYPE: waiting threads must not hold the interpreter lock.
     pair = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)

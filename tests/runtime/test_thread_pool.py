@@ -16,6 +16,7 @@ import pytest
 import runtime_programs
 from neuc.errors import Error
 from neuc.runtime.cpu_features import available_cpus
+from neuc.runtime.native.driver import driver
 from neuc.runtime.native.driver_ir import driver_ir
 from neuc.runtime.native.pool import MAX_THREADS, resolve_threads, shared_pool
 from neuc.runtime.session import Session
@@ -117,6 +118,13 @@ def test_driver_for_each_system_is_valid_ir(system: str, architecture: str, has:
     binding.parse_assembly(text).verify()
     assert has in text
     assert has_not not in text
+
+
+def test_systems_without_the_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(time, "CLOCK_MONOTONIC")
+    with pytest.raises(Error) as caught:
+        driver.__wrapped__()
+    assert caught.value.code == "NEUC-E406"
 
 
 PREAMBLE = f"""
