@@ -6,9 +6,9 @@ from math import prod
 
 import numpy as np
 import pytest
-from kernel_harness import assert_guards, guarded, run_kernel, runnable_isas
 from numpy.lib.stride_tricks import sliding_window_view
 
+from kernel_harness import assert_guards, guarded, run_kernel, runnable_isas
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.im2col import RUN, Im2ColKernel
 

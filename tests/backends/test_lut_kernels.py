@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_harness import assert_guards, guarded, host_features, run_kernel, runnable_isas
 
+from kernel_harness import assert_guards, guarded, host_features, run_kernel, runnable_isas
 from neuc.backends.cpu.codegen import assembly
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.lut_accumulate import LutAccumulateKernel
@@ -24,10 +24,8 @@ ISA_NAMES = [isa.name + ("" if isa.has_gfni or isa.name != "avx512" else "-gfni"
 # N, K, g, BM, BK, columns per scale (0: one scale a row).
 SHAPES = [
     (130, 301, 3, 64, 120, 0),
-    (33, 77, 3, 32, 24, 0),
-    (17, 95, 2, 48, 8, 32),
+    (33, 95, 2, 32, 24, 32),
     (5, 1, 1, 16, 4, 0),
-    (64, 300, 2, 128, 4000, 128),
 ]
 
 
@@ -126,7 +124,7 @@ def test_equals_numpy_at_random(shape: tuple[int, ...], tokens: int, split: int,
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=ISA_NAMES)
-@pytest.mark.parametrize(("columns", "g"), [(1, 3), (200, 3), (131, 2), (70, 1)])
+@pytest.mark.parametrize(("columns", "g"), [(200, 3), (131, 2)])
 def test_tables_hold_the_sums(columns: int, g: int, isa: Isa) -> None:
     """Every entry of every table, read as the layout's documentation says; past K they are of zeros."""
     layout = Tl2Layout.of(isa, g, 16, columns, columns, 64, 96)

@@ -58,7 +58,7 @@ def unpacked_i2(data: np.ndarray, layout: I2Layout) -> np.ndarray:
     return layout.tiling.uncut(pieces)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(SIZES, SIZES, st.sampled_from((1, 2, 3)), BLOCKS, st.integers(1, 200), GROUP_FACTORS, st.integers(0, 9))
 def test_tl2_read_back(rows: int, columns: int, g: int, bm: int, bk: int, factor: int, seed: int) -> None:
     weights = trits(rows, columns, seed)
@@ -71,7 +71,7 @@ def test_tl2_read_back(rows: int, columns: int, g: int, bm: int, bk: int, factor
         assert (start is None) == (layout.kind == "bytes")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(SIZES, SIZES, BLOCKS, st.integers(1, 200), GROUP_FACTORS, st.integers(-3, 0), st.integers(0, 9))
 def test_i2_read_back(rows: int, columns: int, bm: int, bk: int, factor: int, low: int, seed: int) -> None:
     weights = trits(rows, columns, seed, low, low + 3)

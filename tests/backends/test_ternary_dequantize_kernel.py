@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_harness import assert_guards, guarded, run_kernel, runnable_isas
 
+from kernel_harness import assert_guards, guarded, run_kernel, runnable_isas
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.ternary_dequantize import (
     DequantizeTransposedKernel,
@@ -21,7 +21,8 @@ CASES = [
     (1, 1, 1, 1, 1, False, "none"),
     (2, 7, 2, 37, 3, True, "none"),
     (1, 33, 1, 16, 1, True, "relu"),
-    (2, 16, 3, 530, 1, False, "none"),
+    (1, 5, 2, 20, 1, True, "none"),
+    (2, 9, 1, 530, 1, False, "none"),
 ]
 
 
@@ -46,9 +47,11 @@ def test_as_interpreted(case: tuple[int, int, int, int, int, bool, str], isa: Is
     assert np.array_equal(y, expected)
 
     # Into the middle of twice as many channels.
+    first = rows // 2
+    if has_bias:
+        inputs[3] = np.pad(bias, (first, rows - first), constant_values=np.nan)
     y, whole = guarded(np.full((batch, 2 * rows, pixels), 9, np.float32))
     transposed, blocks = DequantizeTransposedKernel(epilogue), -(-pixels // isa.f32_lanes)
-    first = rows // 2
     run_kernel(transposed, isa, [*inputs, y, pixels, first, 2 * rows], batch * blocks, threads_split=3)
     assert_guards(whole)
     assert np.array_equal(y[:, first : first + rows], expected.transpose(0, 2, 1))

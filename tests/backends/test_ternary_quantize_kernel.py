@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from kernel_harness import assert_guards, guarded, run_kernel, runnable_isas
 
+from kernel_harness import assert_guards, guarded, run_kernel, runnable_isas
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.ternary_quantize import (
     PART,

@@ -16,9 +16,9 @@ _PLANES = 4
 
 
 class VnniEmitter(I2Emitter):
-    """One token: all T tiles at once. More: pairs of tiles, up to eight tokens."""
+    """One token: all T tiles at once. More: pairs of tiles for four or eight tokens; two gain nothing."""
 
-    token_sizes = (8, 4, 2, 1)
+    token_sizes = (8, 4, 1)
 
     def chunk(self, at: Chunk, tokens: int) -> None:
         """As the class says."""

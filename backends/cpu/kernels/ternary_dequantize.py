@@ -6,17 +6,21 @@ operation rounded once; then the activation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects import llvm
+from xdsl.ir import Attribute
 
 from neuc.backends.cpu import vecmath
-from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i32, vec
+from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i32
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
 
 COLUMN_BLOCK = 512
 """Outputs per work unit of `TernaryDequantizeKernel`."""
+UNROLLED_TERMS = 4
+"""Planes x segments up to which the sum over them is written out."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +45,36 @@ class Epilogue:
     alpha: float = 0.0
     beta: float = 0.0
 
-    def scaled(self, b: KernelBuilder, sums: Val, scales: Val, n: Val, lanes: int, mask: Val | None) -> Val:
-        """Σ f32(acc)·scale for `lanes` outputs from n; masked lanes are not read."""
-        y = b.zero(vec(f32, lanes))
-        for plane in range(self.planes):
-            for segment in range(self.segments):
-                acc_at = b.elem(sums, n + (segment * self.planes * self.rows + plane * self.rows), i32)
-                scale_at = b.elem(scales, n + (plane * self.segments + segment) * self.rows, f32)
-                acc, scale = (
-                    b.load(at, vec(elem, lanes)) if mask is None else b.masked_load(at, vec(elem, lanes), mask)
-                    for at, elem in ((acc_at, i32), (scale_at, f32))
-                )
-                y = y + b.sitofp(acc, f32) * scale
-        return y
+    def scaled(self, b: KernelBuilder, sums: Sequence[Val], scales: Val, n: Val, mask: Val | None) -> list[Val]:
+        """Σ f32(acc)·scale of `b.lanes` outputs from n, for each address in `sums`; masked lanes are not read."""
+        terms, zero = self.planes * self.segments, b.zero(b.vtype(f32))
+        if terms <= UNROLLED_TERMS:
+            values = [zero] * len(sums)
+            for term in range(terms):
+                values = self._add_term(b, values, sums, scales, b.i64(term), n, mask)
+            return values
+        with b.loop(0, terms, init=[zero] * len(sums)) as term:
+            term.yield_(self._add_term(b, term.carried, sums, scales, term.i, n, mask))
+        return term.results
+
+    def _add_term(
+        self,
+        b: KernelBuilder,
+        values: Sequence[Val],
+        sums: Sequence[Val],
+        scales: Val,
+        term: Val,
+        n: Val,
+        mask: Val | None,
+    ) -> list[Val]:
+        plane = b.udiv(term, self.segments)
+        segment = term - plane * self.segments
+        offset = n + (segment * self.planes + plane) * self.rows
+        scale = _load(b, b.elem(scales, n + term * self.rows, f32), f32, mask)
+        return [
+            value + b.sitofp(_load(b, b.elem(line, offset, i32), i32, mask), f32) * scale
+            for value, line in zip(values, sums, strict=True)
+        ]
 
     def activate(self, b: KernelBuilder, y: Val) -> Val:
         """The activation."""
@@ -96,11 +117,9 @@ class TernaryDequantizeKernel(KernelSpec):
         return b.finish()
 
     def _value(self, b: KernelBuilder, sums: Val, s: Val, n: Val, mask: Val | None) -> Val:
-        type_ = b.vtype(f32)
-        y = self.epilogue.scaled(b, sums, b.arg_ptr(2), n, b.lanes, mask) * b.splat(s, b.lanes)
+        y = self.epilogue.scaled(b, [sums], b.arg_ptr(2), n, mask)[0] * b.splat(s, b.lanes)
         if self.epilogue.bias:
-            at = b.elem(b.arg_ptr(3), n, f32)
-            y = y + (b.load(at, type_) if mask is None else b.masked_load(at, type_, mask))
+            y = y + _load(b, b.elem(b.arg_ptr(3), n, f32), f32, mask)
         return self.epilogue.activate(b, y)
 
 
@@ -108,7 +127,7 @@ class TernaryDequantizeKernel(KernelSpec):
 class DequantizeTransposedKernel(KernelSpec):
     """Slots: 0 acc (int32 [batch, pixels, G, P·rows]), 1 s (f32 [batch]), 2 scales (f32 [P, G, rows]),
 
-    3 bias (any integer if none), 4 y (out, f32 [batch, channels, pixels]), 5 pixels, 6 first channel, 7 channels.
+    3 bias (f32 [channels], any integer if none), 4 y (out, f32 [batch, channels, pixels]), 5 pixels, 6 first channel, 7 channels.
     Work units: batch x ceil(pixels / `isa.f32_lanes`). For convolutions: `rows` of the channels, from the first one.
     """
 
@@ -137,23 +156,27 @@ class DequantizeTransposedKernel(KernelSpec):
     def _block(self, b: KernelBuilder, sums: Val, s: Val, y: Val, pixel: Val, n: Val, channels: int) -> None:
         e, pixels = self.epilogue, b.arg_int(5)
         mask = None if channels == b.lanes else b.mask_below(b.i64(channels), b.lanes)
-        rows: list[Val] = []
-        for i in range(b.lanes):
-            # Past the last pixel the last one is read again; only real ones are stored.
-            at = b.min(pixel + i, pixels - 1) * (e.segments * e.planes * e.rows)
-            rows.append(e.scaled(b, b.elem(sums, at, i32), b.arg_ptr(2), n, b.lanes, mask))
+        line = e.segments * e.planes * e.rows
+        # Past the last pixel the last one is read again; only real ones are stored.
+        lines = [b.elem(sums, b.min(pixel + i, pixels - 1) * line, i32) for i in range(b.lanes)]
+        rows = e.scaled(b, lines, b.arg_ptr(2), n, mask)
         whole = b.icmp("sle", pixel + b.lanes, pixels)
         inside = b.mask_below(pixels - pixel, b.lanes)
         for i, value in enumerate(transpose(b, rows)[:channels]):
             value = value * s
             if e.bias:
-                value = value + b.splat(b.load(b.elem(b.arg_ptr(3), n + i, f32), f32), b.lanes)
+                value = value + b.splat(b.load(b.elem(b.arg_ptr(3), b.arg_int(6) + n + i, f32), f32), b.lanes)
             value = e.activate(b, value)
             address = b.elem(y, (n + i) * pixels, f32)
             with b.if_(whole) as branch:
                 b.store(value, address)
             with branch.else_():
                 b.masked_store(value, address, inside)
+
+
+def _load(b: KernelBuilder, address: Val, elem: Attribute, mask: Val | None) -> Val:
+    type_ = b.vtype(elem)
+    return b.load(address, type_) if mask is None else b.masked_load(address, type_, mask)
 
 
 def transpose(b: KernelBuilder, rows: list[Val]) -> list[Val]:

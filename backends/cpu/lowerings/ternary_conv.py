@@ -65,7 +65,7 @@ def lower_conv(op: ConvOp, s: SegmentLowering) -> None:
                 acc,
                 s.buffer(op.s),
                 scales_weight(s, weight.scales.data, scales[:, part]),
-                0 if op.bias is None else (s.buffer(op.bias), 4 * index * outputs),
+                0 if op.bias is None else s.buffer(op.bias),
                 s.buffer(op.result),
                 pixels,
                 index * outputs,
