@@ -36,15 +36,15 @@ def checked(kernel: KernelSpec, isa: Isa, args: list, out: int, work: int, split
 
 @every_isa
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
-@pytest.mark.parametrize("length", [1, 5, 64, 203])
-def test_copies_rows_into_a_wider_tensor(isa: Isa, size: int, length: int) -> None:
-    x = numbered(size, (7, length))
-    out = np.zeros((7, length + 9), DTYPES[size])
-    args = [x, out, 0, 4, 7, length, length, 1, length + 9, 1]
-    got = checked(CopyKernel(size, 2, "unit", "unit"), isa, args, 1, x.size, 3)
-    expected = np.zeros_like(out)
-    expected[:, 4 : 4 + length] = x
-    np.testing.assert_array_equal(got, expected)
+def test_copies_rows_into_a_wider_tensor(isa: Isa, size: int) -> None:
+    for length in (1, 5, 64, 203):
+        x = numbered(size, (7, length))
+        out = np.zeros((7, length + 9), DTYPES[size])
+        args = [x, out, 0, 4, 7, length, length, 1, length + 9, 1]
+        got = checked(CopyKernel(size, 2, "unit", "unit"), isa, args, 1, x.size, 3)
+        expected = np.zeros_like(out)
+        expected[:, 4 : 4 + length] = x
+        np.testing.assert_array_equal(got, expected)
 
 
 @every_isa
@@ -61,7 +61,7 @@ def test_broadcasts_along_the_inner_axis(isa: Isa, size: int) -> None:
 
 @every_isa
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_strided_slices_as_numpy(isa: Isa, data: st.DataObject) -> None:
     size = data.draw(st.sampled_from([1, 2, 4, 8]))
     shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=3, max_size=3)))
@@ -82,16 +82,16 @@ def test_strided_slices_as_numpy(isa: Isa, data: st.DataObject) -> None:
 
 @every_isa
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (16, 16), (33, 18), (3, 100), (64, 17)])
-def test_transposes_tiles_and_their_edges(isa: Isa, size: int, rows: int, columns: int) -> None:
-    x = numbered(size, (3, columns, rows))
-    out = np.zeros((3, rows, columns), x.dtype)
+def test_transposes_tiles_and_their_edges(isa: Isa, size: int) -> None:
     kernel = TransposeKernel(size, 1)
     tile = kernel.tile(isa)
-    work = 3 * -(-rows // tile) * -(-columns // tile)
-    args = [x, out, 0, 0, rows, columns, columns, rows, 3, rows * columns, rows * columns]
-    got = checked(kernel, isa, args, 1, work, 2)
-    np.testing.assert_array_equal(got, x.transpose(0, 2, 1))
+    for rows, columns in [(1, 1), (16, 16), (33, 18), (3, 100), (64, 17)]:
+        x = numbered(size, (3, columns, rows))
+        out = np.zeros((3, rows, columns), x.dtype)
+        work = 3 * -(-rows // tile) * -(-columns // tile)
+        args = [x, out, 0, 0, rows, columns, columns, rows, 3, rows * columns, rows * columns]
+        got = checked(kernel, isa, args, 1, work, 2)
+        np.testing.assert_array_equal(got, x.transpose(0, 2, 1))
 
 
 @every_isa
@@ -107,10 +107,10 @@ def test_transposes_without_outer_dims(isa: Isa) -> None:
 @every_isa
 @pytest.mark.parametrize("mode", ["constant", "edge", "reflect"])
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_pads_as_numpy(isa: Isa, mode: str, data: st.DataObject) -> None:
-    size = data.draw(st.sampled_from([1, 4, 8]))
-    rank = data.draw(st.integers(1, 3))
+    size = data.draw(st.sampled_from([1, 8]))
+    rank = data.draw(st.sampled_from([1, 3]))
     shape = (*(data.draw(st.integers(1, 6)) for _ in range(rank - 1)), data.draw(st.integers(1, 90)))
     before = [data.draw(st.integers(0, 4)) for _ in range(rank)]
     after = [data.draw(st.integers(0, 4)) for _ in range(rank)]
@@ -129,16 +129,15 @@ def test_pads_as_numpy(isa: Isa, mode: str, data: st.DataObject) -> None:
 
 
 @every_isa
-@pytest.mark.parametrize("size", [1, 4, 8])
-@pytest.mark.parametrize("index", ["i32", "i64"])
-@pytest.mark.parametrize("inner", [1, 3, 100])
-def test_gathers_rows(isa: Isa, size: int, index: str, inner: int) -> None:
-    data = numbered(size, (2, 11, inner))
+@pytest.mark.parametrize(("size", "index"), [(1, "i64"), (4, "i64"), (4, "i32"), (8, "i64")])
+def test_gathers_rows(isa: Isa, size: int, index: str) -> None:
     indices = np.array([0, 10, -1, -11, 5, 5, 3], np.int32 if index == "i32" else np.int64)
-    out = np.zeros((2, len(indices), inner), data.dtype)
-    kernel = GatherKernel(size, index, inner == 1)
-    got = checked(kernel, isa, [data, indices, out, 11, len(indices), inner], 2, 2 * len(indices), 3)
-    np.testing.assert_array_equal(got, np.take(data, indices, axis=1))
+    for inner in (1, 3, 100):
+        data = numbered(size, (2, 11, inner))
+        out = np.zeros((2, len(indices), inner), data.dtype)
+        kernel = GatherKernel(size, index, inner == 1)
+        got = checked(kernel, isa, [data, indices, out, 11, len(indices), inner], 2, 2 * len(indices), 3)
+        np.testing.assert_array_equal(got, np.take(data, indices, axis=1))
 
 
 @every_isa

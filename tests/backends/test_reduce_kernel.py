@@ -78,7 +78,7 @@ def test_integers(isa: Isa, dtype: type) -> None:
             )
 
 
-@every_isa
+@pytest.mark.parametrize("isa", [runnable_isas()[0]], ids=["widest"])
 @pytest.mark.parametrize("inner", [1, 3])
 @pytest.mark.parametrize(
     ("kind", "expected"), [("sum", 0), ("prod", 1), ("max", -np.inf), ("min", np.inf), ("mean", np.nan)]
@@ -106,10 +106,9 @@ def arg_reduce(isa: Isa, x: np.ndarray, kind: str, select_last: bool, split: int
 
 
 @every_isa
-@pytest.mark.parametrize("kind", ["max", "min"])
-@pytest.mark.parametrize("select_last", [False, True])
+@pytest.mark.parametrize(("kind", "select_last"), [("max", False), ("max", True), ("min", False)])
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_positions_with_ties_and_nan(isa: Isa, kind: str, select_last: bool, data: st.DataObject) -> None:
     shape = (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 70)), data.draw(st.sampled_from([1, 1, 5, 33])))
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 30)))

@@ -10,8 +10,11 @@ from xdsl.dialects import llvm
 from neuc.backends.cpu.builder import KernelBuilder, Val
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.backends.cpu.kernels.map_body import Instr, emit_body
-from neuc.backends.cpu.kernels.strided import Args, chunks, load_elements, rows, store_elements
+from neuc.backends.cpu.kernels.map_body import F32_EMITTERS, Instr, emit_body
+from neuc.backends.cpu.kernels.strided import Args, chunks, chunks_wide, load_elements, rows, store_elements
+
+WIDE_BODY = 8
+"""Instructions up to which a body is run on four vectors at a time: all loads before the stores, and less counting."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class MapKernel(KernelSpec):
             start = row.index * dims[-1]
             # What does not change along the row is read once.
             fixed = {
-                k: b.splat(load_elements(b, source, offset, dtype, 1), lanes)
+                k: load_elements(b, source, offset, dtype, 1)
                 for k, (source, offset, dtype) in enumerate(zip(sources, row.offsets, self.inputs))
                 if self.inner[k] == "zero"
             }
@@ -66,7 +69,7 @@ class MapKernel(KernelSpec):
                 values: list[Val] = []
                 for k, (source, offset, dtype) in enumerate(zip(sources, row.offsets, self.inputs)):
                     if k in fixed:
-                        values.append(fixed[k])
+                        values.append(b.splat(fixed[k], width))
                         continue
                     column = j * strides[k][-1] if self.inner[k] == "any" else j
                     values.append(load_elements(b, source, offset + column, dtype, width, mask))
@@ -74,5 +77,8 @@ class MapKernel(KernelSpec):
                 store_elements(b, result, target, start + j, self.output, mask)
                 return []
 
-            chunks(b, row.lo, row.hi, lanes, step)
+            if lanes > 1 and len(self.body) <= WIDE_BODY and not any(instr.op in F32_EMITTERS for instr in self.body):
+                chunks_wide(b, row.lo, row.hi, lanes, step)
+            else:
+                chunks(b, row.lo, row.hi, lanes, step)
         return b.finish()

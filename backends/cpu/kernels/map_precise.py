@@ -84,6 +84,65 @@ def tan(b: KernelBuilder, x: Val) -> Val:
     return _narrow(b, b.select(b.icmp("ne", quadrant & 1, 0), -cosine / sine, sine / cosine))
 
 
+def asin(b: KernelBuilder, x: Val) -> Val:
+    """Inverse sine; NaN outside [-1, 1]."""
+    return _narrow(b, _asin(b, b.fpext(x, f64)))
+
+
+def acos(b: KernelBuilder, x: Val) -> Val:
+    """Inverse cosine; NaN outside [-1, 1]."""
+    return _narrow(b, math.pi / 2 - _asin(b, b.fpext(x, f64)))
+
+
+def atan(b: KernelBuilder, x: Val) -> Val:
+    """Inverse tangent."""
+    return _narrow(b, _atan(b, b.fpext(x, f64)))
+
+
+def asinh(b: KernelBuilder, x: Val) -> Val:
+    """Inverse hyperbolic sine."""
+    wide = b.fpext(x, f64)
+    t = b.abs(wide)
+    far = b.copysign(_log(b, t + b.sqrt(b.fma(t, t, b.const(1.0, t.type)))), wide)
+    return _narrow(b, _near_zero(b, wide, far, [1.0, -1 / 6]))
+
+
+def acosh(b: KernelBuilder, x: Val) -> Val:
+    """Inverse hyperbolic cosine; NaN below 1."""
+    wide = b.fpext(x, f64)
+    # The product of differences is exact enough close to 1, where x² - 1 would cancel.
+    return _narrow(b, _log(b, wide + b.sqrt((wide - 1.0) * (wide + 1.0))))
+
+
+def atanh(b: KernelBuilder, x: Val) -> Val:
+    """Inverse hyperbolic tangent; NaN outside [-1, 1]."""
+    wide = b.fpext(x, f64)
+    far = _log(b, (1.0 + wide) / (1.0 - wide)) * 0.5
+    return _narrow(b, _near_zero(b, wide, far, [1.0, 1 / 3]))
+
+
+def _near_zero(b: KernelBuilder, x: Val, far: Val, coefficients: Sequence[float]) -> Val:
+    """`far`, but the odd series of `coefficients` where a logarithm of nearly 1 has too few digits."""
+    return b.select(b.fcmp("olt", b.abs(x), 1e-3), x * _series(b, x * x, coefficients), far)
+
+
+def _asin(b: KernelBuilder, x: Val) -> Val:
+    return _atan(b, x / b.sqrt((1.0 - x) * (1.0 + x)))
+
+
+def _atan(b: KernelBuilder, x: Val) -> Val:
+    t = b.abs(x)
+    # Fold to [0, 1] by the reciprocal, then to |t| <= tan(pi/8) by turning an eighth.
+    steep = b.fcmp("ogt", t, 1.0)
+    t = b.select(steep, 1.0 / t, t)
+    turned = b.fcmp("ogt", t, math.tan(math.pi / 8))
+    t = b.select(turned, (t - 1.0) / (t + 1.0), t)
+    # The first term left out is below 2e-12.
+    value = t * _series(b, t * t, [(-1) ** k / (2 * k + 1) for k in range(13)])
+    value = b.select(turned, value + math.pi / 4, value)
+    return b.copysign(b.select(steep, math.pi / 2 - value, value), x)
+
+
 def _narrow(b: KernelBuilder, x: Val) -> Val:
     return b.fptrunc(x, f32)
 
