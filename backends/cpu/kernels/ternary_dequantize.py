@@ -127,8 +127,9 @@ class TernaryDequantizeKernel(KernelSpec):
 class DequantizeTransposedKernel(KernelSpec):
     """Slots: 0 acc (int32 [batch, pixels, G, P·rows]), 1 s (f32 [batch]), 2 scales (f32 [P, G, rows]),
 
-    3 bias (f32 [channels], any integer if none), 4 y (out, f32 [batch, channels, pixels]), 5 pixels, 6 first channel, 7 channels.
-    Work units: batch x ceil(pixels / `isa.f32_lanes`). For convolutions: `rows` of the channels, from the first one.
+    3 bias (f32 [channels]; any integer if none), 4 y (out, f32 [batch, channels, pixels]), 5 pixels, 6 first channel,
+    7 channels. Work units: batch x ceil(pixels / `isa.f32_lanes`). For convolutions: `rows` of the channels, from the
+    first one on.
     """
 
     epilogue: Epilogue
