@@ -57,10 +57,6 @@ class Assignment:
     evaluations: int
     met: bool
 
-    def options(self) -> tuple[str, ...]:
-        """The assignment as option `layers` of `quantize-to-ternary`."""
-        return tuple(f"{name}={planes}" for name, planes in self.planes.items())
-
 
 def choose_planes(
     layers: Sequence[Layer], evaluate: Evaluate, budget: float, *, max_planes: int = MAX_PLANES

@@ -25,7 +25,6 @@ from neuc.dialects.ternary import LinearOp as TernaryLinearOp
 from neuc.dialects.ternary_types import EncodingAttr, TritsType
 from neuc.dialects.ternary_weights import defining_weight
 from neuc.dialects.weight_store import WeightStore
-from neuc.passes.analysis.error_budget import Layer
 
 KEPT = "ternary.kept"
 """Attribute of a float layer that `quantize-to-ternary` passed over: why."""
@@ -76,16 +75,6 @@ def layers(module: ModuleOp) -> Iterator[tuple[str, Operation]]:
             base = next(iter(node_names(op)), f"{layer_kind(op)}{len(seen)}")
             seen[base] = seen.get(base, 0) + 1
             yield (base if seen[base] == 1 else f"{base}#{seen[base]}"), op
-
-
-def convertible(module: ModuleOp, store: WeightStore, min_k: int = MIN_K) -> list[Layer]:
-    """The float layers `quantize-to-ternary` would convert, in program order."""
-    found: list[Layer] = []
-    for name, op in layers(module):
-        if isinstance(op, MatMulOp | ConvOp) and not reason_to_keep(op, store, min_k):
-            n, k, _ = _float_size(op)
-            found.append(Layer(name, n * k))
-    return found
 
 
 def layer_kind(op: Operation) -> str:

@@ -83,11 +83,6 @@ def test_a_model_without_layers() -> None:
     assert not choose_planes([], lambda planes: 0.5, 0.1).met
 
 
-def test_options_text() -> None:
-    model = Model([1.0, 100.0])
-    assert choose_planes(model.layers, model, 0.1, max_planes=2).options() == ("layer0=2", "layer1=0")
-
-
 @pytest.mark.parametrize(("budget", "planes"), [(-0.1, 2), (float("nan"), 2), (0.1, 0), (0.1, 5)])
 def test_bad_arguments(budget: float, planes: int) -> None:
     with pytest.raises(Error) as caught:
