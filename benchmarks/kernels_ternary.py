@@ -153,7 +153,7 @@ def main() -> None:
     llvmlite.initialize_native_target()
     llvmlite.initialize_native_asmprinter()
     features = {name for name, present in llvmlite.get_host_cpu_features().items() if present}
-    candidates = {"avx512": Isa.select(features), "avx512-gfni": Isa.select(features - {"gfni"}), "avx2": Isa.avx2()}
+    candidates = {"avx512": Isa.select(features), "avx512 no gfni": Isa.select(features - {"gfni"}), "avx2": Isa.avx2()}
     candidates["portable"] = Isa.portable()
     isas = {name: isa for name, isa in candidates.items() if features >= set(isa.features) and isa.name in name}
     for shape in options.shapes.split(","):
