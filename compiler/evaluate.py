@@ -27,7 +27,8 @@ from neuc.errors import Error, Exit
 from neuc.passes.partition import Partition, is_host
 
 EVALUATION_BATCH = 4
-"""Batch size of the made-up input errors are measured on when no data are given."""
+EVALUATION_ELEMENTS = 1 << 17
+"""Batch size of the made-up input errors are measured on when no data are given, and how many elements it may have."""
 
 Outputs = list[list[np.ndarray]]
 
@@ -40,8 +41,10 @@ def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> list[Arrays]
     """
     inputs, _ = signature_of(module)
     if options.calib is None:
-        batch = {dim: EVALUATION_BATCH for spec in inputs for dim in spec.shape[:1] if isinstance(dim, str)}
-        return [random_inputs(inputs, sizes=batch)]
+        leading = {dim for spec in inputs for dim in spec.shape[:1] if isinstance(dim, str)}
+        one = random_inputs(inputs, sizes=dict.fromkeys(leading, 1))
+        batch = min(EVALUATION_BATCH, max(1, EVALUATION_ELEMENTS // max(array.size for array in one.values())))
+        return [random_inputs(inputs, sizes=dict.fromkeys(leading, batch))]
     given = load_npz(options.calib)
     missing = [spec.name for spec in inputs if spec.name not in given]
     if missing:

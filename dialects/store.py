@@ -127,7 +127,8 @@ def dims_of(value: Attribute | SSAValue) -> tuple[Dim, ...]:
         ValueError: not a tensor, or a dynamic tensor without `#store.dims`.
     """
     type_ = value.type if isinstance(value, SSAValue) else value
-    if not isa(type_, TensorType[Attribute]):
+    # Not xDSL's `isa`, which walks the constraint of the parameter: this is the most called function there is.
+    if not isinstance(type_, TensorType):
         raise ValueError(f"not a ranked tensor type: {type_}")
     shape = type_.get_shape()
     if DYNAMIC_INDEX not in shape:
@@ -143,7 +144,7 @@ def dims_of(value: Attribute | SSAValue) -> tuple[Dim, ...]:
 def element_of(value: Attribute | SSAValue) -> Attribute:
     """The element type of a tensor type or of a value that has one."""
     type_ = value.type if isinstance(value, SSAValue) else value
-    if not isa(type_, TensorType[Attribute]):
+    if not isinstance(type_, TensorType):
         raise ValueError(f"not a tensor type: {type_}")
     return type_.get_element_type()
 

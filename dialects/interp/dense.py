@@ -6,6 +6,7 @@ chooses; sums over an axis (reduce, softmax, layer_norm, pool) add up in f64 and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -178,7 +179,9 @@ def _pool(op: dense.PoolOp, args: list[Array], env: Env) -> list[Array]:
         return windows(padded, kernel, op.strides, op.dilations)[positions]
 
     if op.kind.data is PoolKind.MAX:
-        return [np.max(windowed(x, -np.inf), axis=axes)]
+        view = windowed(x, -np.inf)
+        # One maximum per kernel element is many times faster in numpy than one reduction of tiny windows.
+        return [functools.reduce(np.maximum, (view[(..., *element)] for element in np.ndindex(*kernel)))]
     counted = np.ones((1, 1, *x.shape[2:]), np.float64)
     if op.count_include_pad is not None:
         counted = pad_spatial(counted, pads, 1.0)
