@@ -109,7 +109,7 @@ def test_transposes_without_outer_dims(isa: Isa) -> None:
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
 def test_pads_as_numpy(isa: Isa, mode: str, data: st.DataObject) -> None:
-    size = data.draw(st.sampled_from([1, 8]))
+    size = {"constant": 4, "edge": 1, "reflect": 8}[mode]
     rank = data.draw(st.sampled_from([1, 3]))
     shape = (*(data.draw(st.integers(1, 6)) for _ in range(rank - 1)), data.draw(st.integers(1, 90)))
     before = [data.draw(st.integers(0, 4)) for _ in range(rank)]

@@ -97,13 +97,12 @@ def check_kernel(isa: Isa, case: Case) -> None:
 
 
 @every_isa
-@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
-def test_directions(isa: Isa, direction: str) -> None:
-    check_kernel(isa, Case((5, 2, 10), 32, direction))
+def test_both_directions(isa: Isa) -> None:
+    check_kernel(isa, Case((5, 2, 10), 32, "bidirectional"))
 
 
 @every_isa
-@pytest.mark.parametrize("hidden", [1, 7, 21])
+@pytest.mark.parametrize("hidden", [1, 21])
 def test_hidden_sizes_that_are_no_whole_vectors(isa: Isa, hidden: int) -> None:
     check_kernel(isa, Case((3, 3, 5), hidden, "bidirectional"))
 
