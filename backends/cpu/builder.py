@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from xdsl.dialects import llvm
-from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, StringAttr, VectorType
 from xdsl.ir import Attribute
 
 from neuc.backends.cpu.emitter import Emitter, If, Loop, Operand, Val
@@ -29,11 +28,14 @@ from neuc.backends.cpu.irtypes import (
     i8,
     i16,
     i32,
+    i32_array,
     i64,
+    i64_attr,
     is_float,
     lanes_of,
     mangle,
     ptr,
+    text_attr,
     vec,
     with_elem,
 )
@@ -61,7 +63,7 @@ __all__ = [
     "with_elem",
 ]
 
-_NO_BUNDLES = DenseArrayBase.from_list(i32, ())
+_NO_BUNDLES = i32_array(())
 
 
 class KernelBuilder(Emitter):
@@ -79,7 +81,7 @@ class KernelBuilder(Emitter):
 
     def store(self, value: Val, address: Val, align: int = 1) -> None:
         """Store a scalar or vector."""
-        props: dict[str, Attribute] = {"ordering": NOT_ATOMIC, "alignment": IntegerAttr(align, i64)}
+        props: dict[str, Attribute] = {"ordering": NOT_ATOMIC, "alignment": i64_attr(align)}
         op = llvm.StoreOp.create(operands=(value.ssa, address.ssa), properties=props)
         self.block.add_op(op)
 
@@ -150,7 +152,7 @@ class KernelBuilder(Emitter):
         x, y = self._pair(x, y)
         if lanes_of(x.type) > 1:
             return self.intrinsic(f"llvm.neuc.fcmp.{predicate}", with_elem(x.type, i1), [x, y])
-        code = IntegerAttr(llvm.FCmpPredicateFlag(predicate).to_int(), i64)
+        code = i64_attr(llvm.FCmpPredicateFlag(predicate).to_int())
         return self.emit(llvm.FCmpOp, (x.ssa, y.ssa), i1, {"predicate": code, **FLOAT_PROPS})
 
     def select(self, cond: Val, x: Operand, y: Operand) -> Val:
@@ -243,8 +245,8 @@ class KernelBuilder(Emitter):
     def shuffle(self, a: Val, other: Val | None, lanes: Sequence[int]) -> Val:
         """Pick lanes of ``a`` (0 .. n-1) and ``other`` (n .. 2n-1)."""
         second = self.undef(a.type) if other is None else other
-        props: dict[str, Attribute] = {"mask": DenseArrayBase.from_list(i32, lanes)}
-        to = VectorType(elem_of(a.type), [len(lanes)])
+        props: dict[str, Attribute] = {"mask": i32_array(tuple(lanes))}
+        to = vec(elem_of(a.type), len(lanes))
         return self.emit(llvm.ShuffleVectorOp, (a.ssa, second.ssa), to, props)
 
     def concat(self, a: Val, other: Val) -> Val:
@@ -276,9 +278,9 @@ class KernelBuilder(Emitter):
         operands = tuple(a.ssa for a in args)
         props: dict[str, Attribute] = {
             "fastmathFlags": NO_FLAGS,
-            "intrin": StringAttr(name),
+            "intrin": text_attr(name),
             "op_bundle_sizes": _NO_BUNDLES,
-            "operandSegmentSizes": DenseArrayBase.from_list(i32, (len(operands), 0)),
+            "operandSegmentSizes": i32_array((len(operands), 0)),
         }
         op = llvm.CallIntrinsicOp.create(
             operands=operands, result_types=() if result is None else (result,), properties=props

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
 
 from xdsl.dialects import llvm
-from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 
 from neuc.backends.cpu.irtypes import (
@@ -25,7 +24,9 @@ from neuc.backends.cpu.irtypes import (
     f32,
     i1,
     i32,
+    i32_array,
     i64,
+    i64_attr,
     is_float,
     lanes_of,
     ptr,
@@ -332,7 +333,7 @@ class Emitter:
     def icmp(self, predicate: str, x: Operand, y: Operand) -> Val:
         """Compare integers: eq ne slt sle sgt sge ult ule ugt uge."""
         x, y = self._pair(x, y)
-        props: dict[str, Attribute] = {"predicate": IntegerAttr(llvm.ICmpPredicateFlag(predicate).to_int(), i64)}
+        props: dict[str, Attribute] = {"predicate": i64_attr(llvm.ICmpPredicateFlag(predicate).to_int())}
         return self.emit(llvm.ICmpOp, (x.ssa, y.ssa), with_elem(x.type, i1), props)
 
     def elem(self, base: Val, index: Operand, elem_type: Attribute) -> Val:
@@ -341,7 +342,7 @@ class Emitter:
         dynamic = () if static else (self.as_val(index, i64).ssa,)
         raw = int(index) if static and not isinstance(index, Val) else llvm.GEP_USE_SSA_VAL
         props: dict[str, Attribute] = {
-            "rawConstantIndices": DenseArrayBase.from_list(i32, (raw,)),
+            "rawConstantIndices": i32_array((raw,)),
             "elem_type": elem_type,
             "noWrapFlags": NO_GEP_FLAGS,
         }
@@ -349,7 +350,7 @@ class Emitter:
 
     def load(self, address: Val, type_: Attribute, align: int = 1) -> Val:
         """Load a scalar or vector."""
-        props: dict[str, Attribute] = {"ordering": NOT_ATOMIC, "alignment": IntegerAttr(align, i64)}
+        props: dict[str, Attribute] = {"ordering": NOT_ATOMIC, "alignment": i64_attr(align)}
         return self.emit(llvm.LoadOp, (address.ssa,), type_, props)
 
     @contextmanager

@@ -7,10 +7,12 @@ one-lane version.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TypeAlias, cast
 
 from xdsl.dialects import llvm
 from xdsl.dialects.builtin import (
+    DenseArrayBase,
     DenseIntOrFPElementsAttr,
     Float16Type,
     Float32Type,
@@ -18,6 +20,7 @@ from xdsl.dialects.builtin import (
     FloatAttr,
     IntegerAttr,
     IntegerType,
+    StringAttr,
     VectorType,
 )
 from xdsl.ir import Attribute, Operation
@@ -65,6 +68,25 @@ FLOAT_OPS: dict[str, type[Operation]] = {
     "mul": llvm.FMulOp,
     "div": llvm.FDivOp,
 }
+
+
+@cache
+def i32_array(values: tuple[int, ...]) -> DenseArrayBase[IntegerType]:
+    """An array attribute of 32-bit integers."""
+    return DenseArrayBase.from_list(i32, values)
+
+
+@cache
+def i64_attr(value: int) -> IntegerAttr[IntegerType]:
+    """A 64-bit integer attribute."""
+    return IntegerAttr(value, i64)
+
+
+@cache
+def text_attr(value: str) -> StringAttr:
+    """A string attribute."""
+    return StringAttr(value)
+
 
 _FLOATS = (Float16Type, Float32Type, Float64Type)
 _vectors: dict[tuple[Attribute, int], VectorType] = {}

@@ -98,7 +98,7 @@ def test_3x3_same(isa: Isa) -> None:
 
 @ISAS
 def test_strided_rows_that_leave_runs_of_every_length(isa: Isa) -> None:
-    for width in (1, 3, 7, 16, 35):
+    for width in (1, 3, 7, 16, 35):  # one kernel: sizes are arguments
         check(isa, random(1, 2, 5, width), random(3, 2, 3, 3), pads=[1, 1, 1, 1], strides=[1, 2])
 
 

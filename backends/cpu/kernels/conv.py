@@ -81,6 +81,7 @@ class ConvKernel(KernelSpec):
         blocks = -(-self.filters // filter_block(isa))
         # Equal blocks of whole register tiles.
         rows = -(-self.filters // (blocks * tile.rows[0])) * tile.rows[0]
+        tile = tile.for_rows(self.filters)
         panels = b.udiv(positions + (tile.columns - 1), tile.columns)
         table = b.ptr(b.scratch, (self._block * self.window.count + 1) * tile.columns * F32)
         with b.loop(b.begin, b.end) as loop:

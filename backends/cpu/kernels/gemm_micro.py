@@ -54,6 +54,15 @@ class Tile:
         """Columns of a panel."""
         return self.vectors * self.lanes
 
+    def for_rows(self, count: int) -> Tile:
+        """The tile with just those numbers of rows that `count` rows are cut into."""
+        used: list[int] = []
+        for rows in self.rows:
+            if rows <= count:
+                used.append(rows)
+                count %= rows
+        return Tile(tuple(used), self.vectors, self.lanes)
+
 
 @dataclass(frozen=True)
 class Epilogue:
