@@ -5,19 +5,28 @@ Depthwise convolution is in `depthwise`; the multiplication itself in `gemm_micr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from xdsl.dialects import llvm
 
-from neuc.backends.cpu.builder import KernelBuilder, Val, i64
+from neuc.backends.cpu.builder import KernelBuilder, Val
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.backends.cpu.kernels.conv_window import F32, Window, at_least_one, load_run, multi_index, product_of
+from neuc.backends.cpu.kernels.conv_window import (
+    F32,
+    Window,
+    at_least_one,
+    load_run,
+    multi_index,
+    product_of,
+    store_run,
+)
 from neuc.backends.cpu.kernels.gemm_micro import (
     NO_EPILOGUE,
     Epilogue,
     Operands,
+    Size,
     Tile,
     finish_rows,
     multiply_rows,
@@ -26,12 +35,23 @@ from neuc.backends.cpu.kernels.gemm_micro import (
 K_WHOLE = 2048
 """Panel rows that are gathered at once; deeper convolutions go by blocks of channels."""
 _TILES_PER_BLOCK = 8
-_SLOT = 8
+_UNROLLED = 8
+"""Taps along the innermost axis that are written out; longer ones are a loop."""
 
 
 def filter_block(isa: Isa) -> int:
     """Most filters in one work unit."""
     return _TILES_PER_BLOCK * Tile.of(isa).rows[0]
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Output positions ``first .. first + count - 1`` of one image, and the spatial sizes of x and y."""
+
+    first: Val
+    count: Val
+    sizes: list[Val]
+    out: list[Val]
 
 
 @dataclass(frozen=True)
@@ -66,9 +86,8 @@ class ConvKernel(KernelSpec):
         return min(self.channels, max(1, K_WHOLE // self.window.count))
 
     def scratch_bytes(self, isa: Isa) -> int:
-        """Scratch memory a thread needs: the panel, room for the last row's overhang, and the table of runs."""
-        columns = Tile.of(isa).columns
-        return (self._block * self.window.count + 1) * columns * F32 + columns * (2 + self.window.rank) * _SLOT
+        """Scratch memory a thread needs: the panel."""
+        return self._block * self.window.count * Tile.of(isa).columns * F32
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         b = KernelBuilder(self.name, isa)
@@ -83,12 +102,10 @@ class ConvKernel(KernelSpec):
         rows = -(-self.filters // (blocks * tile.rows[0])) * tile.rows[0]
         tile = tile.for_rows(self.filters)
         panels = b.udiv(positions + (tile.columns - 1), tile.columns)
-        table = b.ptr(b.scratch, (self._block * self.window.count + 1) * tile.columns * F32)
         with b.loop(b.begin, b.end) as loop:
-            slice_, block, panel = multi_index(b, loop.i, [b.i64(0), b.i64(blocks), panels])
-            first = panel * tile.columns
-            count = b.min(positions - first, b.i64(tile.columns))
-            runs = self._runs(b, table, first, count, out)
+            slice_, block, at = multi_index(b, loop.i, [b.i64(0), b.i64(blocks), panels])
+            first = at * tile.columns
+            panel = _Panel(first, b.min(positions - first, b.i64(tile.columns)), sizes, out)
             group = b.urem(slice_, groups)
             ops = Operands(
                 k=self._block * self.window.count,
@@ -99,97 +116,81 @@ class ConvKernel(KernelSpec):
                 panel_step=tile.columns * F32,
                 c=b.ptr(b.arg_ptr(2), (slice_ * self.filters * positions + first) * F32),
                 c_row=positions * F32,
-                columns=count,
+                columns=panel.count,
                 bias=b.ptr(b.arg_ptr(3), group * (self.filters * F32)),
                 bias_row=F32,
             )
             image = b.ptr(b.arg_ptr(0), slice_ * self.channels * volume * F32)
             lo = block * rows
-            self._unit(b, tile, ops, image, table, runs, sizes, lo, b.min(lo + rows, b.i64(self.filters)))
+            self._unit(b, tile, ops, panel, image, lo, b.min(lo + rows, b.i64(self.filters)))
         return b.finish()
 
-    def _unit(
-        self,
-        b: KernelBuilder,
-        tile: Tile,
-        ops: Operands,
-        image: Val,
-        table: Val,
-        runs: Val,
-        sizes: list[Val],
-        lo: Val,
-        hi: Val,
-    ) -> None:
+    def _unit(self, b: KernelBuilder, tile: Tile, ops: Operands, panel: _Panel, image: Val, lo: Val, hi: Val) -> None:
         """Gather and multiply, by blocks of channels if there are many."""
         if self._block == self.channels:
-            self._gather(b, tile, image, b.i64(self.channels), table, runs, sizes)
+            self._gather(b, tile, panel, image, self.channels)
             multiply_rows(b, tile, ops, lo, hi, self.epilogue)
             return
         with b.loop(0, self.channels, self._block) as loop:
             channels = b.min(b.i64(self.channels) - loop.i, b.i64(self._block))
-            start = b.ptr(image, loop.i * product_of(b, sizes) * F32)
-            self._gather(b, tile, start, channels, table, runs, sizes)
-            part = Operands(
-                k=channels * self.window.count,
-                a=b.ptr(ops.a, loop.i * (self.window.count * F32)),
-                a_row=ops.a_row,
-                a_step=ops.a_step,
-                panel=ops.panel,
-                panel_step=ops.panel_step,
-                c=ops.c,
-                c_row=ops.c_row,
-                columns=ops.columns,
-            )
+            self._gather(b, tile, panel, b.ptr(image, loop.i * product_of(b, panel.sizes) * F32), channels)
+            part = replace(ops, k=channels * self.window.count, a=b.ptr(ops.a, loop.i * (self.window.count * F32)))
             multiply_rows(b, tile, part, lo, hi, NO_EPILOGUE, accumulate=b.icmp("sgt", loop.i, 0))
         finish_rows(b, tile, ops, lo, hi, self.epilogue)
 
-    def _runs(self, b: KernelBuilder, table: Val, first: Val, count: Val, out: list[Val]) -> Val:
-        """Cut a panel into runs along the innermost axis: a table of column, length and input start on each axis.
+    def _gather(self, b: KernelBuilder, tile: Tile, panel: _Panel, image: Val, channels: Size) -> None:
+        """Fill the panel: one row for each channel and tap, in the order of the filters' elements.
 
-        Returns:
-            The number of runs.
+        A panel's positions are cut into runs along the innermost axis: within one, input elements lie evenly.
         """
-        width = out[-1]
-        row = b.udiv(first, width)
-        runs = b.udiv(first + count - 1, width) - row + 1
-        with b.loop(0, runs) as loop:
-            flat = (row + loop.i) * width
-            begin = b.max(first - flat, 0)
-            places = [*multi_index(b, row + loop.i, out[:-1]), begin] if len(out) > 1 else [begin]
-            entry = self._entry(b, table, loop.i)
-            b.store(flat + begin - first, entry)
-            b.store(b.min(width, first + count - flat) - begin, b.ptr(entry, _SLOT))
-            for axis, place in enumerate(places):
-                start = place * self.window.strides[axis] - self.window.pads[axis]
-                b.store(start, b.ptr(entry, (2 + axis) * _SLOT))
-        return runs
+        width = panel.out[-1]
+        row = b.udiv(panel.first, width)
+        with b.loop(row, b.udiv(panel.first + panel.count - 1, width) + 1) as run:
+            flat = run.i * width
+            begin = b.max(panel.first - flat, 0)
+            column, length = flat + begin - panel.first, b.min(width, panel.first + panel.count - flat) - begin
+            outer = multi_index(b, run.i, panel.out[:-1]) if self.window.rank > 1 else []
+            positions = [*outer, begin]
+            starts = [
+                position * self.window.strides[axis] - self.window.pads[axis] for axis, position in enumerate(positions)
+            ]
+            target = b.ptr(b.scratch, column * F32)
+            self._gather_run(b, tile, panel.sizes, image, channels, starts, target, length)
 
-    def _entry(self, b: KernelBuilder, table: Val, run: Val) -> Val:
-        return b.ptr(table, run * ((2 + self.window.rank) * _SLOT))
-
-    def _gather(
-        self, b: KernelBuilder, tile: Tile, image: Val, channels: Val, table: Val, runs: Val, sizes: list[Val]
+    def _gather_run(
+        self,
+        b: KernelBuilder,
+        tile: Tile,
+        sizes: list[Val],
+        image: Val,
+        channels: Size,
+        starts: list[Val],
+        target: Val,
+        length: Val,
     ) -> None:
-        """Fill the panel: one row for each channel and tap, in the order of the filters' elements."""
+        """The part of every panel row that one run of positions has; `starts` is where their windows begin."""
         window, width = self.window, sizes[-1]
-        zero = b.zero(b.vtype())
-        with b.loop(0, channels * window.count) as k:
-            channel, *taps = multi_index(b, k.i, [b.i64(0), *(b.i64(t) for t in window.taps)])
-            plane = channel
-            target = b.ptr(b.scratch, k.i * (tile.columns * F32))
-            with b.loop(0, runs) as run:
-                entry = self._entry(b, table, run.i)
-                column, length = b.load(entry, i64), b.load(b.ptr(entry, _SLOT), i64)
-                starts = [b.load(b.ptr(entry, (2 + axis) * _SLOT), i64) for axis in range(window.rank)]
-                places = [start + tap * window.dilations[axis] for axis, (start, tap) in enumerate(zip(starts, taps))]
-                # A row in the padding is as good as a row of no width.
-                there, flat = width, plane
-                for place, size in zip(places[:-1], sizes[:-1]):
-                    there = b.select(b.icmp("ult", place, size), there, 0)
-                    flat = flat * size + place
-                row = b.ptr(image, flat * width * F32)
-                to = b.ptr(target, column * F32)
-                # Whole vectors: what goes past the run's end is overwritten by the next run or panel row.
-                with b.loop(0, length, b.lanes) as step:
-                    at = places[-1] + step.i * window.strides[-1]
-                    b.store(load_run(b, row, at, there, window.strides[-1], zero), b.ptr(to, step.i * F32))
+        rows, taps = window.count // window.taps[-1], window.taps[-1]
+        with b.loop(0, channels) as channel, b.loop(0, rows) as line:
+            outer = multi_index(b, line.i, [b.i64(t) for t in window.taps[:-1]]) if window.rank > 1 else []
+            # A row in the padding is as good as a row of no width.
+            there, flat = width, channel.i
+            for axis, tap in enumerate(outer):
+                place = starts[axis] + tap * window.dilations[axis]
+                there = b.select(b.icmp("ult", place, sizes[axis]), there, 0)
+                flat = flat * sizes[axis] + place
+            source = b.ptr(image, flat * width * F32)
+            to = b.ptr(target, (channel.i * rows + line.i) * (taps * tile.columns * F32))
+
+            def copy(tap: Size) -> None:
+                for v in range(tile.vectors):
+                    at = starts[-1] + (tap * window.dilations[-1] + v * tile.lanes * window.strides[-1])
+                    run = load_run(b, source, at, there, window.strides[-1], b.zero(b.vtype()))
+                    store_run(b, run, b.ptr(to, (tap * tile.columns + v * tile.lanes) * F32), length - v * tile.lanes)
+
+            if taps <= _UNROLLED:
+                for tap in range(taps):
+                    copy(tap)
+            else:
+                with b.loop(0, taps) as inner:
+                    copy(inner.i)
