@@ -5,6 +5,7 @@ The model has been checked and sorted before (`structure.py`); preparation steps
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,6 @@ from neuc.dialects.onnx_schema import DOMAIN_PREFIX
 from neuc.dialects.onnx_types import (
     NoneType,
     SparseAttr,
-    SparseTensorType,
     StoredAttr,
     StringsAttr,
     StringType,
@@ -244,7 +244,7 @@ def _constant_type(value: Attribute) -> Attribute:
             dense = value.values.type if isinstance(value.values, StoredAttr | DenseIntOrFPElementsAttr) else None
             if isinstance(dense, TensorType):
                 dims = [int(d) for d in value.dims.iter_values()]  # pyright: ignore[reportAttributeAccessIssue]
-                return SparseTensorType(TensorType(dense.element_type, dims))
+                return TensorType(dense.element_type, dims)  # only the stored form is sparse
             return UnknownType()
         case StringAttr() | BytesAttr():
             return TensorType(StringType(), [])
@@ -259,5 +259,7 @@ def _name_attrs(names: Iterable[str]) -> ArrayAttr[DictionaryAttr]:
 
 
 def _set_hint(value: SSAValue, name: str) -> None:
-    if name.isascii() and SSAValue.is_valid_name(name):
-        value.name_hint = name
+    """Keep the model's name readable in IR text; `x_7` becomes `x.7` because printers number names with `_7`."""
+    hint = re.sub(r"_(\d+)\Z", r".\1", name)
+    if hint.isascii() and SSAValue.is_valid_name(hint):
+        value.name_hint = hint

@@ -5,7 +5,7 @@ Own code rather than onnx's inliner because that one drops node names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
 
@@ -13,7 +13,7 @@ from neuc.compiler.importers.structure import Origin, all_nodes, reference, subg
 from neuc.dialects.onnx_schema import raw_schema
 from neuc.errors import Error
 
-MAX_NODES = 1_000_000
+MAX_NODES = 200_000
 """Functions that call functions can grow a model exponentially; nothing real comes near this."""
 
 Key = tuple[str, str, str]
@@ -33,6 +33,7 @@ def inline_functions(model: ModelProto, found: dict[str, Origin]) -> None:
         return
     functions = {(f.domain, f.name, f.overload): f for f in model.functions}
     _check_opsets(model, functions)
+    _check_size(model.graph, functions)
     inliner = _Inliner(functions, _all_names(model.graph), found)
     inliner.graph(model.graph)
     del model.functions[:]
@@ -61,6 +62,30 @@ def _check_opsets(model: ModelProto, functions: Mapping[Key, FunctionProto]) -> 
             )
 
 
+def _check_size(graph: GraphProto, functions: Mapping[Key, FunctionProto]) -> None:
+    """Refuse recursion, and models whose expansion would not end, before expanding anything."""
+    sizes: dict[Key, int] = {}
+
+    def size(nodes: Iterable[NodeProto], active: tuple[Key, ...]) -> int:
+        total = 0
+        for node in all_nodes(nodes):
+            key = (node.domain, node.op_type, node.overload)
+            if key in active:
+                raise Error(
+                    "NEUC-E110",
+                    f"function {key[1]!r} calls itself",
+                    hint="ONNX has no recursion; export the model again",
+                    nodes=[reference(node)],
+                )
+            if key in functions and key not in sizes:
+                sizes[key] = size(functions[key].node, (*active, key))
+            total += sizes.get(key, 1)
+        return total
+
+    if size(graph.node, ()) > MAX_NODES:
+        raise Error("NEUC-E110", f"inlining functions gives more than {MAX_NODES} nodes", hint="export a simpler model")
+
+
 def _differs(node: NodeProto, own: Mapping[str, int], opsets: Mapping[str, int]) -> bool:
     ours = raw_schema(node.op_type, node.domain, own[node.domain])
     theirs = raw_schema(node.op_type, node.domain, opsets[node.domain])
@@ -81,15 +106,14 @@ def _all_names(graph: GraphProto) -> set[str]:
 class _Inliner:
     def __init__(self, functions: Mapping[Key, FunctionProto], names: set[str], found: dict[str, Origin]) -> None:
         self.functions, self.names, self.found = functions, names, found
-        self.count = 0
 
-    def graph(self, graph: GraphProto, active: tuple[Key, ...] = ()) -> None:
+    def graph(self, graph: GraphProto) -> None:
         """Expand calls in a graph."""
         for node in graph.node:
             for _, inner in subgraphs(node):
-                self.graph(inner, active)
+                self.graph(inner)
         if any(self._key(node) in self.functions for node in graph.node):
-            nodes = [out for node in graph.node for out in self.expand(node, active)]
+            nodes = [out for node in graph.node for out in self.expand(node)]
             del graph.node[:]
             graph.node.extend(nodes)
 
@@ -97,29 +121,17 @@ class _Inliner:
     def _key(node: NodeProto) -> Key:
         return node.domain, node.op_type, node.overload
 
-    def expand(self, call: NodeProto, active: tuple[Key, ...]) -> list[NodeProto]:
+    def expand(self, call: NodeProto) -> list[NodeProto]:
         """The nodes that stand for `call`: itself if it calls no local function."""
         key = self._key(call)
         function = self.functions.get(key)
         if function is None:
-            self.count += 1
-            if self.count > MAX_NODES:
-                raise Error(
-                    "NEUC-E110", f"inlining functions gives more than {MAX_NODES} nodes", hint="simplify the model"
-                )
             copy = NodeProto()
             copy.CopyFrom(call)
             return [copy]
-        if key in active:
-            raise Error(
-                "NEUC-E110",
-                f"function {function.name!r} calls itself",
-                hint="ONNX has no recursion; export the model again",
-                nodes=[reference(call)],
-            )
-        return self._body(call, function, (*active, key))
+        return self._body(call, function)
 
-    def _body(self, call: NodeProto, function: FunctionProto, active: tuple[Key, ...]) -> list[NodeProto]:
+    def _body(self, call: NodeProto, function: FunctionProto) -> list[NodeProto]:
         first = next((name for name in call.output if name), "")
         origin = self.found.get(first, Origin(call.name, 0))
         callers = ((origin.name, origin.index), *origin.callers)
@@ -143,8 +155,8 @@ class _Inliner:
             if out is not None:
                 self.found[out] = Origin(inner.name, index, callers)
             for _, graph in subgraphs(inner):
-                self.graph(graph, active)
-            result.extend(self.expand(inner, active))
+                self.graph(graph)
+            result.extend(self.expand(inner))
         return result
 
     def _copy(

@@ -15,18 +15,21 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, TensorProto, TypeProto, numpy_helper
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, UnrankedTensorType, i64
 from xdsl.ir import Attribute
+from xdsl.utils.exceptions import VerifyException
 
 from neuc.compiler.importers.fold_constants import fold_constants
 from neuc.compiler.importers.graph_builder import GraphBuilder
 from neuc.compiler.importers.inline_functions import inline_functions
-from neuc.compiler.importers.structure import Origin, check_operators, name_nodes, origins, sort_graph
+from neuc.compiler.importers.structure import Origin, check_operators, check_text, name_nodes, origins, sort_graph
 from neuc.compiler.importers.symbols import Symbols
 from neuc.compiler.importers.tensors import Payload, RawTensor, read_tensor
 from neuc.dialects.context import NeucContext
-from neuc.dialects.onnx import encode_name, set_opsets
+from neuc.dialects.locations import node_names
+from neuc.dialects.onnx import OnnxOp, encode_name, set_opsets
+from neuc.dialects.onnx_base import verify_against
 from neuc.dialects.onnx_inference import condense
 from neuc.dialects.onnx_proto import type_from_proto
-from neuc.errors import Error
+from neuc.errors import Error, NodeRef
 from neuc.passes.infer_symbolic_shapes import infer_symbolic_shapes
 
 TARGET_OPSET = 26
@@ -82,6 +85,7 @@ def import_onnx(source: Source, ctx: NeucContext, *, shapes: Shapes | None = Non
     module.attributes["onnx.ir_version"] = IntegerAttr(shell.ir_version, i64)
     if kept:
         module.attributes["onnx.kept_opset"] = StringAttr(encode_name(kept))
+    _verify(module)
     _settle(module, ctx)
     return module
 
@@ -107,6 +111,7 @@ def _read(source: Source, name: str) -> tuple[ModelProto, Path | None, str]:
             raise Error(
                 "NEUC-E103", f"{file} is not an ONNX model, or is cut off or damaged", hint="export the model again"
             ) from error
+    check_text(model)
     graph = model.graph
     if not model.HasField("graph") or not model.ir_version or not (graph.node or graph.output):
         raise Error("NEUC-E103", f"{file} holds no ONNX graph", hint="check that this is the right file")
@@ -316,6 +321,27 @@ def _restored(graph: GraphProto, found: dict[str, Origin]) -> dict[str, Origin]:
             for name in node.input:
                 users[name] = origin
     return known
+
+
+def _verify(module: ModuleOp) -> None:
+    """Check every operation against its schema; onnx's checker does not look at element types."""
+    wrong: list[NodeRef] = []
+    for op in module.walk():
+        schema = op.schema if isinstance(op, OnnxOp) else None
+        if schema is None or not isinstance(op, OnnxOp):
+            continue
+        try:
+            verify_against(op, schema)
+        except VerifyException as error:
+            wrong.append(NodeRef((node_names(op) or (op.name,))[0], op.full_name, str(error)))
+    if wrong:
+        first = wrong[0]
+        raise Error(
+            "NEUC-E104",
+            f"{len(wrong)} nodes do not fit their operators, first {first.name} ({first.op_type}): {first.reason}",
+            hint="export the model again",
+            nodes=wrong,
+        )
 
 
 def _settle(module: ModuleOp, ctx: NeucContext) -> None:

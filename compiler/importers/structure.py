@@ -10,12 +10,14 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
 from neuc.dialects.onnx_schema import DOMAIN_PREFIX, newest_opset, raw_schema
 from neuc.errors import Error, Exit, NodeRef
 
-MAX_DEPTH = 32
+MAX_DEPTH = 16
 """How deep subgraphs may nest: real models have three or four levels."""
 
 
@@ -53,6 +55,23 @@ def all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
         yield node
         for _, graph in subgraphs(node):
             yield from all_nodes(graph.node)
+
+
+def check_text(message: Message) -> None:
+    """Check that all names in a model are text: protobuf lets damaged ones through as bytes.
+
+    Raises:
+        Error: NEUC-E103 naming the field.
+    """
+    for descriptor, value in message.ListFields():
+        if descriptor.type == FieldDescriptor.TYPE_STRING:
+            texts = [value] if isinstance(value, str | bytes) else value
+            if any(isinstance(text, bytes) for text in texts):
+                kind = message.DESCRIPTOR.name
+                raise Error("NEUC-E103", f"{descriptor.name} of a {kind} is not valid text", hint=_HINT)
+        elif descriptor.type == FieldDescriptor.TYPE_MESSAGE:
+            for part in [value] if isinstance(value, Message) else value:
+                check_text(part)
 
 
 def name_nodes(nodes: Sequence[NodeProto], prefix: str = "", depth: int = 0) -> None:

@@ -95,6 +95,9 @@ def require_equal(a: Dim | None, b: Dim | None, what: str) -> None:
 def like_first(op: OnnxOp, facts: Facts) -> Sequence[Shape | None]:
     """Every result has the shape of the first operand (statistics of training modes are left open)."""
     shape = facts.shape(op.operand_at(0))
+    axis = op.attribute("axis")
+    if shape is not None and isinstance(axis, int):
+        axis_of(axis, len(shape))
     return [shape if index == 0 or op.op_type == "Dropout" else None for index in range(len(op.results))]
 
 

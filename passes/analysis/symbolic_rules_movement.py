@@ -59,19 +59,17 @@ def _reshape(op: OnnxOp, facts: Facts) -> Sequence[Shape | None]:
             sizes.append(dim)
     if shape is not None and inferred is not None:
         sizes[inferred] = _remaining(shape, sizes, inferred)
-    elif shape is not None and all(d is not None for d in (*shape, *sizes)):
-        before, after = product(d for d in shape if d is not None), product(d for d in sizes if d is not None)
-        require_equal(before, after, "a reshape changes the number of elements")
+    elif shape is not None:
+        before, after = _cancelled(shape, sizes)
+        if None not in before and None not in after:
+            old, new = (product(d for d in dims if d is not None) for dims in (before, after))
+            require_equal(old, new, "a reshape changes the number of elements")
     return [tuple(sizes)]
 
 
 def _remaining(shape: Shape, sizes: list[Dim | None], inferred: int) -> Dim | None:
     """What is left for the inferred dim; dims common to both sides cancel even when others are unknown."""
-    before, after = list(shape), [d for i, d in enumerate(sizes) if i != inferred]
-    for dim in list(after):
-        if dim is not None and dim in before and not (dim.is_static and dim.value == 0):
-            before.remove(dim)
-            after.remove(dim)
+    before, after = _cancelled(shape, [d for i, d in enumerate(sizes) if i != inferred])
     known_before = [d for d in before if d is not None]
     known_after = [d for d in after if d is not None]
     if len(known_before) != len(before) or len(known_after) != len(after):
@@ -82,6 +80,16 @@ def _remaining(shape: Shape, sizes: list[Dim | None], inferred: int) -> Dim | No
     if total.is_static and divisor.is_static and total.value % divisor.value:
         raise Contradiction(f"a reshape splits {total} elements by {divisor}")
     return total // divisor
+
+
+def _cancelled(before: Shape, after: Sequence[Dim | None]) -> tuple[list[Dim | None], list[Dim | None]]:
+    """Both lists without the dims they share."""
+    left, right = list(before), list(after)
+    for dim in after:
+        if dim is not None and dim in left and dim != 0:
+            left.remove(dim)
+            right.remove(dim)
+    return left, right
 
 
 def _flatten(op: OnnxOp, facts: Facts) -> Sequence[Shape | None]:

@@ -68,6 +68,9 @@ class Sweep:
             shapes = rule(op, self.facts) if rule is not None else None
         except Contradiction as error:
             self.facts.conflict(op, str(error))
+            for value in op.results:
+                self._settle(value, value.type, type_shape(value))
+            return
         elements = [_element(value.type) for value in op.results]
         inferred: list[Attribute] | None = None
         if shapes is None or any(e is None for e in elements) or any(s is None for s in shapes):
@@ -99,6 +102,9 @@ class Sweep:
 
     def _settle(self, value: SSAValue, type_: Attribute, shape: Shape | None) -> None:
         """Fix the type of `value`: known dims, then what its type said before, then a new symbol."""
+        if isinstance(value.type, NoneType):  # an output the model does not want
+            self.types[value] = value.type
+            return
         element = _element(type_)
         if element is None or shape is None:
             self.types[value] = type_

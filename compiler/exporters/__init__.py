@@ -1,0 +1,1 @@
+"""Writers of model formats, one file a format."""
