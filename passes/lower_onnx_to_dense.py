@@ -102,7 +102,7 @@ class _Lowering:
         build = Builder(node, self.store, self.values)
         try:
             results = self._integers(build) or self._by_rule(build)
-        except (Unsupported, VerifyException) as error:
+        except (Unsupported, VerifyException, ZeroDivisionError) as error:
             for op in reversed(build.ops):
                 op.erase()
             node.attributes[REASON] = StringAttr(str(error).splitlines()[0])
