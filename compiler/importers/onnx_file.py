@@ -9,34 +9,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, TensorProto, TypeProto, numpy_helper
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, UnrankedTensorType, i64
+from onnx import GraphProto, ModelProto, TypeProto
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, i64
 from xdsl.ir import Attribute
-from xdsl.utils.exceptions import VerifyException
 
 from neuc.compiler.importers.fold_constants import fold_constants
 from neuc.compiler.importers.graph_builder import GraphBuilder
 from neuc.compiler.importers.inline_functions import inline_functions
-from neuc.compiler.importers.structure import Origin, check_operators, check_text, name_nodes, origins, sort_graph
+from neuc.compiler.importers.library_steps import (
+    PLACEHOLDER_BYTES,
+    check_model,
+    convert_opset,
+    infer_shapes,
+    make_shell,
+    restore_origins,
+    verify_operations,
+)
+from neuc.compiler.importers.structure import check_operators, check_text, name_nodes, origins, sort_graph
 from neuc.compiler.importers.symbols import Symbols
-from neuc.compiler.importers.tensors import Payload, RawTensor, read_tensor
+from neuc.compiler.importers.tensors import Payload, read_tensor
 from neuc.dialects.context import NeucContext
-from neuc.dialects.locations import node_names
-from neuc.dialects.onnx import OnnxOp, encode_name, set_opsets
-from neuc.dialects.onnx_base import verify_against
-from neuc.dialects.onnx_inference import condense
+from neuc.dialects.onnx import encode_name, set_opsets
 from neuc.dialects.onnx_proto import type_from_proto
 from neuc.errors import Error, NodeRef
 from neuc.passes.infer_symbolic_shapes import infer_symbolic_shapes
-
-TARGET_OPSET = 26
-"""The newest opset that onnxruntime 1.31 loads."""
-
-PLACEHOLDER_BYTES = 4096
-"""Weights larger than this are hidden from library steps; converters look at the values of small ones."""
 
 MAX_FILE = 2**31 - 1
 """Protobuf's own limit."""
@@ -57,6 +55,23 @@ def import_onnx(source: Source, ctx: NeucContext, *, shapes: Shapes | None = Non
     Raises:
         Error: NEUC-E103 to NEUC-E110; see `neuc explain`.
     """
+    try:
+        return _import(source, ctx, shapes or {}, name)
+    except Error as error:
+        raise _printable(error) from error
+
+
+def _printable(error: Error) -> Error:
+    """The error with names from the file escaped, so that it stays one line whatever they hold."""
+    nodes = [NodeRef(_escaped(n.name), _escaped(n.op_type), _escaped(n.reason)) for n in error.nodes]
+    return Error(error.code, _escaped(error.message), hint=error.hint, nodes=nodes, exit_code=error.exit_code)
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _import(source: Source, ctx: NeucContext, shapes: Shapes, name: str) -> ModuleOp:
     model, folder, file = _read(source, name)
     name_nodes(model.graph.node)
     for function in model.functions:
@@ -70,22 +85,22 @@ def import_onnx(source: Source, ctx: NeucContext, *, shapes: Shapes | None = Non
         found.setdefault(output, origin)
 
     symbols = Symbols()
-    inputs = _input_types(model.graph, weights, symbols, shapes or {})
-    shell = _shell(model, weights, inputs)
-    _check(shell)
-    shell, kept = _convert(shell)
-    shell = _infer(shell, inputs)
+    inputs = _input_types(model.graph, weights, symbols, shapes)
+    shell = make_shell(model, weights, inputs)
+    check_model(shell)
+    shell, kept = convert_opset(shell)
+    shell = infer_shapes(shell, inputs)
 
     for tensor in shell.graph.initializer:  # the converter may have added or changed small ones
         weights[tensor.name] = read_tensor(tensor, None, "the graph")
-    builder = GraphBuilder(file, ctx.weights, symbols, _restored(shell.graph, found), folder)
+    builder = GraphBuilder(file, ctx.weights, symbols, restore_origins(shell.graph, found), folder)
     func = builder.function(shell.graph, inputs, weights)
     module = ModuleOp([func], sym_name=StringAttr(encode_name(Path(file).stem or "model")))
     set_opsets(module, {("" if o.domain == "ai.onnx" else o.domain): o.version for o in shell.opset_import})
     module.attributes["onnx.ir_version"] = IntegerAttr(shell.ir_version, i64)
     if kept:
         module.attributes["onnx.kept_opset"] = StringAttr(encode_name(kept))
-    _verify(module)
+    verify_operations(module)
     _settle(module, ctx)
     return module
 
@@ -212,136 +227,6 @@ def _override(type_: TypeProto, name: str, dims: Sequence[int | str]) -> None:
         if not 0 <= dim < 2**31 or (was not in (-1, dim) and was >= 0):
             wrong = f"dim {index} is {was} in the model" if was >= 0 else f"dim {index} is impossible"
             raise Error("NEUC-E108", f"{given} contradicts the model: {wrong}", hint="give only dims that are free")
-
-
-def _shell(model: ModelProto, weights: Mapping[str, Payload], inputs: Mapping[str, Attribute]) -> ModelProto:
-    """The model for library steps: small weights as initializers, large ones as inputs of their type."""
-    graph = model.graph
-    del graph.value_info[:]
-    keep = [info for info in graph.input if info.name in inputs]
-    shell = [onnx.ValueInfoProto.FromString(info.SerializeToString()) for info in keep]
-    del graph.input[:]
-    graph.input.extend(shell)
-    for name, payload in weights.items():
-        if isinstance(payload, np.ndarray) and payload.nbytes <= PLACEHOLDER_BYTES:
-            graph.initializer.append(numpy_helper.from_array(payload, name))
-        else:
-            number, dims = _type_of(payload)
-            graph.input.append(onnx.helper.make_tensor_value_info(name, number, dims))
-    if model.ir_version < 4:  # older files list every initializer as an input, which newer ones need not
-        model.ir_version = 4
-    for info in [*graph.input, *graph.output]:  # the checker wants a shape where onnxruntime does not
-        if info.type.WhichOneof("value") == "tensor_type":
-            info.type.tensor_type.shape.SetInParent()
-    return model
-
-
-def _type_of(payload: Payload) -> tuple[int, tuple[int, ...]]:
-    if isinstance(payload, np.ndarray):
-        return onnx.helper.np_dtype_to_tensor_dtype(payload.dtype), payload.shape
-    if isinstance(payload, RawTensor):
-        return payload.data_type, payload.dims
-    return TensorProto.STRING, payload.dims
-
-
-def _check(shell: ModelProto) -> None:
-    try:
-        onnx.checker.check_model(shell)
-    except onnx.checker.ValidationError as error:
-        raise Error(
-            "NEUC-E104", f"the model is not valid: {_first_line(error)}", hint="export the model again"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return condense(str(error).split("==> Context:")[0])
-
-
-def _convert(shell: ModelProto) -> tuple[ModelProto, str]:
-    """The model at the target opset, or as it is with the reason why."""
-    version = next((o.version for o in shell.opset_import if o.domain in ("", "ai.onnx")), TARGET_OPSET)
-    if version >= TARGET_OPSET:
-        return shell, ""
-    try:
-        converted = onnx.version_converter.convert_version(shell, TARGET_OPSET)
-        onnx.checker.check_model(converted)
-        sort_graph(converted.graph)
-    except Exception as error:  # whatever the converter cannot do, the model still stands as it is
-        return shell, f"opset {version} kept: {_first_line(error)}"
-    same = {i.name for i in shell.graph.input} == {i.name for i in converted.graph.input} and [
-        o.name for o in shell.graph.output
-    ] == [o.name for o in converted.graph.output]
-    if not same or not _keeps_foreign(shell, converted):
-        return shell, f"opset {version} kept: the converter changes the model's interface"
-    name_nodes(converted.graph.node)
-    return converted, ""
-
-
-def _keeps_foreign(shell: ModelProto, converted: ModelProto) -> bool:
-    """Whether the converter left nodes and versions of other domains alone."""
-    for model in (shell, converted):
-        model.opset_import.sort(key=lambda o: o.domain)
-    others = [(o.domain, o.version) for o in shell.opset_import if o.domain not in ("", "ai.onnx")]
-    kept = {(o.domain, o.version) for o in converted.opset_import}
-    foreign = [n.op_type for n in shell.graph.node if n.domain]
-    return kept.issuperset(others) and foreign == [n.op_type for n in converted.graph.node if n.domain]
-
-
-def _infer(shell: ModelProto, inputs: Mapping[str, Attribute]) -> ModelProto:
-    """The model with ONNX's own inference results.
-
-    Contradictions it finds in single nodes it keeps to itself; our inference reports them, with the nodes' names.
-    """
-    unranked = [info for info in shell.graph.input if isinstance(inputs.get(info.name), UnrankedTensorType)]
-    for info in [*shell.graph.output, *unranked]:  # what outputs declare may be stale; what is inferred is not
-        if info.type.WhichOneof("value") == "tensor_type":
-            info.type.tensor_type.ClearField("shape")
-    try:
-        return onnx.shape_inference.infer_shapes(shell, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
-        raise Error(
-            "NEUC-E108", f"shapes contradict each other: {_first_line(error)}", hint="check the model's shapes"
-        ) from error
-
-
-def _restored(graph: GraphProto, found: dict[str, Origin]) -> dict[str, Origin]:
-    """Origins for nodes the converter added: that of the first node around them that has one."""
-    known = dict(found)
-    following: Origin | None = None
-    users: dict[str, Origin] = {}
-    for node in reversed(graph.node):
-        outputs = [name for name in node.output if name]
-        origin = next((known[name] for name in outputs if name in known), None)
-        if origin is None:
-            origin = next((users[name] for name in outputs if name in users), following)
-            if origin is not None:
-                known.update(dict.fromkeys(outputs, origin))
-        following = origin
-        if origin is not None:
-            for name in node.input:
-                users[name] = origin
-    return known
-
-
-def _verify(module: ModuleOp) -> None:
-    """Check every operation against its schema; onnx's checker does not look at element types."""
-    wrong: list[NodeRef] = []
-    for op in module.walk():
-        schema = op.schema if isinstance(op, OnnxOp) else None
-        if schema is None or not isinstance(op, OnnxOp):
-            continue
-        try:
-            verify_against(op, schema)
-        except VerifyException as error:
-            wrong.append(NodeRef((node_names(op) or (op.name,))[0], op.full_name, str(error)))
-    if wrong:
-        first = wrong[0]
-        raise Error(
-            "NEUC-E104",
-            f"{len(wrong)} nodes do not fit their operators, first {first.name} ({first.op_type}): {first.reason}",
-            hint="export the model again",
-            nodes=wrong,
-        )
 
 
 def _settle(module: ModuleOp, ctx: NeucContext) -> None:

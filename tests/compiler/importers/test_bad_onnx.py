@@ -165,7 +165,7 @@ def test_broken_models(name: str) -> None:
 
 def check(error: Error, code: str = "E1") -> None:
     assert error.code.startswith(f"NEUC-{code}"), str(error)
-    assert "\n" not in error.message
+    assert all(text.isprintable() for text in (error.message, *(n.name for n in error.nodes)))
     assert error.hint
     assert len(error.message) < 600
 

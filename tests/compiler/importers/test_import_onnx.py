@@ -15,7 +15,7 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation
 
 from neuc.compiler.exporters.onnx_file import export_onnx
-from neuc.compiler.importers.onnx_file import TARGET_OPSET
+from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.dialects.locations import node_names
 from neuc.dialects.onnx import OnnxOp, function_names, opsets_of
 from neuc.dialects.store import ConstantOp, constant_array, dims_of
