@@ -103,7 +103,7 @@ def test_strided_rows_that_leave_runs_of_every_length(isa: Isa) -> None:
 
 
 @ISAS
-@pytest.mark.parametrize("stride", [3, 4, 5])
+@pytest.mark.parametrize("stride", [3, 5])
 def test_wide_strides(isa: Isa, stride: int) -> None:
     check(isa, random(1, 3, 17, 23), random(6, 3, 4, 4), random(6), strides=[stride, stride], pads=[0, 1, 2, 3])
 

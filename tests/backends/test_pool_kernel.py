@@ -18,10 +18,6 @@ from neuc.dialects.store import tensor_type
 from neuc.dialects.weight_store import WeightStore
 from segment_harness import expected_of, function_of, run_segment
 
-ISAS = pytest.mark.parametrize("isa", runnable_isas(), ids=lambda isa: isa.name)
-UNIT = 2.0**-24
-"""Rounding to f32 moves a number by at most this fraction."""
-
 GEOMETRIES: list[dict[str, Sequence[int]]] = [
     {"kernel": [2, 2], "strides": [2, 2]},
     {"kernel": [3, 3], "strides": [1, 1], "pads": [1, 1, 1, 1]},
@@ -32,6 +28,17 @@ GEOMETRIES: list[dict[str, Sequence[int]]] = [
     # One window more than fits, as ceil_mode has it.
     {"kernel": [3, 3], "strides": [2, 2], "extra": [1, 1]},
 ]
+
+# The instruction sets differ in lanes and masks, not in geometry: all geometries run where those differ most.
+CASES = [
+    pytest.param(geometry, isa, id=f"{number}-{isa.name}")
+    for isa in runnable_isas()
+    for number, geometry in enumerate(GEOMETRIES)
+    if isa.name in ("avx512", "avx2") or number % 3 == 2
+]
+ISAS = pytest.mark.parametrize("isa", runnable_isas(), ids=lambda isa: isa.name)
+UNIT = 2.0**-24
+"""Rounding to f32 moves a number by at most this fraction."""
 
 
 def pool(kind: str, x: np.ndarray, geometry: dict[str, Sequence[int]], include_pad: bool = False):
@@ -59,17 +66,15 @@ def image(rank: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-@ISAS
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.parametrize(("geometry", "isa"), CASES)
 def test_max_is_exact(geometry: dict[str, Sequence[int]], isa: Isa) -> None:
     x, store = image(len(geometry["kernel"])), WeightStore()
     function = pool("max", x, geometry)
     np.testing.assert_array_equal(run_segment(function, [x], isa, store)[0], expected_of(function, [x], store)[0])
 
 
-@ISAS
 @pytest.mark.parametrize("include_pad", [False, True])
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.parametrize(("geometry", "isa"), CASES)
 def test_average(geometry: dict[str, Sequence[int]], include_pad: bool, isa: Isa) -> None:
     x, store = image(len(geometry["kernel"])), WeightStore()
     function = pool("avg", x, geometry, include_pad)
