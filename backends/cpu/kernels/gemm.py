@@ -124,7 +124,7 @@ class GemmKernel(KernelSpec):
         panel_first = b.icmp("sgt", m * k, _A_STAYS_CACHED // F32)
         bias_row: Size = b.arg_int(9) * F32 if self.epilogue.bias != "none" else 0
         scale = b.splat(b.arg_f32(8), isa.f32_lanes) if self.epilogue.scaled else None
-        with b.loop(b.begin, b.end) as loop:
+        with b.loop(b.begin, b.end, init=[b.i64(-1)]) as loop:
             batch, unit = b.udiv(loop.i, units), b.urem(loop.i, units)
             block = b.select(panel_first, b.udiv(unit, across), b.urem(unit, blocks))
             panel = b.select(panel_first, b.urem(unit, across), b.udiv(unit, blocks))
@@ -161,7 +161,10 @@ class GemmKernel(KernelSpec):
                 bias = b.ptr(bias, lo * bias_row)
                 lo, hi = b.i64(0), hi - lo
                 ops = replace(ops, a=a, c=c, bias=bias)
-            self._unit(b, tile, ops, lo, hi, lda)
+            # Neighbouring units often have the same rows, which are then copied already.
+            rows_id = batch * blocks + block
+            self._unit(b, tile, ops, lo, hi, lda, b.icmp("ne", rows_id, loop.carried[0]))
+            loop.yield_([rows_id])
         return b.finish()
 
     def _batch(self, b: KernelBuilder, batch: Val) -> tuple[Val, Val, Val]:
@@ -174,10 +177,10 @@ class GemmKernel(KernelSpec):
             pointers = [b.ptr(p, at * b.arg_int(first + 1 + i) * F32) for i, p in enumerate(pointers)]
         return pointers[0], pointers[1], pointers[2]
 
-    def _unit(self, b: KernelBuilder, tile: Tile, ops: Operands, lo: Val, hi: Val, lda: Size) -> None:
+    def _unit(self, b: KernelBuilder, tile: Tile, ops: Operands, lo: Val, hi: Val, lda: Size, fresh: Val) -> None:
         """All rows of one unit, K in blocks if it may be long."""
         if self.k is not None and self.k <= K_WHOLE:
-            ops = self._near(b, ops, hi, lda)
+            ops = self._near(b, ops, hi, lda, fresh)
             multiply_rows(b, tile, ops, lo, hi, self.epilogue)
             return
         k = b.as_val(ops.k, lo.type)
@@ -189,15 +192,15 @@ class GemmKernel(KernelSpec):
                 a=b.ptr(ops.a, loop.i * ops.a_step),
                 panel=b.ptr(ops.panel, loop.i * ops.panel_step),
             )
-            part = self._near(b, part, hi, lda)
+            part = self._near(b, part, hi, lda, fresh | b.icmp("sgt", k, K_BLOCK))
             multiply_rows(b, tile, part, lo, hi, NO_EPILOGUE, accumulate=b.icmp("sgt", loop.i, 0))
         finish_rows(b, tile, ops, lo, hi, self.epilogue)
 
-    def _near(self, b: KernelBuilder, ops: Operands, rows: Val, lda: Size) -> Operands:
-        """The operands with A's rows in scratch memory, if this kernel copies them."""
+    def _near(self, b: KernelBuilder, ops: Operands, rows: Val, lda: Size, fresh: Val) -> Operands:
+        """The operands with A's rows in scratch memory, if this kernel copies them: now if `fresh`, else before."""
         if not self.copies_a:
             return ops
-        with b.loop(0, rows) as row:
+        with b.if_(fresh), b.loop(0, rows) as row:
             source, target = b.ptr(ops.a, row.i * lda), b.ptr(b.scratch, row.i * ops.a_row)
             with b.loop(0, ops.k, b.lanes) as column:
                 mask = b.mask_below(ops.k - column.i, b.lanes)
