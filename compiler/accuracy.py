@@ -46,17 +46,18 @@ class Agreement:
         return "mean cosine error" if self.embedding else "relative L2 error"
 
     def to_json(self) -> dict[str, object]:
-        """The figures as plain data; an infinite SQNR is null."""
-        return {
+        """The figures as plain data; what is infinite or not a number is null."""
+        figures = {
             "max_abs": self.max_abs,
             "mean_abs": self.mean_abs,
             "relative_l2": self.relative_l2,
             "cosine_error": self.cosine_error,
-            "sqnr_db": self.sqnr_db if np.isfinite(self.sqnr_db) else None,
-            "argmax_agreement": self.argmax,
-            "measure": self.measure,
+            "sqnr_db": self.sqnr_db,
             "error": self.error,
         }
+        finite: dict[str, object] = {name: value if np.isfinite(value) else None for name, value in figures.items()}
+        equal = self.max_abs == 0
+        return {**finite, "equal": equal, "argmax_agreement": self.argmax, "measure": self.measure}
 
     def describe(self) -> str:
         """One line for people."""

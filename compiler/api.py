@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 from xdsl.dialects.builtin import ModuleOp
 
-from neuc.compiler import pipeline, program
-from neuc.compiler.driver import LEVELS, Driver, Observation, print_module
+from neuc.compiler import pipeline
+from neuc.compiler.compilation import Compilation
+from neuc.compiler.driver import Driver, Observation, print_module
 from neuc.compiler.options import CompileOptions
 from neuc.compiler.program import BuiltProgram
-from neuc.compiler.quantize import quantize
 from neuc.compiler.report import Report
-from neuc.compiler.reporting import describe_hosts, describe_layers, describe_program
 from neuc.compiler.source import Source, read_model
 from neuc.dialects.context import NeucContext
 from neuc.errors import Error, Exit
@@ -39,6 +38,9 @@ class Compiled:
         report: what happened.
         printed: IR asked for by an `Observation`.
         external: further files the model consists of.
+        levels: modules of the levels passed through, if they were kept.
+        program: what runs, if compilation reached it.
+        keep_ir: whether `save` puts the IR of `levels` into the artifact.
     """
 
     module: ModuleOp
@@ -46,9 +48,9 @@ class Compiled:
     report: Report
     printed: list[str] = field(default_factory=list[str])
     external: list[Path] = field(default_factory=list[Path])
-    _levels: dict[str, ModuleOp] = field(default_factory=dict[str, ModuleOp])
-    _program: BuiltProgram | None = None
-    _keep_ir: bool = False
+    levels: dict[str, ModuleOp] = field(default_factory=dict[str, ModuleOp])
+    program: BuiltProgram | None = None
+    keep_ir: bool = False
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact ``path`` (by custom ``.neuc``); all or nothing.
@@ -56,7 +58,7 @@ class Compiled:
         Raises:
             Error: the file cannot be written.
         """
-        ir = {f"{level}.mlir": self.as_text(level) for level in self._levels} if self._keep_ir else {}
+        ir = {f"{level}.mlir": self.as_text(level) for level in self.levels} if self.keep_ir else {}
         self.built().write(path, self.report, ir)
         self.report.artifact_bytes = Path(path).stat().st_size
 
@@ -66,9 +68,9 @@ class Compiled:
         Raises:
             Error: NEUC-E008, compilation did not pass through that level.
         """
-        module = self._levels.get(level)
+        module = self.levels.get(level)
         if module is None:
-            known = ", ".join(self._levels)
+            known = ", ".join(self.levels)
             raise Error("NEUC-E008", f"there is no {level}-level IR", hint=f"there is: {known}", exit_code=Exit.USAGE)
         return print_module(module)
 
@@ -81,28 +83,20 @@ class Compiled:
         """
         return self.built().session(threads=threads, profile=profile)
 
-    def keep_level(self, level: str) -> None:
-        """Keep the module as it is now as that of `level`."""
-        self._levels[level] = self.module.clone()
-
-    def set_program(self, built: BuiltProgram) -> None:
-        """Complete the compilation with its program."""
-        self._program = built
-
     def built(self) -> BuiltProgram:
         """The program.
 
         Raises:
             Error: NEUC-E008, compilation stopped before it.
         """
-        if self._program is None:
+        if self.program is None:
             raise Error(
                 "NEUC-E008",
                 "compilation stopped before the program",
                 hint="compile to level program",
                 exit_code=Exit.USAGE,
             )
-        return self._program
+        return self.program
 
 
 def compile(
@@ -182,75 +176,30 @@ def compile_model(
     pipeline.choose_target(options)  # a wrong name is told before the model is read
     source = read_model(model, options.shapes, example_inputs)
     options = pipeline.with_own_target(options, source.module)
-    chosen = pipeline.choose_target(options)
     driver = Driver(source.module, source.context, observation or Observation())
     driver.record("import", time.perf_counter() - start)
-    report = Report(model=source.name, target=chosen.target.name, quantize=quantization(options, chosen))
-    result = Compiled(driver.module, driver.context, report, _keep_ir=options.keep_ir)
-    keep = keep_levels or options.keep_ir
-
-    for level in LEVELS[LEVELS.index(source.level) :]:
-        if level != source.level:
-            _lower(driver, level, options, chosen, source, result)
-        if keep and level != LEVELS[-1]:
-            result.keep_level(level)
-        if level == to_level:
-            break
-    else:
-        raise Error(
-            "NEUC-E253",
-            f"{source.name} is on level {source.level}, beyond {to_level}",
-            hint="choose a later level with --compile-to",
-            exit_code=Exit.USAGE,
-        )
-    if verify and to_level == "program":
+    compilation = Compilation(
+        driver, options, pipeline.choose_target(options), source.name, keep_levels or options.keep_ir
+    )
+    compilation.run(to_level)
+    report = compilation.report
+    result = Compiled(
+        driver.module,
+        driver.context,
+        report,
+        printed=driver.printed,
+        external=source.external,
+        levels=compilation.levels,
+        program=compilation.program,
+        keep_ir=options.keep_ir,
+    )
+    if verify and result.program is not None:
         with driver.timed("verify"):
             _verify(result, source, options, verify)
     driver.finish()
-    result.printed = driver.printed
     report.steps = [(step.name, step.seconds) for step in driver.steps]
     report.seconds = time.perf_counter() - start
     return result
-
-
-def quantization(options: CompileOptions, chosen: pipeline.ChosenTarget) -> str:
-    """What ``--quantize`` means: what was asked for, else what the target is for."""
-    if options.quantize is not None:
-        return options.quantize
-    if options.max_error is not None:
-        return "auto"
-    return "ternary" if options.planes is not None else chosen.target.default_quantize
-
-
-def _lower(
-    driver: Driver,
-    level: str,
-    options: CompileOptions,
-    chosen: pipeline.ChosenTarget,
-    source: Source,
-    result: Compiled,
-) -> None:
-    """Take the module from the level before `level` to `level`."""
-    report = result.report
-    match level:
-        case "paradigm":
-            driver.run(pipeline.float_passes())
-            if report.quantize != "none":
-                quantize(driver, options, report)
-            driver.run([pipeline.partition_pass(options, chosen)])
-            describe_hosts(driver.module, report)
-        case "machine":
-            tile, *rest = chosen.passes()
-            driver.run([tile])
-            describe_layers(driver.module, driver.context, report)
-            driver.run(rest)
-        case _:
-            with driver.timed("emit"):
-                result.set_program(program.build(driver.module, driver.context))
-            describe_program(result.built(), report)
-            program.dump_kernels(driver)
-    if level != LEVELS[-1]:
-        driver.reach(level)
 
 
 def _verify(result: Compiled, source: Source, options: CompileOptions, runs: int) -> None:

@@ -23,7 +23,7 @@ Arrays = dict[str, np.ndarray]
 INTEGER_LIMIT = 1000
 """Made-up integers are below this: small enough for any vocabulary, large enough to differ."""
 
-_BATCH_SIZE, _LENGTH = 2, 16
+_BATCH_SIZE, _LENGTH, _IMAGE_SIDE = 2, 16, 64
 _SHORT_DTYPES = {
     "f32": "float32",
     "f64": "float64",
@@ -38,13 +38,18 @@ _LITERAL = re.compile(r"(?P<shape>(?:\d+x)*)(?P<dtype>[a-z]+\d+)=(?P<value>.+)")
 
 
 def symbol_sizes(signature: Sequence[IoSpec], given: Mapping[str, int] | None = None) -> dict[str, int]:
-    """A size for each symbol of a signature: 2 for one that stands first in a shape (a batch), else 16."""
+    """A size for each symbol of a signature.
+
+    2 for one that stands first in a shape (a batch), 64 for the sides of images (axes from 2 on of four or more), and
+    16 for any other (a length).
+    """
     sizes: dict[str, int] = {}
     for spec in signature:
         for axis, dim in enumerate(spec.shape):
             if isinstance(dim, str):
                 for symbol in sorted(Expr.of(dim).names):
-                    sizes.setdefault(symbol, _BATCH_SIZE if axis == 0 else _LENGTH)
+                    image = axis > 1 and len(spec.shape) > 3
+                    sizes.setdefault(symbol, _BATCH_SIZE if axis == 0 else _IMAGE_SIDE if image else _LENGTH)
     return {**sizes, **{name: size for name, size in (given or {}).items() if name in sizes}}
 
 

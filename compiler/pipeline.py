@@ -24,9 +24,10 @@ from neuc.passes.lower_onnx_to_dense import LowerOnnxToDense
 from neuc.passes.partition import Partition
 
 _TARGET_OPTIONS = ("group", "bm", "bk")
-_BEFORE_LOWERING = ("fold-batch-norm",)
-# Biases join their producers before maps merge; activations also after, when merging has made one of a chain.
-_AFTER_LOWERING = ("fuse-activation", "fuse-maps", "fuse-activation")
+_ON_GRAPH_LEVEL = ("fold-batch-norm",)
+# Norms are recognised, and biases join their producers, before maps merge; activations also after, when merging has
+# made one of a chain.
+_AFTER_LOWERING = ("fuse-layer-norm", "fold-into-matmul", "fuse-activation", "fuse-maps", "fuse-activation")
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,15 @@ def with_own_target(options: CompileOptions, module: ModuleOp) -> CompileOptions
     return options
 
 
+def graph_passes() -> list[ModulePass]:
+    """Within the graph level."""
+    return [universe.PASSES[name]()() for name in _ON_GRAPH_LEVEL]
+
+
 def float_passes() -> list[ModulePass]:
     """From the graph level to `dense` operations; what has no native form stays `onnx`, with the reason."""
-    before = [universe.PASSES[name]()() for name in _BEFORE_LOWERING]
     after = [universe.PASSES[name]()() for name in _AFTER_LOWERING]
-    return [*before, LowerOnnxToDense(supports=unsupported_reason), *after]
+    return [LowerOnnxToDense(supports=unsupported_reason), *after]
 
 
 def partition_pass(options: CompileOptions, chosen: ChosenTarget) -> Partition:

@@ -90,7 +90,7 @@ def _agreement(found: dict[str, object]) -> str:
     others = {"max_abs": "max", "mean_abs": "mean", "relative_l2": "relative L2", "cosine_error": "cosine error"}
     parts += [f"{name} {_number(found[key])}" for key, name in others.items() if key != _MEASURES.get(measure)]
     sqnr = found["sqnr_db"]
-    parts.append("equal" if sqnr is None else f"SQNR {float(str(sqnr)):.1f} dB")
+    parts.append(f"SQNR {float(str(sqnr)):.1f} dB" if sqnr is not None else "equal" if found["equal"] else "no SQNR")
     if found["argmax_agreement"] is not None:
         parts.append(f"argmax equal {float(str(found['argmax_agreement'])):.0%}")
     return ", ".join(parts)
@@ -112,14 +112,17 @@ def _host_lines(hosts: Sequence[HostRow], native_share: float | None) -> list[st
 
 
 def _time_lines(steps: Sequence[tuple[str, float]], total: float) -> list[str]:
-    width = max((len(name) for name, _ in steps), default=0)
-    lines = [f"  {name:<{width}}  {seconds:8.3f} s" for name, seconds in steps]
+    sums: dict[str, float] = {}
+    for name, seconds in steps:
+        sums[name] = sums.get(name, 0.0) + seconds
+    width = max((len(name) for name in sums), default=0)
+    lines = [f"  {name:<{width}}  {seconds:8.3f} s" for name, seconds in sums.items()]
     rest = total - sum(seconds for _, seconds in steps)
     return ["time:", *lines, f"  {'the rest':<{width}}  {rest:8.3f} s", f"  {'all':<{width}}  {total:8.3f} s"]
 
 
 def _number(value: object) -> str:
-    return f"{float(str(value)):.2e}"
+    return "not finite" if value is None else f"{float(str(value)):.2e}"
 
 
 def _bytes(count: float) -> str:

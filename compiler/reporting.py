@@ -26,6 +26,7 @@ def describe_hosts(module: ModuleOp, report: Report) -> None:
     """Note the nodes of a partitioned module that run on the host, and how much of the work does not."""
     sizes = symbol_sizes(signature_of(module)[0])
     native = host = 0
+    report.hosts = []
     for function in module.ops:
         if not isinstance(function, func.FuncOp):
             continue

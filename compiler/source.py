@@ -39,6 +39,11 @@ class Source:
     graph_level: bool
     model: object = None
 
+    @property
+    def external(self) -> list[Path]:
+        """Files beside the model that hold some of its tensors."""
+        return [] if self.path is None or not self.graph_level else external_files(self.path)
+
     def reference(self) -> Path | bytes:
         """The model as onnxruntime takes it.
 
@@ -92,6 +97,17 @@ def _import(
     from neuc.compiler.importers.torch_module import import_torch
 
     return import_torch(model, example_inputs, context)
+
+
+def external_files(path: Path) -> list[Path]:
+    """The external data files an ONNX model names."""
+    import onnx
+    from onnx.external_data_helper import uses_external_data
+
+    model = onnx.load_model(path, load_external_data=False)
+    tensors = [t for t in model.graph.initializer if uses_external_data(t)]
+    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    return sorted(path.parent / name for name in names)
 
 
 def read_model(

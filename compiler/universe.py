@@ -57,7 +57,9 @@ DIALECTS: dict[str, Callable[[], Dialect]] = {
 
 PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "fold-batch-norm": _pass("passes.fold_batch_norm", "FoldBatchNorm"),
+    "fold-into-matmul": _pass("passes.fold_into_matmul", "FoldIntoMatMul"),
     "fuse-activation": _pass("passes.fuse_activation", "FuseActivation"),
+    "fuse-layer-norm": _pass("passes.fuse_layer_norm", "FuseLayerNorm"),
     "fuse-maps": _pass("passes.fuse_maps", "FuseMaps"),
     "infer-symbolic-shapes": _pass("passes.infer_symbolic_shapes", "InferSymbolicShapes"),
     "lower-onnx-to-dense": _pass("passes.lower_onnx_to_dense", "LowerOnnxToDense"),

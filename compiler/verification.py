@@ -50,21 +50,28 @@ def compare_on(session: Session, reference: onnxruntime.InferenceSession, feeds:
     expected: list[list[np.ndarray]] = []
     got: list[list[np.ndarray]] = []
     for feed in feeds:
-        try:
-            results = reference.run(names, dict(feed))
-        except Exception as error:  # onnxruntime's exceptions have no common class but this
-            reason = str(error).splitlines()[0]
-            raise Error(
-                "NEUC-E260",
-                f"onnxruntime fails on this input: {reason}",
-                hint="give real input with --input or --calib",
-            ) from error
-        expected.append([np.asarray(array) for array in results])
+        expected.append(run_reference(reference, names, feed))
         got.append(session.run(names, feed))
     try:
         return compare(expected, got)
     except ValueError as error:
         raise _other_model(str(error)) from error
+
+
+def run_reference(session: onnxruntime.InferenceSession, names: Sequence[str], feed: Arrays) -> list[np.ndarray]:
+    """One run in onnxruntime.
+
+    Raises:
+        Error: NEUC-E260, it fails.
+    """
+    try:
+        return [np.asarray(array) for array in session.run(list(names), dict(feed))]
+    except Exception as error:  # onnxruntime's exceptions have no common class but this
+        raise Error(
+            "NEUC-E260",
+            f"onnxruntime fails on this input: {str(error).splitlines()[0]}",
+            hint="give real input with --input or --calib",
+        ) from error
 
 
 def reference_session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:

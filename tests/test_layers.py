@@ -55,7 +55,7 @@ def _imports(path: Path, *, top_level: bool = False) -> Iterator[tuple[str, int]
             assert not node.level, f"{path}:{node.lineno}: relative import"
             assert node.module is not None
             names = [alias.name for alias in node.names]
-            if node.module == "neuc" or node.module.count(".") == 1 and node.module.startswith("neuc."):
+            if node.module == "neuc" or (node.module.count(".") == 1 and node.module.startswith("neuc.")):
                 yield from ((f"{node.module}.{name}", node.lineno) for name in names)
             else:
                 yield node.module, node.lineno
@@ -100,7 +100,7 @@ def test_only_known_packages_at_import(part: str):
                 continue
             where = f"{path.relative_to(ROOT)}:{line}"
             onnx_here = any(where.startswith(prefix) for prefix in ONNX_ALLOWED)
-            if package not in PACKAGES[part] or package == "onnx" and not onnx_here:
+            if package not in PACKAGES[part] or (package == "onnx" and not onnx_here):
                 wrong.append(f"{where}: imports {name}")
     assert not wrong, "\n".join(wrong)
 

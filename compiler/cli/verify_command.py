@@ -50,7 +50,7 @@ def verify_command(
         agreement = verify_session(load(file, threads=threads), against, runs, inputs)
         report["against_onnxruntime"] = agreement.to_json()
         lines.append(f"  against onnxruntime: {agreement.describe()}")
-        if max_error is not None and agreement.error > max_error:
+        if max_error is not None and not agreement.error <= max_error:  # NaN is no agreement
             lines.append(f"  {agreement.measure} {agreement.error:.3g} is above {max_error:g}")
             status = Exit.MISMATCH
     if as_json:

@@ -15,7 +15,6 @@ from neuc.dialects.onnx import OnnxOp
 from neuc.dialects.store import dims_of
 
 
-
 def multiply_adds(op: Operation, symbols: Mapping[str, int]) -> int:
     """Multiply-adds of one run of `op`; 0 for operations that are not made of products.
 

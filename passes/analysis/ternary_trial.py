@@ -85,9 +85,7 @@ class TernaryTrial:
         if key not in self._made:
             own = constant_value(place.weights, self.scratch)
             assert own is not None
-            type_ = weight.result.type
-            assert isinstance(type_, TritsType)
-            matrix = _reconstruct(*weight_arrays(weight, store), type_.group_size)
+            matrix = matrix_of(weight, store)
             if isinstance(place.op, MatMulOp):
                 matrix = matrix / np.float32(place.op.alpha.value.data)
                 matrix = matrix if place.op.transpose_b is not None else np.ascontiguousarray(matrix.T)
@@ -116,11 +114,14 @@ def _rounded(op: MatMulOp | ConvOp, x: SSAValue) -> SSAValue:
     return back.result
 
 
-def _reconstruct(trits: np.ndarray, scales: np.ndarray, group_size: int) -> np.ndarray:
-    """The f32 matrix [N, K] of planes with trits [P, N, K] and scales [P, N, G]."""
+def matrix_of(weight: WeightOp, store: WeightStore) -> np.ndarray:
+    """The f32 matrix [N, K] that ternary weights stand for."""
+    trits, scales = weight_arrays(weight, store)
+    type_ = weight.result.type
+    assert isinstance(type_, TritsType)
     planes, n, k = trits.shape
     matrix = np.zeros((n, k), np.float32)
-    per_column = scales if scales.shape[2] == 1 else np.repeat(scales, group_size, axis=2)
+    per_column = scales if scales.shape[2] == 1 else np.repeat(scales, type_.group_size, axis=2)
     for p in range(planes):
         matrix += trits[p] * per_column[p, :, :k]
     return matrix

@@ -14,6 +14,7 @@ def test_equal_results_have_no_error_even_where_infinite():
     assert (found.max_abs, found.relative_l2, found.cosine_error) == (0, 0, 0)
     assert found.sqnr_db == float("inf")
     assert found.to_json()["sqnr_db"] is None
+    assert found.to_json()["equal"]
 
 
 def test_figures_by_hand():

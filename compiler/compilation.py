@@ -1,0 +1,154 @@
+"""One compilation: from the level a module is on to the one asked for, and again with other planes if need be.
+
+Which passes there are stands in `pipeline.py`, how planes are chosen in `quantize.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from xdsl.dialects.builtin import ModuleOp
+
+from neuc.compiler import program
+from neuc.compiler.accuracy import Agreement
+from neuc.compiler.driver import LEVELS, Driver
+from neuc.compiler.evaluate import Evaluator, Outputs
+from neuc.compiler.options import DEFAULT_MAX_ERROR, CompileOptions
+from neuc.compiler.pipeline import ChosenTarget, float_passes, graph_passes, partition_pass
+from neuc.compiler.program import BuiltProgram
+from neuc.compiler.quantize import PlaneSearch, Reference, budget_missed, quantize_fixed, quantize_within
+from neuc.compiler.report import Report
+from neuc.compiler.reporting import describe_hosts, describe_layers, describe_program
+from neuc.errors import Error, Exit, InternalError
+
+_AIMS = (0.98, 0.85, 0.7, 0.5)
+"""Shares of the error budget that trials aim at, one after the other until the compiled model is within the budget.
+
+Trials round activations from floats that differ in the last bit from the compiled model's, so some round the other way.
+"""
+
+
+@dataclass
+class Compilation:
+    """A module on its way down.
+
+    Attributes:
+        driver: runs the passes and holds the module.
+        options: what was asked for.
+        chosen: the target.
+        name: the model's name, for the report.
+        keep: keep the module of every level in `levels`.
+        levels: those modules.
+        program: what runs, once the last level is reached.
+    """
+
+    driver: Driver
+    options: CompileOptions
+    chosen: ChosenTarget
+    name: str
+    keep: bool
+    levels: dict[str, ModuleOp] = field(default_factory=dict[str, ModuleOp])
+    program: BuiltProgram | None = None
+
+    def __post_init__(self) -> None:
+        self.report = Report(self.name, self.chosen.target.name, quantize=self._quantization())
+
+    def run(self, to_level: str) -> None:
+        """Take the module to `to_level`.
+
+        Raises:
+            Error: NEUC-E253, it is beyond that level; NEUC-E262, the error budget cannot be met; or what passes raise.
+        """
+        start = LEVELS.index(self.driver.level)
+        steps = LEVELS[start + 1 : LEVELS.index(to_level) + 1]
+        if LEVELS.index(to_level) < start:
+            raise Error(
+                "NEUC-E253",
+                f"{self.name} is on level {self.driver.level}, beyond {to_level}",
+                hint="choose a later level with --compile-to",
+                exit_code=Exit.USAGE,
+            )
+        self._reached(LEVELS[start])
+        if "paradigm" in steps:
+            self._from_graph(steps)
+        else:
+            self._lower(steps)
+
+    def _from_graph(self, steps: tuple[str, ...]) -> None:
+        """Through the graph level, as often as it takes to be within the error budget."""
+        driver, report = self.driver, self.report
+        driver.run(graph_passes())
+        reference = None if report.quantize == "none" else Reference.of(driver, self.options)
+        driver.run(float_passes())
+        if reference is None:
+            self._lower(steps)
+            return
+        if report.quantize == "ternary":
+            report.budget = self.options.max_error
+            quantize_fixed(driver, self.options)
+            self._lower(steps)
+            agreement = reference.compare(self._outputs(reference))
+        else:
+            report.budget = DEFAULT_MAX_ERROR if self.options.max_error is None else self.options.max_error
+            agreement = self._within(report.budget, reference, steps)
+        report.measured = agreement.to_json()
+        if report.budget is not None and not agreement.error <= report.budget:  # true for NaN, too
+            raise budget_missed(agreement, report.budget, self.options)
+
+    def _within(self, budget: float, reference: Reference, steps: tuple[str, ...]) -> Agreement:
+        """Choose planes and lower, aiming lower each time, until the result is within `budget` or no aim is left."""
+        driver = self.driver
+        with driver.timed("choose planes"):
+            search = PlaneSearch(driver.module, driver.context.weights, reference, self.options.scale)
+        dense = driver.module
+        for attempt, aim in enumerate(_AIMS, 1):
+            driver.module = dense.clone()
+            quantize_within(driver, search, aim * budget, self.options)
+            self._lower(steps)
+            agreement = reference.compare(self._outputs(reference))
+            if agreement.error <= budget or attempt == len(_AIMS):
+                self.report.hints.append(f"planes were chosen with {search.evaluations} measurements of the model")
+                return agreement
+        raise InternalError("there is no aim")
+
+    def _lower(self, steps: tuple[str, ...]) -> None:
+        """From operations on tensors to the last of `steps`."""
+        driver, report = self.driver, self.report
+        for level in steps:
+            match level:
+                case "paradigm":
+                    driver.run([partition_pass(self.options, self.chosen)])
+                    describe_hosts(driver.module, report)
+                case "machine":
+                    tile, *rest = self.chosen.passes()
+                    driver.run([tile])
+                    describe_layers(driver.module, driver.context, report)
+                    driver.run(rest)
+                case _:
+                    with driver.timed("emit"):
+                        self.program = program.build(driver.module, driver.context)
+                    describe_program(self.program, report)
+                    program.dump_kernels(driver)
+            self._reached(level)
+
+    def _reached(self, level: str) -> None:
+        if level != LEVELS[-1]:
+            self.driver.reach(level)
+            if self.keep:
+                self.levels[level] = self.driver.module.clone()
+
+    def _outputs(self, reference: Reference) -> Outputs:
+        """What the model computes now: natively if there is a program, else in the interpreters."""
+        with self.driver.timed("measure"):
+            if self.program is None:
+                return Evaluator(self.driver.context, reference.feeds).outputs(self.driver.module)
+            session = self.program.session(threads=None, profile=False)
+            return [session.run(None, feed) for feed in reference.feeds]
+
+    def _quantization(self) -> str:
+        """What ``--quantize`` means: what was asked for, else what the target is for."""
+        if self.options.quantize is not None:
+            return self.options.quantize
+        if self.options.max_error is not None:
+            return "auto"
+        return "ternary" if self.options.planes is not None else self.chosen.target.default_quantize
