@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, TypeProto
 from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
     ArrayAttr,
     BytesAttr,
     DenseArrayBase,
@@ -86,7 +87,7 @@ def partial_tensor_type(element: Attribute, dims: Sequence[Dim | None]) -> Tenso
     """A tensor type; if any dim is unknown, symbolic ones are lost too (there is no encoding for half of them)."""
     if all(dim is not None for dim in dims):
         return tensor_type(element, [dim for dim in dims if dim is not None])
-    return TensorType(element, [dim.value if dim is not None and dim.is_static else -1 for dim in dims])
+    return TensorType(element, [dim.value if dim is not None and dim.is_static else DYNAMIC_INDEX for dim in dims])
 
 
 def type_to_proto(type_: Attribute) -> TypeProto:

@@ -15,7 +15,7 @@ from xdsl.dialects.builtin import ModuleOp, UnrankedTensorType
 from xdsl.ir import Attribute
 from xdsl.utils.exceptions import VerifyException
 
-from neuc.compiler.importers.structure import Origin, name_nodes, sort_graph
+from neuc.compiler.importers.structure import Origin, all_nodes, name_nodes, sort_graph
 from neuc.compiler.importers.tensors import Payload, RawTensor
 from neuc.dialects.locations import node_names
 from neuc.dialects.onnx import OnnxOp
@@ -78,6 +78,9 @@ def convert_opset(shell: ModelProto) -> tuple[ModelProto, str]:
     version = next((o.version for o in shell.opset_import if o.domain in ("", "ai.onnx")), TARGET_OPSET)
     if version >= TARGET_OPSET:
         return shell, ""
+    if version < 9 and any(node.op_type == "Scan" for node in all_nodes(shell.graph.node)):
+        # Scan had other operands then; the converter takes them for the new ones without a word.
+        return shell, f"opset {version} kept: Scan of opset 8 cannot be converted"
     try:
         converted = onnx.version_converter.convert_version(shell, TARGET_OPSET)
         onnx.checker.check_model(converted)

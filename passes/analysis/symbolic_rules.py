@@ -34,6 +34,10 @@ ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin Re
 """.split()
 
 
+# With one scale for the whole tensor their axis means nothing, and its default may be out of range.
+_AXIS_MAY_BE_IDLE = frozenset(("QuantizeLinear", "DequantizeLinear"))
+
+
 def broadcast_dim(a: Dim | None, b: Dim | None) -> Dim | None:
     """The dim two broadcast to.
 
@@ -96,7 +100,7 @@ def like_first(op: OnnxOp, facts: Facts) -> Sequence[Shape | None]:
     """Every result has the shape of the first operand (statistics of training modes are left open)."""
     shape = facts.shape(op.operand_at(0))
     axis = op.attribute("axis")
-    if shape is not None and isinstance(axis, int):
+    if shape is not None and isinstance(axis, int) and op.op_type not in _AXIS_MAY_BE_IDLE:
         axis_of(axis, len(shape))
     return [shape if index == 0 or op.op_type == "Dropout" else None for index in range(len(op.results))]
 
@@ -143,13 +147,22 @@ def reduction_axes(op: OnnxOp, facts: Facts, rank: int) -> list[int] | None:
     axes = op.ints_attribute("axes")
     given = op.operand_at(1)
     if axes is None and given is not None:
-        known = facts.ints(given)
+        known = [] if facts.shape(given) == (Dim.of(0),) else facts.ints(given)
         if known is None:
             return None
         axes = tuple(known)
     if not axes:
         return [] if op.attribute("noop_with_empty_axes") == 1 else list(range(rank))
     return sorted({axis_of(axis, rank) for axis in axes})
+
+
+def rank_after(facts: Facts, op: OnnxOp, rank: int, sign: int) -> int | None:
+    """The rank when each axis in input 1 adds (1) or removes (-1) a dim; None if their number is unknown."""
+    axes = facts.shape(op.operand_at(1))
+    if axes is None or len(axes) != 1 or axes[0] is None or not axes[0].is_static:
+        return None
+    after = rank + sign * axes[0].value
+    return after if after >= 0 else None
 
 
 def _reduce(op: OnnxOp, facts: Facts) -> Sequence[Shape | None]:
@@ -159,7 +172,8 @@ def _reduce(op: OnnxOp, facts: Facts) -> Sequence[Shape | None]:
     axes = reduction_axes(op, facts, len(shape))
     keep = op.int_attribute("keepdims", 1) == 1
     if axes is None:
-        return [(None,) * len(shape) if keep else None]
+        count = len(shape) if keep else rank_after(facts, op, len(shape), -1)
+        return [None if count is None else (None,) * count]
     return [_without(shape, axes, keep)]
 
 

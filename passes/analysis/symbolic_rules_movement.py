@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from neuc.dialects.dims import Dim, product
 from neuc.dialects.onnx import OnnxOp
 from neuc.passes.analysis.symbolic_facts import Contradiction, Facts, Shape, bounds, not_negative
-from neuc.passes.analysis.symbolic_rules import ONE, Rule, axis_of, broadcast, require_equal
+from neuc.passes.analysis.symbolic_rules import ONE, Rule, axis_of, broadcast, rank_after, require_equal
 
 FAR = 2**31 - 1
 """Slice bounds from here on mean "to the end", whatever the size."""
@@ -120,7 +120,9 @@ def _squeeze(op: OnnxOp, facts: Facts) -> Sequence[Shape | None]:
     if shape is None:
         return [None]
     if axes is None:
-        if op.operand_at(1) is not None or any(d is None or not d.is_static for d in shape):
+        if op.operand_at(1) is not None:
+            return [unknown(rank_after(facts, op, len(shape), -1))]
+        if any(d is None or not d.is_static for d in shape):
             return [None]  # which dims are 1 is only known at run time
         return [tuple(d for d in shape if d != ONE)]
     dropped = {axis_of(axis, len(shape)) for axis in axes}
@@ -131,8 +133,10 @@ def _squeeze(op: OnnxOp, facts: Facts) -> Sequence[Shape | None]:
 
 def _unsqueeze(op: OnnxOp, facts: Facts) -> Sequence[Shape | None]:
     shape, axes = facts.shape(op.operands[0]), given_axes(op, facts, 1)
-    if shape is None or axes is None:
+    if shape is None:
         return [None]
+    if axes is None:
+        return [unknown(rank_after(facts, op, len(shape), 1))]
     rank = len(shape) + len(axes)
     added = {axis_of(axis, rank) for axis in axes}
     if len(added) != len(axes):

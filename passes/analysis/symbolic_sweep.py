@@ -127,7 +127,7 @@ class Sweep:
             states = len(outer) - 2
             self._carried(body, body.args[2:], outer[2:], first_output=1)
             self._results(op, _yielded(body)[1:], states)
-        elif op.op_type == "Scan":
+        elif op.op_type == "Scan" and op.opset >= 9:  # before, it had a batch dim of its own
             self._scan(op, graphs["body"])
         else:
             for block in graphs.values():
@@ -175,7 +175,7 @@ class Sweep:
         scanned = op.int_attribute("num_scan_inputs", 0)
         states = len(op.operands) - scanned
         length: Dim | None = None
-        plain = not any(op.attributes.get(f"scan_{kind}_axes") for kind in ("input", "output")) and op.opset >= 9
+        plain = not any(op.attributes.get(f"scan_{kind}_axes") for kind in ("input", "output"))
         for argument, value in zip(body.args[states:], op.operands[states:]):
             shape = self.facts.shape(value) if plain else None
             if shape:

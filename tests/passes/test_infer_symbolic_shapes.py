@@ -247,6 +247,24 @@ def test_data_dependent_sizes_get_symbols_of_their_own() -> None:
     assert str(module) == before, "running again must not rename symbols"
 
 
+def test_computed_axes_still_tell_the_rank() -> None:
+    nodes = [
+        node("ReduceSum", "x axes", "a", keepdims=0),
+        node("Squeeze", "x axes", "b"),
+        node("Unsqueeze", "x axes", "c"),
+    ]
+    outputs = [value(name, None) for name in "abc"]
+    module, _ = load(model(nodes, [X, value("axes", [1], INT)], outputs))
+    assert [len(dims_of(v)) for v in main_of(module).body.block.last_op.operands] == [2, 2, 4]  # type: ignore[union-attr]
+
+
+def test_axis_of_a_quantisation_with_one_scale_means_nothing() -> None:
+    constants = {"s": np.array(0.5, np.float32), "z": np.array(0, np.int8)}
+    nodes = [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "y")]
+    module = check_against_runs(model(nodes, [value("x", ["N"])], [ANY], constants), [{"N": 3}])
+    assert not unknown_dims(module)
+
+
 def test_pass_is_the_function() -> None:
     module, ctx = load(model(SHAPE_DATA["split heads"][0], [X], [ANY], SHAPE_DATA["split heads"][1]))
     text = str(module)

@@ -66,6 +66,33 @@ def test_opset_newer_than_the_target_is_kept() -> None:
     assert opsets_of(module) == {"": 27}
 
 
+def test_scan_of_opset_8_is_not_taken_for_the_new_one() -> None:
+    body = helper.make_graph(
+        [node("Add", "s i", "t"), node("Identity", "t", "o")],
+        "body",
+        [value("s", [2]), value("i", [2])],
+        [value("t", [2]), value("o", [2])],
+    )
+    scan = helper.make_node("Scan", ["", "init", "seq"], ["final", "all"], num_scan_inputs=1, body=body)
+    inputs = [value("init", [1, 2]), value("seq", [1, 3, 2])]
+    proto = model([scan], inputs, [value("final", [1, 2]), value("all", [1, 3, 2])], opset=8)
+    proto.ir_version = 3
+    module, ctx = load(proto)
+    assert opsets_of(module) == {"": 8}
+    assert "onnx.kept_opset" in module.attributes
+    feeds = {"init": np.ones((1, 2), np.float32), "seq": np.ones((1, 3, 2), np.float32)}
+    for ours, theirs in zip(run(export_onnx(module, ctx.weights), feeds), run(proto, feeds), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_sequences_with_unknown_dims_print_and_parse() -> None:
+    nodes = [node("SplitToSequence", "x sizes", "q", axis=0), node("ConcatFromSequence", "q", "y", axis=0)]
+    proto = model(nodes, [X, value("sizes", [2], INT)], [Y])
+    module, ctx = load(proto)
+    assert "!onnx.seq" in text_of(module)
+    assert text_of(reparsed(module, ctx)) == text_of(module)
+
+
 def test_interface_names_are_kept() -> None:
     x, y = value("in put/0", ["N", 4]), value("出力", None)
     proto = model([helper.make_node("Relu", ["in put/0"], ["出力"])], [x], [y])
