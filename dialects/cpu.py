@@ -32,6 +32,7 @@ from xdsl.irdl import (
     result_def,
     traits_def,
     var_operand_def,
+    var_result_def,
 )
 from xdsl.parser import AttrParser, Parser
 from xdsl.printer import Printer
@@ -253,6 +254,21 @@ class LaunchOp(IRDLOperation):
 
 
 @irdl_op_definition
+class CallOp(IRDLOperation):
+    """Run a `cpu.program` on tensors: what `@main`'s call of a segment becomes when the segment is lowered."""
+
+    name = "cpu.call"
+    callee = prop_def(SymbolRefAttr)
+    args = var_operand_def()
+    res = var_result_def()
+
+    assembly_format = "$callee `(` $args `)` attr-dict `:` functional-type($args, $res)"
+
+    def __init__(self, callee: str, args: Sequence[SSAValue], results: Sequence[Attribute]) -> None:
+        super().__init__(operands=[args], result_types=[results], properties={"callee": SymbolRefAttr(callee)})
+
+
+@irdl_op_definition
 class ProgramOp(IRDLOperation):
     """A segment ready to run: buffers and launches, in order."""
 
@@ -284,4 +300,4 @@ class ProgramOp(IRDLOperation):
             _check_expr(self.arena.data, "arena")
 
 
-Cpu = Dialect("cpu", [BufferOp, LaunchOp, ProgramOp], [BufferType, BufferArgAttr])
+Cpu = Dialect("cpu", [BufferOp, LaunchOp, CallOp, ProgramOp], [BufferType, BufferArgAttr])

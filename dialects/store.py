@@ -43,6 +43,7 @@ from xdsl.utils.exceptions import VerifyException
 from xdsl.utils.hints import isa
 
 from neuc.dialects.dims import Dim, DimLike, product
+from neuc.dialects.float_text import dense_reads_back
 from neuc.dialects.weight_store import WeightStore
 
 INLINE_LIMIT = 16
@@ -221,10 +222,12 @@ def _inline_array(value: DenseIntOrFPElementsAttr, type_: Attribute) -> np.ndarr
 
 
 def _keeps_every_bit(array: np.ndarray) -> bool:
-    """Whether the inline form can hold `array` (NaN, infinities and signed zeros go to the store instead)."""
+    """Whether the inline form can hold `array` (NaN, infinities, signed zeros and the like go to the store instead)."""
     if array.dtype.kind != "f":
         return True
-    return bool(np.all(np.isfinite(array))) and not bool(np.any((array == 0) & np.signbit(array)))
+    if bool(np.any((array == 0) & np.signbit(array))):
+        return False
+    return dense_reads_back(array.reshape(-1).tolist(), array.dtype.itemsize * 8)
 
 
 def constant_array(op: ConstantOp, store: WeightStore) -> np.ndarray:

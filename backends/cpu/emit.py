@@ -14,7 +14,7 @@ from xdsl.ir import Attribute, SSAValue
 from neuc.backends.cpu.codegen import compile_object
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lower_to_cpu import module_isa
-from neuc.dialects.cpu import BufferArgAttr, BufferOp, LaunchOp, ProgramOp
+from neuc.dialects.cpu import BufferArgAttr, BufferOp, CallOp, LaunchOp, ProgramOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.locations import node_names
 from neuc.dialects.onnx import function_names
@@ -178,14 +178,14 @@ def _schedule(main: func.FuncOp, segments: Mapping[str, schema.Segment]) -> sche
         names[value] = name
     steps: list[schema.ScheduleStep] = []
     for call in calls:
-        if not isinstance(call, func.CallOp):
+        if not isinstance(call, func.CallOp | CallOp):
             raise InternalError(f"{call.name} in @main, which only calls segments")
         for result in call.results:
             names.setdefault(result, f"%{len(names)}")
         steps.append(
             schema.ScheduleStep(
                 call.callee.string_value(),
-                tuple(names[value] for value in call.arguments),
+                tuple(names[value] for value in call.operands),
                 tuple(names[value] for value in call.results),
             )
         )
