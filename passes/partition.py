@@ -6,7 +6,7 @@ goes to the host; everything else is native. No operation changes here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xdsl.context import Context
@@ -44,7 +44,8 @@ class Partition(ModulePass):
     2. Ready operations of one kind (native or host) are taken until none is left, then those of the other kind; of the
        two kinds to start with, the one that needs fewer segments wins. Constants are copied into each segment.
     3. A segment takes the values it uses from outside, and a further input for each symbol its types mention which no
-       input of it has as a whole dim; it returns the values used after it.
+       input of it has as a whole dim; it returns the values used after it. A native operation that mentions a symbol is
+       ready when the value that brings the symbol along is there, be that a host operation's result.
     4. What @main returns unchanged (an input, a constant, a value twice) passes through a native segment.
 
     With ``fallback = "error"`` host operations are refused, all at once.
@@ -113,13 +114,16 @@ class _Segment:
     host: bool
     ops: list[Operation] = field(default_factory=list[Operation])
     extra_returns: list[SSAValue] = field(default_factory=list[SSAValue])
+    inputs: list[SSAValue] = field(default_factory=list[SSAValue])
 
 
 def _is_copied(op: Operation) -> bool:
     return isinstance(op, ConstantOp | NoneOp)
 
 
-def _phases(ops: Sequence[Operation], host_first: bool) -> list[_Segment]:
+def _phases(
+    ops: Sequence[Operation], needed: Mapping[Operation, Sequence[Operation]], host_first: bool
+) -> list[_Segment]:
     pending = [op for op in ops if not _is_copied(op)]
     done: set[Operation] = {op for op in ops if _is_copied(op)}
     segments: list[_Segment] = []
@@ -127,7 +131,7 @@ def _phases(ops: Sequence[Operation], host_first: bool) -> list[_Segment]:
     while pending:
         taken, rest = list[Operation](), list[Operation]()
         for op in pending:
-            ready = is_host(op) == host and all(p in done for p in _producers(op))
+            ready = is_host(op) == host and all(p in done for p in needed[op])
             if ready:
                 taken.append(op)
                 done.add(op)
@@ -152,19 +156,41 @@ def _outer_operands(op: Operation) -> list[SSAValue]:
     return list(values)
 
 
-def _producers(op: Operation) -> list[Operation]:
-    return [value.owner for value in _outer_operands(op) if isinstance(value.owner, Operation)]
+def _carriers(main: func.FuncOp) -> dict[str, SSAValue]:
+    """The first value that has each symbol as a whole dim: where the symbol's value can be read."""
+    found: dict[str, SSAValue] = {}
+    block = main.body.block
+    for value in [*block.args, *(result for op in block.ops for result in op.results)]:
+        for dim in _dims(value):
+            if _is_symbol(dim):
+                found.setdefault(str(dim), value)
+    return found
+
+
+def _producers(ops: Sequence[Operation], carriers: Mapping[str, SSAValue]) -> dict[Operation, list[Operation]]:
+    """For each operation those that have to run before it."""
+    producers: dict[Operation, list[Operation]] = {}
+    for op in ops:
+        values = _outer_operands(op)
+        if not is_host(op):
+            carrying = [carriers[symbol] for symbol in sorted(_symbols([op])) if symbol in carriers]
+            values += [value for value in carrying if value.owner in producers]  # only those before it
+        producers[op] = [value.owner for value in values if isinstance(value.owner, Operation)]
+    return producers
 
 
 def _cut(module: ModuleOp, main: func.FuncOp, target: str) -> None:
     block = main.body.block
     *ops, last = block.ops
     assert isinstance(last, func.ReturnOp)
-    segments = min((_phases(ops, host_first) for host_first in (False, True)), key=len)
+    carriers = _carriers(main)
+    needed = _producers(ops, carriers)
+    segments = min((_phases(ops, needed, host_first) for host_first in (False, True)), key=len)
     _pass_through(segments, last)
     order = {op: i for i, op in enumerate(ops)}
     for segment in segments:
         segment.ops.sort(key=order.__getitem__)
+        segment.inputs = _inputs(segment, carriers)
 
     owner = {op: number for number, segment in enumerate(segments) for op in segment.ops}
     renamed: dict[SSAValue, SSAValue] = {}
@@ -177,11 +203,10 @@ def _cut(module: ModuleOp, main: func.FuncOp, target: str) -> None:
         name = f"{'host' if segment.host else 'seg'}{counts[segment.host]}"
         counts[segment.host] += 1
         outputs = [v for op in segment.ops for v in op.results if v in used_after[number]]
-        inputs = _inputs(segment, outputs, main)
-        function = _function(name, segment, inputs, outputs)
+        function = _function(name, segment, segment.inputs, outputs)
         function.attributes[TARGET] = StringAttr(HOST if segment.host else target)
         types = [v.type for v in (*outputs, *segment.extra_returns)]
-        call = func.CallOp(SymbolRefAttr(name), [renamed.get(v, v) for v in inputs], types)
+        call = func.CallOp(SymbolRefAttr(name), [renamed.get(v, v) for v in segment.inputs], types)
         renamed.update(zip(outputs, call.results))
         for position, _ in enumerate(segment.extra_returns):
             final[number, position] = call.results[len(outputs) + position]
@@ -207,9 +232,7 @@ def _pass_through(segments: list[_Segment], last: func.ReturnOp) -> None:
 
 def _used_after(segments: Sequence[_Segment], owner: dict[Operation, int], last: func.ReturnOp) -> list[set[SSAValue]]:
     used: list[set[SSAValue]] = [set() for _ in segments]
-    readers: list[tuple[int, Iterable[SSAValue]]] = [
-        (n, [*(v for op in s.ops for v in _outer_operands(op)), *s.extra_returns]) for n, s in enumerate(segments)
-    ]
+    readers: list[tuple[int, Iterable[SSAValue]]] = [(n, [*s.inputs, *s.extra_returns]) for n, s in enumerate(segments)]
     for number, values in [*readers, (len(segments), last.arguments)]:
         for value in values:
             if isinstance(value.owner, Operation) and owner.get(value.owner, number) != number:
@@ -217,7 +240,7 @@ def _used_after(segments: Sequence[_Segment], owner: dict[Operation, int], last:
     return used
 
 
-def _inputs(segment: _Segment, outputs: Sequence[SSAValue], main: func.FuncOp) -> list[SSAValue]:
+def _inputs(segment: _Segment, carriers: Mapping[str, SSAValue]) -> list[SSAValue]:
     inside = set(segment.ops)
     inputs: dict[SSAValue, None] = {}
     for value in [*(v for op in segment.ops for v in _outer_operands(op)), *segment.extra_returns]:
@@ -228,9 +251,10 @@ def _inputs(segment: _Segment, outputs: Sequence[SSAValue], main: func.FuncOp) -
     if segment.host:
         return list(inputs)
     bound = {str(d) for v in inputs for d in _dims(v) if _is_symbol(d)}
-    for symbol in sorted(_symbols(segment, inputs) - bound):
-        carrier = next((a for a in main.body.block.args if symbol in map(str, _dims(a))), None)
-        if carrier is not None:
+    mentioned = _symbols(segment.ops) | {s for v in inputs for d in _dims(v) for s in d.symbols}
+    for symbol in sorted(mentioned - bound):
+        carrier = carriers.get(symbol)
+        if carrier is not None and carrier.owner not in inside:
             inputs[carrier] = None
     return list(inputs)
 
@@ -246,10 +270,10 @@ def _is_symbol(dim: Dim) -> bool:
     return dim.symbols == frozenset({str(dim)})
 
 
-def _symbols(segment: _Segment, inputs: Iterable[SSAValue]) -> set[str]:
-    values = [*inputs, *(v for op in segment.ops for v in op.results)]
-    found = {s for v in values for d in _dims(v) for s in d.symbols}
-    for op in segment.ops:
+def _symbols(ops: Sequence[Operation]) -> set[str]:
+    """The symbols that operations mention in their results' types or otherwise."""
+    found = {s for op in ops for v in op.results for d in _dims(v) for s in d.symbols}
+    for op in ops:
         texts: list[str] = []
         if isinstance(op, dense_movement.DimsOp):
             texts = [e.data for e in op.exprs]

@@ -115,6 +115,26 @@ def test_a_segment_gets_an_input_for_a_symbol_it_cannot_see() -> None:
     assert len(segment.body.block.args) == 1
 
 
+def test_a_native_op_waits_for_the_host_op_that_brings_its_symbol_along() -> None:
+    relu = onnx.op_class("Relu")
+    assert relu is not None
+    vector = tensor_type(f32, ["u0"])
+    block = Block(arg_types=[SQUARE])
+    found = relu([block.args[0]], [vector])  # stands for an op whose result's size depends on data
+    size = dense_movement.DimsOp(["u0"])  # reads no operand
+    block.add_ops([found, size, func.ReturnOp(size.results[0])])
+    main = func.FuncOp("main", FunctionType.from_lists([SQUARE], [size.results[0].type]), Region(block))
+    main.arg_attrs = ArrayAttr([DictionaryAttr({NAME: StringAttr("x")})])
+    main.res_attrs = ArrayAttr([DictionaryAttr({NAME: StringAttr("y")})])
+    module = ModuleOp([main])
+    Partition(target="cpu").apply(NeucContext(), module)
+    module.verify()
+    assert targets(module) == [HOST, "cpu"]
+    native = list(module.ops)[2]
+    assert isinstance(native, func.FuncOp)
+    assert [argument.type for argument in native.body.block.args] == [vector]
+
+
 def test_all_host_nodes_are_refused_at_once() -> None:
     module, _ = build([(True, 0, 1), (False, 3, 0), (True, 4, 1)], [0])
     for op in module.walk():
