@@ -123,6 +123,7 @@ class Compilation:
                     tile, *rest = self.chosen.passes()
                     driver.run([tile])
                     describe_layers(driver.module, driver.context, report)
+                    self._advise()
                     driver.run(rest)
                 case _:
                     with driver.timed("emit"):
@@ -130,6 +131,12 @@ class Compilation:
                     describe_program(self.program, report)
                     program.dump_kernels(driver)
             self._reached(level)
+
+    def _advise(self) -> None:
+        """Say so when another target would run the ternary layers faster."""
+        advice = self.chosen.target.advice(self.chosen.isa)
+        if advice is not None and advice not in self.report.hints and any(row.ternary for row in self.report.layers):
+            self.report.hints.append(advice)
 
     def _reached(self, level: str) -> None:
         if level != LEVELS[-1]:

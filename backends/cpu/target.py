@@ -39,8 +39,23 @@ class CpuTarget:
         return Isa.scalar() if self.scalar else host_isa()
 
     def chosen_encoding(self, isa: Isa) -> str:
-        """The ternary encoding for `isa`: direct products win wherever there are vectors."""
+        """The ternary encoding for `isa`: ``auto`` takes direct products, which win for all but one-row inputs."""
         return "i2" if self.encoding == "auto" else self.encoding
+
+    def advice(self, isa: Isa) -> str | None:
+        """What to tell a user of this target whose ternary layers another target would run faster.
+
+        From measured kernel rates, `benchmarks/kernels_ternary.py`: with vectors, direct products win for several rows
+        of activations; at one row the look-up tables read fewer bytes and win on large matrices.
+        """
+        if self.encoding != "tl2" or self.scalar:
+            return None
+        if isa.f32_lanes >= 8:
+            return (
+                "--target cpu runs ternary layers with direct i2 kernels, which are faster than tl2 for batches of "
+                "several rows on this instruction set; tl2 is faster for one row of large matrices"
+            )
+        return "--target cpu runs ternary layers with direct i2 kernels, which are faster than tl2 without AVX2"
 
     def pipeline(self, isa: Isa | None = None, *, group: int = 3, bm: int = 0, bk: int = 0) -> list[ModulePass]:
         """The passes from the paradigm level to the machine level."""
