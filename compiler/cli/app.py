@@ -95,8 +95,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         console.note("interrupted")
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our stdout has gone, and wants no more; nor may the interpreter complain at exit.
+    except (BrokenPipeError, SystemExit):
+        # The reader of our stdout has gone and wants no more (click makes a SystemExit of it, and of nothing else here);
+        # nor may the interpreter complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.OK
     except MemoryError:
