@@ -16,6 +16,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import SSAValue
 
 from neuc.compiler.exporters.onnx_file import export_onnx
+from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.inputs import Arrays, load_npz, random_inputs
 from neuc.compiler.options import CompileOptions
 from neuc.compiler.signature import entry_of, signature_of
@@ -101,7 +102,7 @@ class Evaluator:
         return []
 
     def _host(self, segment: func.FuncOp) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
-        data = export_onnx(segment, self.context.weights).SerializeToString()
+        data = export_onnx(segment, self.context.weights, newest=TARGET_OPSET).SerializeToString()
         key = hashlib.sha256(data).hexdigest()
         session = self._hosts.setdefault(key, reference_session(data))
         inputs, outputs = function_names(segment)

@@ -21,6 +21,7 @@ from neuc.backends.cpu.lower_to_cpu import module_isa
 from neuc.backends.cpu.target import isa_text
 from neuc.compiler.driver import Driver
 from neuc.compiler.exporters.onnx_file import export_onnx
+from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.report import Report
 from neuc.dialects.context import NeucContext
 from neuc.runtime.program import HostSegment
@@ -87,7 +88,7 @@ def build(module: ModuleOp, context: NeucContext) -> BuiltProgram:
     emitted = emit(module, context.weights)
     functions = {op.sym_name.data: op for op in module.ops if isinstance(op, func.FuncOp)}
     hosts = {
-        segment.model: export_onnx(functions[name], context.weights).SerializeToString()
+        segment.model: export_onnx(functions[name], context.weights, newest=TARGET_OPSET).SerializeToString()
         for name, segment in emitted.program.segments.items()
         if isinstance(segment, HostSegment)
     }

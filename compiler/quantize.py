@@ -17,6 +17,7 @@ from neuc.compiler.accuracy import Agreement, compare
 from neuc.compiler.driver import Driver
 from neuc.compiler.evaluate import Outputs, evaluation_inputs
 from neuc.compiler.exporters.onnx_file import export_onnx
+from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.inputs import Arrays
 from neuc.compiler.options import MAX_PLANES, CompileOptions
 from neuc.compiler.trials import InterpretedTrial, OnnxTrial, Trial
@@ -57,7 +58,7 @@ class Reference:
         """
         feeds = evaluation_inputs(driver.module, options)
         with driver.timed("run float model"):
-            model = export_onnx(driver.module, driver.context.weights)
+            model = export_onnx(driver.module, driver.context.weights, newest=TARGET_OPSET)
             session = reference_session(model.SerializeToString())
             names = [output.name for output in model.graph.output]
             return Reference(feeds, [run_reference(session, names, feed) for feed in feeds], model)

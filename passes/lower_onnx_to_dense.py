@@ -29,7 +29,7 @@ from neuc.dialects.weight_store import WeightStore
 from neuc.passes.analysis.symbolic_values import symbolic_values
 from neuc.passes.onnx_lowerings.builder import Builder, Unsupported
 from neuc.passes.onnx_lowerings.registry import rule_for
-from neuc.passes.partition import REASON, drop_unused
+from neuc.passes.partition import REASON, drop_unused, mentioned_symbols
 
 Supports = Callable[[Operation], "str | None"]
 """Says why a backend cannot do a `dense` operation; None if it can."""
@@ -53,7 +53,8 @@ class LowerOnnxToDense(ModulePass):
     1. An integer tensor whose elements are known, symbols included, becomes a constant or `dense.dims`, whatever
        computed it; the computation vanishes if nothing else uses it.
     2. A node with a rule becomes what the rule builds, if `supports` accepts each operation.
-    3. Any other node stays, with the reason as its attribute `neuc.reason`.
+    3. Any other node stays, with the reason as its attribute `neuc.reason`; so do nodes that need a size which depends
+       on data and is not that of an operand.
     4. Result types are inferred again on the way, so a dim that shape inference had to name anew becomes an expression
        over the dims of the inputs where the lowering knows it.
 
@@ -87,10 +88,13 @@ class _Lowering:
         self.supports = supports
         self.symbols: set[str] = set()
         """Symbols that have a value at this point of the function."""
+        self.given: set[str] = set()
+        """Those of the arguments."""
 
     def run(self, function: func.FuncOp) -> None:
         block = function.body.block
         self._learn(block.args)
+        self.given = _symbols_of(block.args)
         for op in list(block.ops):
             if isinstance(op, OnnxOp) and not isinstance(op, YieldOp):
                 self._lower(op)
@@ -118,6 +122,8 @@ class _Lowering:
         type_ = node.results[0].type if known is not None else None
         if known is None or not (isa(type_, TensorType[Attribute]) and isinstance(type_.element_type, IntegerType)):
             return None
+        if not all(dim.symbols <= self.given for dim in known):
+            return None
         try:
             result = build.integer_tensor(known, node.results[0].type)
         except Unsupported:
@@ -141,6 +147,9 @@ class _Lowering:
             if not isinstance(op, DenseOp):
                 continue
             op.verify_()  # Types and structure are right by construction; sizes depend on the model.
+            if not mentioned_symbols(op) <= self.given | _symbols_of(op.operands):
+                # Nothing would keep the operation that finds out the size.
+                raise Unsupported("a size that depends on data")
             reason = self.supports(op)
             if reason is not None:
                 raise Unsupported(reason)
@@ -193,3 +202,14 @@ class _Lowering:
             function.function_type = FunctionType.from_lists(
                 list(function.function_type.inputs), [v.type for v in last.operands]
             )
+
+
+def _symbols_of(values: Iterable[SSAValue]) -> set[str]:
+    """The symbols in the sizes of `values`."""
+    found: set[str] = set()
+    for value in values:
+        try:
+            found.update(symbol for dim in dims_of(value) for symbol in dim.symbols)
+        except ValueError:
+            continue
+    return found

@@ -89,11 +89,18 @@ def host_nodes(main: func.FuncOp) -> list[NodeRef]:
 
 
 def drop_unused(block: Block) -> None:
-    """Erase the operations of `block` whose results nothing uses; all of them are free of side effects here."""
+    """Erase the operations of `block` whose results nothing uses; all of them are free of side effects here.
+
+    A result's size is a use of it: the operation that brings along a symbol others mention stays.
+    """
+    carriers = _carriers(block)
+    needed: set[SSAValue] = set()
     for op in reversed(list(block.ops)):
-        if op.results and all(result.first_use is None for result in op.results):
+        if op.results and all(result.first_use is None and result not in needed for result in op.results):
             op.detach()
             op.erase()
+        elif not is_host(op):
+            needed.update(carriers[symbol] for symbol in mentioned_symbols(op) if symbol in carriers)
 
 
 def _refuse_host_nodes(main: func.FuncOp, target: str) -> None:
@@ -156,10 +163,9 @@ def _outer_operands(op: Operation) -> list[SSAValue]:
     return list(values)
 
 
-def _carriers(main: func.FuncOp) -> dict[str, SSAValue]:
+def _carriers(block: Block) -> dict[str, SSAValue]:
     """The first value that has each symbol as a whole dim: where the symbol's value can be read."""
     found: dict[str, SSAValue] = {}
-    block = main.body.block
     for value in [*block.args, *(result for op in block.ops for result in op.results)]:
         for dim in _dims(value):
             if _is_symbol(dim):
@@ -173,7 +179,7 @@ def _producers(ops: Sequence[Operation], carriers: Mapping[str, SSAValue]) -> di
     for op in ops:
         values = _outer_operands(op)
         if not is_host(op):
-            carrying = [carriers[symbol] for symbol in sorted(_symbols([op])) if symbol in carriers]
+            carrying = [carriers[symbol] for symbol in sorted(mentioned_symbols(op)) if symbol in carriers]
             values += [value for value in carrying if value.owner in producers]  # only those before it
         producers[op] = [value.owner for value in values if isinstance(value.owner, Operation)]
     return producers
@@ -183,7 +189,7 @@ def _cut(module: ModuleOp, main: func.FuncOp, target: str) -> None:
     block = main.body.block
     *ops, last = block.ops
     assert isinstance(last, func.ReturnOp)
-    carriers = _carriers(main)
+    carriers = _carriers(block)
     needed = _producers(ops, carriers)
     segments = min((_phases(ops, needed, host_first) for host_first in (False, True)), key=len)
     _pass_through(segments, last)
@@ -251,7 +257,8 @@ def _inputs(segment: _Segment, carriers: Mapping[str, SSAValue]) -> list[SSAValu
     if segment.host:
         return list(inputs)
     bound = {str(d) for v in inputs for d in _dims(v) if _is_symbol(d)}
-    mentioned = _symbols(segment.ops) | {s for v in inputs for d in _dims(v) for s in d.symbols}
+    mentioned = {s for v in inputs for d in _dims(v) for s in d.symbols}
+    mentioned.update(s for op in segment.ops for s in mentioned_symbols(op))
     for symbol in sorted(mentioned - bound):
         carrier = carriers.get(symbol)
         if carrier is not None and carrier.owner not in inside:
@@ -270,17 +277,15 @@ def _is_symbol(dim: Dim) -> bool:
     return dim.symbols == frozenset({str(dim)})
 
 
-def _symbols(ops: Sequence[Operation]) -> set[str]:
-    """The symbols that operations mention in their results' types or otherwise."""
-    found = {s for op in ops for v in op.results for d in _dims(v) for s in d.symbols}
-    for op in ops:
-        texts: list[str] = []
-        if isinstance(op, dense_movement.DimsOp):
-            texts = [e.data for e in op.exprs]
-        elif isinstance(op, dense_movement.SliceOp):
-            texts = [e.data for e in op.starts]
-        found |= {s for text in texts for s in Dim.parse(text).symbols}
-    return found
+def mentioned_symbols(op: Operation) -> set[str]:
+    """The symbols whose values `op` needs: those in its results' types and in its properties."""
+    found = {s for v in op.results for d in _dims(v) for s in d.symbols}
+    texts: list[str] = []
+    if isinstance(op, dense_movement.DimsOp):
+        texts = [e.data for e in op.exprs]
+    elif isinstance(op, dense_movement.SliceOp):
+        texts = [e.data for e in op.starts]
+    return found | {s for text in texts for s in Dim.parse(text).symbols}
 
 
 def _function(name: str, segment: _Segment, inputs: Sequence[SSAValue], outputs: Sequence[SSAValue]) -> func.FuncOp:

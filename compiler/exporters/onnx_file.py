@@ -10,11 +10,13 @@ from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, numpy_helper
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects.locations import node_names
 from neuc.dialects.onnx import NoneOp, OnnxOp, YieldOp, decode_name, function_names, opsets_of
+from neuc.dialects.onnx_base import verify_against
 from neuc.dialects.onnx_proto import node_to_proto, type_to_proto
-from neuc.dialects.onnx_schema import newest_opset
+from neuc.dialects.onnx_schema import find_schema, newest_opset
 from neuc.dialects.onnx_types import NoneType
 from neuc.dialects.store import ConstantOp, constant_array
 from neuc.dialects.weight_store import WeightStore
@@ -23,9 +25,16 @@ from neuc.errors import Error, NodeRef
 MAX_BYTES = 2**31 - 1
 """Protobuf's limit for a message."""
 
+REDEFINED = frozenset(["BitShift", "Range"])
+"""Operators of opsets 27 and 28 that compute something else than before where older ones take them."""
+
 
 def export_onnx(
-    source: ModuleOp | FuncOp, store: WeightStore, *, opsets: Mapping[str, int] | None = None
+    source: ModuleOp | FuncOp,
+    store: WeightStore,
+    *,
+    opsets: Mapping[str, int] | None = None,
+    newest: int | None = None,
 ) -> ModelProto:
     """The ONNX model of a module's `main` function, or of one function.
 
@@ -33,12 +42,15 @@ def export_onnx(
         source: only `onnx` operations and constants may be in the function.
         store: where its constants are.
         opsets: versions by domain; those of the module by default.
+        newest: the opset to declare if the module's is newer and `source` does not depend on it.
 
     Raises:
         Error: NEUC-E113 naming what has no ONNX form.
     """
     func = _main(source) if isinstance(source, ModuleOp) else source
     versions = dict(opsets_of(func) if opsets is None else opsets) or {"": newest_opset()}
+    if newest is not None and versions.get("", 0) > newest and _valid_in(func, newest):
+        versions[""] = newest
     input_names, output_names = function_names(func)
     exporter = _Exporter(store, set(input_names) | set(output_names))
     graph = exporter.main(func, input_names, output_names)
@@ -54,6 +66,21 @@ def export_onnx(
     model = onnx.helper.make_model(graph, opset_imports=imports, producer_name="neuc")
     model.ir_version = onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True)
     return model
+
+
+def _valid_in(func: FuncOp, version: int) -> bool:
+    """Whether all of ONNX's own operators in `func` exist in an older opset and mean the same there."""
+    for op in func.walk():
+        if not isinstance(op, OnnxOp) or op.domain or (op.schema and op.schema.since_version <= version):
+            continue
+        older = find_schema(op.op_type, "", version)
+        if older is None or op.op_type in REDEFINED:
+            return False
+        try:
+            verify_against(op, older)  # most new versions only take more types
+        except VerifyException:
+            return False
+    return True
 
 
 def _main(module: ModuleOp) -> FuncOp:

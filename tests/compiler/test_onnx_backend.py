@@ -1,0 +1,92 @@
+"""neuc behind ONNX's backend interface, and models whose sizes depend on data."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, helper, numpy_helper, parser
+from onnx.backend.base import Backend
+
+from neuc.compiler import onnx_backend
+from neuc.compiler.onnx_backend import TARGET_VARIABLE, NeucBackend
+from neuc.errors import Error
+
+X = np.array([[1, 0, -2], [0, 0, 3]], np.float32)
+
+
+def model(text: str, opset: int = 21) -> ModelProto:
+    return parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}]> g {text}')
+
+
+def test_a_model_runs_with_inputs_in_order_by_name_and_alone() -> None:
+    two = model("(float[N] a, float[N] b) => (float[N] c) { c = Sub(a, b) }")
+    a, b = np.array([1, 2], np.float32), np.array([4, 4], np.float32)
+    prepared = NeucBackend.prepare(two, threads=1)
+    assert prepared.compiled.report.hosts == []
+    assert prepared.run([a, b])[0].tolist() == [-3, -2]
+    named = prepared.run({"b": a, "a": b})
+    assert named.c.tolist() == [3, 2]  # pyright: ignore[reportAttributeAccessIssue]  a namedtuple made at run time
+    one = model("(float[2,3] x) => (float[2,3] y) { y = Neg(x) }")
+    np.testing.assert_array_equal(NeucBackend.run_model(one, X)[0], -X)
+    with pytest.raises(Error, match="has 2 inputs, 1 are given"):
+        prepared.run([a])
+
+
+def test_the_module_is_a_backend_like_those_of_other_projects() -> None:
+    assert issubclass(NeucBackend, Backend)
+    node = helper.make_node("LeakyRelu", ["x"], ["y"], alpha=0.5)
+    (y,) = onnx_backend.run_node(node, [X])
+    np.testing.assert_array_equal(y, np.where(X < 0, 0.5 * X, X))
+    assert onnx_backend.supports_device("CPU:0")
+    assert not onnx_backend.supports_device("CUDA")
+    with pytest.raises(Error, match="no device CUDA"):
+        onnx_backend.run_node(node, [X], "CUDA")
+
+
+def test_a_node_of_an_older_opset_whose_outputs_are_given() -> None:
+    node = helper.make_node("Upsample", ["x"], ["y"], scales=[1.0, 1.0, 2.0, 2.0], mode="nearest")
+    x = X.reshape(1, 1, 2, 3)
+    (y,) = NeucBackend.run_node(node, [x], outputs_info=[(np.dtype(np.float32), (1, 1, 4, 6))], opset_version=7)
+    np.testing.assert_array_equal(y, x.repeat(2, axis=2).repeat(2, axis=3))
+
+
+def test_the_environment_names_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    relu = model("(float[2,3] x) => (float[2,3] y) { y = Relu(x) }")
+    monkeypatch.setenv(TARGET_VARIABLE, "cpu-ref")
+    assert NeucBackend.prepare(relu).compiled.report.target == "cpu-ref"
+    assert NeucBackend.prepare(relu, target="cpu").compiled.report.target == "cpu"
+
+
+# NonZero stays on the host; what follows needs a size that nobody knows before it has run.
+SIZES_FROM_DATA = {
+    "shape": ("(float[2,3] x) => (int64[n] s) { y = NonZero(x)  s = Shape(y) }", [2, 3]),
+    "arithmetic": (
+        "(float[2,3] x) => (float[n] s) { y = NonZero(x)  k = Shape<start = 1>(y)  c = Cast<to = 1>(k)"
+        "  s = Mul(c, c) }",
+        [9],
+    ),
+    "size as a shape": (
+        "(float[2,3] x) => (float[n] s) { y = NonZero(x)  k = Shape<start = 1>(y)  o = Constant<value = float {2.0}>()"
+        "  e = Expand(o, k)  s = Mul(e, e) }",
+        [4, 4, 4],
+    ),
+    "elements": ("(float[2,3] x) => (int64[m,n] s) { y = NonZero(x)  s = Mul(y, y) }", [[0, 0, 1], [0, 4, 4]]),
+}
+
+
+@pytest.mark.parametrize("name", SIZES_FROM_DATA)
+def test_sizes_that_depend_on_data(name: str) -> None:
+    text, expected = SIZES_FROM_DATA[name]
+    (found,) = NeucBackend.run_model(model(text), [X])
+    assert found.tolist() == expected
+
+
+def test_an_opset_newer_than_onnxruntimes_is_no_hindrance_on_the_host() -> None:
+    newest = onnx.defs.onnx_opset_version()
+    graph = model("(float[2,3] x) => (float[2,k] y) { y = Compress<axis = 1>(x, keep) }", newest)
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([True, False, True]), "keep"))
+    graph.ir_version = onnx.IR_VERSION
+    prepared = NeucBackend.prepare(graph)
+    assert [host.op for host in prepared.compiled.report.hosts] == ["Compress"]
+    np.testing.assert_array_equal(prepared.run([X])[0], X[:, [0, 2]])
