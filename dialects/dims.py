@@ -1,8 +1,8 @@
 """Symbolic integer dimensions: the one expression type every shape in neuc is made of.
 
 A `Dim` is an immutable polynomial with integer coefficients over atoms; an atom is a named symbol or an irreducible
-``floordiv``, ``max`` or ``min`` of two dims. Symbols are sizes and so never negative. Equal polynomials compare equal, so `B * S == S * B`. ``str(dim)`` is an
-expression that Python (and the runtime's evaluator) can compute. Nothing here knows about tensors.
+``floordiv``, ``max`` or ``min`` of two dims. Symbols are sizes and so never negative. Equal polynomials compare equal,
+so `B * S == S * B`. ``str(dim)`` is an expression that Python (and the runtime's evaluator) can compute. Nothing here knows about tensors.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import TypeAlias, Union
 DimLike: TypeAlias = Union["Dim", int, str]
 _Monomial: TypeAlias = tuple["_Atom", ...]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_MAX_CHARS = 65536
+"""As many as the runtime's evaluator takes: a memory plan's offsets are sums of many sizes."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,12 @@ class Dim:
     @lru_cache(maxsize=4096)
     def parse(text: str) -> Dim:
         """Read an expression of ints, names, ``+ - * //``, ``max(a, b)`` and ``min(a, b)``."""
-        if len(text) > 4096:
-            raise ValueError("dimension expression is longer than 4096 characters")
+        if len(text) > _MAX_CHARS:
+            raise ValueError(f"dimension expression is longer than {_MAX_CHARS} characters")
         try:
-            node = ast.parse(text.strip(), mode="eval").body
+            return _from_ast(ast.parse(text.strip(), mode="eval").body, text)
         except (SyntaxError, RecursionError, MemoryError) as error:
-            raise ValueError(f"not a dimension expression: {text!r}") from error
-        return _from_ast(node, text)
+            raise ValueError(f"not a dimension expression: {text[:100]!r}") from error
 
     @property
     def is_static(self) -> bool:
@@ -272,17 +273,46 @@ def _divide_exactly(dividend: Dim, divisor: Dim) -> Dim | None:
 
 
 def _extremum(op: str, a: Dim, b: Dim) -> Dim:
-    difference = a - b
-    for larger, smaller, gap in ((a, b, difference), (b, a, -difference)):
-        if _never_negative(gap):
-            return larger if op == "max" else smaller
-    first, second = sorted((a, b), key=str)
-    return Dim({(_Atom("", op, first, second),): 1})
+    """The extremum of all operands of both sides, without those another one makes superfluous, in a fixed order."""
+    kept: list[Dim] = []
+    for dim in (*_operands(op, a), *_operands(op, b)):
+        if not any(_covers(op, other, dim) for other in kept):
+            kept = [other for other in kept if not _covers(op, dim, other)] + [dim]
+    *others, result = sorted(kept, key=str)
+    for dim in reversed(others):
+        result = Dim({(_Atom("", op, dim, result),): 1})
+    return result
+
+
+def _operands(op: str, dim: Dim) -> tuple[Dim, ...]:
+    """What a nest of `op` takes the extremum of; `dim` itself if it is none."""
+    if len(dim._terms) == 1:
+        ((monomial, coefficient),) = dim._terms
+        if coefficient == 1 and len(monomial) == 1 and monomial[0].op == op:
+            (atom,) = monomial
+            assert atom.lhs is not None
+            assert atom.rhs is not None
+            return (*_operands(op, atom.lhs), *_operands(op, atom.rhs))
+    return (dim,)
+
+
+def _covers(op: str, a: Dim, b: Dim) -> bool:
+    """Whether the extremum of two dims is `a`, whatever the symbols."""
+    return _never_negative(a - b if op == "max" else b - a)
 
 
 def _never_negative(dim: Dim) -> bool:
     """Whether `dim` is at least 0 because its symbols are: they are sizes."""
-    return all(c > 0 and not any(atom.op for atom in monomial) for monomial, c in dim._terms)
+    return all(c > 0 and all(map(_atom_never_negative, monomial)) for monomial, c in dim._terms)
+
+
+def _atom_never_negative(atom: _Atom) -> bool:
+    if not atom.op:
+        return True
+    assert atom.lhs is not None
+    assert atom.rhs is not None
+    lhs, rhs = _never_negative(atom.lhs), _never_negative(atom.rhs)
+    return lhs or rhs if atom.op == "max" else lhs and rhs
 
 
 def _atom_value(atom: _Atom, symbols: Mapping[str, int]) -> int:
@@ -328,4 +358,4 @@ def _from_ast(node: ast.expr, text: str) -> Dim:
                     return a // b
         case ast.Call(func=ast.Name(id="max" | "min" as name), args=[left, right], keywords=[]):
             return _extremum(name, _from_ast(left, text), _from_ast(right, text))
-    raise ValueError(f"not a dimension expression: {text!r}")
+    raise ValueError(f"not a dimension expression: {text[:100]!r}")
