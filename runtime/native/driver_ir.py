@@ -3,6 +3,9 @@
 Entry points: ``neuc_run(pool, job)`` publishes a job, takes part as thread 0 and returns when all threads are done;
 ``neuc_worker(pool, thread)`` takes part in every job published from then on; ``neuc_leave(pool)`` ends all workers.
 
+Kernels run with subnormal floats taken and written as 0: a matrix product over them is a hundred times slower, and
+what they add is below 1e-37. The caller's mode is put back after each job.
+
 Waiting means looking at the word a bounded number of times, then sleeping on it in the kernel (futex). Nothing only
 spins: with more threads than CPUs the thread that all wait for may not be running.
 """
@@ -21,6 +24,28 @@ _PAUSE = {
     "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
 }
 
+# Declarations; how to switch subnormals off, keeping the old mode in %mode; how to put %mode back.
+_FLUSH = {
+    "x86_64": (
+        "declare void @llvm.x86.sse.stmxcsr(ptr)\ndeclare void @llvm.x86.sse.ldmxcsr(ptr)",
+        """%mode = alloca i32
+  %fast = alloca i32
+  call void @llvm.x86.sse.stmxcsr(ptr %mode)
+  %mode.bits = load i32, ptr %mode
+  %fast.bits = or i32 %mode.bits, 32832 ; bit 15: results, bit 6: operands
+  store i32 %fast.bits, ptr %fast
+  call void @llvm.x86.sse.ldmxcsr(ptr %fast)""",
+        "call void @llvm.x86.sse.ldmxcsr(ptr %mode)",
+    ),
+    "aarch64": (
+        "declare i64 @llvm.aarch64.get.fpcr()\ndeclare void @llvm.aarch64.set.fpcr(i64)",
+        """%mode = call i64 @llvm.aarch64.get.fpcr()
+  %fast = or i64 %mode, 16777216 ; bit 24: both
+  call void @llvm.aarch64.set.fpcr(i64 %fast)""",
+        "call void @llvm.aarch64.set.fpcr(i64 %mode)",
+    ),
+}
+
 _FUTEX = "call i64 (i64, ...) %os(i64 {number}, ptr %word, i64 {operation}, i32 {value}, ptr null, ptr null, i32 0)"
 _WAIT_PRIVATE = 128
 _WAKE_PRIVATE = 129
@@ -34,6 +59,7 @@ def has_futex(system: str, architecture: str) -> bool:
 def driver_ir(system: str, architecture: str, clock_id: int) -> str:
     """The driver's module for an operating system (as in ``sys.platform``) and architecture."""
     declare_pause, pause = _PAUSE.get(architecture, ("", ""))
+    declare_flush, flush, restore = _FLUSH.get(architecture, ("", "", ""))
     if has_futex(system, architecture):
         number = _FUTEX_NUMBER[architecture]
         sleep = _FUTEX.format(number=number, operation=_WAIT_PRIVATE, value="%seen")
@@ -43,6 +69,9 @@ def driver_ir(system: str, architecture: str, clock_id: int) -> str:
     values = {
         "declare_pause": declare_pause,
         "pause": pause,
+        "declare_flush": declare_flush,
+        "flush": flush,
+        "restore": restore,
         "sleep": sleep,
         "wake": wake,
         "clock_id": clock_id,
@@ -60,6 +89,7 @@ def _offsets(prefix: str, slots: type[IntEnum]) -> dict[str, object]:
 
 _MODULE = """
 $declare_pause
+$declare_flush
 
 ; Return once the counter %word has reached %target, modulo 2**32.
 define internal void @await(ptr %pool, ptr %word, ptr %sleepers, i32 %target) {
@@ -141,6 +171,7 @@ define internal void @stamp(ptr %pool, ptr %to) {
 ; Run this thread's part of every launch of a job.
 define internal void @participate(ptr %pool, ptr %job, i64 %thread, i32 %base) {
 entry:
+  $flush
   %records.at = getelementptr i8, ptr %job, i64 $job_records
   %records = load ptr, ptr %records.at
   %count.at = getelementptr i8, ptr %job, i64 $job_count
@@ -235,6 +266,7 @@ next:
   br i1 %more, label %launch, label %done
 
 done:
+  $restore
   ret void
 }
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,21 @@ import pytest
 
 import runtime_programs
 from neuc.errors import Error
-from neuc.runtime.cpu_features import available_cpus
+from neuc.runtime.cpu_features import available_cpus, host_architecture
 from neuc.runtime.native.driver import driver
 from neuc.runtime.native.driver_ir import driver_ir
 from neuc.runtime.native.pool import MAX_THREADS, resolve_threads, shared_pool
+from neuc.runtime.program import (
+    BufferArg,
+    F32Arg,
+    InputBuffer,
+    IoSpec,
+    Launch,
+    NativeSegment,
+    OutputBuffer,
+    Program,
+    ScheduleStep,
+)
 from neuc.runtime.session import Session
 
 SUPPORT = Path(runtime_programs.__file__).parent
@@ -118,6 +130,20 @@ def test_driver_for_each_system_is_valid_ir(system: str, architecture: str, has:
     binding.parse_assembly(text).verify()
     assert has in text
     assert has_not not in text
+
+
+@pytest.mark.skipif(host_architecture() not in ("x86_64", "aarch64"), reason="no such mode here")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_subnormals_count_as_zero_inside_and_only_there(threads: int) -> None:
+    tiny = np.full((64, runtime_programs.WIDTH), np.finfo(np.float32).smallest_subnormal)
+    io = IoSpec("float32", ("B", runtime_programs.WIDTH))
+    launch = Launch("k_scale", (BufferArg(0), BufferArg(1), F32Arg(2.0**126)), "B*5")
+    segment = NativeSegment(("B",), 0, 0, (io,), (io,), (InputBuffer(0), OutputBuffer(0)), (launch,))
+    named = (replace(io, name="x"),), (replace(io, name="y"),)
+    program = Program(*named, {"s": segment}, (ScheduleStep("s", ("x",), ("y",)),))
+    with Session.from_parts(program, runtime_programs.kernels(), {}, threads=threads) as s:
+        assert not s.run(None, {"x": tiny})[0].any()
+    assert (tiny * np.float32(2.0**126)).all()
 
 
 def test_systems_without_the_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

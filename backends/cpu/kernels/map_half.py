@@ -30,10 +30,12 @@ def half_to_float(b: KernelBuilder, x: Val, to: Attribute = f32) -> Val:
     sign = (bits & 0x8000) << 16
     magnitude = (bits & 0x7FFF) << 13
     floats = with_elem(bits.type, f32)
-    # 2^112 moves the exponent from half's bias to float's, subnormals included.
-    scaled = b.bitcast(b.bitcast(magnitude, floats) * float(2.0**112), bits.type)
+    normal = magnitude + (112 << 23)  # from half's bias to float's
+    # As a mantissa of 2^-14 first: read as floats, bits of subnormal halves are subnormal, and those may count as 0.
+    subnormal = b.bitcast(b.bitcast(magnitude + _HALF_NORMAL, floats) - float(2.0**-14), bits.type)
+    finite = b.select(b.icmp("ult", magnitude, 1 << 23), subnormal, normal)
     special = magnitude | 0x7F800000
-    found = b.select(b.icmp("uge", magnitude, 0x7C00 << 13), special, scaled)
+    found = b.select(b.icmp("uge", magnitude, 0x7C00 << 13), special, finite)
     return b.bitcast(found | sign, floats)
 
 
