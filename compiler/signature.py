@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from xdsl.dialects import func
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, UnrankedTensorType
 from xdsl.ir import Attribute
 
 from neuc.dialects.onnx import function_names
@@ -32,12 +32,21 @@ def signature_of(module: ModuleOp) -> tuple[list[IoSpec], list[IoSpec]]:
     """Inputs and outputs of `@main`.
 
     Raises:
-        Error: NEUC-E254, no entry; NEUC-E255, an input or output is no tensor of numbers.
+        Error: NEUC-E254, no entry; NEUC-E255, an input or output is no tensor of numbers, or an input has no rank.
     """
     entry = entry_of(module)
     inputs, outputs = function_names(entry)
     type_ = entry.function_type
-    return _specs(inputs, type_.inputs.data), _specs(outputs, type_.outputs.data)
+    ranked = _specs(inputs, type_.inputs.data)
+    return ranked, [_output(name, output) for name, output in zip(outputs, type_.outputs.data, strict=True)]
+
+
+def _output(name: str, type_: Attribute) -> IoSpec:
+    if isinstance(type_, UnrankedTensorType):  # of a host segment: only a run can tell
+        dtype = numpy_dtype(type_.element_type)
+        if dtype is not None:
+            return IoSpec(dtype.name, (), name, ranked=False)
+    return _specs([name], [type_])[0]
 
 
 def _specs(names: Iterable[str], types: Sequence[Attribute]) -> list[IoSpec]:

@@ -23,11 +23,15 @@ Scalar: TypeAlias = int | str
 
 @dataclass(frozen=True)
 class IoSpec:
-    """A tensor at a border: of the program (named) or of a segment (known by its index, ``name`` empty)."""
+    """A tensor at a border: of the program (named) or of a segment (known by its index, ``name`` empty).
+
+    An output of the program whose rank only a run can tell (of a host segment) is not ``ranked``; its shape is empty.
+    """
 
     dtype: str
     shape: tuple[Scalar, ...]
     name: str = ""
+    ranked: bool = True
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,7 @@ class Program:
 
 def _io_json(spec: IoSpec) -> dict[str, object]:
     named: dict[str, object] = {"name": spec.name} if spec.name else {}
-    return {**named, "dtype": spec.dtype, "shape": list(spec.shape)}
+    return {**named, "dtype": spec.dtype, "shape": list(spec.shape) if spec.ranked else None}
 
 
 def _buffer_json(buffer: Buffer) -> dict[str, object]:

@@ -42,7 +42,7 @@ def read_program(node: Node) -> Program:
     check_format(node.get("format"))
     node.only(("format", "inputs", "outputs", "segments", "schedule"))
     inputs = node.get("inputs").list_of(_read_named_io)
-    outputs = node.get("outputs").list_of(_read_named_io)
+    outputs = node.get("outputs").list_of(_read_output)
     segments = {name: _read_segment(item) for name, item in node.get("segments").fields()}
     schedule = node.get("schedule").list_of(_read_step)
     program = Program(inputs, outputs, segments, schedule)
@@ -64,20 +64,27 @@ def check_format(node: Node) -> None:
         )
 
 
-def _read_named_io(node: Node) -> IoSpec:
-    spec = _read_io(node)
+def _read_named_io(node: Node, *, unranked: bool = False) -> IoSpec:
+    spec = _read_io(node, unranked=unranked)
     if not spec.name:
         raise node.refuse("a name is needed")
     return spec
 
 
-def _read_io(node: Node) -> IoSpec:
+def _read_output(node: Node) -> IoSpec:
+    return _read_named_io(node, unranked=True)
+
+
+def _read_io(node: Node, *, unranked: bool = False) -> IoSpec:
     node.only(("name", "dtype", "shape"))
     name = node.get("name").string(_MAX_STRING) if node.has("name") else ""
     dtype = node.get("dtype").string()
     if dtype not in DTYPES:
         raise node.refuse(f"unknown dtype '{dtype[:40]}'")
-    return IoSpec(dtype, node.get("shape").list_of(_read_scalar, _MAX_RANK), name)
+    shape = node.get("shape")
+    if unranked and shape.value is None:
+        return IoSpec(dtype, (), name, ranked=False)
+    return IoSpec(dtype, shape.list_of(_read_scalar, _MAX_RANK), name)
 
 
 def _read_scalar(node: Node) -> Scalar:

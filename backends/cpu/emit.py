@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from xdsl.dialects import func, llvm
-from xdsl.dialects.builtin import FloatAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import FloatAttr, ModuleOp, StringAttr, UnrankedTensorType
 from xdsl.ir import Attribute, SSAValue
 
 from neuc.backends.cpu.codegen import compile_object
@@ -191,10 +191,18 @@ def _schedule(main: func.FuncOp, segments: Mapping[str, schema.Segment]) -> sche
         )
     return schema.Program(
         inputs=tuple(_io(v.type, n) for v, n in zip(arguments, inputs, strict=True)),
-        outputs=tuple(_io(v.type, n) for v, n in zip(last.arguments, outputs, strict=True)),
+        outputs=tuple(_output(v.type, n) for v, n in zip(last.arguments, outputs, strict=True)),
         segments=segments,
         schedule=tuple(steps),
     )
+
+
+def _output(type_: Attribute, name: str) -> schema.IoSpec:
+    if isinstance(type_, UnrankedTensorType):
+        dtype = numpy_dtype(type_.element_type)
+        if dtype is not None:
+            return schema.IoSpec(dtype.name, (), name, ranked=False)
+    return _io(type_, name)
 
 
 def _io(type_: Attribute, name: str = "") -> schema.IoSpec:

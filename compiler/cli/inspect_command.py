@@ -97,7 +97,7 @@ def _describe_model(model: Path) -> dict[str, object]:
 
 
 def _io(spec: IoSpec) -> dict[str, object]:
-    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape) if spec.ranked else None}
 
 
 def _show(found: Mapping[str, object], as_json: bool) -> None:
@@ -107,8 +107,9 @@ def _show(found: Mapping[str, object], as_json: bool) -> None:
     lines = [f"{found['file']}: {found['kind']}, {arguments.human_bytes(cast(int, found['bytes']))}"]
     for key in ("inputs", "outputs"):
         for item in cast("Sequence[dict[str, object]]", found[key]):
-            shape = ", ".join(map(str, cast("list[object]", item["shape"])))
-            lines.append(f"  {key[:-1]:<6}  {item['name']}: {item['dtype']}[{shape}]")
+            shape = cast("list[object] | None", item["shape"])
+            dims = "[of any rank]" if shape is None else f"[{', '.join(map(str, shape))}]"
+            lines.append(f"  {key[:-1]:<6}  {item['name']}: {item['dtype']}{dims}")
     for key, value in cast("Mapping[str, object]", found.get("manifest", {})).items():
         lines.append(f"  {key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
     for key in ("segments", "operations", "launches", "members", "weights"):

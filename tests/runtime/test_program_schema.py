@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -140,3 +141,16 @@ def test_refuses(name: str) -> None:
 def test_refuses_what_is_not_a_json_object(text: bytes) -> None:
     with pytest.raises(Error):
         Program.from_bytes(text)
+
+
+def test_output_of_unknown_rank() -> None:
+    program = dataclasses.replace(everything(), outputs=(IoSpec("float32", (), "y", ranked=False),))
+    assert program.to_json()["outputs"] == [{"name": "y", "dtype": "float32", "shape": None}]
+    assert Program.from_bytes(program.to_bytes()) == program
+
+
+def test_refuses_an_input_of_unknown_rank() -> None:
+    data = everything().to_json()
+    data["inputs"] = [{"name": "x", "dtype": "float32", "shape": None}]
+    with pytest.raises(Error, match=r"inputs\[0\].shape: expected a list"):
+        Program.from_json(data)
