@@ -2,7 +2,8 @@
 
 A `Dim` is an immutable polynomial with integer coefficients over atoms; an atom is a named symbol or an irreducible
 ``floordiv``, ``max`` or ``min`` of two dims. Symbols are sizes and so never negative. Equal polynomials compare equal,
-so `B * S == S * B`. ``str(dim)`` is an expression that Python (and the runtime's evaluator) can compute. Nothing here knows about tensors.
+so `B * S == S * B`. ``str(dim)`` is an expression that Python (and the runtime's evaluator) can compute.
+Nothing here knows about tensors.
 """
 
 from __future__ import annotations
