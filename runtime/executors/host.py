@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -14,6 +15,9 @@ from neuc.errors import Error, InternalError
 from neuc.runtime.executors.base import Array, Setting
 from neuc.runtime.profile import Event
 from neuc.runtime.program import HostSegment, Segment
+
+_PLACE = re.compile(r"\[ONNXRuntimeError\] : \d+ : |/onnxruntime_src/\S+ [^()]*\([^()]*\)(?: const)? ")
+"""Where in its own source onnxruntime says an error is."""
 
 
 class _SessionOptions(Protocol):
@@ -57,7 +61,7 @@ class HostExecutor:
         try:
             found = self._session.run(self._segment.outputs, dict(zip(self._segment.inputs, inputs)))
         except Exception as error:  # onnxruntime raises its own classes, all directly below Exception
-            raise self._failed(error) from error
+            raise self._failed("run", error, "check the input values") from error
         if self._setting.profile is not None:
             event = Event(self._name, "host", begin, time.monotonic_ns(), 0, {"model": self._segment.model})
             self._setting.profile.add([event])
@@ -95,19 +99,19 @@ class HostExecutor:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._setting.pool.threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised, they need not be printed as well
         # onnxruntime's threads would otherwise spin after each run, just when our own start to work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             model = self._setting.hosts[self._segment.model]
             return ort.InferenceSession(model, options, ["CPUExecutionProvider"])
         except Exception as error:  # as above
-            raise self._failed(error) from error
+            raise self._failed("load", error, "it cannot run what the target leaves to it") from error
 
-    def _failed(self, error: Exception) -> Error:
-        reason = " ".join(str(error).split())[:300]
+    def _failed(self, what: str, error: Exception, hint: str) -> Error:
+        reason = _PLACE.sub("", " ".join(str(error).split()))[:300]
         return Error(
             "NEUC-E316",
-            f"onnxruntime failed in host segment '{self._name}': {reason}",
-            hint="check the input values; --fallback error shows which nodes run there",
+            f"onnxruntime cannot {what} host segment '{self._name}': {reason}",
+            hint=f"{hint}; `neuc check` lists the nodes that run there",
         )

@@ -75,6 +75,14 @@ def test_host_model_that_cannot_be_loaded() -> None:
     assert caught.value.code == "NEUC-E316"
 
 
+def test_the_reason_is_onnxruntimes_without_its_source(capfd: pytest.CaptureFixture[str]) -> None:
+    newer = model().replace(b"\x08\x09", b"\x08\x63", 1)  # the IR version
+    with pytest.raises(Error, match="Unsupported model IR version: 99") as caught:
+        session(newer, threads=1)
+    assert "onnxruntime_src" not in caught.value.message
+    assert capfd.readouterr() == ("", "")
+
+
 def test_host_model_that_fails_while_running() -> None:
     text = """<ir_version: 9, opset_import: ["": 20]>
 g (float[B, 5] a) => (float[B, 5] r, int64[N, 2] where)
