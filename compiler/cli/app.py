@@ -96,7 +96,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         console.note("interrupted")
         return Exit.INTERRUPTED
     except (BrokenPipeError, SystemExit):
-        # The reader of our stdout has gone and wants no more (click makes a SystemExit of it, and of nothing else here);
+        # The reader of our stdout has gone and wants no more (click makes a SystemExit of it, and of nothing else);
         # nor may the interpreter complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.OK
