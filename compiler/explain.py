@@ -149,7 +149,7 @@ Kinds of segments are provided by executors; this one belongs to a package or a 
 installed.""",
     "NEUC-E318": """The session was closed.
 After `close()`, or after its with block, a session cannot run. Load the model again.""",
-    "NEUC-E401": """This processor lacks instructions the artifact's code needs, or a package is missing.
+    "NEUC-E401": """This processor lacks instructions the artifact's code needs.
 Code is compiled for the processor it is compiled on unless --cpu says otherwise: avx2 and portable run on more
 machines. NEUC_CPU_FEATURES may have taken instructions away.""",
     "NEUC-E402": """The artifact was compiled for another processor architecture.
@@ -165,4 +165,6 @@ It is at least 1 and at most the limit in the message; left out, it is the numbe
 Linux on x86-64 is tested. On Windows use WSL; elsewhere compile and run on a Linux machine.""",
     "NEUC-E409": """Memory ran out.
 Compiling holds the model's weights a few times over. Close other programs, or use a machine with more memory.""",
+    "NEUC-E410": """PyTorch is not installed, and the model is a torch module.
+Install it with `pip install 'neuc[torch]'`, or export the module to ONNX where PyTorch is.""",
 }

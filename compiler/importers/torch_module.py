@@ -45,13 +45,13 @@ def import_torch(
         dynamic_shapes: as `torch.export` takes them: which dims are symbols.
 
     Raises:
-        Error: NEUC-E401 without PyTorch; NEUC-E112 when PyTorch cannot export the module.
+        Error: NEUC-E410 without PyTorch; NEUC-E112 when PyTorch cannot export the module.
     """
     try:
         exporter = cast(_Exporter, importlib.import_module("torch.onnx"))
     except ImportError as error:
         raise Error(
-            "NEUC-E401",
+            "NEUC-E410",
             "PyTorch is not installed, so a torch module cannot be imported",
             hint="pip install torch, or export the model to ONNX where PyTorch is",
         ) from error

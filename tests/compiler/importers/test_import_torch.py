@@ -19,7 +19,7 @@ def test_without_torch_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "torch.onnx", None)
     with pytest.raises(Error, match="pip install torch") as caught:
         import_torch(object(), (), NeucContext())
-    assert caught.value.code == "NEUC-E401"
+    assert caught.value.code == "NEUC-E410"
 
 
 @pytest.mark.torch
