@@ -51,6 +51,12 @@ def model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+def run(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    outputs = ReferenceEvaluator(proto).run(None, {"x": x})
+    assert isinstance(outputs, list)
+    return np.asarray(outputs[0])
+
+
 CASES = [
     ("Conv", [2, 3, 7, 7], array(4, 3, 3, 3), None, {"pads": [1, 1, 1, 1]}),
     ("Conv", [2, 3, 9], array(4, 3, 3), array(4), {}),
@@ -73,8 +79,8 @@ def test_folding_keeps_the_meaning(
     kinds = [op.op_type for op in module.walk() if isinstance(op, OnnxOp)]
     assert "BatchNormalization" not in kinds
     x = array(*shape)
-    expected = np.asarray(ReferenceEvaluator(original).run(None, {"x": x})[0])
-    got = np.asarray(ReferenceEvaluator(export_onnx(module, ctx.weights)).run(None, {"x": x})[0])
+    expected = run(original, x)
+    got = run(export_onnx(module, ctx.weights), x)
     np.testing.assert_allclose(got, expected, rtol=F32_SUM, atol=F32_SUM * float(np.abs(expected).max()))
 
 
