@@ -62,12 +62,21 @@ class Partition(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Cut @main of the module."""
-        main = next(f for f in op.ops if isinstance(f, func.FuncOp) and f.sym_name.data == "main")
+        main = _entry(op)
         drop_unused(main.body.block)
         if self.fallback == "error":
             _refuse_host_nodes(main, self.target)
         _cut(op, main, self.target)
         op.attributes["neuc.level"] = StringAttr("paradigm")
+
+
+def _entry(module: ModuleOp) -> func.FuncOp:
+    for op in module.ops:
+        if isinstance(op, func.FuncOp) and op.sym_name.data == "main" and len(op.body.blocks) == 1:
+            return op
+    raise Error(
+        "NEUC-E254", "the module has no function @main of one block", hint="a neuc module runs from func.func @main"
+    )
 
 
 def is_host(op: Operation) -> bool:

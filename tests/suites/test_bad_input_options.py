@@ -1,0 +1,195 @@
+"""Wrong options, targets, shapes, budgets and environments, and Ctrl-C, through the command line."""
+
+from __future__ import annotations
+
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_models import model, node, value
+from refusals import FIRST_LINE, Outcome, check_refusal, contents, neuc, refuse
+
+WEIGHT = np.random.default_rng(0).standard_normal((32, 8)).astype(np.float32)
+COMPILE = ["compile", "m.onnx", "-o", "out.neuc"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a model of one layer, x[B, 32] to y[B, 8]."""
+    made = model([node("MatMul", "x w", "y")], [value("x", ["B", 32])], [value("y", ["B", 8])], {"w": WEIGHT})
+    onnx.save(made, tmp_path / "m.onnx")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+MISSPELT = {
+    "command": (["compil", "m.onnx"], "'compil'", "did you mean compile"),
+    "flag": ([*COMPILE, "--tagret", "cpu"], "--tagret", "--target"),
+    "flag of a list": (["targets", "--jsn"], "--jsn", "--json"),
+    "target": ([*COMPILE, "--target", "cpu-tl3"], "'cpu-tl3'", "cpu-tl2"),
+    "target of check": (["check", "m.onnx", "--target", "cpu-rf"], "'cpu-rf'", "cpu-ref"),
+    "target of run": (["run", "m.onnx", "--target", "cpu-rf"], "'cpu-rf'", "cpu-ref"),
+    "pass": (["opt", "-p", "lut-tile", "m.mlir"], "'lut-tile'", "tile-lut"),
+}
+
+
+@pytest.mark.parametrize("case", MISSPELT)
+def test_what_is_misspelt_suggests_the_nearest(folder: Path, case: str):
+    arguments, wrong, right = MISSPELT[case]
+    Path("m.mlir").write_text("builtin.module {\n}\n")
+    outcome = refuse(folder, 2, arguments, wrong)
+    assert right in outcome.err.splitlines()[-1], outcome.err
+
+
+WRONG = {
+    "no model": (["compile"], "MODEL"),
+    "two models": (["compile", "m.onnx", "again.onnx"], "again.onnx"),
+    "command": (["frobnicate"], "frobnicate"),
+    "level": ([*COMPILE, "--compile-to", "graf"], "graf", "graph"),
+    "quantize": ([*COMPILE, "--quantize", "ternery"], "ternery", "ternary"),
+    "scale": ([*COMPILE, "--scale", "column"], "column", "row"),
+    "fallback": ([*COMPILE, "--fallback", "maybe"], "maybe", "host"),
+    "cpu": ([*COMPILE, "--cpu", "avx9"], "avx9", "avx2"),
+    "cpu feature": ([*COMPILE, "--cpu", "avx512+zork"], "avx512+zork", "avx512vnni"),
+    "no planes": ([*COMPILE, "--planes", "0"], "--planes 0", "1 to 4"),
+    "planes": ([*COMPILE, "--planes", "5"], "--planes 5", "1 to 4"),
+    "planes in words": ([*COMPILE, "--planes", "two"], "--planes", "two"),
+    "negative budget": ([*COMPILE, "--max-error", "-1"], "--max-error -1", "between 0 and 1"),
+    "no budget": ([*COMPILE, "--max-error", "nan"], "--max-error nan"),
+    "budget for nothing": ([*COMPILE, "--quantize", "none", "--max-error", "0.1"], "--max-error", "--quantize none"),
+    "verify": ([*COMPILE, "--verify=abc"], "--verify", "abc"),
+    "target unclosed": ([*COMPILE, "--target", "cpu{bm=2"], "'cpu{bm=2'"),
+    "target option": ([*COMPILE, "--target", "cpu{zork=2}"], "zork", "bm"),
+    "target value": ([*COMPILE, "--target", "cpu-tl2{bm=x}"], "bm"),
+    "shape without dims": ([*COMPILE, "--shape", "x"], "--shape x"),
+    "shape unfinished": ([*COMPILE, "--shape", "x=3x"], "--shape x=3x"),
+    "shape of nothing": ([*COMPILE, "--shape", "x=0x32"], "--shape x=0x32"),
+    "negative shape": ([*COMPILE, "--shape", "x=-1x32"], "--shape x=-1x32"),
+    "shape without a name": ([*COMPILE, "--shape", "=1x32"], "--shape =1x32"),
+    "no threads": (["run", "m.onnx", "--threads", "0"], "threads", "0"),
+    "threads of bench": (["bench", "m.onnx", "--threads", "1,x"], "--threads 1,x"),
+    "compare": (["bench", "m.onnx", "--compare", "tvm"], "tvm", "ort"),
+    "format": (["bench", "m.onnx", "--format", "xml"], "xml", "csv"),
+    "tolerance": (["run", "m.onnx", "--rtol", "abc"], "--rtol", "abc"),
+    "pass option": (["opt", "-p", "tile-lut{zork=3}", "m.mlir"], "zork", "group"),
+    "pass value": (["opt", "-p", "tile-lut{group=abc}", "m.mlir"], "abc"),
+    "pipeline": (["opt", "-p", "tile-lut{", "m.mlir"], "tile-lut{"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_usage(folder: Path, case: str):
+    arguments, *says = WRONG[case]
+    Path("m.mlir").write_text("builtin.module {\n}\n")
+    refuse(folder, 2, arguments, "hint: ", *says)
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ("x=1x31", "[1, 31]"),
+        ("x=1x32x1", "rank 3"),
+        ("x=1099511627776x32", "1099511627776"),
+        ("zork=1x32", "'zork'"),
+    ],
+)
+def test_shapes_that_do_not_fit_the_model(folder: Path, shape: str, says: str):
+    refuse(folder, 1, [*COMPILE, "--shape", shape], says, "hint: ")
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "says"),
+    [
+        ("missing.npz", 1, "no such file"),
+        ("garbage.npz", 1, "garbage.npz"),
+        ("pickled.npz", 1, "pickled.npz"),
+        ("dir", 1, "folder"),
+        ("named.npz", 2, "'x'"),
+        ("none.npz", 2, "'x'"),
+    ],
+)
+def test_calibration_data(folder: Path, file: str, code: int, says: str):
+    Path("dir").mkdir()
+    Path("garbage.npz").write_bytes(b"PK\x03\x04 garbage")
+    np.savez("pickled.npz", x=np.array([{}], dtype=object))
+    np.savez("named.npz", zork=np.zeros((2, 32), np.float32))
+    np.savez("none.npz")
+    refuse(folder, code, [*COMPILE, "--target", "cpu-tl2", "--calib", file], file, says)
+
+
+@pytest.mark.parametrize("quantize", ["ternary", "auto"])
+def test_a_missed_error_budget_exits_4_and_writes_nothing(folder: Path, quantize: str):
+    """One plane of random weights is about 0.4 off, so 0.001 cannot be met, with the layer ternary or without any."""
+    arguments = [*COMPILE, "--target", "cpu-tl2", "--quantize", quantize, "--planes", "1", "--max-error", "0.001"]
+    refuse(folder, 4, arguments, "budget", "--planes", "--max-error")
+
+
+def test_a_missed_budget_of_verify_exits_4(folder: Path):
+    assert neuc(*COMPILE, "--target", "cpu-tl2", "--quantize", "ternary", "--planes", "1").code == 0
+    before = contents(folder)
+    outcome = neuc("verify", "out.neuc", "--against", "m.onnx", "--max-error", "0.001")
+    assert outcome.code == 4
+    assert "is above 0.001" in outcome.out
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("features", ["avx9", "avx2", "-zork", "none", "-avx2,,-zork"])
+@pytest.mark.parametrize("command", [COMPILE, ["run", "m.onnx"], ["targets"]], ids=lambda command: command[0])
+def test_environment_variable(folder: Path, monkeypatch: pytest.MonkeyPatch, features: str, command: list[str]):
+    """Only taking known features away makes sense; anything else would be ignored silently."""
+    monkeypatch.setenv("NEUC_CPU_FEATURES", features)
+    refuse(folder, 2, command, "NEUC_CPU_FEATURES", features.split(",")[-1].removeprefix("-"))
+
+
+def test_json_errors_are_json(folder: Path):
+    import json
+
+    outcome = neuc("compile", "missing.onnx", "--json")
+    assert outcome.code == 1
+    error = json.loads(outcome.out)["error"]
+    assert error["exit_code"] == 1
+    assert "missing.onnx" in error["message"]
+    assert FIRST_LINE.match(outcome.err)
+
+
+def process(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "neuc", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [(["compile", "missing.onnx"], 1, "missing.onnx"), (["compile", "m.onnx", "--plane", "2"], 2, "--planes")],
+)
+def test_a_real_process_says_and_exits_the_same(folder: Path, arguments: list[str], code: int, says: str):
+    before = contents(folder)
+    running = process(*arguments)
+    out, err = running.communicate(timeout=60)
+    check_refusal(Outcome(running.returncode, out, err), code, [says])
+    assert not out
+    assert contents(folder) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
+def test_control_c_during_compile_leaves_nothing(folder: Path):
+    """`--print-ir-after all` shows when the passes have begun; a full pipe then holds the compiler there."""
+    layers = [node("MatMul", f"h{n} w", f"h{n + 1}") for n in range(150)]
+    weight = {"w": np.eye(32, dtype=np.float32)}
+    onnx.save(model(layers, [value("h0", ["B", 32])], [value("h150", ["B", 32])], weight), "deep.onnx")
+    before = contents(folder)
+    running = process("compile", "deep.onnx", "-o", "out.neuc", "--no-cache", "--print-ir-after", "all")
+    assert running.stdout is not None
+    ready, _, _ = select.select([running.stdout], [], [], 60)
+    assert ready, "nothing printed within a minute"
+    assert running.poll() is None
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert "Traceback" not in err
+    assert contents(folder) == before
