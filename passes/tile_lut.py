@@ -25,7 +25,7 @@ from neuc.dialects.store import dims_of, tensor_type
 from neuc.dialects.ternary import AccumulateOp, ConvOp, DequantizeOp, Im2ColOp, LinearOp, PackOp, ProductOp, verify_tile
 from neuc.dialects.ternary_types import LEVELS, MAX_GROUP, EncodingAttr, PackedType, TritsType
 from neuc.errors import Error
-from neuc.passes.analysis.tile_cost import L1_BYTES, L2_BYTES, Tile, choose_tile, largest_group
+from neuc.passes.analysis.tile_cost import L1_BYTES, L2_BYTES, SHARES, Tile, choose_tile, largest_group
 from neuc.passes.rewriting import rewrite
 
 ENCODINGS = ("tl2", "i2", "i8")
@@ -82,8 +82,8 @@ class TileLut(ModulePass):
             raise Error("NEUC-E230", "tile and cache sizes must be positive", hint="caches have at least 1024 bytes")
         rewrite(op, [TileLinear(self), TileConv(self)], recursive=False)
 
-    def layout(self, trits: TritsType) -> tuple[EncodingAttr, Tile]:
-        """Encoding and tile of a weight matrix.
+    def layout(self, trits: TritsType, shares: int = SHARES) -> tuple[EncodingAttr, Tile]:
+        """Encoding and tile of a weight matrix, which is cut into at least `shares` tiles of rows.
 
         Raises:
             Error: NEUC-E230, the options do not fit it.
@@ -92,7 +92,7 @@ class TileLut(ModulePass):
         encoding = EncodingAttr.of(kind, (self.group or largest_group(trits)) if kind == "tl2" else 1)
         try:
             packed = PackedType.of(trits, encoding)
-            chosen = choose_tile(trits, encoding, l1=self.l1, l2=self.l2)
+            chosen = choose_tile(trits, encoding, l1=self.l1, l2=self.l2, shares=shares)
             tile = Tile(self.bm or chosen.bm, self.bk or chosen.bk)
             verify_tile(packed, tile.bm, tile.bk)
         except VerifyException as error:
@@ -128,16 +128,19 @@ class TileConv(RewritePattern):
         patches = _shared(Im2ColOp, op.q, lambda o: o.window() == window, op)
         if patches is None:
             patches = rewriter.insert(Im2ColOp(op.q, window))
-        acc = _accumulate(op, patches.result, self.options, rewriter)
+        # Threads share the pixels, so rows need no cutting for their sake.
+        acc = _accumulate(op, patches.result, self.options, rewriter, shares=1)
         rows = rewriter.insert(DequantizeOp(acc, op.s, op.weight, op.bias, op.activation))
         batch, pixels, channels = dims_of(rows.result)
         planar = rewriter.insert(TransposeOp(rows.result, (0, 2, 1), tensor_type(f32, [batch, channels, pixels])))
         rewriter.replace(op, ReshapeOp(planar.result, op.result.type))
 
 
-def _accumulate(op: ProductOp, q: SSAValue, options: TileLut, rewriter: PatternRewriter) -> SSAValue:
+def _accumulate(
+    op: ProductOp, q: SSAValue, options: TileLut, rewriter: PatternRewriter, shares: int = SHARES
+) -> SSAValue:
     """The accumulators of a product of `q` with the packed weights of `op`."""
-    encoding, tile = options.layout(op.trits)
+    encoding, tile = options.layout(op.trits, shares)
     packed = rewriter.insert(PackOp(op.weight, encoding, tile.bm, tile.bk)).result
     if encoding.kind.data != "tl2":
         return rewriter.insert(AccumulateOp(q, packed)).result

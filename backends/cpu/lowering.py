@@ -95,6 +95,7 @@ class SegmentLowering:
     _buffers: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
     _weights: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
     _facts: dict[SSAValue, object] = field(default_factory=dict[SSAValue, object])
+    _absorbed: set[Operation] = field(default_factory=set[Operation])
     _op: Operation | None = None
 
     def dims(self, value: SSAValue) -> tuple[Dim, ...]:
@@ -158,6 +159,10 @@ class SegmentLowering:
         """What `remember` attached."""
         return self._facts.get(value)
 
+    def absorb(self, ops: Iterable[Operation]) -> None:
+        """Leave out these later ops, whose work the launches of another do."""
+        self._absorbed.update(ops)
+
     def launch(
         self,
         kernel: KernelSpec,
@@ -188,6 +193,8 @@ class SegmentLowering:
 
     def lower(self, op: Operation) -> None:
         """Lower one op by its registered function."""
+        if op in self._absorbed:
+            return
         entry = _load_lowerings().get(type(op))
         if entry is None:
             raise InternalError(f"{op.name} ({', '.join(node_names(op))}) reached the CPU lowering")

@@ -8,7 +8,7 @@ adds into BM accumulators. The model keeps each of these in the cache it is reus
 - BK: a table is 32 bytes (16 low and 16 high bytes). The tables of BK columns, BK/g · 32 bytes, may fill half of L1;
   K is cut into equal blocks no larger than that. Direct encodings hold BK activation bytes instead.
 - BM: a packed tile may fill half of L2, the accumulators (4 bytes a row) a quarter of L1, and there should be at least
-  `SHARES` tiles of rows, for threads to share.
+  `SHARES` tiles of rows, for threads to share (one will do for convolutions: threads share their pixels).
 """
 
 from __future__ import annotations
@@ -41,15 +41,17 @@ def largest_group(trits: TritsType) -> int:
     return max(g for g in range(1, MAX_GROUP + 1) if trits.group_size % (4 * g) == 0 or g == 1)
 
 
-def choose_tile(trits: TritsType, encoding: EncodingAttr, *, l1: int = L1_BYTES, l2: int = L2_BYTES) -> Tile:
-    """BM and BK for a weight matrix in an encoding, on caches of `l1` and `l2` bytes."""
+def choose_tile(
+    trits: TritsType, encoding: EncodingAttr, *, l1: int = L1_BYTES, l2: int = L2_BYTES, shares: int = SHARES
+) -> Tile:
+    """BM and BK for a weight matrix in an encoding, on caches of `l1` and `l2` bytes, for at least `shares` tiles."""
     g = encoding.g.data
     tabled = encoding.kind.data == "tl2"
     most = l1 // 2 // TABLE_BYTES * g if tabled else l1 // 2
     bk = _columns(trits, 4 * g, most)
     bits = {"tl2": 5 / g, "i2": 2.0, "i8": 8.0}[encoding.kind.data]
-    rows = trits.plane_count * trits.rows
-    fits = (l2 // 2 * 8 / (bk * bits), l1 // 4 / ACCUMULATOR_BYTES, ceil(rows / SHARES))
+    rows = ceil(trits.plane_count * trits.rows / ROW_MULTIPLE) * ROW_MULTIPLE
+    fits = (l2 // 2 * 8 / (bk * bits), l1 // 4 / ACCUMULATOR_BYTES, rows / shares)
     bm = int(min(fits)) // ROW_MULTIPLE * ROW_MULTIPLE
     return Tile(max(ROW_MULTIPLE, bm), bk)
 

@@ -18,6 +18,7 @@ at the same time, so two units never write the same byte.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -28,6 +29,9 @@ from neuc.backends.cpu.isa import Isa
 from neuc.errors import InternalError
 
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LONGEST_NAME = 180
+"""What artifacts and file systems allow, and some room."""
+_DIGEST = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +46,13 @@ class KernelSpec(ABC):
 
     @property
     def name(self) -> str:
-        """The symbol: the family, then the fields that differ from their defaults."""
+        """The symbol: the family, then the fields that differ from their defaults; a digest ends what is too long."""
         name = "_".join([self.family, *_parts(self)])
         if not _SYMBOL.fullmatch(name):
             raise InternalError(f"kernel name {name!r} is not a symbol; a field needs a simpler value")
+        if len(name) > _LONGEST_NAME:
+            digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
+            return f"{name[: _LONGEST_NAME - _DIGEST - 1]}_{digest}"
         return name
 
     @abstractmethod

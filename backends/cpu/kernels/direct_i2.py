@@ -13,7 +13,7 @@ from xdsl.dialects import llvm
 from neuc.backends.cpu.builder import KernelBuilder
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.backends.cpu.kernels.direct_i2_base import i2_scratch_bytes
+from neuc.backends.cpu.kernels.direct_i2_base import I2Emitter, i2_scratch_bytes
 from neuc.backends.cpu.kernels.direct_i2_madd import MaddEmitter
 from neuc.backends.cpu.kernels.direct_i2_plain import PlainEmitter
 from neuc.backends.cpu.kernels.direct_i2_vnni import VnniEmitter
@@ -41,6 +41,11 @@ class DirectI2Kernel(KernelSpec):
     def build(self, isa: Isa) -> llvm.FuncOp:
         """The kernel for this instruction set."""
         b = KernelBuilder(self.name, isa)
-        emitter = VnniEmitter if isa.has_vnni else MaddEmitter if "avx2" in isa.features else PlainEmitter
-        emitter(b, self.layout).emit()
+        i2_emitter(b, self.layout).emit(self.layout.tiling.columns, b.arg_ptr(1))
         return b.finish()
+
+
+def i2_emitter(b: KernelBuilder, layout: I2Layout, tokens: int = TOKEN_BLOCK, *, padded: bool = False) -> I2Emitter:
+    """What writes products for this instruction set; see `I2Emitter` for the arguments."""
+    kind = VnniEmitter if b.isa.has_vnni else MaddEmitter if "avx2" in b.isa.features else PlainEmitter
+    return kind(b, layout, tokens, padded=padded)

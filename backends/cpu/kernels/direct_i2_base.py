@@ -10,34 +10,47 @@ from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, Chunk, TileEmit
 from neuc.backends.cpu.packing.i2 import STEP_COLUMNS, I2Layout
 
 
-def i2_scratch_bytes(layout: I2Layout) -> int:
-    """Bytes of scratch memory: int32 products, int32 sums of activations, and padded activations if K needs it."""
+def i2_scratch_bytes(layout: I2Layout, tokens: int = TOKEN_BLOCK, *, padded: bool = False) -> int:
+    """Bytes of scratch memory: int32 products, int32 sums of activations, and padded activations if K needs it.
+
+    Args:
+        layout: the packed matrix.
+        tokens: how many there are in a block.
+        padded: whether the activations come padded.
+    """
     t = layout.tiling
-    copied = t.padded_columns if t.padded_columns > t.columns else 0
-    return scratch_bytes(t) + TOKEN_BLOCK * (4 * t.segments + copied)
+    copied = t.padded_columns if t.padded_columns > t.columns and not padded else 0
+    return scratch_bytes(t, tokens) + tokens * (4 * t.segments + copied)
 
 
 class I2Emitter(TileEmitter):
-    """Prepares a block of tokens: `activations` gives the address a chunk multiplies."""
+    """Prepares a block of tokens: `activations` gives the address a chunk multiplies.
 
-    def __init__(self, b: KernelBuilder, layout: I2Layout) -> None:
+    Args:
+        b: where to write.
+        layout: the packed matrix.
+        tokens: how many there are in a block.
+        padded: whether the activations come padded with zeros to the columns that kernels read.
+    """
+
+    def __init__(self, b: KernelBuilder, layout: I2Layout, tokens: int = TOKEN_BLOCK, *, padded: bool = False) -> None:
         super().__init__(b, layout.tiling)
         self.layout = layout
-        self.copies = self.tiling.padded_columns > self.tiling.columns
-        self._sums_at = scratch_bytes(self.tiling)
-        self._copies_at = self._sums_at + 4 * TOKEN_BLOCK * self.tiling.segments
+        self.copies = self.tiling.padded_columns > self.tiling.columns and not padded
+        self._sums_at = scratch_bytes(self.tiling, tokens)
+        self._copies_at = self._sums_at + 4 * tokens * self.tiling.segments
 
     @property
-    def row_bytes(self) -> int:
+    def row_bytes(self) -> Val | int:
         """Bytes from one token's activations to the next."""
-        return self.tiling.padded_columns if self.copies else self.tiling.columns
+        return self.tiling.padded_columns if self.copies else self.at.activation_bytes
 
     def row(self, token: Val) -> Val:
         """Address of a token's activations; `token` counts from the unit's first."""
         b = self.b
         if self.copies:
-            return b.ptr(b.scratch, token * self.row_bytes + self._copies_at)
-        return b.ptr(b.arg_ptr(0), (self.first_token + token) * self.row_bytes)
+            return b.ptr(self.at.scratch, token * self.row_bytes + self._copies_at)
+        return b.ptr(self.at.activations, token * self.row_bytes)
 
     def activations(self, at: Chunk) -> Val:
         """Address of the first activation of a chunk's first token."""
@@ -54,7 +67,7 @@ class I2Emitter(TileEmitter):
         sixteen = vec(i8, 16)
         with b.loop(0, tokens) as token:
             if self.copies:
-                source = b.ptr(b.arg_ptr(0), (self.first_token + token.i) * t.columns)
+                source = b.ptr(self.at.activations, token.i * t.columns)
                 row = self.row(token.i)
                 whole = t.columns // 16 * 16
                 with b.loop(0, whole, 16) as copy:
@@ -79,4 +92,4 @@ class I2Emitter(TileEmitter):
     def _sum(self, token: Val, segment: Operand) -> Val:
         b = self.b
         index = token * self.tiling.segments + segment
-        return b.ptr(b.scratch, index * 4 + self._sums_at)
+        return b.ptr(self.at.scratch, index * 4 + self._sums_at)

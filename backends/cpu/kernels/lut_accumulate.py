@@ -16,8 +16,8 @@ from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.lut_accumulate_bytes import BytesEmitter
 from neuc.backends.cpu.kernels.lut_accumulate_quads import QuadsEmitter
 from neuc.backends.cpu.kernels.lut_accumulate_words import WordsEmitter
-from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, scratch_bytes
-from neuc.backends.cpu.packing.tl2 import TableKind, Tl2Layout
+from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, TileEmitter, scratch_bytes
+from neuc.backends.cpu.packing.tl2 import TABLE_BYTES, TableKind, Tl2Layout
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class LutAccumulateKernel(KernelSpec):
     def build(self, isa: Isa) -> llvm.FuncOp:
         """The kernel for this kind of tables."""
         b = KernelBuilder(self.name, isa)
-        emitters = {"quads": QuadsEmitter, "bytes": BytesEmitter, "words": WordsEmitter}
-        emitters[self.tables](b, self.layout).emit()
+        lut_emitter(b, self.tables, self.layout).emit(b.arg_int(5) * TABLE_BYTES, b.arg_ptr(4))
         return b.finish()
+
+
+def lut_emitter(b: KernelBuilder, tables: TableKind, layout: Tl2Layout) -> TileEmitter:
+    """What writes look-ups in this kind of tables."""
+    emitters = {"quads": QuadsEmitter, "bytes": BytesEmitter, "words": WordsEmitter}
+    return emitters[tables](b, layout)

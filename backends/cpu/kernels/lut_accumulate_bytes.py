@@ -25,7 +25,6 @@ class BytesEmitter(TileEmitter):
     def __init__(self, b: KernelBuilder, layout: Tl2Layout) -> None:
         super().__init__(b, layout.tiling)
         self.layout = layout
-        self.token_tables = b.arg_int(5) * TABLE_BYTES
         # |entry| is at most 128·g, and an int16 sum of a step's eight is at most eight times that.
         self.safe_steps = 32767 // (LOOKUPS * 128 * layout.g)
 
@@ -37,7 +36,7 @@ class BytesEmitter(TileEmitter):
         """As many steps as an int16 stands, then widen, and again."""
         b, layout = self.b, self.layout
         group = at.segment * layout.segment_groups + at.first_step * layout.step_groups
-        tables = b.ptr(b.arg_ptr(0), (self.first_token + at.token) * self.token_tables + group * TABLE_BYTES)
+        tables = b.ptr(self.at.activations, at.token * self.at.activation_bytes + group * TABLE_BYTES)
         with b.loop(0, at.steps, self.safe_steps) as run:
             until = b.min(run.i + self.safe_steps, at.steps)
             with b.loop(run.i, until, init=[b.zero(_WORDS)] * (2 * tokens)) as step:
@@ -63,7 +62,7 @@ class BytesEmitter(TileEmitter):
             sign = b.bitcast(later_signs << (7 - lookup), _BYTES) if lookup else first_sign
             index = self._index(b.load(b.ptr(weights, 32 * (lookup // 2)), _BYTES), lookup % 2)
             for token in range(len(sums) // 2):
-                table = b.ptr(b.ptr(tables, token * self.token_tables), lookup * TABLE_BYTES)
+                table = b.ptr(b.ptr(tables, token * self.at.activation_bytes), lookup * TABLE_BYTES)
                 found = [self._signed_entry(b.ptr(table, ENTRIES * digit), index, sign) for digit in range(2)]
                 if len(digits) <= token:
                     digits.append(found)

@@ -24,12 +24,11 @@ class QuadsEmitter(TileEmitter):
     def __init__(self, b: KernelBuilder, layout: Tl2Layout) -> None:
         super().__init__(b, layout.tiling)
         self.layout = layout
-        self.token_tables = b.arg_int(5) * TABLE_BYTES
 
     def initial(self, token: Val, segment: Val, row_block: Val, row: Val) -> Val:
         """Minus the bias of all tables that will be looked up."""
         line = (row_block * self.tiling.segments + segment) * self.tiling.padded_block_rows + row
-        return self.b.load(self.b.elem(self.b.arg_ptr(4), line, i32), _DWORDS)
+        return self.b.load(self.b.elem(self.at.start, line, i32), _DWORDS)
 
     def chunk(self, at: Chunk, tokens: int) -> None:
         """All tiles at once for one token, pairs of tiles for more: what the registers hold."""
@@ -41,7 +40,7 @@ class QuadsEmitter(TileEmitter):
         b, layout = self.b, self.layout
         quads = layout.step_groups // 4
         group = at.segment * layout.segment_groups + at.first_step * layout.step_groups
-        tables = b.ptr(b.arg_ptr(0), (self.first_token + at.token) * self.token_tables + group * TABLE_BYTES)
+        tables = b.ptr(self.at.activations, at.token * self.at.activation_bytes + group * TABLE_BYTES)
         zero = b.zero(_DWORDS)
         with b.loop(0, at.steps, init=[zero] * (2 * len(tiles) * tokens)) as step:
             sums = list(step.carried)
@@ -52,7 +51,7 @@ class QuadsEmitter(TileEmitter):
                 # Index and sign of all tiles first, then token by token: few registers beside the accumulators.
                 found = [self._lookup(weights, signs, layout.tiles * quad + tile) for tile in tiles]
                 for token in range(tokens):
-                    table = b.ptr(b.ptr(here, token * self.token_tables), quad * _QUAD_BYTES)
+                    table = b.ptr(b.ptr(here, token * self.at.activation_bytes), quad * _QUAD_BYTES)
                     parts = [b.load(b.ptr(table, 64 * part), _BYTES) for part in range(2)]
                     for i, (index, sign) in enumerate(found):
                         for part in range(2):

@@ -13,7 +13,6 @@ class WordsEmitter(TileEmitter):
     def __init__(self, b: KernelBuilder, layout: Tl2Layout) -> None:
         super().__init__(b, layout.tiling)
         self.layout = layout
-        self.token_tables = b.arg_int(5) * TABLE_BYTES
 
     def initial(self, token: Val, segment: Val, row_block: Val, row: Val) -> Val:
         """Nothing: these tables have no bias."""
@@ -24,7 +23,7 @@ class WordsEmitter(TileEmitter):
         b, layout = self.b, self.layout
         lanes = layout.lanes
         group = at.segment * layout.segment_groups + at.first_step * layout.step_groups
-        tables = b.ptr(b.arg_ptr(0), (self.first_token + at.token) * self.token_tables + group * TABLE_BYTES)
+        tables = b.ptr(self.at.activations, at.token * self.at.activation_bytes + group * TABLE_BYTES)
         with b.loop(0, lanes) as lane:
             lane_weights = b.ptr(at.weights, lane.i)
             with b.loop(0, at.steps, init=[b.i32(0)]) as step:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from xdsl.dialects import llvm
 
-from neuc.backends.cpu.builder import KernelBuilder, Val, i8, i16, i32, vec
+from neuc.backends.cpu.builder import KernelBuilder, Operand, Val, i8, i16, i32, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.packing.tl2 import ENTRIES, QUADS_BIAS, TABLE_BYTES, TableKind
@@ -82,9 +82,7 @@ class LutBuildKernel(KernelSpec):
     def build(self, isa: Isa) -> llvm.FuncOp:
         """A loop over units: widen or re-bias their activations into scratch memory, then make tables from there."""
         b = KernelBuilder(self.name, isa)
-        elem = i8 if self.kind == "quads" else i16
-        size = 1 if self.kind == "quads" else 2
-        at_once = 4 if self.kind == "quads" else 1
+        builder = TableBuilder(b, self.kind, self.g)
         with b.loop(b.begin, b.end) as unit:
             token = b.udiv(unit.i, self.units_per_token)
             first = (unit.i - token * self.units_per_token) * GROUPS_PER_UNIT
@@ -93,31 +91,49 @@ class LutBuildKernel(KernelSpec):
             here = b.max(b.min(self.columns - first * self.g, count * self.g), b.i64(0))
             whole = here - b.urem(here, _COPY)
             with b.loop(0, whole, _COPY) as copy:
-                self._copy(b, source, copy.i, _COPY)
+                builder.copy(b.ptr(source, copy.i), b.scratch, copy.i, _COPY)
             with b.loop(whole, here) as copy:
-                self._copy(b, source, copy.i, 1)
-            # Four bytes more than the groups take: `quads` reads a whole dword per group.
+                builder.copy(b.ptr(source, copy.i), b.scratch, copy.i, 1)
+            # Four more than the groups take: `quads` reads a whole dword per group.
             with b.loop(here, count * self.g + 4) as fill:
-                b.store(b.const(0x80 if elem == i8 else 0, elem), b.elem(b.scratch, fill.i, elem))
-            target = b.ptr(b.arg_ptr(1), (token * self.groups + first) * TABLE_BYTES)
-            with b.loop(0, count, at_once) as group:
-                activations = b.ptr(b.scratch, group.i * (self.g * size))
-                tables = b.ptr(target, group.i * TABLE_BYTES)
-                if self.kind == "quads":
-                    self._quad(b, activations, tables)
-                else:
-                    self._single(b, activations, tables)
+                builder.fill(b.scratch, fill.i)
+            builder.tables(b.scratch, b.ptr(b.arg_ptr(1), (token * self.groups + first) * TABLE_BYTES), count)
         return b.finish()
 
-    def _copy(self, b: KernelBuilder, source: Val, at: Val, count: int) -> None:
-        value = b.load(b.ptr(source, at), vec(i8, count))
-        if self.kind == "quads":
-            b.store(value ^ 0x80, b.ptr(b.scratch, at))
-        else:
-            b.store(b.sext(value, i16), b.elem(b.scratch, at, i16))
 
-    def _quad(self, b: KernelBuilder, activations: Val, tables: Val) -> None:
-        bytes_, words, dwords = vec(i8, 64), vec(i16, 32), vec(i32, 16)
+class TableBuilder:
+    """Writes the code that makes tables out of *digits*: activations widened to int16, or for `quads` biased."""
+
+    def __init__(self, b: KernelBuilder, kind: TableKind, g: int) -> None:
+        self.b = b
+        self.kind = kind
+        self.g = g
+        self.digit = i8 if kind == "quads" else i16
+        self.digit_bytes = 1 if kind == "quads" else 2
+
+    def copy(self, source: Val, digits: Val, at: Operand, count: int) -> None:
+        """`count` activations at `source` as digits, from number `at` on."""
+        b = self.b
+        value = b.load(source, vec(i8, count))
+        b.store(value ^ 0x80 if self.kind == "quads" else b.sext(value, i16), b.elem(digits, at, self.digit))
+
+    def fill(self, digits: Val, at: Operand) -> None:
+        """A digit of a zero activation."""
+        self.b.store(self.b.const(0x80 if self.kind == "quads" else 0, self.digit), self.b.elem(digits, at, self.digit))
+
+    def tables(self, digits: Val, target: Val, count: Operand) -> None:
+        """`count` tables; for `quads` a multiple of 4, and it reads 4 digits past the last one's first."""
+        b, at_once = self.b, 4 if self.kind == "quads" else 1
+        with b.loop(0, count, at_once) as group:
+            activations = b.ptr(digits, group.i * (self.g * self.digit_bytes))
+            tables = b.ptr(target, group.i * TABLE_BYTES)
+            if self.kind == "quads":
+                self._quad(activations, tables)
+            else:
+                self._single(activations, tables)
+
+    def _quad(self, activations: Val, tables: Val) -> None:
+        b, bytes_, words, dwords = self.b, vec(i8, 64), vec(i16, 32), vec(i32, 16)
         factors = np.zeros((ENTRIES, 4), np.int8)
         factors[:, : self.g] = digits(self.g)
         # Activations come as q + 128 because vpdpbusd multiplies unsigned by signed; this takes it out again.
@@ -134,8 +150,8 @@ class LutBuildKernel(KernelSpec):
             packed = b.intrinsic("llvm.x86.avx512.packuswb.512", bytes_, halves)
             b.store(packed, b.ptr(tables, 64 * part))
 
-    def _single(self, b: KernelBuilder, activations: Val, tables: Val) -> None:
-        words = vec(i16, ENTRIES)
+    def _single(self, activations: Val, tables: Val) -> None:
+        b, words = self.b, vec(i16, ENTRIES)
         total: Val | None = None
         for place, column in enumerate(digits(self.g).T):
             value = b.splat(b.load(b.elem(activations, place, i16), i16), ENTRIES)

@@ -140,35 +140,68 @@ class DequantizeTransposedKernel(KernelSpec):
         """Square blocks of as many pixels and channels as a vector has lanes, transposed in registers."""
         b, e = KernelBuilder(self.name, isa), self.epilogue
         pixels = b.arg_int(5)
+        bias = b.elem(b.arg_ptr(3), b.arg_int(6), f32)
         blocks = b.udiv(pixels + (b.lanes - 1), b.lanes)
         with b.loop(b.begin, b.end) as unit:
             image = b.udiv(unit.i, blocks)
             pixel = (unit.i - image * blocks) * b.lanes
             s = b.splat(b.load(b.elem(b.arg_ptr(1), image, f32), f32), b.lanes)
-            sums = b.elem(b.arg_ptr(0), image * pixels * (e.segments * e.planes * e.rows), i32)
+            sums = b.elem(b.arg_ptr(0), (image * pixels + pixel) * (e.segments * e.planes * e.rows), i32)
             y = b.elem(b.arg_ptr(4), (image * b.arg_int(7) + b.arg_int(6)) * pixels + pixel, f32)
-            full = e.rows // b.lanes * b.lanes
-            with b.loop(0, full, b.lanes) as n:
-                self._block(b, sums, s, y, pixel, n.i, b.lanes)
-            if e.rows > full:
-                self._block(b, sums, s, y, pixel, b.i64(full), e.rows - full)
+            TransposedWriter(b, e, b.arg_ptr(2), bias, s, pixels).write(sums, y, pixels - pixel)
         return b.finish()
 
-    def _block(self, b: KernelBuilder, sums: Val, s: Val, y: Val, pixel: Val, n: Val, channels: int) -> None:
-        e, pixels = self.epilogue, b.arg_int(5)
+
+@dataclass(frozen=True)
+class TransposedWriter:
+    """Writes the code that makes outputs of sums and stores them channel by channel.
+
+    Attributes:
+        b: where to write.
+        epilogue: what is computed.
+        scales: address of f32 [P, G, rows].
+        bias: address of f32 [rows], if the epilogue has one.
+        s: the image's scale in every lane.
+        pixels: outputs per channel.
+    """
+
+    b: KernelBuilder
+    epilogue: Epilogue
+    scales: Val
+    bias: Val
+    s: Val
+    pixels: Val
+
+    def write(self, sums: Val, y: Val, count: Val) -> None:
+        """All rows of up to `b.lanes` pixels.
+
+        Args:
+            sums: address of the first pixel's.
+            y: address of the first pixel's output in the first channel.
+            count: how many pixels there are; those after `b.lanes` are left out.
+        """
+        b, rows = self.b, self.epilogue.rows
+        full = rows // b.lanes * b.lanes
+        with b.loop(0, full, b.lanes) as n:
+            self._block(sums, y, count, n.i, b.lanes)
+        if rows > full:
+            self._block(sums, y, count, b.i64(full), rows - full)
+
+    def _block(self, sums: Val, y: Val, count: Val, n: Val, channels: int) -> None:
+        b, e = self.b, self.epilogue
         mask = None if channels == b.lanes else b.mask_below(b.i64(channels), b.lanes)
         line = e.segments * e.planes * e.rows
         # Past the last pixel the last one is read again; only real ones are stored.
-        lines = [b.elem(sums, b.min(pixel + i, pixels - 1) * line, i32) for i in range(b.lanes)]
-        rows = e.scaled(b, lines, b.arg_ptr(2), n, mask)
-        whole = b.icmp("sle", pixel + b.lanes, pixels)
-        inside = b.mask_below(pixels - pixel, b.lanes)
+        lines = [b.elem(sums, b.min(count - 1, b.i64(i)) * line, i32) for i in range(b.lanes)]
+        rows = e.scaled(b, lines, self.scales, n, mask)
+        whole = b.icmp("sle", b.i64(b.lanes), count)
+        inside = b.mask_below(count, b.lanes)
         for i, value in enumerate(transpose(b, rows)[:channels]):
-            value = value * s
+            value = value * self.s
             if e.bias:
-                value = value + b.splat(b.load(b.elem(b.arg_ptr(3), b.arg_int(6) + n + i, f32), f32), b.lanes)
+                value = value + b.splat(b.load(b.elem(self.bias, n + i, f32), f32), b.lanes)
             value = e.activate(b, value)
-            address = b.elem(y, (n + i) * pixels, f32)
+            address = b.elem(y, (n + i) * self.pixels, f32)
             with b.if_(whole) as branch:
                 b.store(value, address)
             with branch.else_():

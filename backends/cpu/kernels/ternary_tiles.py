@@ -19,9 +19,30 @@ TOKEN_BLOCK = 32
 """Tokens per work unit: few enough that their activations and sums stay in the second-level cache."""
 
 
-def scratch_bytes(tiling: Tiling) -> int:
-    """Bytes the frame needs for sums."""
-    return 4 * TOKEN_BLOCK * tiling.padded_block_rows
+def scratch_bytes(tiling: Tiling, tokens: int = TOKEN_BLOCK) -> int:
+    """Bytes the frame needs for the sums of a block of tokens."""
+    return 4 * tokens * tiling.padded_block_rows
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a block of tokens has its data.
+
+    Attributes:
+        activations: rows of activations, or tables, of the first token.
+        activation_bytes: bytes from one token's to the next.
+        weights: the packed matrix.
+        sums: int32 [tokens, segments, rows], to be written.
+        start: what sums start from, if weights come with that (`pack_tl2`).
+        scratch: memory of `scratch_bytes`, and what a subclass needs beyond.
+    """
+
+    activations: Val
+    activation_bytes: Val | int
+    weights: Val
+    sums: Val
+    start: Val
+    scratch: Val
 
 
 @dataclass(frozen=True)
@@ -46,10 +67,7 @@ class Chunk:
 
 
 class TileEmitter(ABC):
-    """Writes one ternary product kernel. Argument slots: 0 activations, 1 weights, 2 sums out, 3 tokens.
-
-    The out buffer is int32 [tokens, segments, rows].
-    """
+    """Writes ternary products: of one block of tokens (`block`), or a whole kernel of them (`emit`)."""
 
     token_sizes: tuple[int, ...] = (1,)
     """Numbers of tokens the chunk code takes together, falling, ending in 1."""
@@ -58,8 +76,8 @@ class TileEmitter(ABC):
         self.b = b
         self.tiling = tiling
         self.token_bytes = 4 * tiling.padded_block_rows
-        self.first_token = b.i64(0)
-        """The first token of the unit being written."""
+        self.at = Places(b.args, 0, b.args, b.args, b.args, b.scratch)
+        """Of the block being written."""
 
     @abstractmethod
     def chunk(self, at: Chunk, tokens: int) -> None:
@@ -72,21 +90,38 @@ class TileEmitter(ABC):
     def prepare(self, tokens: Val) -> None:  # noqa: B027
         """Make ready a block of tokens; comes before any of its chunks."""
 
-    def emit(self) -> None:
-        """Write the kernel's loops."""
+    def emit(self, activation_bytes: Val | int, start: Val) -> None:
+        """Write a kernel. Argument slots: 0 activations, 1 weights, 2 sums out, 3 tokens.
+
+        Args:
+            activation_bytes: of one token.
+            start: see `Places`.
+        """
         b, t = self.b, self.tiling
         with b.loop(b.begin, b.end, init=[b.i64(-1)]) as unit:
             token_block = b.udiv(unit.i, t.row_blocks)
             row_block = unit.i - token_block * t.row_blocks
-            self.first_token = token_block * TOKEN_BLOCK
-            tokens = b.min(b.arg_int(3) - self.first_token, b.i64(TOKEN_BLOCK))
+            first = token_block * TOKEN_BLOCK
+            tokens = b.min(b.arg_int(3) - first, b.i64(TOKEN_BLOCK))
+            self.at = Places(
+                activations=b.ptr(b.arg_ptr(0), first * activation_bytes),
+                activation_bytes=activation_bytes,
+                weights=b.arg_ptr(1),
+                sums=b.elem(b.arg_ptr(2), first * (t.segments * t.rows), i32),
+                start=start,
+                scratch=b.scratch,
+            )
             with b.if_(b.icmp("ne", token_block, unit.carried[0])):
                 self.prepare(tokens)
-            with b.loop(0, t.segments) as segment:
-                self._start(tokens, segment.i, row_block)
-                self._column_blocks(tokens, segment.i, row_block)
-                self._finish(tokens, segment.i, row_block)
+            self.block(tokens, row_block)
             unit.yield_([token_block])
+
+    def block(self, tokens: Val, row_block: Val) -> None:
+        """The products of one block of tokens, at `self.at`, with one block of rows."""
+        with self.b.loop(0, self.tiling.segments) as segment:
+            self._start(tokens, segment.i, row_block)
+            self._column_blocks(tokens, segment.i, row_block)
+            self._finish(tokens, segment.i, row_block)
 
     def add(self, value: Val, address: Val) -> None:
         """Add int32 lanes to sums."""
@@ -100,12 +135,12 @@ class TileEmitter(ABC):
     def _start(self, tokens: Val, segment: Val, row_block: Val) -> None:
         b = self.b
         with b.loop(0, tokens) as token, b.loop(0, self.tiling.padded_block_rows, b.lanes) as row:
-            address = b.ptr(b.scratch, token.i * self.token_bytes + row.i * 4)
+            address = b.ptr(self.at.scratch, token.i * self.token_bytes + row.i * 4)
             b.store(self.initial(token.i, segment, row_block, row.i), address)
 
     def _column_blocks(self, tokens: Val, segment: Val, row_block: Val) -> None:
         b, t = self.b, self.tiling
-        weights = b.ptr(b.arg_ptr(1), row_block * t.row_block_bytes + segment * t.segment_bytes)
+        weights = b.ptr(self.at.weights, row_block * t.row_block_bytes + segment * t.segment_bytes)
         with b.loop(0, t.segment_steps, t.block_steps) as block:
             steps = b.min(t.segment_steps - block.i, b.i64(t.block_steps))
             block_weights = b.ptr(weights, block.i * (t.chunks * t.step_bytes))
@@ -114,7 +149,7 @@ class TileEmitter(ABC):
                 # Whole groups of `size` tokens; the smaller sizes take what is left.
                 until = tokens - b.urem(tokens, size) if size > 1 else tokens
                 with b.loop(done, until, size) as token, b.loop(0, t.chunks) as chunk:
-                    sums = b.ptr(b.scratch, token.i * self.token_bytes + chunk.i * (4 * t.chunk_rows))
+                    sums = b.ptr(self.at.scratch, token.i * self.token_bytes + chunk.i * (4 * t.chunk_rows))
                     at = b.ptr(block_weights, chunk.i * (steps * t.step_bytes))
                     self.chunk(Chunk(at, steps, block.i, segment, token.i, sums), size)
                 done = until
@@ -125,9 +160,9 @@ class TileEmitter(ABC):
         first_row = row_block * t.block_rows
         rows = b.min(t.rows - first_row, b.i64(t.block_rows))
         with b.loop(0, tokens) as token:
-            source = b.ptr(b.scratch, token.i * self.token_bytes)
-            line = ((self.first_token + token.i) * t.segments + segment) * t.rows + first_row
-            target = b.elem(b.arg_ptr(2), line, i32)
+            source = b.ptr(self.at.scratch, token.i * self.token_bytes)
+            line = (token.i * t.segments + segment) * t.rows + first_row
+            target = b.elem(self.at.sums, line, i32)
             with b.loop(0, rows, b.lanes) as row:
                 value = b.load(b.elem(source, row.i, i32), lanes)
                 if t.rows % b.lanes == 0:

@@ -11,6 +11,7 @@ from neuc.backends.cpu.kernels.ternary_quantize import (
     TernaryQuantizeKernel,
 )
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
+from neuc.backends.cpu.lowerings.ternary_conv_chain import ConvChain, conv_chain, launch_conv
 from neuc.backends.cpu.lowerings.ternary_products import (
     MAX_COLUMNS,
     Packed,
@@ -126,7 +127,11 @@ def lower_accumulate(op: AccumulateOp, s: SegmentLowering) -> None:
 
 @lowers(DequantizeOp)
 def lower_dequantize(op: DequantizeOp, s: SegmentLowering) -> None:
-    """One launch."""
+    """One launch; two if it ends the operations of a convolution that go together."""
+    chain = s.fact(op.acc)
+    if isinstance(chain, ConvChain):
+        launch_conv(chain, s)
+        return
     leading, scale_dims = dims_of(op.acc)[:-2], dims_of(op.s)
     launch_dequantize(
         s,
@@ -143,7 +148,12 @@ def lower_dequantize(op: DequantizeOp, s: SegmentLowering) -> None:
 
 @lowers(Im2ColOp)
 def lower_im2col(op: Im2ColOp, s: SegmentLowering) -> None:
-    """One launch."""
+    """One launch, or none here if what follows goes together with it."""
+    chain = conv_chain(op)
+    if chain is not None and s.isa.name != "scalar":
+        s.absorb(chain.absorbed)
+        s.remember(chain.dequantize.acc, chain)
+        return
     dims, window = dims_of(op.q), op.window()
     out_dims = window.output_dims(dims[2:])
     kernel = Im2ColKernel(dims[1].value, window.kernel, window.strides, window.pads[: len(out_dims)], window.dilations)

@@ -1,0 +1,233 @@
+"""A ternary convolution in one launch: windows, tables, products and outputs of a block of pixels at a time.
+
+Nothing but the outputs leaves the caches. The parts are those of the kernels that do one step for all pixels; sums
+are the same integers and outputs the same floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+from xdsl.dialects import llvm
+
+from neuc.backends.cpu.builder import KernelBuilder, Operand, Val, f32, i8, i32, vec
+from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.kernels.base import KernelSpec
+from neuc.backends.cpu.kernels.direct_i2 import i2_emitter
+from neuc.backends.cpu.kernels.direct_i2_base import i2_scratch_bytes
+from neuc.backends.cpu.kernels.lut_accumulate import lut_emitter
+from neuc.backends.cpu.kernels.lut_build import TableBuilder
+from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue, TransposedWriter
+from neuc.backends.cpu.kernels.ternary_tiles import Places, TileEmitter, scratch_bytes
+from neuc.backends.cpu.packing.i2 import I2Layout
+from neuc.backends.cpu.packing.tl2 import TABLE_BYTES, Tl2Layout, table_kind
+
+_ALIGNMENT = 64
+_UNROLLED_BYTES = 512
+_UNROLLED_RUNS = 9
+
+
+@dataclass(frozen=True)
+class TernaryConvKernel(KernelSpec):
+    """Slots: 0 q (of `ChannelsLastKernel`), 1 packed weights, 2 y (out, f32 [N, all outputs, pixels]), 3 s (f32 [N]),
+
+    4 what sums start from (`pack_tl2`; any integer if nothing), 5 scales (f32 [P, 1, outputs]), 6 bias (f32 [all
+    outputs]; any integer if none), 7 first channel, 8 all channels, 9 first output, 10 all outputs, then the padded
+    spatial sizes of q, then those of the output. Work units: N x ceil(pixels / tokens). Scratch: `scratch`.
+
+    Columns of the weights are in the order of the bytes: the window's positions, and for each the channels.
+
+    Attributes:
+        layout: the packed matrix, of one scale a row.
+        epilogue: from sums to outputs.
+        channels: channels of a window.
+        kernel: window size per spatial axis.
+        strides: window step.
+        dilations: distance of the window's elements.
+        joined: whether all channels are those of the window, so that neighbours on the last axis are one run.
+        tokens: pixels per work unit, a multiple of 16.
+    """
+
+    layout: I2Layout | Tl2Layout
+    epilogue: Epilogue
+    channels: int
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    joined: bool
+    tokens: int
+
+    family = "ternary_conv"
+
+    def build(self, isa: Isa) -> llvm.FuncOp:
+        """For each block of pixels: gather, multiply, write."""
+        b = KernelBuilder(self.name, isa)
+        _ConvEmitter(b, self).emit()
+        return b.finish()
+
+    @property
+    def table_groups(self) -> int:
+        """Tables per pixel; `quads` tables come in fours."""
+        return -(-self.layout.table_groups // 4) * 4 if isinstance(self.layout, Tl2Layout) else 0
+
+    @property
+    def digits(self) -> int:
+        """Columns of a gathered row that tables are made of, with four more, which `quads` reads."""
+        return self.table_groups * self.layout.g + 4 if isinstance(self.layout, Tl2Layout) else 0
+
+    @property
+    def regions(self) -> tuple[int, int, int]:
+        """Bytes of the gathered rows (one where tables are made of it), of the sums, and of the tables."""
+        t = self.layout.tiling
+        rows = 2 * self.digits if self.digits else self.tokens * t.padded_columns
+        sizes = (rows, 4 * self.tokens * t.rows, self.tokens * self.table_groups * TABLE_BYTES)
+        return tuple(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)  # pyright: ignore[reportReturnType]
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of scratch memory."""
+        if isinstance(self.layout, I2Layout):
+            return sum(self.regions) + i2_scratch_bytes(self.layout, self.tokens, padded=True)
+        return sum(self.regions) + scratch_bytes(self.layout.tiling, self.tokens)
+
+
+class _ConvEmitter:
+    def __init__(self, b: KernelBuilder, spec: TernaryConvKernel) -> None:
+        self.b = b
+        self.spec = spec
+        rank = len(spec.kernel)
+        padded = [b.arg_int(11 + axis) for axis in range(rank)]
+        self.out_sizes = [b.arg_int(11 + rank + axis) for axis in range(rank)]
+        # Bytes from one position to the next, per axis, and of an image.
+        steps = [b.arg_int(8)]
+        for size in reversed(padded):
+            steps.insert(0, steps[0] * size)
+        self.image_bytes, self.steps = steps[0], steps[1:]
+        self.rows = b.scratch
+        self.sums = b.ptr(b.scratch, spec.regions[0])
+        self.tables = b.ptr(b.scratch, sum(spec.regions[:2]))
+        self.rest = b.ptr(b.scratch, sum(spec.regions))
+
+    def emit(self) -> None:
+        b, spec, e = self.b, self.spec, self.spec.epilogue
+        pixels = b.i64(1)
+        for size in self.out_sizes:
+            pixels = pixels * size
+        blocks = b.udiv(pixels + (spec.tokens - 1), spec.tokens)
+        bias = b.elem(b.arg_ptr(6), b.arg_int(9), f32)
+        products = self._products()
+        with b.loop(b.begin, b.end) as unit:
+            image = b.udiv(unit.i, blocks)
+            first = (unit.i - image * blocks) * spec.tokens
+            count = b.min(pixels - first, b.i64(spec.tokens))
+            source = b.ptr(b.arg_ptr(0), image * self.image_bytes + b.arg_int(7))
+            self._gather(source, first, count)
+            products.prepare(count)
+            with b.loop(0, spec.layout.tiling.row_blocks) as row_block:
+                products.block(count, row_block.i)
+            s = b.splat(b.load(b.elem(b.arg_ptr(3), image, f32), f32), b.lanes)
+            writer = TransposedWriter(b, e, b.arg_ptr(5), bias, s, pixels)
+            y = b.elem(b.arg_ptr(2), (image * b.arg_int(10) + b.arg_int(9)) * pixels + first, f32)
+            with b.loop(0, count, b.lanes) as pixel:
+                line = pixel.i * (e.planes * e.rows)
+                writer.write(b.elem(self.sums, line, i32), b.elem(y, pixel.i, f32), count - pixel.i)
+
+    def _products(self) -> TileEmitter:
+        b, spec = self.b, self.spec
+        match spec.layout:
+            case I2Layout() as layout:
+                emitter = i2_emitter(b, layout, spec.tokens, padded=True)
+                activations, size = self.rows, layout.tiling.padded_columns
+            case Tl2Layout() as layout:
+                emitter = lut_emitter(b, table_kind(b.isa), layout)
+                activations, size = self.tables, spec.table_groups * TABLE_BYTES
+        emitter.at = Places(activations, size, b.arg_ptr(1), self.sums, b.arg_ptr(4), self.rest)
+        return emitter
+
+    def _gather(self, source: Val, first: Val, count: Val) -> None:
+        """The windows of `count` pixels as rows of activations, or as tables."""
+        b, spec, t = self.b, self.spec, self.spec.layout.tiling
+        if isinstance(spec.layout, I2Layout):
+            with b.loop(0, count) as token:
+                row = b.ptr(self.rows, token.i * t.padded_columns)
+
+                def move(address: Val, at: Operand, size: int) -> None:
+                    b.store(b.load(address, vec(i8, size)), b.ptr(row, at))
+
+                self._window(self._corner(source, first + token.i), move, 64)
+                if t.padded_columns > t.columns:
+                    with b.loop(t.columns, t.padded_columns) as at:
+                        b.store(b.const(0, i8), b.ptr(row, at.i))
+            return
+        builder = TableBuilder(b, table_kind(b.isa), spec.layout.g)
+        with b.loop(t.columns, spec.digits) as at:
+            builder.fill(self.rows, at.i)
+        with b.loop(0, count) as token:
+
+            def widen(address: Val, at: Operand, size: int) -> None:
+                builder.copy(address, self.rows, at, size)
+
+            self._window(self._corner(source, first + token.i), widen, 64 if builder.kind == "quads" else 16)
+            target = b.ptr(self.tables, token.i * (spec.table_groups * TABLE_BYTES))
+            builder.tables(self.rows, target, spec.table_groups)
+
+    def _corner(self, source: Val, pixel: Val) -> Val:
+        """Address of the first byte under the window of an output pixel."""
+        b, strides = self.b, self.spec.strides
+        offset = b.i64(0)
+        for axis in range(len(strides) - 1, 0, -1):
+            following = b.udiv(pixel, self.out_sizes[axis])
+            offset = offset + (pixel - following * self.out_sizes[axis]) * strides[axis] * self.steps[axis]
+            pixel = following
+        return b.ptr(source, offset + pixel * strides[0] * self.steps[0])
+
+    def _window(self, corner: Val, move: Callable[[Val, Operand, int], None], widest: int) -> None:
+        """Move all runs of a window, which start at `corner`, one behind the other."""
+        kernel, channels = self.spec.kernel, self.spec.channels
+        if self.spec.joined:
+            kernel, channels = kernel[:-1], channels * kernel[-1]
+        if prod(kernel) <= _UNROLLED_RUNS:
+            self._unrolled(corner, kernel, channels, move, widest)
+        else:
+            self._looped(corner, self.b.i64(0), kernel, channels, move, widest)
+
+    def _unrolled(
+        self, corner: Val, kernel: tuple[int, ...], size: int, move: Callable[[Val, Operand, int], None], widest: int
+    ) -> None:
+        for number in range(prod(kernel)):
+            address, rest = corner, number
+            for axis in range(len(kernel) - 1, -1, -1):
+                tap, rest = rest % kernel[axis], rest // kernel[axis]
+                address = self.b.ptr(address, self.steps[axis] * (tap * self.spec.dilations[axis]))
+            self._run(address, number * size, size, move, widest)
+
+    def _looped(
+        self,
+        address: Val,
+        number: Val,
+        kernel: tuple[int, ...],
+        size: int,
+        move: Callable[[Val, Operand, int], None],
+        widest: int,
+        axis: int = 0,
+    ) -> None:
+        if axis == len(kernel):
+            self._run(address, number * size, size, move, widest)
+            return
+        with self.b.loop(0, kernel[axis]) as tap:
+            here = self.b.ptr(address, tap.i * self.spec.dilations[axis] * self.steps[axis])
+            self._looped(here, number * kernel[axis] + tap.i, kernel, size, move, widest, axis + 1)
+
+    def _run(self, source: Val, at: Operand, size: int, move: Callable[[Val, Operand, int], None], widest: int) -> None:
+        """Move `size` neighbouring bytes, the widest pieces first."""
+        b, done = self.b, 0
+        if size > _UNROLLED_BYTES:
+            done = size // widest * widest
+            with b.loop(0, done, widest) as piece:
+                move(b.ptr(source, piece.i), piece.i + at, widest)
+        while done < size:
+            piece = min(widest, 1 << (size - done).bit_length() - 1)
+            move(b.ptr(source, done), at + done, piece)
+            done += piece
