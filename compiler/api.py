@@ -204,7 +204,7 @@ def compile_model(
 
 def _verify(result: Compiled, source: Source, options: CompileOptions, runs: int) -> None:
     from neuc.compiler.inputs import load_npz
-    from neuc.compiler.verification import compare_on, feeds_for, reference_session
+    from neuc.compiler.verification import compare_on, made_up, reference_session
 
     if not source.graph_level:
         raise Error(
@@ -214,6 +214,6 @@ def _verify(result: Compiled, source: Source, options: CompileOptions, runs: int
             exit_code=Exit.USAGE,
         )
     session = result.session()
-    feeds = feeds_for(session, runs) if options.calib is None else [load_npz(options.calib)]
-    agreement = compare_on(session, reference_session(source.reference()), feeds)
-    result.report.verified, result.report.verify_inputs = agreement.to_json(), len(feeds)
+    choices = made_up(session.program.inputs, runs) if options.calib is None else [[load_npz(options.calib)]]
+    agreement = compare_on(session, reference_session(source.reference()), choices)
+    result.report.verified, result.report.verify_inputs = agreement.to_json(), len(choices[0])

@@ -34,8 +34,8 @@ EVALUATION_ELEMENTS = 1 << 17
 Outputs = list[list[np.ndarray]]
 
 
-def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> list[Arrays]:
-    """The inputs to measure errors on: the calibration file, or made-up ones.
+def evaluation_inputs(module: ModuleOp, options: CompileOptions, batch: int = EVALUATION_BATCH) -> list[Arrays]:
+    """The inputs to measure errors on: the calibration file, or made-up ones of at most `batch`.
 
     Raises:
         Error: NEUC-E006, the file lacks an input of the model.
@@ -44,7 +44,7 @@ def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> list[Arrays]
     if options.calib is None:
         leading = {dim for spec in inputs for dim in spec.shape[:1] if isinstance(dim, str)}
         one = random_inputs(inputs, sizes=dict.fromkeys(leading, 1))
-        batch = min(EVALUATION_BATCH, max(1, EVALUATION_ELEMENTS // max(array.size for array in one.values())))
+        batch = min(batch, max(1, EVALUATION_ELEMENTS // max(array.size for array in one.values())))
         return [random_inputs(inputs, sizes=dict.fromkeys(leading, batch))]
     given = load_npz(options.calib)
     missing = [spec.name for spec in inputs if spec.name not in given]

@@ -15,13 +15,13 @@ from xdsl.dialects.builtin import ModuleOp
 
 from neuc.compiler.accuracy import Agreement, compare
 from neuc.compiler.driver import Driver
-from neuc.compiler.evaluate import Outputs, evaluation_inputs
+from neuc.compiler.evaluate import EVALUATION_BATCH, Outputs, evaluation_inputs
 from neuc.compiler.exporters.onnx_file import export_onnx
 from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.inputs import Arrays
 from neuc.compiler.options import MAX_PLANES, CompileOptions
 from neuc.compiler.trials import InterpretedTrial, OnnxTrial, Trial
-from neuc.compiler.verification import reference_session, run_reference
+from neuc.compiler.verification import reference_session, run_first
 from neuc.dialects.dense import ConvOp, MatMulOp
 from neuc.dialects.ternary import WeightOp
 from neuc.dialects.weight_store import WeightStore
@@ -56,12 +56,12 @@ class Reference:
         Raises:
             Error: the calibration data do not fit, or onnxruntime fails on them.
         """
-        feeds = evaluation_inputs(driver.module, options)
+        choices = [evaluation_inputs(driver.module, options, batch) for batch in (EVALUATION_BATCH, 1)]
         with driver.timed("run float model"):
             model = export_onnx(driver.module, driver.context.weights, newest=TARGET_OPSET)
             session = reference_session(model.SerializeToString())
             names = [output.name for output in model.graph.output]
-            return Reference(feeds, [run_reference(session, names, feed) for feed in feeds], model)
+            return Reference(*run_first(session, names, choices), model)
 
     def compare(self, outputs: Outputs) -> Agreement:
         """How far `outputs` are from the float model's."""

@@ -15,6 +15,7 @@ from neuc.errors import Error, Exit
 if TYPE_CHECKING:
     import onnxruntime
 
+    from neuc.runtime.program import IoSpec
     from neuc.runtime.session import Session
 
 
@@ -30,32 +31,51 @@ def verify_session(session: Session, model: Path, runs: int, inputs: Sequence[st
     Raises:
         Error: NEUC-E260, onnxruntime cannot run the model; NEUC-E261, the two models differ in their signature.
     """
-    return compare_on(session, reference_session(model), feeds_for(session, runs, inputs))
+    signature = session.program.inputs
+    choices = [[parse_inputs(inputs, signature)]] if inputs else made_up(signature, runs)
+    return compare_on(session, reference_session(model), choices)
 
 
-def feeds_for(session: Session, runs: int, inputs: Sequence[str] = ()) -> list[Arrays]:
-    """The inputs to compare on."""
-    if inputs:
-        return [parse_inputs(inputs, session.program.inputs)]
-    return [random_inputs(session.program.inputs, seed) for seed in range(max(runs, 1))]
+def made_up(signature: Sequence[IoSpec], runs: int) -> list[list[Arrays]]:
+    """Inputs to compare on, and those with a batch of 1 for models that take no other."""
+    single = {dim: 1 for spec in signature for dim in spec.shape[:1] if isinstance(dim, str)}
+    return [[random_inputs(signature, seed, sizes) for seed in range(max(runs, 1))] for sizes in ({}, single)]
 
 
-def compare_on(session: Session, reference: onnxruntime.InferenceSession, feeds: Sequence[Arrays]) -> Agreement:
-    """Run both on each of `feeds` and compare."""
+def compare_on(
+    session: Session, reference: onnxruntime.InferenceSession, choices: Sequence[Sequence[Arrays]]
+) -> Agreement:
+    """Run both on the first of several sets of inputs that onnxruntime takes, and compare."""
     names = [spec.name for spec in session.program.outputs]
     theirs = {spec.name for spec in reference.get_outputs()}
     missing = [name for name in names if name not in theirs]
     if missing:
         raise _other_model(f"it has no output {missing[0]!r}")
-    expected: list[list[np.ndarray]] = []
-    got: list[list[np.ndarray]] = []
-    for feed in feeds:
-        expected.append(run_reference(reference, names, feed))
-        got.append(session.run(names, feed))
+    feeds, expected = run_first(reference, names, choices)
+    got = [session.run(names, feed) for feed in feeds]
     try:
         return compare(expected, got)
     except ValueError as error:
         raise _other_model(str(error)) from error
+
+
+def run_first(
+    session: onnxruntime.InferenceSession, names: Sequence[str], choices: Sequence[Sequence[Arrays]]
+) -> tuple[Sequence[Arrays], list[list[np.ndarray]]]:
+    """The first of several sets of inputs that onnxruntime takes, and its results.
+
+    A model may call its batch symbolic and yet hold a state of one batch size, which no type tells.
+
+    Raises:
+        Error: NEUC-E260, it takes none; what it says is about the first.
+    """
+    complaints: list[Error] = []
+    for feeds in choices:
+        try:
+            return feeds, [run_reference(session, names, feed) for feed in feeds]
+        except Error as error:
+            complaints.append(error)
+    raise complaints[0]
 
 
 def run_reference(session: onnxruntime.InferenceSession, names: Sequence[str], feed: Arrays) -> list[np.ndarray]:

@@ -26,7 +26,9 @@ from neuc.dialects import dense_movement
 from neuc.dialects.dims import Dim
 from neuc.dialects.locations import node_names
 from neuc.dialects.onnx_base import NAME, CustomOp, NoneOp, OnnxOp, YieldOp
+from neuc.dialects.onnx_schema import HOST_DOMAINS
 from neuc.dialects.store import ConstantOp, dims_of
+from neuc.dialects.ternary import WeightOp
 from neuc.errors import Error, Exit, NodeRef
 
 TARGET = "neuc.target"
@@ -48,7 +50,8 @@ class Partition(ModulePass):
        ready when the value that brings the symbol along is there, be that a host operation's result.
     4. What @main returns unchanged (an input, a constant, a value twice) passes through a native segment.
 
-    With ``fallback = "error"`` host operations are refused, all at once.
+    With ``fallback = "error"`` host operations are refused, all at once; those of domains that onnxruntime does not
+    have are refused always.
 
     Options:
         target: the target's name, written on native segments.
@@ -66,6 +69,7 @@ class Partition(ModulePass):
         drop_unused(main.body.block)
         if self.fallback == "error":
             _refuse_host_nodes(main, self.target)
+        _refuse_foreign_nodes(main, self.target)
         _cut(op, main, self.target)
         op.attributes["neuc.level"] = StringAttr("paradigm")
 
@@ -125,6 +129,26 @@ def _refuse_host_nodes(main: func.FuncOp, target: str) -> None:
         )
 
 
+def _refuse_foreign_nodes(main: func.FuncOp, target: str) -> None:
+    """Refuse what neither the target nor the host can run."""
+    nodes = [
+        NodeRef(
+            " + ".join(node_names(op)) or op.full_name, op.full_name, "onnxruntime does not have this domain either"
+        )
+        for op in main.walk()
+        if isinstance(op, OnnxOp | CustomOp) and not isinstance(op, YieldOp) and op.domain not in HOST_DOMAINS
+    ]
+    if nodes:
+        count = f"{len(nodes)} operator{'s' if len(nodes) > 1 else ''}"
+        raise Error(
+            "NEUC-E101",
+            f"{count} supported neither by target {target} nor by onnxruntime",
+            hint="replace them by standard operators, or give them function bodies in the model",
+            nodes=nodes,
+            exit_code=Exit.UNSUPPORTED,
+        )
+
+
 @dataclass
 class _Segment:
     host: bool
@@ -134,7 +158,7 @@ class _Segment:
 
 
 def _is_copied(op: Operation) -> bool:
-    return isinstance(op, ConstantOp | NoneOp)
+    return isinstance(op, ConstantOp | NoneOp | WeightOp)
 
 
 def _phases(
