@@ -199,3 +199,7 @@ def _default(attribute: OpSchema.Attribute) -> AttributeDefault:
             return tuple(s.decode() for s in value.strings)
         case _:
             return None
+
+
+HOST_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training", "com.microsoft"})
+"""Operator domains that onnxruntime has kernels for."""

@@ -175,7 +175,9 @@ def _schedule(main: func.FuncOp, segments: Mapping[str, schema.Segment]) -> sche
     for value, name in zip(last.arguments, outputs, strict=True):
         if value in names:
             raise InternalError(f"output {name!r} is another name of {names[value]!r}")
-        names[value] = name
+        if name not in inputs:
+            # In ONNX an output with an input's name is that input, which needs no step to make it.
+            names[value] = name
     steps: list[schema.ScheduleStep] = []
     for call in calls:
         if not isinstance(call, func.CallOp | CallOp):

@@ -15,6 +15,7 @@ from onnx import GraphProto, ModelProto, TypeProto
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, i64
 from xdsl.ir import Attribute
 
+from neuc.compiler.importers.declared_sizes import check_dims, check_outputs, static_dims
 from neuc.compiler.importers.fold_constants import fold_constants
 from neuc.compiler.importers.graph_builder import GraphBuilder
 from neuc.compiler.importers.inline_functions import inline_functions
@@ -84,6 +85,10 @@ def _import(source: Source, ctx: NeucContext, shapes: Shapes, name: str) -> Modu
     for output, origin in origins(model.graph.node).items():
         found.setdefault(output, origin)
 
+    for what, infos in (("input", model.graph.input), ("output", model.graph.output)):
+        for info in infos:
+            check_dims(info, what)
+    declared = [static_dims(info) for info in model.graph.output]
     symbols = Symbols()
     inputs = _input_types(model.graph, weights, symbols, shapes)
     shell = make_shell(model, weights, inputs)
@@ -102,6 +107,7 @@ def _import(source: Source, ctx: NeucContext, shapes: Shapes, name: str) -> Modu
         module.attributes["onnx.kept_opset"] = StringAttr(encode_name(kept))
     verify_operations(module)
     _settle(module, ctx)
+    check_outputs(func, declared)
     return module
 
 

@@ -14,7 +14,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
-from neuc.dialects.onnx_schema import DOMAIN_PREFIX, newest_opset, raw_schema
+from neuc.dialects.onnx_schema import DOMAIN_PREFIX, HOST_DOMAINS, newest_opset, raw_schema
 from neuc.errors import Error, Exit, NodeRef
 
 MAX_DEPTH = 16
@@ -136,6 +136,12 @@ def check_operators(model: ModelProto) -> None:
         and raw_schema(node.op_type, node.domain, opsets.get(node.domain, 1)) is None
     ]
     if unknown:
+        # Nodes of foreign domains are no reason to refuse a model here, but whoever mends it wants the whole list.
+        unknown += [
+            reference(node)
+            for node in nodes
+            if node.domain not in HOST_DOMAINS and (node.domain, node.op_type) not in functions
+        ]
         kinds = sorted({node.op_type for node in unknown})
         raise Error(
             "NEUC-E107",
