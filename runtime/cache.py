@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import sys
@@ -37,7 +38,13 @@ def _home() -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Generator[BinaryIO]:
-    """A file that takes the place of ``path`` when the block ends well, and leaves nothing behind when it does not."""
+    """A file that takes the place of ``path`` when the block ends well, and leaves nothing behind when it does not.
+
+    Raises:
+        OSError: it cannot be written, or ``path`` is a device, a pipe or the like, whose place no file should take.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise FileExistsError(errno.EEXIST, "it is no regular file", str(path))
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part")
     temporary = Path(name)
     try:

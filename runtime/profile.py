@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuc.errors import Error
+from neuc.runtime.cache import replacing
 
 MAX_EVENTS = 1_000_000
 """Later events are counted but not kept."""
@@ -73,6 +74,7 @@ class Profile:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the trace as JSON."""
         try:
-            Path(path).write_text(json.dumps(self.to_json()), encoding="utf-8")
+            with replacing(Path(path)) as file:
+                file.write(json.dumps(self.to_json()).encode("utf-8"))
         except OSError as error:
             raise Error("NEUC-E306", f"cannot write {path}: {error.strerror}", hint="choose another place") from error

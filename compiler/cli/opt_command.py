@@ -14,7 +14,7 @@ from xdsl.utils.exceptions import ArgSpecParseError, PassFailedException, Verify
 from neuc.compiler import diagnostics, universe
 from neuc.compiler.cli import console
 from neuc.compiler.driver import print_module
-from neuc.compiler.files import write_text
+from neuc.compiler.files import check_writable, replacing, write_text
 from neuc.dialects.context import NeucContext
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, Exit
@@ -47,6 +47,8 @@ def opt_command(
     beside it.
     """
     pipeline = parse_passes(passes)
+    if output != "-":
+        check_writable(Path(output))
     text, name, weights = _read(source)
     context = universe.new_context(weights, allow_unregistered=allow_unregistered_dialect)
     printed: list[str] = []
@@ -66,7 +68,8 @@ def opt_command(
     else:
         write_text(Path(output), result)
         if len(context.weights):
-            context.weights.save(diagnostics.weights_path(Path(output)))
+            with replacing(diagnostics.weights_path(Path(output))) as temporary:
+                context.weights.save(temporary)
     return Exit.OK
 
 

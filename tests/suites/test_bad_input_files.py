@@ -36,6 +36,39 @@ def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compile", "m.onnx", "-o", "pipe"],
+        ["compile", "m.onnx", "--no-cache", "-o", "pipe"],
+        ["compile", "m.onnx", "--compile-to", "graph", "-o", "pipe"],
+        ["compile", "m.onnx", "--report", "pipe"],
+        ["compile", "m.onnx", "--dump-ir", "pipe"],
+        ["run", "m.neuc", "-o", "pipe"],
+        ["run", "m.neuc", "--profile", "pipe"],
+        ["opt", "empty.mlir", "-o", "pipe"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_takes_the_place_of_a_pipe_or_device(folder: Path, arguments: list[str]):
+    Path("empty.mlir").write_text("builtin.module {\n}\n")
+    os.mkfifo("pipe")
+    refuse(folder, 1, arguments, "NEUC-E005", "pipe")
+    assert Path("pipe").is_fifo()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_an_artifact_does_not_take_the_place_of_a_pipe(folder: Path):
+    import neuc
+    from neuc.errors import Error
+
+    os.mkfifo("pipe")
+    with pytest.raises(Error, match="no regular file"):
+        neuc.compile("m.onnx").save("pipe")
+    assert Path("pipe").is_fifo()
+
+
 DAMAGE = {
     "empty": lambda data: b"",
     "truncated": lambda data: data[: len(data) // 2],
