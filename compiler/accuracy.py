@@ -25,6 +25,7 @@ class Agreement:
         sqnr_db: signal to noise in decibels; infinite for equal results.
         argmax: share of rows whose largest element is in the same place; None if no row has more than one element.
         embedding: whether the reference is normalised rows, so that the cosine error is what counts.
+        not_finite: how many reference values are infinite or not a number; the figures say little about those.
     """
 
     max_abs: float
@@ -34,6 +35,7 @@ class Agreement:
     sqnr_db: float
     argmax: float | None
     embedding: bool
+    not_finite: int = 0
 
     @property
     def error(self) -> float:
@@ -57,7 +59,8 @@ class Agreement:
         }
         finite: dict[str, object] = {name: value if np.isfinite(value) else None for name, value in figures.items()}
         equal = self.max_abs == 0
-        return {**finite, "equal": equal, "argmax_agreement": self.argmax, "measure": self.measure}
+        rest = {"argmax_agreement": self.argmax, "measure": self.measure, "reference_not_finite": self.not_finite}
+        return {**finite, "equal": equal, **rest}
 
     def describe(self) -> str:
         """One line for people."""
@@ -66,6 +69,7 @@ class Agreement:
         parts += [] if self.embedding else [f"cosine error {self.cosine_error:.2e}"]
         parts.append(f"SQNR {self.sqnr_db:.1f} dB" if np.isfinite(self.sqnr_db) else "SQNR inf")
         parts += [] if self.argmax is None else [f"argmax equal {self.argmax:.0%}"]
+        parts += [f"but {self.not_finite} reference values are not finite"] if self.not_finite else []
         return ", ".join(parts)
 
 
@@ -100,6 +104,7 @@ def compare(reference: Sequence[Sequence[np.ndarray]], results: Sequence[Sequenc
         sqnr_db=float(10 * np.log10(max(signal, _TINY) / noise)) if noise else float("inf"),
         argmax=float(np.concatenate(ranked).mean()) if ranked else None,
         embedding=all(_is_embedding(e) for e, _ in rows),
+        not_finite=sum(int(np.sum(~np.isfinite(e))) for e, _ in wide),
     )
 
 

@@ -44,3 +44,11 @@ def test_shapes_must_agree():
 
 def test_nothing_to_compare_is_no_error():
     assert compare([[np.zeros((0, 3))]], [[np.zeros((0, 3))]]).max_abs == 0
+
+
+def test_values_that_are_not_numbers_are_told() -> None:
+    bad = np.array([[np.nan, np.inf, 1.0]], np.float32)
+    agreement = compare([[bad]], [[bad]])
+    assert agreement.not_finite == 2
+    assert "2 reference values are not finite" in agreement.describe()
+    assert agreement.to_json()["reference_not_finite"] == 2
