@@ -7,7 +7,7 @@ are the same integers and outputs the same floats.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from xdsl.dialects import llvm
@@ -48,6 +48,7 @@ class TernaryConvKernel(KernelSpec):
         dilations: distance of the window's elements.
         joined: whether all channels are those of the window, so that neighbours on the last axis are one run.
         tokens: pixels per work unit, a multiple of 16.
+        together: pixels of them that are gathered and multiplied at a time.
     """
 
     layout: I2Layout | Tl2Layout
@@ -58,6 +59,7 @@ class TernaryConvKernel(KernelSpec):
     dilations: tuple[int, ...]
     joined: bool
     tokens: int
+    together: int
 
     family = "ternary_conv"
 
@@ -81,16 +83,16 @@ class TernaryConvKernel(KernelSpec):
     def regions(self) -> tuple[int, int, int]:
         """Bytes of the gathered rows (one where tables are made of it), of the sums, and of the tables."""
         t = self.layout.tiling
-        rows = 2 * self.digits if self.digits else self.tokens * t.padded_columns
-        sizes = (rows, 4 * self.tokens * t.rows, self.tokens * self.table_groups * TABLE_BYTES)
+        rows = 2 * self.digits if self.digits else self.together * t.padded_columns
+        sizes = (rows, 4 * self.tokens * t.rows, self.together * self.table_groups * TABLE_BYTES)
         return tuple(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)  # pyright: ignore[reportReturnType]
 
     @property
     def scratch(self) -> int:
         """Bytes of scratch memory."""
         if isinstance(self.layout, I2Layout):
-            return sum(self.regions) + i2_scratch_bytes(self.layout, self.tokens, padded=True)
-        return sum(self.regions) + scratch_bytes(self.layout.tiling, self.tokens)
+            return sum(self.regions) + i2_scratch_bytes(self.layout, self.together, padded=True)
+        return sum(self.regions) + scratch_bytes(self.layout.tiling, self.together)
 
 
 class _ConvEmitter:
@@ -123,10 +125,13 @@ class _ConvEmitter:
             first = (unit.i - image * blocks) * spec.tokens
             count = b.min(pixels - first, b.i64(spec.tokens))
             source = b.ptr(b.arg_ptr(0), image * self.image_bytes + b.arg_int(7))
-            self._gather(source, first, count)
-            products.prepare(count)
-            with b.loop(0, spec.layout.tiling.row_blocks) as row_block:
-                products.block(count, row_block.i)
+            with b.loop(0, count, spec.together) as part:
+                here = b.min(count - part.i, b.i64(spec.together))
+                self._gather(source, first + part.i, here)
+                products.at = replace(products.at, sums=b.elem(self.sums, part.i * (e.planes * e.rows), i32))
+                products.prepare(here)
+                with b.loop(0, spec.layout.tiling.row_blocks) as row_block:
+                    products.block(here, row_block.i)
             s = b.splat(b.load(b.elem(b.arg_ptr(3), image, f32), f32), b.lanes)
             writer = TransposedWriter(b, e, b.arg_ptr(5), bias, s, pixels)
             y = b.elem(b.arg_ptr(2), (image * b.arg_int(10) + b.arg_int(9)) * pixels + first, f32)
@@ -138,7 +143,7 @@ class _ConvEmitter:
         b, spec = self.b, self.spec
         match spec.layout:
             case I2Layout() as layout:
-                emitter = i2_emitter(b, layout, spec.tokens, padded=True)
+                emitter = i2_emitter(b, layout, spec.together, padded=True)
                 activations, size = self.rows, layout.tiling.padded_columns
             case Tl2Layout() as layout:
                 emitter = lut_emitter(b, table_kind(b.isa), layout)

@@ -8,6 +8,7 @@ from neuc.backends.cpu.kernels.direct_i8 import DirectI8Kernel
 from neuc.backends.cpu.kernels.im2col import RUN, Im2ColKernel
 from neuc.backends.cpu.kernels.ternary_dequantize import DequantizeTransposedKernel
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
+from neuc.backends.cpu.lowerings.ternary_conv_blocks import BlockedConv, launch_blocks
 from neuc.backends.cpu.lowerings.ternary_products import (
     MAX_COLUMNS,
     default_block_rows,
@@ -35,7 +36,7 @@ def _supported(op: ConvOp) -> str | None:
 
 @lowers(ConvOp, supports=_supported)
 def lower_conv(op: ConvOp, s: SegmentLowering) -> None:
-    """Three launches per channel group; a group's rows of the weights are packed apart."""
+    """By blocks of pixels, or step by step for scale groups and weights that `i2` cannot hold."""
     weight = defining_weight(op.weight)
     type_, trits, scales = trits_of(weight, s)
     dims, window, group = dims_of(op.q), op.window(), op.group_count
@@ -49,6 +50,9 @@ def lower_conv(op: ConvOp, s: SegmentLowering) -> None:
     layout: I2Layout | DirectI8Kernel = DirectI8Kernel(rows, columns, segment)
     if s.isa.name != "scalar" and fits_i2(type_):
         layout = I2Layout.of(type_.level_set, rows, columns, segment, default_block_rows(rows), columns)
+        if type_.groups == 1:
+            launch_blocks(s, BlockedConv(op.q, op.s, weight, op.bias, window, op.activation, op.result, layout, group))
+            return
     for index in range(group):
         part = slice(index * outputs, (index + 1) * outputs)
         patches, acc = s.temp(tokens * columns), s.temp(tokens * (4 * type_.groups * rows))

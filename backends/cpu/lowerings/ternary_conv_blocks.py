@@ -1,0 +1,117 @@
+"""Launches of ternary convolutions that work on a block of pixels at a time: what their lowerings share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from xdsl.ir import SSAValue
+
+from neuc.backends.cpu.kernels.channels_last import RUN, ChannelsLastKernel
+from neuc.backends.cpu.kernels.ternary_conv import TernaryConvKernel
+from neuc.backends.cpu.lowering import SegmentLowering
+from neuc.backends.cpu.lowerings.ternary_products import epilogue_of, pack, scales_weight, trits_of
+from neuc.backends.cpu.packing.i2 import I2Layout
+from neuc.backends.cpu.packing.tl2 import TABLE_BYTES, Tl2Layout
+from neuc.dialects.dense_attrs import ActivationAttr
+from neuc.dialects.dims import product
+from neuc.dialects.store import dims_of
+from neuc.dialects.ternary import WeightOp
+from neuc.dialects.ternary_types import Window
+
+_L1_TABLES = 32 * 1024
+_L2_TABLES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class BlockedConv:
+    """One convolution.
+
+    Attributes:
+        q: int8 [N, C, …], of a known number of channels.
+        s: f32 [N].
+        weight: of one scale a row.
+        bias: f32 [outputs].
+        window: the window.
+        activation: what follows.
+        result: f32 [N, outputs, …].
+        layout: of the packed rows of one channel group.
+        groups: channel groups.
+    """
+
+    q: SSAValue
+    s: SSAValue
+    weight: WeightOp
+    bias: SSAValue | None
+    window: Window
+    activation: ActivationAttr
+    result: SSAValue
+    layout: I2Layout | Tl2Layout
+    groups: int = 1
+
+
+def launch_blocks(s: SegmentLowering, conv: BlockedConv) -> None:
+    """One launch that lays the images out, channels last and padded, and one per channel group."""
+    type_, trits, scales = trits_of(conv.weight, s)
+    dims, window, rank = dims_of(conv.q), conv.window, len(conv.window.kernel)
+    padded = [dim + window.pads[i] + window.pads[rank + i] for i, dim in enumerate(dims[2:])]
+    image = s.temp(product([dims[0], *padded, dims[1]]))
+    s.launch(
+        ChannelsLastKernel(window.pads[:rank]),
+        [s.buffer(conv.q), image, dims[1], *dims[2:], *padded],
+        work=dims[0] * product(padded[:-1]) * padded[-1].ceildiv(RUN),
+    )
+    channels, outputs, columns = dims[1].value // conv.groups, type_.rows // conv.groups, type_.columns
+    # The window's positions, and for each the channels: the order of the bytes.
+    by_position = trits.reshape(*trits.shape[:2], channels, columns // channels).swapaxes(2, 3)
+    tokens, together = _blocks(conv.layout)
+    kernel = TernaryConvKernel(
+        conv.layout,
+        epilogue_of(type_, conv.bias is not None, conv.activation, rows=outputs),
+        channels,
+        window.kernel,
+        window.strides,
+        window.dilations,
+        joined=conv.groups == 1 and window.dilations[-1] == 1,
+        tokens=tokens,
+        together=together,
+    )
+    out_dims = window.output_dims(dims[2:])
+    for index in range(conv.groups):
+        part = slice(index * outputs, (index + 1) * outputs)
+        matrix = np.ascontiguousarray(by_position[:, part]).reshape(-1, columns)
+        packed = pack(s, f"{conv.weight.trits.data}.by_position", matrix, columns, conv.layout)
+        s.launch(
+            kernel,
+            [
+                image,
+                packed.weights,
+                s.buffer(conv.result),
+                s.buffer(conv.s),
+                0 if packed.correction is None else packed.correction,
+                scales_weight(s, conv.weight.scales.data, scales[:, part]),
+                0 if conv.bias is None else s.buffer(conv.bias),
+                index * channels,
+                dims[1],
+                index * outputs,
+                type_.rows,
+                *padded,
+                *out_dims,
+            ],
+            work=dims[0] * product(out_dims).ceildiv(tokens),
+            scratch=kernel.scratch,
+        )
+
+
+def _blocks(layout: I2Layout | Tl2Layout) -> tuple[int, int]:
+    """Pixels per work unit, and how many of them at a time.
+
+    Few if their tables then stay in the first-level cache; else the more, the less often weights are read again.
+    """
+    if isinstance(layout, I2Layout):
+        return 32, 32
+    size = layout.table_groups * TABLE_BYTES
+    for together in (8, 4):
+        if together * size <= _L1_TABLES:
+            return 32, together
+    return (32, 32) if 32 * size <= _L2_TABLES else (16, 16)
