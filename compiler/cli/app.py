@@ -5,7 +5,7 @@ Commands live in their own files and are imported when they are named; no comman
 
 from __future__ import annotations
 
-import os
+import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -31,6 +31,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "targets": ("list_commands", "List targets and their options."),
     "verify": ("verify_command", "Check an artifact's hashes, or its results against onnxruntime."),
 }
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Commands(click.Group):
@@ -76,39 +79,61 @@ def _nearest_command(name: str) -> str:
 @click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
 def neuc(quiet: bool) -> None:
     """Compile neural networks to machines that avoid multiply-heavy, fetch-everything computing."""
+    console.quiet(quiet)
     console.set_up_logging(quiet)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code and lets no exception out."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         result = neuc.main(args=arguments, prog_name="neuc", standalone_mode=False)
-        sys.stdout.flush()
+        console.flush()
         return int(result) if isinstance(result, int) else Exit.OK
     except Error as error:
-        return _fail(error, arguments)
+        return _interrupted() if _was_interrupted(error) else _fail(error, arguments)
     except click.UsageError as error:
         return _fail(_usage_error(error), arguments)
     except click.ClickException as error:
         return _fail(Error("NEUC-E002", error.format_message(), exit_code=Exit.USAGE), arguments)
     except (KeyboardInterrupt, click.Abort):
-        console.note("interrupted")
-        return Exit.INTERRUPTED
+        return _interrupted()
     except (BrokenPipeError, SystemExit):
-        # The reader of our stdout has gone and wants no more (click makes a SystemExit of it, and of nothing else);
-        # nor may the interpreter complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # The reader of our stdout has gone and wants no more (click makes a SystemExit of it, and of nothing else).
+        console.drop_stdout()
         return Exit.OK
     except MemoryError:
         return _fail(Error("NEUC-E409", "out of memory", hint="a smaller model or batch needs less"), arguments)
     except Exception as error:
+        if _was_interrupted(error):
+            return _interrupted()
+        if isinstance(error, OSError) and error.errno in _FULL:  # among others click's help, written to a full disk
+            console.drop_stdout()
+            where = error.filename or "output"
+            return _fail(Error("NEUC-E005", f"cannot write {where}: {error.strerror}", hint="make room"), arguments)
         from neuc.compiler.cli.crash import save_report
 
-        console.note(f"error: a bug in neuc: {type(error).__name__}: {error}".splitlines()[0])
-        console.note(f"report: {save_report(error, arguments)}")
-        console.note("hint: please send the report; it holds the traceback, versions and a reproducer")
+        console.say(f"error: a bug in neuc: {type(error).__name__}: {error}".splitlines()[0])
+        console.say(f"report: {save_report(error, arguments)}")
+        console.say("hint: please send the report; it holds the traceback, versions and a reproducer")
         return Exit.BUG
+
+
+def _interrupted() -> int:
+    console.say("interrupted")
+    return Exit.INTERRUPTED
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    """Whether `error` came of Ctrl-C: extension modules that are just being imported make an ImportError of it."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        if isinstance(cause, KeyboardInterrupt):
+            return True
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _fail(error: Error, arguments: Sequence[str]) -> int:

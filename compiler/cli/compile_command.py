@@ -98,7 +98,7 @@ def compile_command(
         write_text(report_path, json.dumps(report.to_json(), indent=2) + "\n")
     if as_json:
         console.product_json({**report.to_json(), "output": str(output)})
-    else:
+    elif not console.is_quiet():
         write_report(report, sys.stderr, colour=console.wants_colour(), times=time_passes)
         console.note(f"wrote {output}")
     return Exit.OK

@@ -1,6 +1,6 @@
 """What the command line writes: errors, notes and tables, and when to use colour.
 
-stdout carries the product only; everything here but `Console.product` and `Console.json` writes to stderr.
+stdout carries the product only; everything here but `product` and `product_json` writes to stderr.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from neuc.errors import Error, NodeRef
 
@@ -21,20 +22,64 @@ def wants_colour() -> bool:
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and not os.environ.get("CI")
 
 
+_quiet = False
+
+
+def quiet(wanted: bool) -> None:
+    """Leave notes out from now on: ``neuc -q``."""
+    global _quiet
+    _quiet = wanted
+
+
+def is_quiet() -> bool:
+    """Whether stderr is for errors only."""
+    return _quiet
+
+
 def note(text: str) -> None:
     """One line of progress or information on stderr."""
+    if not _quiet:
+        say(text)
+
+
+def say(text: str) -> None:
+    """One line on stderr, quiet or not."""
     print(text, file=sys.stderr)
 
 
 def progress(text: str) -> None:
     """A line of progress, for people watching a terminal only."""
     if wants_colour():
-        print(text, file=sys.stderr)
+        note(text)
 
 
 def product(text: str) -> None:
     """The result of a command, on stdout."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    with _writing():
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def flush() -> None:
+    """Write what stdout still holds back."""
+    with _writing():
+        sys.stdout.flush()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_stdout()
+        reason = error.strerror or str(error)
+        raise Error("NEUC-E005", f"cannot write to stdout: {reason}", hint="make room, or write elsewhere") from error
+
+
+def drop_stdout() -> None:
+    """Send what is still to be written nowhere, or the interpreter complains about it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def product_json(value: object) -> None:
@@ -57,7 +102,7 @@ def show_error(error: Error) -> None:
     if wants_colour():
         head, _, rest = text.partition(":")
         text = f"\033[1;31m{head}\033[0m:{rest}"
-    note(text)
+    say(text)
 
 
 def _node_lines(nodes: Sequence[NodeRef]) -> list[str]:

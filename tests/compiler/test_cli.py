@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -20,7 +21,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from neuc.compiler.cli import main
-from neuc.errors import Exit
+from neuc.errors import Error, Exit
 
 # 64 products summed in another order: well below 64 * 2^-24 of the largest sum.
 FLOAT_TOLERANCE = 1e-5
@@ -355,6 +356,49 @@ def test_a_closed_pipe_is_no_error():
     assert process.stderr is not None
     assert b"Traceback" not in process.stderr.read()
     assert process.wait() == Exit.OK
+
+
+@pytest.mark.parametrize("command", ["passes", "--help"])
+def test_a_full_disk_under_stdout_is_told_in_two_lines(command: str):
+    """A file that may not grow stands for the full disk."""
+    limited = "import resource, signal, sys; from neuc.compiler.cli import main; " + (
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)); "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    with tempfile.TemporaryFile() as small:
+        done = subprocess.run(
+            [sys.executable, "-c", limited, command], stdout=small, stderr=subprocess.PIPE, text=True, cwd="/"
+        )
+    assert done.returncode == Exit.FAULT, done.stderr
+    assert done.stderr.startswith("error[NEUC-E005]: cannot write ")
+    assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize("kind", [ImportError, Error])
+def test_control_c_within_an_import_interrupts(kind: type[Exception], monkeypatch: pytest.MonkeyPatch):
+    def interrupted() -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as cause:
+            raise (Error("NEUC-E404", "no onnxruntime") if kind is Error else kind("initialisation failed")) from cause
+
+    monkeypatch.setattr("neuc.compiler.cache.usage", interrupted)
+    done = neuc("cache")
+    assert done.status == Exit.INTERRUPTED
+    assert done.err == "interrupted\n"
+
+
+def test_quiet_leaves_errors_only(model: Path, tmp_path: Path):
+    done = neuc("-q", "compile", model, "-o", tmp_path / "m.neuc")
+    assert (done.status, done.out, done.err) == (Exit.OK, "", "")
+    assert neuc("-q", "compile", tmp_path / "none.onnx").err.startswith("error[")
+    assert "wrote " in neuc("compile", model, "-o", tmp_path / "m.neuc").err
+
+
+def test_the_bare_command_prints_help():
+    done = neuc()
+    assert (done.status, done.err) == (Exit.OK, "")
+    assert done.out.startswith("Usage: neuc")
 
 
 def test_version_and_help_cost_little():
