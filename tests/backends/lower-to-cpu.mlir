@@ -13,7 +13,7 @@
 // CHECK-NEXT: %[[OUT:.*]] = cpu.buffer "output" index 0 bytes "32*B"
 // CHECK-NEXT: cpu.launch @[[K]](%[[MID]], %[[OUT]]{{.*}} loc("second")
 // Two launches, one kernel.
-// CHECK: llvm.func @[[K]](%{{.*}}: !llvm.ptr, %{{.*}}: i64, %{{.*}}: i64, %{{.*}}: !llvm.ptr)
+// CHECK: llvm.func @[[K]](%{{.*}}: !llvm.ptr{{.*}}, %{{.*}}: i64{{.*}}, %{{.*}}: i64{{.*}}, %{{.*}}: !llvm.ptr
 // CHECK-NOT: llvm.func
 
 builtin.module attributes {neuc.level = "paradigm"} {
