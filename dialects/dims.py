@@ -186,9 +186,20 @@ class Dim:
             rest = Dim({m: c % d for m, c in self._terms})
             if rest.is_static:
                 return whole + rest.value // d
+            nest = rest._extremum_atom()
+            if nest is not None and nest.lhs is not None and nest.rhs is not None:
+                # Dividing keeps order, so it may be done inside: sizes that are at least 1 stay short when halved.
+                return whole + _extremum(nest.op, nest.lhs // d, nest.rhs // d)
             if whole._terms:
                 return whole + Dim({(_Atom("", "//", rest, divisor),): 1})
         return Dim({(_Atom("", "//", self, divisor),): 1})
+
+    def _extremum_atom(self) -> _Atom | None:
+        """The atom if this is ``max(a, b)`` or ``min(a, b)``."""
+        if len(self._terms) != 1:
+            return None
+        ((monomial, coefficient),) = self._terms
+        return monomial[0] if coefficient == 1 and len(monomial) == 1 and monomial[0].op in ("max", "min") else None
 
     def _as_quotient(self) -> tuple[Dim, int, int] | None:
         """(a, b, c) if this is ``a // b + c`` with whole numbers b > 0 and c."""
@@ -287,14 +298,12 @@ def _extremum(op: str, a: Dim, b: Dim) -> Dim:
 
 def _operands(op: str, dim: Dim) -> tuple[Dim, ...]:
     """What a nest of `op` takes the extremum of; `dim` itself if it is none."""
-    if len(dim._terms) == 1:
-        ((monomial, coefficient),) = dim._terms
-        if coefficient == 1 and len(monomial) == 1 and monomial[0].op == op:
-            (atom,) = monomial
-            assert atom.lhs is not None
-            assert atom.rhs is not None
-            return (*_operands(op, atom.lhs), *_operands(op, atom.rhs))
-    return (dim,)
+    atom = dim._extremum_atom()
+    if atom is None or atom.op != op:
+        return (dim,)
+    assert atom.lhs is not None
+    assert atom.rhs is not None
+    return (*_operands(op, atom.lhs), *_operands(op, atom.rhs))
 
 
 def _covers(op: str, a: Dim, b: Dim) -> bool:

@@ -13,7 +13,9 @@ from neuc.passes.analysis.symbolic_facts import Contradiction, Facts, Shape
 from neuc.passes.analysis.symbolic_rules import ONE, Rule, require_equal
 
 
-def window_size(size: Dim | None, window: int, stride: int, pad: int, pad_begin: int, ceil: bool) -> Dim | None:
+def window_size(
+    size: Dim | None, window: int, stride: int, pad: int, pad_begin: int, ceil: bool, pool: bool = False
+) -> Dim | None:
     """How many windows fit.
 
     Args:
@@ -23,6 +25,7 @@ def window_size(size: Dim | None, window: int, stride: int, pad: int, pad_begin:
         pad: begin and end together.
         pad_begin: at the begin.
         ceil: count a last window that hangs over the end, if it starts inside.
+        pool: of a pool, which has one window where less than a stride is missing, as in onnxruntime.
 
     Raises:
         Contradiction: not even one fits, or the stride is not positive.
@@ -32,6 +35,8 @@ def window_size(size: Dim | None, window: int, stride: int, pad: int, pad_begin:
     if size is None:
         return None
     room = size + (pad - window)
+    if pool and not ceil and pool_has_a_window(window, stride, pad):
+        return (room // stride + 1).maximum(1)
     if room.is_static and room.value < 0:
         raise Contradiction(f"a window of {window} does not fit into {size} with padding {pad}")
     if not ceil:
@@ -39,7 +44,15 @@ def window_size(size: Dim | None, window: int, stride: int, pad: int, pad_begin:
     return (room.ceildiv(stride) + 1).minimum((size + (pad_begin - 1)) // stride + 1)
 
 
-def spatial(op: OnnxOp, sizes: Shape, kernel: tuple[int, ...]) -> Shape:
+def pool_has_a_window(window: int, stride: int, pad: int) -> bool:
+    """Whether a pool that a single element cannot fill gives a result for it all the same.
+
+    onnxruntime's quotient of a negative room is rounded towards 0: window 2, stride 2, no padding, size 1 is 1 result.
+    """
+    return 0 < window - pad - 1 < stride
+
+
+def spatial(op: OnnxOp, sizes: Shape, kernel: tuple[int, ...], *, pool: bool = False) -> Shape:
     """Output sizes of a convolution or pool over `sizes` by its strides, dilations, pads and auto_pad.
 
     Raises:
@@ -60,7 +73,9 @@ def spatial(op: OnnxOp, sizes: Shape, kernel: tuple[int, ...]) -> Shape:
         pads = (0,) * (2 * rank)
     ceil = op.attribute("ceil_mode") == 1
     return tuple(
-        window_size(sizes[i], (kernel[i] - 1) * dilations[i] + 1, strides[i], pads[i] + pads[i + rank], pads[i], ceil)
+        window_size(
+            sizes[i], (kernel[i] - 1) * dilations[i] + 1, strides[i], pads[i] + pads[i + rank], pads[i], ceil, pool
+        )
         for i in range(rank)
     )
 
@@ -126,7 +141,7 @@ def _pool(op: OnnxOp, facts: Facts) -> Sequence[Shape | None] | None:
     x, kernel = facts.shape(op.operands[0]), op.ints_attribute("kernel_shape")
     if x is None or kernel is None:
         return None
-    result = (*x[:2], *spatial(op, x[2:], kernel))
+    result = (*x[:2], *spatial(op, x[2:], kernel, pool=True))
     return [result] * len(op.results)
 
 

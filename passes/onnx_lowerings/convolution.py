@@ -15,6 +15,7 @@ from neuc.dialects.dims import Dim
 from neuc.dialects.onnx import OnnxOp
 from neuc.dialects.store import tensor_type
 from neuc.passes import scalar_builder as sb
+from neuc.passes.analysis.symbolic_rules_window import pool_has_a_window
 from neuc.passes.onnx_lowerings.builder import Builder, Rule, Unsupported, only
 
 Results = Sequence[SSAValue | None]
@@ -55,7 +56,7 @@ class Window:
         size = self.size[axis].value
         return max(0, (-(-size // stride) - 1) * stride + reach - size)
 
-    def result(self, *, ceil: bool = False) -> list[Dim]:
+    def result(self, *, ceil: bool = False, pool: bool = False) -> list[Dim]:
         """How many windows each axis has."""
         found: list[Dim] = []
         for axis, size in enumerate(self.size):
@@ -66,6 +67,8 @@ class Window:
                 # One more window may hang over the end if it begins before the trailing padding does.
                 over = shapes.window_dim(size, kernel, stride, before, after + stride - 1, dilation)
                 count = over.minimum((size + before - 1) // stride + 1)
+            elif pool and pool_has_a_window(self._reach(axis), stride, before + after):
+                count = count.maximum(1)
             found.append(count)
         return found
 
@@ -99,7 +102,7 @@ def _pool(node: OnnxOp, build: Builder, x: SSAValue, kind: PoolKind, count_inclu
     build.require_float(x)
     dims, kernel = build.dims(x), node.ints_attribute("kernel_shape") or ()
     window = Window(node, dims[2:], kernel)
-    result = window.result(ceil=bool(node.int_attribute("ceil_mode", 0)))
+    result = window.result(ceil=bool(node.int_attribute("ceil_mode", 0)), pool=True)
     return build.add(
         dense.PoolOp(
             x,

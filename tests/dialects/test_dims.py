@@ -65,6 +65,12 @@ def test_extrema_keep_only_what_can_decide() -> None:
     assert str(Dim.parse("max(B, min(B, S))")) == "max(B, min(B, S))"
 
 
+def test_halving_goes_inside_extrema() -> None:
+    once = (Dim.symbol("H") // 2).maximum(1)
+    assert str((once // 2).maximum(1)) == "max(((H)//(4)), 1)"
+    assert (once * 5) // 4 == once + once // 4
+
+
 def test_a_difference_may_be_negative() -> None:
     shorter = Dim.parse("(B - 3)//2")
     assert shorter.maximum(0) != shorter

@@ -78,3 +78,17 @@ def test_made_up_inputs_have_the_batch_the_model_takes(tmp_path, capsys: pytest.
     assert main(["compile", str(path), "-o", str(tmp_path / "gated.neuc")]) == 0
     assert main(["verify", str(tmp_path / "gated.neuc"), "--against", str(path)]) == 0
     assert "NEUC-E260" not in capsys.readouterr().err
+
+
+def pools(op: str) -> ModelProto:
+    """Three pools by 2 in a row, which leave nothing of 5 x 40 by ONNX's formula, and the mean of what is left."""
+    nodes = [node(op, f"p{i}", f"p{i + 1}", kernel_shape=[2, 2], strides=[2, 2]) for i in range(3)]
+    nodes.append(node("GlobalAveragePool", "p3", "y"))
+    return model(nodes, [value("p0", ["N", 3, "H", "W"])], [value("y", ["N", 3, 1, 1])])
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_a_pool_larger_than_its_input_gives_what_onnxruntime_gives(op: str) -> None:
+    compiled = neuc.compile(pools(op), "cpu", fallback="error")
+    for height, width in ((5, 40), (1, 1), (3, 7), (8, 16)):
+        check(pools(op), {"p0": normal(2, 3, height, width)}, compiled)
