@@ -49,7 +49,7 @@ def differ(a: Dim, b: Dim) -> bool:
 
 
 def broadcast(shapes: Iterable[Sequence[Dim]]) -> tuple[Dim, ...]:
-    """The broadcast shape as numpy has it; of two symbolic dims that may be equal, the first counts.
+    """The broadcast shape as numpy has it; of two dims that may be equal or 1, the larger counts.
 
     Raises:
         VerifyException: static sizes that do not go together.
@@ -64,8 +64,10 @@ def broadcast(shapes: Iterable[Sequence[Dim]]) -> tuple[Dim, ...]:
                 result[i] = dim
             elif dim != 1 and differ(result[i], dim):
                 raise VerifyException(f"sizes {result[i]} and {dim} do not broadcast")
-            elif dim.is_static and dim != 1:
-                result[i] = dim
+            elif dim.is_static:
+                result[i] = result[i] if dim == 1 else dim
+            elif not result[i].is_static:
+                result[i] = result[i].maximum(dim)
     return tuple(result)
 
 

@@ -90,3 +90,40 @@ def test_an_opset_newer_than_onnxruntimes_is_no_hindrance_on_the_host() -> None:
     prepared = NeucBackend.prepare(graph)
     assert [host.op for host in prepared.compiled.report.hosts] == ["Compress"]
     np.testing.assert_array_equal(prepared.run([X])[0], X[:, [0, 2]])
+
+
+# Which of two sizes is 1, if any, only a run can tell.
+BROADCASTS = {
+    "Mul": ("(float[A,B] x, float[C,D] y) => (float[m,n] z) { z = Mul(x, y) }", lambda x, y: x * y),
+    "MatMul": ("(float[A,M,K] x, float[B,K,N] y) => (float[p,q,r] z) { z = MatMul(x, y) }", np.matmul),
+    "Gemm": (
+        "(float[M,K] x, float[K,N] y, float[C] b) => (float[p,q] z) { z = Gemm(x, y, b) }",
+        lambda x, y, b: x @ y + b,
+    ),
+    "Where": (
+        "(bool[A] c, float[B] x, float[2,C] y) => (float[m,n] z) { z = Where(c, x, y) }",
+        np.where,
+    ),
+}
+SIZES = {
+    "Mul": [((3, 4), (1, 4)), ((1, 4), (3, 1)), ((3, 1), (1, 5)), ((3, 4), (3, 4))],
+    "MatMul": [((1, 2, 3), (4, 3, 5)), ((4, 2, 3), (1, 3, 5)), ((2, 2, 3), (2, 3, 5))],
+    "Gemm": [((2, 3), (3, 4), (1,)), ((2, 3), (3, 4), (4,)), ((2, 3), (3, 20), (20,)), ((2, 3), (3, 20), (1,))],
+    "Where": [((1,), (5,), (2, 1)), ((5,), (1,), (2, 1)), ((1,), (1,), (2, 5))],
+}
+
+
+@pytest.mark.parametrize("name", BROADCASTS)
+def test_sizes_that_turn_out_to_be_1_broadcast(name: str) -> None:
+    text, expected = BROADCASTS[name]
+    prepared = NeucBackend.prepare(model(text))
+    assert prepared.compiled.report.hosts == []
+    rng = np.random.default_rng(0)
+    for sizes in SIZES[name]:
+        values = [rng.standard_normal(size).astype(np.float32) for size in sizes]
+        if name == "Where":
+            values[0] = values[0] > 0
+        (found,) = prepared.run(values)
+        wanted = expected(*values)
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)

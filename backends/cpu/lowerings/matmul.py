@@ -11,6 +11,7 @@ from neuc.backends.cpu.kernels.gemm import GemmKernel, PackPanelsKernel, pack_pa
 from neuc.backends.cpu.kernels.gemm_micro import Epilogue, Tile
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.iteration import broadcast_strides
+from neuc.backends.cpu.lowerings.movement import broadcast_to
 from neuc.dialects.cpu import LaunchArg
 from neuc.dialects.dense import MatMulOp
 from neuc.dialects.dense_attrs import ActivationAttr
@@ -41,7 +42,7 @@ def lower_matmul(op: MatMulOp, s: SegmentLowering) -> None:
     *outer, m, n = dims_of(op.result)
     k = dims_of(op.a)[-2 if op.transpose_a is not None else -1]
     lda = m if op.transpose_a is not None else k
-    bias_kind, bias_row, bias_outer = _bias(op, outer, m, n)
+    bias, bias_kind, bias_row, bias_outer = _bias(op, s, outer, m, n)
     packed, b_buffer, b_size = _right_side(op, s, k, n)
     batch = [
         _Batch(*axis)
@@ -66,7 +67,7 @@ def lower_matmul(op: MatMulOp, s: SegmentLowering) -> None:
     )
     result = s.buffer(op.result)
     args: list[LaunchArg] = [s.buffer(op.a), b_buffer, result]
-    args += [result if op.bias is None else s.buffer(op.bias), m, n, k, lda, float(alpha), bias_row]
+    args += [result if bias is None else bias, m, n, k, lda, float(alpha), bias_row]
     for axis in batch:
         args += [axis.size, axis.a, axis.b, axis.bias]
     tiles = m.ceildiv(row_block(s.isa, kernel.n)) * n.ceildiv(Tile.of(s.isa).columns)
@@ -96,14 +97,21 @@ def _entry(value: SSAValue) -> str:
     return "matrix" if entry is None else entry.data
 
 
-def _bias(op: MatMulOp, outer: Sequence[Dim], m: Dim, n: Dim) -> tuple[str, Dim, Sequence[Dim]]:
-    """The kind of bias, its stride from row to row, and its strides along the batch axes."""
+def _bias(
+    op: MatMulOp, s: SegmentLowering, outer: Sequence[Dim], m: Dim, n: Dim
+) -> tuple[SSAValue | None, str, Dim, Sequence[Dim]]:
+    """The bias's buffer, its kind, its stride from row to row, and its strides along the batch axes."""
     if op.bias is None:
-        return "none", ZERO, [ZERO] * len(outer)
-    dims = dims_of(op.bias)
+        return None, "none", ZERO, [ZERO] * len(outer)
+    dims, bias = dims_of(op.bias), s.buffer(op.bias)
+    if dims and not dims[-1].is_static and dims[-1] != n:  # 1 or n, which only run time can tell
+        wanted = (*dims[:-1], n)
+        repeated = s.temp(product(wanted) * 4)
+        broadcast_to(s, bias, dims, repeated, wanted, 4, op)
+        dims, bias = wanted, repeated
     strides = broadcast_strides(dims, (*outer, m, n))
     kind = "vector" if dims and dims[-1] != 1 else "scalar"
-    return kind, strides[-2], strides[:-2]
+    return bias, kind, strides[-2], strides[:-2]
 
 
 def _outer_strides(dims: Sequence[Dim], outer: Sequence[Dim], matrix: Dim) -> list[Dim]:
