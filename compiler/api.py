@@ -214,6 +214,7 @@ def _verify(result: Compiled, source: Source, options: CompileOptions, runs: int
             exit_code=Exit.USAGE,
         )
     session = result.session()
-    choices = made_up(session.program.inputs, runs) if options.calib is None else [[load_npz(options.calib)]]
+    given = None if options.calib is None else [load_npz(options.calib)]
+    choices = made_up(session.program.inputs, runs) if given is None else [given]
     agreement = compare_on(session, reference_session(source.reference()), choices)
-    result.report.verified, result.report.verify_inputs = agreement.to_json(), len(choices[0])
+    result.report.verified, result.report.verify_inputs = agreement.to_json(), len(given or range(runs))

@@ -6,7 +6,7 @@ This is how errors are measured before anything is lowered. What operations mean
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from xdsl.ir import SSAValue
 
 from neuc.compiler.exporters.onnx_file import export_onnx
 from neuc.compiler.importers.library_steps import TARGET_OPSET
-from neuc.compiler.inputs import Arrays, load_npz, random_inputs
+from neuc.compiler.inputs import Arrays, load_npz, more_modest, random_inputs
 from neuc.compiler.options import CompileOptions
 from neuc.compiler.signature import entry_of, signature_of
 from neuc.compiler.verification import reference_session
@@ -34,8 +34,8 @@ EVALUATION_ELEMENTS = 1 << 17
 Outputs = list[list[np.ndarray]]
 
 
-def evaluation_inputs(module: ModuleOp, options: CompileOptions, batch: int = EVALUATION_BATCH) -> list[Arrays]:
-    """The inputs to measure errors on: the calibration file, or made-up ones of at most `batch`.
+def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> Iterator[list[Arrays]]:
+    """The inputs to measure errors on: the calibration file, or made-up ones, to be tried in turn.
 
     Raises:
         Error: NEUC-E006, the file lacks an input of the model.
@@ -44,8 +44,10 @@ def evaluation_inputs(module: ModuleOp, options: CompileOptions, batch: int = EV
     if options.calib is None:
         leading = {dim for spec in inputs for dim in spec.shape[:1] if isinstance(dim, str)}
         one = random_inputs(inputs, sizes=dict.fromkeys(leading, 1))
-        batch = min(batch, max(1, EVALUATION_ELEMENTS // max(array.size for array in one.values())))
-        return [random_inputs(inputs, sizes=dict.fromkeys(leading, batch))]
+        batch = min(EVALUATION_BATCH, max(1, EVALUATION_ELEMENTS // max(array.size for array in one.values())))
+        for sizes, limit in more_modest(inputs):
+            yield [random_inputs(inputs, sizes={**dict.fromkeys(leading, batch), **sizes}, limit=limit)]
+        return
     given = load_npz(options.calib)
     missing = [spec.name for spec in inputs if spec.name not in given]
     if missing:
@@ -55,7 +57,7 @@ def evaluation_inputs(module: ModuleOp, options: CompileOptions, batch: int = EV
             hint=f"the model's inputs: {', '.join(spec.name for spec in inputs)}",
             exit_code=Exit.USAGE,
         )
-    return [{spec.name: given[spec.name] for spec in inputs}]
+    yield [{spec.name: given[spec.name] for spec in inputs}]
 
 
 @dataclass

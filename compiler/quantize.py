@@ -15,7 +15,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from neuc.compiler.accuracy import Agreement, compare
 from neuc.compiler.driver import Driver
-from neuc.compiler.evaluate import EVALUATION_BATCH, Outputs, evaluation_inputs
+from neuc.compiler.evaluate import Outputs, evaluation_inputs
 from neuc.compiler.exporters.onnx_file import export_onnx
 from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.inputs import Arrays
@@ -56,12 +56,11 @@ class Reference:
         Raises:
             Error: the calibration data do not fit, or onnxruntime fails on them.
         """
-        choices = [evaluation_inputs(driver.module, options, batch) for batch in (EVALUATION_BATCH, 1)]
         with driver.timed("run float model"):
             model = export_onnx(driver.module, driver.context.weights, newest=TARGET_OPSET)
             session = reference_session(model.SerializeToString())
             names = [output.name for output in model.graph.output]
-            return Reference(*run_first(session, names, choices), model)
+            return Reference(*run_first(session, names, evaluation_inputs(driver.module, options)), model)
 
     def compare(self, outputs: Outputs) -> Agreement:
         """How far `outputs` are from the float model's."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neuc.compiler.accuracy import Agreement, compare
-from neuc.compiler.inputs import Arrays, parse_inputs, random_inputs
+from neuc.compiler.inputs import Arrays, more_modest, parse_inputs, random_inputs
 from neuc.errors import Error, Exit
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ def verify_session(session: Session, model: Path, runs: int, inputs: Sequence[st
     return compare_on(session, reference_session(model), choices)
 
 
-def made_up(signature: Sequence[IoSpec], runs: int) -> list[list[Arrays]]:
-    """Inputs to compare on, and those with a batch of 1 for models that take no other."""
-    single = {dim: 1 for spec in signature for dim in spec.shape[:1] if isinstance(dim, str)}
-    return [[random_inputs(signature, seed, sizes) for seed in range(max(runs, 1))] for sizes in ({}, single)]
+def made_up(signature: Sequence[IoSpec], runs: int) -> Iterator[list[Arrays]]:
+    """Sets of inputs to compare on, to be tried in turn."""
+    for sizes, limit in more_modest(signature):
+        yield [random_inputs(signature, seed, sizes, limit) for seed in range(max(runs, 1))]
 
 
 def compare_on(
-    session: Session, reference: onnxruntime.InferenceSession, choices: Sequence[Sequence[Arrays]]
+    session: Session, reference: onnxruntime.InferenceSession, choices: Iterable[Sequence[Arrays]]
 ) -> Agreement:
     """Run both on the first of several sets of inputs that onnxruntime takes, and compare."""
     names = [spec.name for spec in session.program.outputs]
@@ -60,11 +60,9 @@ def compare_on(
 
 
 def run_first(
-    session: onnxruntime.InferenceSession, names: Sequence[str], choices: Sequence[Sequence[Arrays]]
+    session: onnxruntime.InferenceSession, names: Sequence[str], choices: Iterable[Sequence[Arrays]]
 ) -> tuple[Sequence[Arrays], list[list[np.ndarray]]]:
     """The first of several sets of inputs that onnxruntime takes, and its results.
-
-    A model may call its batch symbolic and yet hold a state of one batch size, which no type tells.
 
     Raises:
         Error: NEUC-E260, it takes none; what it says is about the first.

@@ -80,6 +80,15 @@ def test_made_up_inputs_have_the_batch_the_model_takes(tmp_path, capsys: pytest.
     assert "NEUC-E260" not in capsys.readouterr().err
 
 
+def test_made_up_ids_fit_a_small_vocabulary() -> None:
+    nodes = [node("Gather", "table ids", "a"), node("MatMul", "a w", "y")]
+    weights = {"table": normal(40, 64), "w": normal(64, 32)}
+    source = model(nodes, [value("ids", ["B", "S"], onnx_models.INT)], [value("y", ["B", "S", 32])], weights)
+    report = neuc.compile(source, "cpu-tl2", planes=2, verify=1).report
+    assert report.layers[0].ternary
+    assert report.verified is not None
+
+
 def pools(op: str) -> ModelProto:
     """Three pools by 2 in a row, which leave nothing of 5 x 40 by ONNX's formula, and the mean of what is left."""
     nodes = [node(op, f"p{i}", f"p{i + 1}", kernel_shape=[2, 2], strides=[2, 2]) for i in range(3)]
