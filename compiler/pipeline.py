@@ -66,6 +66,8 @@ def choose_target(options: CompileOptions) -> ChosenTarget:
     for name, values in spec.parameters.items():
         if name not in _TARGET_OPTIONS or len(values) != 1 or not isinstance(values[0], int):
             raise _bad_option(options.target, f"option {name} is unknown or has no whole number")
+        if values[0] < 0:
+            raise _bad_option(options.target, f"{name}={values[0]} is negative; 0 leaves the choice to neuc")
         tiling[name] = int(values[0])
     target = known[spec.name]
     isa = target.isa() if options.isa == "host" else isa_from_text(options.isa)

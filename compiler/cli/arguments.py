@@ -21,7 +21,7 @@ ARTIFACT_SUFFIX = ".neuc"
 model_argument = click.argument("model", type=click.Path(path_type=Path))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 threads_option = click.option("--threads", type=int, help="Threads; all CPUs of this process by default.")
-target_option = click.option("--target", default="cpu", show_default=True, help="Target for a model not yet compiled.")
+target_option = click.option("--target", help="Target for a model not yet compiled; cpu by default.")
 inputs_option = click.option(
     "--input",
     "inputs",
@@ -31,18 +31,24 @@ inputs_option = click.option(
 )
 
 
-def artifact_of(model: Path, target: str) -> Path:
-    """The artifact to run: `model` itself, or what it compiles to with default options (kept in the cache)."""
+def artifact_of(model: Path, target: str | None) -> Path:
+    """The artifact to run: `model` itself, or what it compiles to with default options (kept in the cache).
+
+    Raises:
+        Error: NEUC-E002, a target for an artifact; NEUC-E004, no such file; or the model does not compile.
+    """
     require_file(model)
     if model.suffix == ARTIFACT_SUFFIX:
+        if target is not None:
+            raise usage_error(f"--target {target}: {model} is already compiled", "leave --target out")
         return model
     from neuc.compiler.cached import compile_into_cache
     from neuc.compiler.options import CompileOptions
 
-    return compile_into_cache(model, CompileOptions(target=target))
+    return compile_into_cache(model, CompileOptions() if target is None else CompileOptions(target=target))
 
 
-def open_session(model: Path, target: str, threads: int | None, *, profile: bool = False) -> Session:
+def open_session(model: Path, target: str | None, threads: int | None, *, profile: bool = False) -> Session:
     """A session for an artifact, or for a model compiled on the way."""
     from neuc.runtime.session import load
 
@@ -79,6 +85,11 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} MB"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 node``, ``2 nodes``."""
+    return f"{count} {noun}" + ("s" if count != 1 else "")
 
 
 def usage_error(message: str, hint: str = "") -> Error:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -15,6 +16,9 @@ import numpy as np
 from neuc.compiler.cli import arguments, console
 from neuc.compiler.inputs import Arrays, parse_inputs
 from neuc.errors import Exit
+
+if TYPE_CHECKING:
+    from neuc.runtime.session import Session
 
 _WARM_UPS = 3
 _LEAST_RUNS = 10
@@ -46,7 +50,7 @@ class Timing:
 def bench_command(
     model: Path,
     inputs: tuple[str, ...],
-    target: str,
+    target: str | None,
     threads: str,
     seconds: float,
     compare: str | None,
@@ -60,6 +64,8 @@ def bench_command(
     machine; onnxruntime runs the float model with all its optimisations.
     """
     counts = _thread_counts(threads)
+    if not 0 <= seconds < float("inf"):
+        raise arguments.usage_error(f"--seconds {seconds:g} makes no sense", "give 0 or more")
     reference = _reference_model(model, compare, against)
     timings: list[Timing] = []
     ratios: dict[int, float] = {}
@@ -68,8 +74,8 @@ def bench_command(
         feeds = parse_inputs(inputs, session.program.inputs)
         engines: dict[str, Callable[[], object]] = {"neuc": lambda s=session, f=feeds: s.run(None, f)}
         if reference is not None:
-            engines["onnxruntime"] = _onnxruntime(reference, session.threads, feeds)
-        console.progress(f"timing with {session.threads} threads ...")
+            engines["onnxruntime"] = _onnxruntime(reference, session, feeds)
+        console.progress(f"timing with {arguments.counted(session.threads, 'thread')} ...")
         found = time_in_turns(engines, seconds, session.threads)
         timings += found.values()
         if reference is not None:
@@ -122,10 +128,12 @@ def _reference_model(model: Path, compare: str | None, against: Path | None) -> 
     return chosen
 
 
-def _onnxruntime(model: Path, threads: int, feeds: Arrays) -> Callable[[], object]:
-    from neuc.compiler.verification import reference_session
+def _onnxruntime(model: Path, compiled: Session, feeds: Arrays) -> Callable[[], object]:
+    from neuc.compiler.verification import reference_session, run_reference
 
-    session = reference_session(model, threads)
+    session = reference_session(model, compiled.threads)
+    # Fails on another model's inputs or outputs.
+    run_reference(session, [spec.name for spec in compiled.program.outputs], feeds)
     return lambda: session.run(None, dict(feeds))
 
 
@@ -150,5 +158,5 @@ def _render(style: str, model: Path, timings: list[Timing], ratios: Mapping[int,
     text = arguments.table(header, rows, right=range(1, 7))
     for threads, ratio in ratios.items():
         word = "faster" if ratio >= 1 else "slower"
-        text += f"\n{threads} threads: {max(ratio, 1 / ratio):.2f} x {word} than onnxruntime"
+        text += f"\n{arguments.counted(threads, 'thread')}: {max(ratio, 1 / ratio):.2f} x {word} than onnxruntime"
     return text

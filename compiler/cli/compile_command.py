@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import click
@@ -16,6 +17,8 @@ from neuc.compiler.report_text import write_report
 from neuc.errors import Error, Exit
 
 _LEVELS = ("graph", "paradigm", "machine", "program")
+_STAGES = ("import",)
+"""What --print-ir-after takes besides passes."""
 
 
 @click.command("compile")
@@ -69,6 +72,7 @@ def compile_command(
     for path in (model, calib):
         if path is not None:
             arguments.require_file(path)
+    _check_options(model, calib, print_ir_after)
     output = output or Path(model.with_suffix(".neuc" if level == "program" else f".{level}.mlir").name)
     for path in (output, report_path):
         if path is not None:
@@ -94,6 +98,8 @@ def compile_command(
         report = compile_file(model, output, options, verify=verify, use_cache=not no_cache)
     else:
         report = _compile_watched(model, output, options, level, verify, print_ir_after, dump_ir, verify_each)
+    if calib is not None and report.quantize == "none" and not verify:
+        console.note("warning: --calib was not used: nothing is quantised; see --quantize")
     if report_path is not None:
         write_text(report_path, json.dumps(report.to_json(), indent=2) + "\n")
     if as_json:
@@ -102,6 +108,22 @@ def compile_command(
         write_report(report, sys.stderr, colour=console.wants_colour(), times=time_passes)
         console.note(f"wrote {output}")
     return Exit.OK
+
+
+def _check_options(model: Path, calib: Path | None, print_after: str) -> None:
+    """Refuse what makes no sense before anything is read."""
+    if model.suffix == arguments.ARTIFACT_SUFFIX and zipfile.is_zipfile(model):
+        raise arguments.usage_error(f"{model} is already compiled", f"use it: neuc run {model}")
+    if calib is not None and calib.suffix == ".npy":
+        raise arguments.usage_error(
+            f"--calib {calib} holds one array without a name", "give an .npz: np.savez('calib.npz', NAME=array, ...)"
+        )
+    if print_after in ("", "all", "changed", *_STAGES):
+        return
+    from neuc.compiler import universe
+
+    if print_after not in universe.PASSES:
+        raise universe.unknown_name("pass", print_after, [*universe.PASSES, "all", "changed"])
 
 
 def _compile_watched(

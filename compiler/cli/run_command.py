@@ -33,7 +33,7 @@ _EXPECTED_RTOL, _EXPECTED_ATOL = 1e-4, 1e-5
 def run_command(
     model: Path,
     inputs: tuple[str, ...],
-    target: str,
+    target: str | None,
     threads: int | None,
     output: Path | None,
     expected: Path | None,

@@ -30,6 +30,12 @@ def verify_command(
     """Hash every byte of an artifact; with --against, compare its results with onnxruntime's."""
     from neuc.runtime.artifact import verify
 
+    if max_error is not None and against is None:
+        raise arguments.usage_error("--max-error has nothing to judge", "add --against model.onnx")
+    if max_error is not None and not max_error >= 0:
+        raise arguments.usage_error(f"--max-error {max_error:g} makes no sense", "give 0 or more")
+    if runs < 1:
+        raise arguments.usage_error(f"--runs {runs} makes no sense", "give 1 or more")
     arguments.require_file(file)
     if against is not None:
         arguments.require_file(against)
@@ -40,7 +46,7 @@ def verify_command(
         "bytes": found.nbytes,
         "damaged": list(found.damaged),
     }
-    lines = [f"{file}: {found.members} members, {arguments.human_bytes(found.nbytes)}"]
+    lines = [f"{file}: {arguments.counted(found.members, 'member')}, {arguments.human_bytes(found.nbytes)}"]
     lines += [f"  damaged: {line}" for line in found.damaged] or ["  every byte is as it was written"]
     status = Exit.OK if found.ok else Exit.FAULT
     if against is not None and found.ok:

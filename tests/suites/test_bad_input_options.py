@@ -33,6 +33,7 @@ MISSPELT = {
     "flag": ([*COMPILE, "--tagret", "cpu"], "--tagret", "--target"),
     "flag of a list": (["targets", "--jsn"], "--jsn", "--json"),
     "target": ([*COMPILE, "--target", "cpu-tl3"], "'cpu-tl3'", "cpu-tl2"),
+    "pass to print IR after": ([*COMPILE, "--print-ir-after", "lut-tile"], "'lut-tile'", "tile-lut"),
     "target of check": (["check", "m.onnx", "--target", "cpu-rf"], "'cpu-rf'", "cpu-ref"),
     "target of run": (["run", "m.onnx", "--target", "cpu-rf"], "'cpu-rf'", "cpu-ref"),
     "pass": (["opt", "-p", "lut-tile", "m.mlir"], "'lut-tile'", "tile-lut"),
@@ -67,6 +68,15 @@ WRONG = {
     "target unclosed": ([*COMPILE, "--target", "cpu{bm=2"], "'cpu{bm=2'"),
     "target option": ([*COMPILE, "--target", "cpu{zork=2}"], "zork", "bm"),
     "target value": ([*COMPILE, "--target", "cpu-tl2{bm=x}"], "bm"),
+    "negative tile": ([*COMPILE, "--target", "cpu-tl2{bm=-3}"], "bm=-3"),
+    "unnamed calibration data": ([*COMPILE, "--calib", "x.npy"], "x.npy", "give an .npz"),
+    "an artifact again": (["compile", "x.neuc"], "already compiled", "neuc run x.neuc"),
+    "target of an artifact": (["run", "x.neuc", "--target", "cpu-tl2"], "--target cpu-tl2", "already compiled"),
+    "target of a measured artifact": (["bench", "x.neuc", "--target", "cpu"], "--target cpu", "already compiled"),
+    "negative time": (["bench", "m.onnx", "--seconds", "-1"], "--seconds -1"),
+    "no inputs": (["verify", "x.neuc", "--against", "m.onnx", "-n", "0"], "--runs 0"),
+    "negative limit": (["verify", "x.neuc", "--against", "m.onnx", "--max-error", "-1"], "--max-error -1"),
+    "limit for nothing": (["verify", "x.neuc", "--max-error", "0.1"], "--against"),
     "shape without dims": ([*COMPILE, "--shape", "x"], "--shape x"),
     "shape unfinished": ([*COMPILE, "--shape", "x=3x"], "--shape x=3x"),
     "shape of nothing": ([*COMPILE, "--shape", "x=0x32"], "--shape x=0x32"),
@@ -87,6 +97,8 @@ WRONG = {
 def test_usage(folder: Path, case: str):
     arguments, *says = WRONG[case]
     Path("m.mlir").write_text("builtin.module {\n}\n")
+    Path("x.neuc").write_bytes(b"PK\x05\x06" + bytes(18))  # an archive without members
+    np.save("x.npy", np.zeros((2, 32), np.float32))
     refuse(folder, 2, arguments, "hint: ", *says)
 
 
@@ -137,6 +149,20 @@ def test_a_missed_budget_of_verify_exits_4(folder: Path):
     assert outcome.code == 4
     assert "is above 0.001" in outcome.out
     assert contents(folder) == before
+
+
+def test_measuring_against_another_model(folder: Path):
+    assert neuc(*COMPILE).code == 0
+    two = model([node("Add", "a b", "y")], [value("a", [4]), value("b", [4])], [value("y", [4])], {})
+    onnx.save(two, "two.onnx")
+    refuse(folder, 1, ["bench", "out.neuc", "--compare", "ort", "--against", "two.onnx"], "NEUC-E260", "hint: ")
+
+
+def test_calibration_data_for_nothing_are_warned_about(folder: Path):
+    np.savez("x.npz", x=np.zeros((2, 32), np.float32))
+    outcome = neuc(*COMPILE, "--calib", "x.npz")
+    assert outcome.code == 0
+    assert "warning: --calib was not used" in outcome.err
 
 
 @pytest.mark.parametrize("features", ["avx9", "avx2", "-zork", "none", "-avx2,,-zork"])
