@@ -18,7 +18,7 @@ from xdsl.printer import Printer
 from xdsl.utils.exceptions import PassFailedException, VerifyException
 
 from neuc.compiler import diagnostics, universe
-from neuc.compiler.files import replacing, write_text
+from neuc.compiler.files import read_problem, replacing, write_text
 from neuc.dialects.context import NeucContext
 from neuc.dialects.onnx import encode_name
 from neuc.dialects.weight_store import WeightStore
@@ -185,7 +185,7 @@ def read_module(path: Path) -> tuple[ModuleOp, NeucContext]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Error("NEUC-E004", f"cannot read {path}: {error}") from error
+        raise Error("NEUC-E004", f"cannot read {path}: {read_problem(error)}") from error
     context = universe.new_context(diagnostics.load_weights_beside(path))
     return diagnostics.parse_module(text, context, path.name), context
 

@@ -26,6 +26,8 @@ from neuc.dialects.interp.core import Observer, interpret
 from neuc.dialects.onnx import function_names
 from neuc.errors import Error, Exit
 from neuc.passes.partition import Partition, is_host
+from neuc.runtime.program import Program
+from neuc.runtime.signature import Signature
 
 EVALUATION_BATCH = 4
 EVALUATION_ELEMENTS = 1 << 17
@@ -38,7 +40,7 @@ def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> Iterator[lis
     """The inputs to measure errors on: the calibration file, or made-up ones, to be tried in turn.
 
     Raises:
-        Error: NEUC-E006, the file lacks an input of the model.
+        Error: NEUC-E006, the file lacks an input of the model; NEUC-E311 or E312, an array does not fit its input.
     """
     inputs, _ = signature_of(module)
     if options.calib is None:
@@ -57,7 +59,13 @@ def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> Iterator[lis
             hint=f"the model's inputs: {', '.join(spec.name for spec in inputs)}",
             exit_code=Exit.USAGE,
         )
-    yield [{spec.name: given[spec.name] for spec in inputs}]
+    feeds = {spec.name: given[spec.name] for spec in inputs}
+    try:
+        Signature(Program(tuple(inputs), (), {}, ())).check_feeds(feeds)
+    except Error as error:
+        error.message = f"{options.calib}: {error.message}"
+        raise
+    yield [feeds]
 
 
 @dataclass

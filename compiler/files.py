@@ -59,6 +59,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def read_problem(error: OSError | UnicodeDecodeError) -> str:
+    """Why a text file cannot be read, in words."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is no UTF-8 text"
+    return error.strerror or str(error)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, all or nothing."""
     with replacing(path) as temporary:

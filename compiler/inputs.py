@@ -151,6 +151,8 @@ def _load_npy(path: Path) -> np.ndarray:
 
 def _unreadable(path: Path, error: Exception) -> Error:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
     return Error("NEUC-E006", f"cannot read {path}: {reason}", hint="give an .npy or .npz file written by numpy")
 
 

@@ -16,11 +16,13 @@ _MEASURES = {"mean cosine error": "cosine_error", "relative L2 error": "relative
 
 def report_lines(report: Report, *, times: bool = False) -> list[str]:
     """The report as lines of plain text."""
-    lines = [f"{report.model} for {report.target} ({report.isa})" + (", from the cache" if report.cached else "")]
+    isa = f" ({report.isa})" if report.isa else ""
+    lines = [f"{report.model} for {report.target}{isa}" + (", from the cache" if report.cached else "")]
     if report.layers:
         lines += ["", *_layer_table(report.layers), ""]
     lines += _summary(report)
-    lines += _host_lines(report.hosts, report.native_share)
+    if report.hosts or report.launches or report.native_share is not None:  # else it was not decided yet
+        lines += _host_lines(report.hosts, report.native_share)
     lines += [f"note: {hint}" for hint in report.hints]
     if times:
         lines += ["", *_time_lines(report.steps, report.seconds)]
@@ -48,7 +50,7 @@ def _layer_table(layers: Sequence[LayerRow]) -> list[str]:
         (
             row.node or row.op,
             "x".join(map(str, row.shape)),
-            f"ternary {row.encoding}, {row.planes} planes, scale {row.scale}" if row.ternary else "float",
+            f"ternary {row.encoding}, {_counted(row.planes, 'plane')}, scale {row.scale}" if row.ternary else "float",
             _bytes(row.bytes_before),
             _bytes(row.bytes_after),
             "" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
@@ -75,12 +77,15 @@ def _summary(report: Report) -> list[str]:
         budget = "" if report.budget is None else f" (budget {report.budget:g})"
         lines.append(f"error against the float model: {_agreement(report.measured)}{budget}")
     if report.verified is not None:
-        inputs = f"{report.verify_inputs} input" + ("s" if report.verify_inputs != 1 else "")
-        lines.append(f"verified against onnxruntime on {inputs}: {_agreement(report.verified)}")
+        lines.append(
+            f"verified against onnxruntime on {_counted(report.verify_inputs, 'input')}: {_agreement(report.verified)}"
+        )
     if report.launches:
-        lines.append(f"program: {report.launches} launches of {len(report.kernels)} kernels")
+        kernels = _counted(len(report.kernels), "kernel")
+        lines.append(f"program: {_counted(report.launches, 'launch')} of {kernels}")
     size = f", {_bytes(report.artifact_bytes)}" if report.artifact_bytes else ""
-    lines.append(f"done in {report.seconds:.2f} s{size}")
+    if report.seconds:  # an artifact does not remember how long it took
+        lines.append(f"done in {report.seconds:.2f} s{size}")
     return lines
 
 
@@ -100,7 +105,7 @@ def _host_lines(hosts: Sequence[HostRow], native_share: float | None) -> list[st
     if not hosts:
         return ["fallback: none, every operator runs natively"]
     share = "" if native_share is None else f"; {native_share:.1%} of the multiply-adds run natively"
-    lines = [f"fallback: {len(hosts)} nodes run in onnxruntime{share}"]
+    lines = [f"fallback: {_counted(len(hosts), 'node')} {'runs' if len(hosts) == 1 else 'run'} in onnxruntime{share}"]
     groups: dict[tuple[str, str], list[str]] = {}
     for row in hosts:
         groups.setdefault((row.op, row.reason), []).append(row.node)
@@ -119,6 +124,11 @@ def _time_lines(steps: Sequence[tuple[str, float]], total: float) -> list[str]:
     lines = [f"  {name:<{width}}  {seconds:8.3f} s" for name, seconds in sums.items()]
     rest = total - sum(seconds for _, seconds in steps)
     return ["time:", *lines, f"  {'the rest':<{width}}  {rest:8.3f} s", f"  {'all':<{width}}  {total:8.3f} s"]
+
+
+def _counted(count: int, noun: str) -> str:
+    """``1 launch``, ``2 launches``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('ch') else 's'}"
 
 
 def _number(value: object) -> str:

@@ -57,13 +57,13 @@ def _describe_artifact(artifact: Artifact) -> dict[str, object]:
     return {
         "file": str(artifact.path),
         "kind": "artifact",
-        "bytes": sum(artifact.sizes.values()),
+        "bytes": artifact.path.stat().st_size,
         "manifest": {k: v for k, v in artifact.manifest.items() if k not in ("members", "report", "signature")},
         "inputs": [_io(spec) for spec in program.inputs],
         "outputs": [_io(spec) for spec in program.outputs],
         "segments": {name: segment.kind for name, segment in program.segments.items()},
         "launches": dict(_launches(program)),
-        "members": {name: size for name, size in sorted(artifact.sizes.items()) if not name.endswith(".o")},
+        "members": {name: size for name, size in sorted(artifact.sizes.items())},
         "report": artifact.manifest.get("report"),
     }
 
@@ -111,7 +111,7 @@ def _show(found: Mapping[str, object], as_json: bool) -> None:
             dims = "[of any rank]" if shape is None else f"[{', '.join(map(str, shape))}]"
             lines.append(f"  {key[:-1]:<6}  {item['name']}: {item['dtype']}{dims}")
     for key, value in cast("Mapping[str, object]", found.get("manifest", {})).items():
-        lines.append(f"  {key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+        lines.append(f"  {key}: {_plain(key, value)}")
     for key in ("segments", "operations", "launches", "members", "weights"):
         part = cast("Mapping[str, object]", found.get(key) or {})
         if part:
@@ -120,6 +120,15 @@ def _show(found: Mapping[str, object], as_json: bool) -> None:
     if isinstance(report, Mapping):
         lines += ["", *report_lines(Report.from_json(cast("Mapping[str, object]", report)))]
     console.product("\n".join(lines))
+
+
+def _plain(key: str, value: object) -> str:
+    """A manifest entry for people."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {item}" for name, item in cast("Mapping[str, object]", value).items())
+    if isinstance(value, list):
+        return (".".join if key == "format" else ", ".join)(map(str, cast("list[object]", value)))
+    return str(value)
 
 
 def _ir(model: Path, artifact: Artifact | None, level: str, target: str) -> str:

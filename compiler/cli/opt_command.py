@@ -14,7 +14,7 @@ from xdsl.utils.exceptions import ArgSpecParseError, PassFailedException, Verify
 from neuc.compiler import diagnostics, universe
 from neuc.compiler.cli import console
 from neuc.compiler.driver import print_module
-from neuc.compiler.files import check_writable, replacing, write_text
+from neuc.compiler.files import check_writable, read_problem, replacing, write_text
 from neuc.dialects.context import NeucContext
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, Exit
@@ -117,4 +117,4 @@ def _read(source: str) -> tuple[str, str, WeightStore | None]:
     try:
         return path.read_text(encoding="utf-8"), path.name, diagnostics.load_weights_beside(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise Error("NEUC-E004", f"cannot read {source}: {error}") from error
+        raise Error("NEUC-E004", f"cannot read {source}: {read_problem(error)}") from error

@@ -163,6 +163,18 @@ def test_inspect_shows_what_is_inside(model: Path, artifact: Path):
     assert neuc("inspect", artifact, "--ir", "graph").status == Exit.FAULT
 
 
+def test_reports_are_worded_well(model: Path, artifact: Path, tmp_path: Path):
+    text = neuc("inspect", artifact).out
+    assert "done in" not in text
+    assert "{" not in text
+    assert "program/kernels/" in text
+    staged = neuc("compile", model, "--compile-to", "graph", "-o", tmp_path / "m.mlir").err
+    assert staged.startswith("mlp.onnx for cpu\n")
+    assert "fallback" not in staged
+    missing = neuc("opt", tmp_path / "none.mlir").err
+    assert missing == f"error[NEUC-E004]: cannot read {tmp_path}/none.mlir: No such file or directory\n"
+
+
 def test_check_lists_what_cannot_run_with_reasons(tmp_path: Path):
     strange = helper.make_node("Det", ["s"], ["d"], name="determinant")
     square = helper.make_node("Reshape", ["y", "shape"], ["s"], name="square")

@@ -135,6 +135,20 @@ def test_calibration_data(folder: Path, file: str, code: int, says: str):
     refuse(folder, code, [*COMPILE, "--target", "cpu-tl2", "--calib", file], file, says)
 
 
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((2, 31), np.float32), ("NEUC-E312", "expected shape [B, 32]", "[2, 31]")),
+        (np.zeros(32, np.float32), ("NEUC-E312", "expected 2 dimensions [B, 32]")),
+        (np.zeros((2, 32), np.float64), ("NEUC-E311", "expected float32, got float64")),
+    ],
+    ids=["size", "rank", "type"],
+)
+def test_calibration_data_of_another_shape_or_type(folder: Path, array: np.ndarray, says: tuple[str, ...]):
+    np.savez("x.npz", x=array)
+    refuse(folder, 2, [*COMPILE, "--target", "cpu-tl2", "--calib", "x.npz"], "x.npz: input 'x'", *says)
+
+
 @pytest.mark.parametrize("quantize", ["ternary", "auto"])
 def test_a_missed_error_budget_exits_4_and_writes_nothing(folder: Path, quantize: str):
     """One plane of random weights is about 0.4 off, so 0.001 cannot be met, with the layer ternary or without any."""
