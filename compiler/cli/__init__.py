@@ -14,6 +14,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments without the program's name; those of the process by default.
     """
-    from neuc.compiler.cli.app import run
+    from neuc.compiler.cli.app import leave_interrupted, run
+    from neuc.errors import Exit
 
-    return run(argv)
+    status = run(argv)
+    if argv is None and status == Exit.INTERRUPTED:
+        leave_interrupted()
+    return status

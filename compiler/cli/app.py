@@ -6,9 +6,12 @@ Commands live in their own files and are imported when they are named; no comman
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -122,6 +125,18 @@ def run(argv: Sequence[str] | None = None) -> int:
 def _interrupted() -> int:
     console.say("interrupted")
     return Exit.INTERRUPTED
+
+
+def leave_interrupted() -> NoReturn:
+    """End this process with 130.
+
+    Ctrl-C within an extension module's start-up leaves a mark by which Python, whatever it is told to return, kills
+    itself with SIGINT in the end.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(Exit.INTERRUPTED)
 
 
 def _was_interrupted(error: BaseException) -> bool:
