@@ -23,7 +23,7 @@ def normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(len(shape)).standard_normal(shape).astype(np.float32)
 
 
-def check(source: ModelProto, feeds: Mapping[str, np.ndarray], compiled: neuc.compiler.api.Compiled) -> None:
+def check(source: ModelProto, feeds: Mapping[str, np.ndarray], compiled: neuc.Compiled) -> None:
     expected = onnx_models.run(source, feeds)
     with compiled.session(threads=2) as session:
         for got, want in zip(session.run(None, dict(feeds)), expected, strict=True):
