@@ -28,7 +28,7 @@ def check(source: ModelProto, feeds: Mapping[str, np.ndarray], compiled: neuc.Co
     with compiled.session(threads=2) as session:
         for got, want in zip(session.run(None, dict(feeds)), expected, strict=True):
             assert got.shape == want.shape
-            np.testing.assert_allclose(got, want, rtol=0, atol=ROUNDING * np.abs(want).max())
+            np.testing.assert_allclose(got.astype(np.float64), want, rtol=0, atol=ROUNDING * np.abs(want).max())
 
 
 def test_an_output_whose_rank_depends_on_the_input() -> None:
