@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from xdsl.dialects import llvm
 
-from neuc.backends.cpu.builder import KernelBuilder, Val, mangle
+from neuc.backends.cpu.builder import KernelBuilder, Val
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.conv_window import (
@@ -70,7 +70,8 @@ class PoolKernel(KernelSpec):
                 x = load_run(b, address, at, sizes[-1], window.strides[-1], nothing)
                 (total,) = loop.carried
                 if self.kind == "max":
-                    loop.yield_([b.intrinsic(f"llvm.maximum.{mangle(x.type)}", x.type, [total, x])])
+                    # A NaN in x wins by max's choice, one in the total by the test; llvm.maximum orders zeros, too.
+                    loop.yield_([b.select(b.fcmp("uno", total, total), total, b.max(total, x))])
                 else:
                     loop.yield_([total + x])
             return loop.results
