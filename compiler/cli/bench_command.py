@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _WARM_UPS = 3
 _LEAST_RUNS = 10
+_TURNS = 5
+_PAUSE = 0.15
+"""Seconds between two engines' turns."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +89,38 @@ def bench_command(
 
 
 def time_in_turns(engines: Mapping[str, Callable[[], object]], seconds: float, threads: int) -> dict[str, Timing]:
-    """Call the engines by turns until each has had `seconds` or `_LEAST_RUNS`, whatever takes longer."""
+    """Call the engines by turns until each has had `seconds` or `_LEAST_RUNS`, whatever takes longer.
+
+    Turns are long, and a pause comes before each: onnxruntime's threads spin for up to 0.1 s after a call, on the
+    CPUs that its partner's need.
+    """
     times: dict[str, list[float]] = {name: [] for name in engines}
+    turn = seconds / _TURNS
     for call in engines.values():
         for _ in range(_WARM_UPS):
             call()
     while any(len(t) < _LEAST_RUNS or sum(t) < seconds * 1e3 for t in times.values()):
         for name, call in engines.items():
-            start = time.perf_counter_ns()
-            call()
-            times[name].append((time.perf_counter_ns() - start) / 1e6)
+            if len(engines) > 1:
+                time.sleep(_PAUSE)
+                call()  # the pause put threads to sleep
+            _take_turn(call, turn, times[name])
         # A slow partner must not make a fast engine run for ever, nor the other way round.
         if all(len(t) >= _LEAST_RUNS for t in times.values()) and sum(map(sum, times.values())) > (
             seconds * 1e3 * len(times)
         ):
             break
     return {name: _timing(name, threads, found) for name, found in times.items()}
+
+
+def _take_turn(call: Callable[[], object], seconds: float, times: list[float]) -> None:
+    end = time.perf_counter() + seconds
+    calls = 0
+    while calls < _LEAST_RUNS // _TURNS or time.perf_counter() < end:
+        start = time.perf_counter_ns()
+        call()
+        times.append((time.perf_counter_ns() - start) / 1e6)
+        calls += 1
 
 
 def _timing(engine: str, threads: int, found: list[float]) -> Timing:
