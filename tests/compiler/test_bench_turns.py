@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -15,7 +16,7 @@ def test_engines_take_long_turns_after_pauses(monkeypatch: pytest.MonkeyPatch) -
     engines = {name: lambda n=name: order.append(n) for name in "ab"}
     found = time_in_turns(engines, 0, 2)
     assert min(found["a"].runs, found["b"].runs) >= 10
-    changes = [(one, other) for one, other in zip(order, order[1:]) if one != other]
+    changes = [(one, other) for one, other in itertools.pairwise(order) if one != other]
     assert ("a", "b") in changes[:1]  # warm-ups, untimed
     assert ("a", "b") not in changes[1:]
     assert ("b", "a") not in changes
