@@ -254,6 +254,22 @@ class LaunchOp(IRDLOperation):
 
 
 @irdl_op_definition
+class RequireOp(IRDLOperation):
+    """The program runs only for sizes that make `zero` 0: what could not be decided when shapes were checked."""
+
+    name = "cpu.require"
+    zero = prop_def(StringAttr)
+
+    assembly_format = "$zero `is` `zero` attr-dict"
+
+    def __init__(self, zero: DimLike) -> None:
+        super().__init__(properties={"zero": StringAttr(str(Dim.of(zero)))})
+
+    def verify_(self) -> None:
+        _check_expr(self.zero.data, "requirement")
+
+
+@irdl_op_definition
 class CallOp(IRDLOperation):
     """Run a `cpu.program` on tensors: what `@main`'s call of a segment becomes when the segment is lowered."""
 
@@ -270,7 +286,7 @@ class CallOp(IRDLOperation):
 
 @irdl_op_definition
 class ProgramOp(IRDLOperation):
-    """A segment ready to run: buffers and launches, in order."""
+    """A segment ready to run: buffers and launches, in order, and what its sizes have to fulfil."""
 
     name = "cpu.program"
     sym_name = prop_def(SymbolNameConstraint())
@@ -294,10 +310,11 @@ class ProgramOp(IRDLOperation):
 
     def verify_(self) -> None:
         for op in self.body.block.ops:
-            if not isinstance(op, BufferOp | LaunchOp):
-                raise VerifyException(f"{op.name} in a cpu.program: only cpu.buffer and cpu.launch may stand here")
+            if not isinstance(op, BufferOp | LaunchOp | RequireOp):
+                known = "cpu.buffer, cpu.launch and cpu.require"
+                raise VerifyException(f"{op.name} in a cpu.program: only {known} may stand here")
         if self.arena is not None:
             _check_expr(self.arena.data, "arena")
 
 
-Cpu = Dialect("cpu", [BufferOp, LaunchOp, CallOp, ProgramOp], [BufferType, BufferArgAttr])
+Cpu = Dialect("cpu", [BufferOp, LaunchOp, RequireOp, CallOp, ProgramOp], [BufferType, BufferArgAttr])

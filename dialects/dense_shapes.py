@@ -1,12 +1,14 @@
 """Shape arithmetic of the `dense` dialect: what its verifiers compare with and lowerings compute result types from.
 
 Two dims count as different only when they differ for every value of the symbols; what only run time can tell is let
-through. Every message names the sizes.
+through, and `undecided` collects it for whoever can check it then. Every message names the sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from xdsl.dialects.builtin import DenseArrayBase, IntegerType
 from xdsl.ir import Attribute, Operation, SSAValue
@@ -16,6 +18,25 @@ from neuc.dialects.dims import Dim, DimLike
 from neuc.dialects.store import dims_of, element_of
 
 ONE = Dim.of(1)
+
+_UNDECIDED: ContextVar[list[Dim] | None] = ContextVar("undecided", default=None)
+
+
+@contextmanager
+def undecided() -> Iterator[list[Dim]]:
+    """Collect what the checks made meanwhile leave to run time: expressions that have to be 0."""
+    found: list[Dim] = []
+    token = _UNDECIDED.set(found)
+    try:
+        yield found
+    finally:
+        _UNDECIDED.reset(token)
+
+
+def _leave_to_run_time(zero: Dim) -> None:
+    found = _UNDECIDED.get()
+    if found is not None and zero != 0 and zero not in found:
+        found.append(zero)
 
 
 def dims(value: SSAValue) -> tuple[Dim, ...]:
@@ -45,10 +66,23 @@ def element(value: SSAValue) -> Attribute:
 def differ(a: Dim, b: Dim) -> bool:
     """Whether two dims are different whatever the symbols are."""
     difference = a - b
-    return difference.is_static and difference.value != 0
+    if difference.is_static:
+        return difference.value != 0
+    _leave_to_run_time(difference)
+    return False
 
 
-def broadcast(shapes: Iterable[Sequence[Dim]]) -> tuple[Dim, ...]:
+def _fits(dim: Dim, wanted: Dim) -> bool:
+    """Whether `dim` can be broadcast to `wanted`: is 1, or is the same for some value of the symbols."""
+    if dim == 1 or dim == wanted:
+        return True
+    if dim.is_static and wanted.is_static:
+        return False
+    _leave_to_run_time((dim - 1) * (dim - wanted))
+    return True
+
+
+def broadcast(shapes: Sequence[Sequence[Dim]]) -> tuple[Dim, ...]:
     """The broadcast shape as numpy has it; of two dims that may be equal or 1, the larger counts.
 
     Raises:
@@ -62,12 +96,15 @@ def broadcast(shapes: Iterable[Sequence[Dim]]) -> tuple[Dim, ...]:
         for i, dim in enumerate(shape, start=len(result) - len(shape)):
             if result[i] == 1:
                 result[i] = dim
-            elif dim != 1 and differ(result[i], dim):
+            elif dim.is_static and result[i].is_static and dim != 1 and dim != result[i]:
                 raise VerifyException(f"sizes {result[i]} and {dim} do not broadcast")
             elif dim.is_static:
                 result[i] = result[i] if dim == 1 else dim
             elif not result[i].is_static:
                 result[i] = result[i].maximum(dim)
+    for shape in shapes:
+        for dim, wanted in zip(reversed(shape), reversed(result)):
+            _fits(dim, wanted)
     return tuple(result)
 
 
@@ -143,10 +180,7 @@ def check(name: str, value: SSAValue, expected: Sequence[Dim], held: Attribute |
 
 def check_broadcastable(name: str, shape: Sequence[Dim], target: Sequence[Dim]) -> None:
     """Raise unless `shape` can be broadcast to `target`."""
-    fits = len(shape) <= len(target) and not any(
-        a != 1 and differ(a, b) for a, b in zip(reversed(shape), reversed(target))
-    )
-    if not fits:
+    if len(shape) > len(target) or not all(_fits(a, b) for a, b in zip(reversed(shape), reversed(target))):
         raise VerifyException(f"{name} of shape {shape_text(shape)} does not broadcast to {shape_text(target)}")
 
 

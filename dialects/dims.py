@@ -307,8 +307,9 @@ def _operands(op: str, dim: Dim) -> tuple[Dim, ...]:
 
 
 def _covers(op: str, a: Dim, b: Dim) -> bool:
-    """Whether the extremum of two dims is `a`, whatever the symbols."""
-    return _never_negative(a - b if op == "max" else b - a)
+    """Whether the extremum of two dims is `a`, whatever the symbols; ``max(a, min(a, …))`` is ``a``, too."""
+    dual = _operands("min" if op == "max" else "max", b)
+    return (len(dual) > 1 and a in dual) or _never_negative(a - b if op == "max" else b - a)
 
 
 def _never_negative(dim: Dim) -> bool:

@@ -103,6 +103,14 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class Requirement:
+    """A condition on sizes that only a run can tell: ``zero`` is 0. ``label`` says which nodes need it."""
+
+    zero: Scalar
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class NativeSegment:
     """A list of launches of compiled kernels over one arena."""
 
@@ -113,6 +121,7 @@ class NativeSegment:
     outputs: tuple[IoSpec, ...]
     buffers: tuple[Buffer, ...]
     launches: tuple[Launch, ...]
+    requirements: tuple[Requirement, ...] = ()
     kind: str = field(default="native", init=False)
 
 
@@ -256,6 +265,7 @@ def _segment_json(segment: Segment) -> dict[str, object]:
                     }
                     for launch in segment.launches
                 ],
+                "requirements": [{"zero": r.zero, "label": r.label} for r in segment.requirements],
             }
         case HostSegment(model, inputs, outputs):
             return {"kind": "host", "model": model, "inputs": list(inputs), "outputs": list(outputs)}

@@ -25,6 +25,7 @@ from neuc.runtime.program import (
     OtherSegment,
     OutputBuffer,
     Program,
+    Requirement,
     Scalar,
     ScheduleStep,
     Segment,
@@ -126,7 +127,7 @@ def _read_names(node: Node, key: str) -> tuple[str, ...]:
 
 
 def _read_native(node: Node) -> NativeSegment:
-    node.only(("kind", "symbols", "arena", "scratch", "inputs", "outputs", "buffers", "launches"))
+    node.only(("kind", "symbols", "arena", "scratch", "inputs", "outputs", "buffers", "launches", "requirements"))
     symbols = node.get("symbols").list_of(_read_symbol, 1000)
     if len(set(symbols)) != len(symbols):
         raise node.refuse("a symbol is repeated")
@@ -141,7 +142,10 @@ def _read_native(node: Node) -> NativeSegment:
     buffers = node.get("buffers").list_of(lambda item: _read_buffer(item, scalar, counts))
     launches = node.get("launches").list_of(lambda item: _read_launch(item, scalar, len(buffers)))
     arena, scratch = scalar(node.get("arena")), scalar(node.get("scratch"))
-    return NativeSegment(symbols, arena, scratch, inputs, outputs, buffers, launches)
+    conditions: tuple[Requirement, ...] = ()
+    if node.has("requirements"):
+        conditions = node.get("requirements").list_of(lambda item: _read_requirement(item, scalar))
+    return NativeSegment(symbols, arena, scratch, inputs, outputs, buffers, launches, conditions)
 
 
 def _read_symbol(node: Node) -> str:
@@ -180,6 +184,11 @@ def _read_launch(node: Node, scalar: Callable[[Node], Scalar], buffers: int) -> 
     grain = node.get("grain").integer(1, 2**31) if node.has("grain") else 1
     label = node.get("label").string(_MAX_STRING) if node.has("label") else ""
     return Launch(kernel, args, scalar(node.get("work")), grain, label)
+
+
+def _read_requirement(node: Node, scalar: Callable[[Node], Scalar]) -> Requirement:
+    node.only(("zero", "label"))
+    return Requirement(scalar(node.get("zero")), node.get("label").string(_MAX_STRING))
 
 
 def _read_arg(node: Node, scalar: Callable[[Node], Scalar], buffers: int) -> Arg:

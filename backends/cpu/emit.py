@@ -14,7 +14,7 @@ from xdsl.ir import Attribute, SSAValue
 from neuc.backends.cpu.codegen import compile_object
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lower_to_cpu import module_isa
-from neuc.dialects.cpu import BufferArgAttr, BufferOp, CallOp, LaunchOp, ProgramOp
+from neuc.dialects.cpu import BufferArgAttr, BufferOp, CallOp, LaunchOp, ProgramOp, RequireOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.locations import node_names
 from neuc.dialects.onnx import function_names
@@ -118,6 +118,11 @@ def _native_segment(op: ProgramOp) -> schema.NativeSegment:
         outputs=tuple(_io(t) for t in op.outputs),
         buffers=tuple(buffers),
         launches=tuple(_launch(launch, numbers) for launch in launches),
+        requirements=tuple(
+            schema.Requirement(inner.zero.data, " + ".join(node_names(inner)))
+            for inner in op.body.block.ops
+            if isinstance(inner, RequireOp)
+        ),
     )
 
 

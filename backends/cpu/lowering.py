@@ -19,7 +19,8 @@ from xdsl.ir import Block, Operation, Region, SSAValue
 
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.dialects.cpu import BufferOp, LaunchArg, LaunchOp, ProgramOp
+from neuc.dialects.cpu import BufferOp, LaunchArg, LaunchOp, ProgramOp, RequireOp
+from neuc.dialects.dense_shapes import undecided
 from neuc.dialects.dims import Dim, DimLike, product
 from neuc.dialects.locations import node_names
 from neuc.dialects.store import ConstantOp, constant_array, constant_value, dims_of, element_of, numpy_dtype
@@ -96,6 +97,7 @@ class SegmentLowering:
     _weights: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
     _facts: dict[SSAValue, object] = field(default_factory=dict[SSAValue, object])
     _absorbed: set[Operation] = field(default_factory=set[Operation])
+    _required: set[Dim] = field(default_factory=set[Dim])
     _op: Operation | None = None
 
     def dims(self, value: SSAValue) -> tuple[Dim, ...]:
@@ -192,7 +194,8 @@ class SegmentLowering:
             made.location = source.location
 
     def lower(self, op: Operation) -> None:
-        """Lower one op by its registered function."""
+        """Lower one op by its registered function; what its sizes have to fulfil becomes requirements."""
+        self._require(op)
         if op in self._absorbed:
             return
         entry = _load_lowerings().get(type(op))
@@ -201,12 +204,20 @@ class SegmentLowering:
         self._op = op
         entry.run(op, self)
 
+    def _require(self, op: Operation) -> None:
+        with undecided() as conditions:
+            op.verify_()
+        for zero in conditions:
+            if zero not in self._required:
+                self._required.add(zero)
+                self._add(RequireOp(zero)).location = op.location
+
     def _add(self, op: _AddedT) -> _AddedT:
         self.block.add_op(op)
         return op
 
 
-_AddedT = TypeVar("_AddedT", BufferOp, LaunchOp)
+_AddedT = TypeVar("_AddedT", BufferOp, LaunchOp, RequireOp)
 
 
 def lower_segment(segment: func.FuncOp, isa: Isa, store: WeightStore, kernels: dict[str, llvm.FuncOp]) -> ProgramOp:

@@ -144,6 +144,7 @@ class Plan:
     def __init__(self, code: SegmentCode, symbols: Mapping[str, int]) -> None:
         self.code = code
         self.symbols = dict(symbols)
+        self._check_requirements()
         self.input_shapes = [shape.evaluate(symbols) for shape in code.inputs]
         self.output_shapes = [shape.evaluate(symbols) for shape in code.outputs]
         arena = size_of("the arena", code.segment.arena, symbols)
@@ -169,6 +170,13 @@ class Plan:
     def _offsets(self, slots: Sequence[int]) -> list[tuple[int, int]]:
         """Slots that take an address, each with what is to be added to it."""
         return [(slot, int(self.template[slot])) for slot in slots]
+
+    def _check_requirements(self) -> None:
+        for requirement in self.code.segment.requirements:
+            expr = Expr.of(requirement.zero)
+            if expr.evaluate(self.symbols) != 0:
+                concerned = {name: self.symbols[name] for name in sorted(expr.names)}
+                raise bad_size(f"sizes do not go together at {requirement.label or self.code.name}", concerned)
 
     def _check_buffers(self, arena: int) -> None:
         for index, buffer in enumerate(self.code.segment.buffers):

@@ -15,7 +15,7 @@ from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from kernel_harness import LoadedKernel, assert_guards, guarded
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lowering import lower_segment, unsupported_reason
-from neuc.dialects.cpu import BufferArgAttr, BufferOp, LaunchOp
+from neuc.dialects.cpu import BufferArgAttr, BufferOp, LaunchOp, RequireOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.store import dims_of, element_of, numpy_dtype
@@ -77,6 +77,8 @@ def run_segment(
                 _launch(op, kernels, memory, symbols, isa, threads_split)
                 for _, whole in memory.values():
                     assert_guards(whole)
+            case RequireOp():
+                assert Dim.parse(op.zero.data).evaluate(symbols) == 0, op
             case _:
                 raise AssertionError(op)
     results: list[np.ndarray] = []

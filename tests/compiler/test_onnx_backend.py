@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, helper, numpy_helper, parser
 from onnx.backend.base import Backend
 
+import neuc
 from neuc.compiler import onnx_backend
 from neuc.compiler.onnx_backend import TARGET_VARIABLE, NeucBackend
 from neuc.errors import Error
@@ -127,3 +130,38 @@ def test_sizes_that_turn_out_to_be_1_broadcast(name: str) -> None:
         wanted = expected(*values)
         assert found.shape == wanted.shape
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+MISFITS = {
+    "Mul": [((3, 4), (2, 4)), ((0, 4), (1, 4))],
+    "MatMul": [((3, 2, 3), (2, 3, 5))],
+    "Gemm": [((2, 3), (3, 4), (3,))],
+    "Where": [((3,), (2,), (2, 1))],
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_sizes_that_do_not_go_together_are_refused_before_anything_is_read(name: str) -> None:
+    prepared = NeucBackend.prepare(model(BROADCASTS[name][0]))
+    for sizes in MISFITS[name]:
+        values = [np.ones(size, np.bool_ if (name, i) == ("Where", 0) else np.float32) for i, size in enumerate(sizes)]
+        with pytest.raises(Error, match=f"do not go together at {name}#0"):
+            prepared.run(values)
+
+
+def test_requirements_survive_text_and_artifact(tmp_path: Path) -> None:
+    compiled = NeucBackend.prepare(model(BROADCASTS["Mul"][0])).compiled
+    text = compiled.as_text("machine")
+    assert 'cpu.require "-A*max(A, C) + A*A + max(A, C) - A" is zero' in text
+    fits = {"x": np.ones((3, 1), np.float32), "y": np.ones((1, 2), np.float32)}
+    misfits = {"x": np.ones((3, 1), np.float32), "y": np.ones((2, 2), np.float32)}
+    compiled.save(tmp_path / "m.neuc")
+    with neuc.load(tmp_path / "m.neuc") as session:
+        assert session.run(None, fits)[0].shape == (3, 2)
+        with pytest.raises(Error, match="with A=3, C=2"):
+            session.run(None, misfits)
+    (tmp_path / "m.mlir").write_text(text, encoding="utf-8")
+    again = neuc.compile(tmp_path / "m.mlir").session()
+    assert again.run(None, fits)[0].shape == (3, 2)
+    with pytest.raises(Error, match="do not go together"):
+        again.run(None, misfits)
