@@ -7,6 +7,7 @@ reason; ``--update-golden`` writes it. Nobody may put ``wrong`` or ``crash`` the
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -87,6 +88,23 @@ def test_the_whole_suite(target: str, request: pytest.FixtureRequest) -> None:
         manifest.cache_clear()
     assert [d for name, result in found.items() if (d := difference(name, result))] == []
     assert sorted(manifest().keys() - found.keys()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [onnx_suite.with_constants, onnx_suite.with_symbols])
+def test_the_suite_in_another_form(form: Callable[[onnx_suite.SuiteCase], onnx_suite.SuiteCase | None]) -> None:
+    """What passes as it is passes with constant shapes and with symbolic dims, too, unless onnxruntime fails then."""
+    tried, worse = 0, dict[str, str]()
+    for case in onnx_suite.all_cases():
+        other = form(case) if manifest().get(case.name) in PASSES else None
+        if other is None:
+            continue
+        tried += 1
+        result = onnx_suite.outcome(other)
+        if result.how in ("wrong", "crash") or (result.how not in PASSES and onnx_suite.onnxruntime_passes(other)):
+            worse[case.name] = f"{result.how} {result.message}"
+    assert worse == {}
+    assert tried > 300
 
 
 def test_no_wrong_result_and_no_crash_is_ours() -> None:
