@@ -11,10 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from xdsl.dialects.builtin import (
-    ArrayAttr,
     DenseArrayBase,
     IntegerAttr,
-    StringAttr,
     TensorType,
     UnitAttr,
     i64,
@@ -62,7 +60,6 @@ from neuc.dialects.dense_movement import (
 
 _I64S = DenseArrayBase.constr(i64)
 _I64 = IntegerAttr.constr(i64)
-_TEXTS = ArrayAttr[StringAttr]
 
 
 @irdl_op_definition

@@ -9,12 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from xdsl.dialects.builtin import (
-    ArrayAttr,
     DenseArrayBase,
     Float32Type,
     FloatAttr,
     IntegerAttr,
-    StringAttr,
     TensorType,
     UnitAttr,
     f32,
@@ -51,7 +49,6 @@ from neuc.dialects.dims import Dim
 
 _I64S = DenseArrayBase.constr(i64)
 _I64 = IntegerAttr.constr(i64)
-_TEXTS = ArrayAttr[StringAttr]
 
 
 @irdl_op_definition

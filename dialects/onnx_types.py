@@ -42,7 +42,7 @@ from xdsl.irdl import irdl_attr_definition, param_def
 from xdsl.parser import AttrParser
 from xdsl.printer import Printer
 
-from neuc.dialects.store import INLINE_LIMIT, element_type, numpy_dtype, u8, u16, u32, u64
+from neuc.dialects.store import INLINE_LIMIT, element_type, keeps_every_bit, numpy_dtype, u8, u16, u32, u64
 from neuc.dialects.weight_store import WeightStore
 
 
@@ -205,12 +205,9 @@ def tensor_attribute(name: str, array: np.ndarray, store: WeightStore) -> Tensor
     if element is None:
         raise ValueError(f"tensor {name!r} has dtype {array.dtype}")
     type_ = TensorType(element, array.shape)
-    exact = array.dtype.kind in "ib" or (
-        array.dtype in (np.float32, np.float64)
-        and bool(np.all(np.isfinite(array)))
-        and not bool(np.any((array == 0) & np.signbit(array)))
-    )
-    if 0 < array.size <= INLINE_LIMIT and exact:
+    # Unsigned and half-precision types would not be told from their signless and wider kin in the text.
+    typed = array.dtype.kind in "ib" or array.dtype in (np.float32, np.float64)
+    if 0 < array.size <= INLINE_LIMIT and typed and keeps_every_bit(array):
         values = [float(v) if array.dtype.kind == "f" else int(v) for v in array.reshape(-1)]
         return DenseIntOrFPElementsAttr.from_list(type_, values)  # pyright: ignore
     key = store.add(name, array)

@@ -194,7 +194,7 @@ def make_constant(name: str, array: np.ndarray, store: WeightStore) -> ConstantO
     if element is None:
         raise ValueError(f"constant {name!r} has dtype {array.dtype}, which tensors here cannot hold")
     type_ = TensorType(element, array.shape)
-    if 0 < array.size <= INLINE_LIMIT and _keeps_every_bit(array):
+    if 0 < array.size <= INLINE_LIMIT and keeps_every_bit(array):
         plain = _plain(type_)
         signless = array.astype(f"i{array.dtype.itemsize}") if array.dtype.kind == "u" else array
         convert = float if array.dtype.kind == "f" else int
@@ -221,7 +221,7 @@ def _inline_array(value: DenseIntOrFPElementsAttr, type_: Attribute) -> np.ndarr
     return flat.astype(dtype).reshape(type_.get_shape())
 
 
-def _keeps_every_bit(array: np.ndarray) -> bool:
+def keeps_every_bit(array: np.ndarray) -> bool:
     """Whether the inline form can hold `array` (NaN, infinities, signed zeros and the like go to the store instead)."""
     if array.dtype.kind != "f":
         return True

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
 
 from xdsl.dialects import llvm
-from xdsl.dialects.builtin import IntegerType
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 
 from neuc.backends.cpu.irtypes import (
@@ -21,11 +20,8 @@ from neuc.backends.cpu.irtypes import (
     NOT_ATOMIC,
     NSW_PROPS,
     Number,
-    constant_attr,
-    elem_of,
-    f16,
+    constant_ops,
     f32,
-    f64,
     i1,
     i32,
     i32_array,
@@ -38,7 +34,6 @@ from neuc.backends.cpu.irtypes import (
     with_elem,
 )
 from neuc.backends.cpu.isa import Isa
-from neuc.dialects.float_text import dense_reads_back, float_bits
 from neuc.errors import InternalError
 
 _Op = TypeVar("_Op", bound=Operation)
@@ -268,22 +263,10 @@ class Emitter:
         found = self._constants.get(key)
         if found is None:
             values = [value] * lanes_of(type_) if spread else list(value)
-            op = self._constant(values, type_)
-            self._prologue.append(op)
-            found = self._constants[key] = Val(self, op.results[0], type_)
+            ops = constant_ops(values, type_)
+            self._prologue += ops
+            found = self._constants[key] = Val(self, ops[-1].results[0], type_)
         return found
-
-    def _constant(self, values: Sequence[Number], type_: Attribute) -> Operation:
-        elem = elem_of(type_)
-        if is_float(type_) and lanes_of(type_) > 1:
-            bits = {f16: 16, f32: 32, f64: 64}[elem]
-            if not dense_reads_back(values, bits):
-                whole = with_elem(type_, IntegerType(bits))
-                attr = constant_attr([float_bits(float(v), bits) for v in values], whole)
-                raw = llvm.ConstantOp.create(result_types=(whole,), properties={"value": attr})
-                self._prologue.append(raw)
-                return llvm.BitcastOp.create(operands=(raw.results[0],), result_types=(type_,))
-        return llvm.ConstantOp.create(result_types=(type_,), properties={"value": constant_attr(values, type_)})
 
     def i64(self, value: int) -> Val:
         """An i64 constant."""

@@ -25,6 +25,7 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute, Operation
 
+from neuc.dialects.float_text import dense_reads_back, float_bits
 from neuc.errors import InternalError
 
 i1 = IntegerType(1)
@@ -160,3 +161,17 @@ def constant_attr(values: Sequence[Number], type_: Attribute) -> Attribute:
     if is_float(elem):
         return FloatAttr(numbers[0], elem)  # pyright: ignore[reportArgumentType,reportCallIssue]
     return IntegerAttr(int(numbers[0]), elem, truncate_bits=True)  # pyright: ignore[reportArgumentType,reportCallIssue]
+
+
+def constant_ops(values: Sequence[Number], type_: Attribute) -> list[Operation]:
+    """The operations of a constant, one number for each lane; the last one's result is the constant.
+
+    A float vector that text cannot hold is the integers of its bits and a bitcast.
+    """
+    if isinstance(type_, VectorType) and is_float(type_):
+        bits = bits_of(elem_of(type_))
+        if not dense_reads_back(values, bits):
+            whole = with_elem(type_, IntegerType(bits))
+            (raw,) = constant_ops([float_bits(float(v), bits) for v in values], whole)
+            return [raw, llvm.BitcastOp.create(operands=(raw.results[0],), result_types=(type_,))]
+    return [llvm.ConstantOp.create(result_types=(type_,), properties={"value": constant_attr(values, type_)})]

@@ -1,1 +1,1 @@
-"""Placeholder docstring: replaced by its owner."""
+"""What passes find out about a module without changing it, and the arithmetic behind their choices."""

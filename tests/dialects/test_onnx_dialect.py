@@ -5,6 +5,7 @@ from __future__ import annotations
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from xdsl.dialects.builtin import Builtin, ModuleOp
 from xdsl.dialects.func import Func
@@ -15,6 +16,7 @@ from xdsl.utils.exceptions import VerifyException
 import neuc.dialects.onnx_stub as stub
 from neuc.dialects import onnx, onnx_base
 from neuc.dialects.context import NeucContext
+from neuc.dialects.onnx_types import attribute_array, tensor_attribute
 from neuc.dialects.store import Store
 
 
@@ -143,3 +145,16 @@ def test_names_survive_escaping(name: str) -> None:
 def test_stub_is_up_to_date() -> None:
     text = Path(onnx_base.__file__).with_name("onnx.pyi").read_text()
     assert text == stub.stub_text(), "run python -m neuc.dialects.onnx_stub > dialects/onnx.pyi"
+
+
+@pytest.mark.parametrize("value", [12582912.0, float("inf"), 0.1, -0.0])
+def test_tensor_attributes_survive_text(value: float) -> None:
+    context = NeucContext()
+    for dialect in (Builtin, Store, onnx.Onnx):
+        context.load_dialect(dialect)
+    array = np.array([value, 1.0], np.float32)
+    attribute = tensor_attribute("t", array, context.weights)
+    again = Parser(context, str(attribute)).parse_attribute()
+    read = attribute_array(again, context.weights)
+    assert read is not None
+    assert read.tobytes() == array.tobytes()

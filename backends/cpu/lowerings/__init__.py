@@ -1,1 +1,1 @@
-"""Placeholder docstring: replaced by its owner."""
+"""How each `dense`, `ternary` and `lut` operation becomes launches, one file a family; `lowering.py` finds them."""
