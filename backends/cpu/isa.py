@@ -10,6 +10,8 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 # Each list is what a kernel of that instruction set may use without asking further.
+_SSE4 = ("ssse3", "sse4.1", "sse4.2", "popcnt")
+_NEON = ("neon", "dotprod")
 _AVX2 = ("avx2", "fma", "f16c", "bmi", "bmi2", "popcnt")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
 _AVX512_OPTIONAL = ("avx512vnni", "avx512vbmi", "gfni")
@@ -20,7 +22,8 @@ class Isa:
     """One instruction set to generate code for.
 
     Attributes:
-        name: ``avx512``, ``avx2``, ``portable`` (128-bit vectors, any CPU) or ``scalar`` (one lane).
+        name: ``avx512``, ``avx2``, ``sse4``, ``neon``, ``portable`` (128-bit vectors on any CPU) or ``scalar`` (one
+            lane).
         features: LLVM feature names the code may use, without the ``+``.
         f32_lanes: floats in one vector register.
         registers: vector registers there are.
@@ -38,10 +41,12 @@ class Isa:
         """The widest instruction set these CPU features allow (LLVM's feature names)."""
         machine = arch or _host_arch()
         if machine != "x86_64":
-            return Isa.portable(machine)
+            return Isa.neon() if machine == "aarch64" and features >= set(_NEON) else Isa.portable(machine)
         if features >= set(_AVX512):
             return Isa.avx512(tuple(name for name in _AVX512_OPTIONAL if name in features))
-        return Isa.avx2() if features >= set(_AVX2) else Isa.portable(machine)
+        if features >= set(_AVX2):
+            return Isa.avx2()
+        return Isa.sse4() if features >= set(_SSE4) else Isa.portable(machine)
 
     @staticmethod
     def avx512(optional: tuple[str, ...] = ()) -> Isa:
@@ -52,6 +57,16 @@ class Isa:
     def avx2() -> Isa:
         """AVX2 with FMA."""
         return Isa("avx2", _AVX2, f32_lanes=8, registers=16)
+
+    @staticmethod
+    def sse4() -> Isa:
+        """SSE4.2: byte shuffles and u8 x i8 products on 128 bits, what x86-64 has had since 2008."""
+        return Isa("sse4", _SSE4, f32_lanes=4, registers=16)
+
+    @staticmethod
+    def neon() -> Isa:
+        """AArch64 with i8 dot products (Armv8.2 DotProd): Graviton 2, Cortex-A76, Apple M1 and later."""
+        return Isa("neon", _NEON, f32_lanes=4, registers=32, arch="aarch64")
 
     @staticmethod
     def portable(arch: str | None = None) -> Isa:
@@ -92,7 +107,17 @@ class Isa:
     @property
     def has_round(self) -> bool:
         """Whether rounding to integral is one instruction (SSE2 has none)."""
-        return "avx2" in self.features or self.arch == "aarch64"
+        return "avx2" in self.features or "sse4.1" in self.features or self.arch == "aarch64"
+
+    @property
+    def has_ssse3(self) -> bool:
+        """`pshufb`, `psignb` and `pmaddubsw`, at least on 128 bits."""
+        return "ssse3" in self.features or "avx2" in self.features
+
+    @property
+    def has_dotprod(self) -> bool:
+        """AArch64's i8 dot products."""
+        return "dotprod" in self.features
 
     @property
     def has_vnni(self) -> bool:

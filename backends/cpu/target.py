@@ -92,7 +92,7 @@ def host_isa() -> Isa:
 def isa_text(isa: Isa) -> str:
     """`isa` as the text that `isa_from_text` reads."""
     optional = [f for f in isa.features if f in ("avx512vnni", "avx512vbmi", "gfni")] if isa.name == "avx512" else []
-    arch = [] if isa.arch == "x86_64" else [isa.arch]
+    arch = [] if isa.arch == "x86_64" or isa.name == "neon" else [isa.arch]
     return "+".join([isa.name, *optional, *arch])
 
 
@@ -112,6 +112,10 @@ def isa_from_text(text: str) -> Isa:
             return Isa.avx512(optional)
         case "avx2" if not optional:
             return Isa.avx2()
+        case "sse4" if not rest:
+            return Isa.sse4()
+        case "neon" if not optional:
+            return Isa.neon()
         case "portable" if not optional:
             return Isa.portable(arch or "x86_64")
         case "scalar" if not optional:
@@ -120,6 +124,6 @@ def isa_from_text(text: str) -> Isa:
             raise Error(
                 "NEUC-E002",
                 f"no instruction set {text!r}",
-                hint="use host, avx512[+avx512vnni][+avx512vbmi][+gfni], avx2, portable or scalar",
+                hint="use host, avx512[+avx512vnni][+avx512vbmi][+gfni], avx2, sse4, neon, portable or scalar",
                 exit_code=Exit.USAGE,
             )

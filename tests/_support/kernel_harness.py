@@ -30,7 +30,7 @@ def host_features() -> frozenset[str]:
 def runnable_isas() -> tuple[Isa, ...]:
     """Every instruction set this machine runs, the widest first."""
     widest = Isa.select(host_features())
-    all_of_them = [widest, Isa.avx2(), Isa.portable(), Isa.scalar()]
+    all_of_them = [widest, Isa.avx2(), Isa.sse4(), Isa.portable(), Isa.scalar()]
     unique = {isa.name: isa for isa in reversed(all_of_them) if host_features() >= set(isa.features)}
     return tuple(reversed(unique.values()))
 

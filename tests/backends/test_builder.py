@@ -217,7 +217,9 @@ def test_isa_select_takes_the_widest_that_fits() -> None:
     assert not Isa.select(every, "x86_64").has_vbmi
     assert Isa.select(every - {"avx512dq"}, "x86_64").name == "avx2"
     assert Isa.select(every - {"fma"}, "x86_64").name == "portable"
+    assert Isa.select(set(Isa.sse4().features), "x86_64") == Isa.sse4()
     assert Isa.select({"neon"}, "aarch64") == Isa.portable("aarch64")
+    assert Isa.select({"neon", "dotprod"}, "aarch64") == Isa.neon()
 
 
 def test_spec_names_differ_with_every_field() -> None:
