@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 help:
 	@echo "make demo       compile a real speech model to cpu-tl2, run it, verify it against onnxruntime"
 	@echo "make test       the quick tests"
-	@echo "make test-slow  the tests on real models"
+	@echo "make test-slow  the tests on real models, and of AArch64 code under an emulator"
 	@echo "make lint       ruff and pyright"
 	@echo "make bench      speed against onnxruntime"
 	@echo "make wheel      build sdist and wheel, install the wheel elsewhere, try it"
@@ -28,7 +28,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest
 
+# ziglang links the AArch64 kernels, qemu runs them (Debian: qemu-user-static); without qemu these tests are skipped.
 test-slow: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check ziglang==0.17.1
 	$(BIN)/pytest -m slow
 
 # Run with an environment that has torch: make test-torch VENV=.venv-torch

@@ -57,7 +57,7 @@ class LoadedKernel:
         scratch_bytes: int = 0,
     ) -> None:
         """Run units ``0 .. work-1``, cut into ``threads_split`` ranges called one after the other, last first."""
-        slots = (ctypes.c_int64 * max(len(args), 1))(*(_slot(arg) for arg in args))
+        slots = (ctypes.c_int64 * max(len(args), 1))(*(slot(arg) for arg in args))
         scratch = aligned(scratch_bytes + 64, np.uint8)
         cuts = [work * part // threads_split for part in range(threads_split + 1)]
         for begin, end in reversed(list(itertools.pairwise(cuts))):
@@ -111,7 +111,8 @@ def assert_guards(whole: np.ndarray) -> None:
     assert (whole[-256:] == 0x5A).all(), "kernel wrote past its buffer"
 
 
-def _slot(arg: np.ndarray | int | float) -> int:
+def slot(arg: np.ndarray | int | float) -> int:
+    """The 64 bits of one argument slot."""
     match arg:
         case np.ndarray():
             assert arg.flags.c_contiguous, "kernels see the memory, not the strides"
