@@ -28,6 +28,7 @@ from neuc.dialects import dense_shapes as shapes
 from neuc.dialects.dense_attrs import NO_ACTIVATION, ActivationAttr, int_attr
 from neuc.dialects.dims import Dim, product
 from neuc.dialects.store import dims_of, tensor_type
+from neuc.dialects.ternary_encodings import ENCODINGS
 from neuc.dialects.ternary_types import EncodingAttr, PackedType, ScaleAttr, TritsType, Window
 
 ROW_MULTIPLE = 16
@@ -311,13 +312,8 @@ class PackOp(IRDLOperation):
 
     def verify_(self) -> None:
         trits, packed = _trits_type(self.weight), self.packed
-        if (packed.n, packed.k, packed.scale, packed.planes) != (trits.n, trits.k, trits.scale, trits.planes):
-            raise VerifyException(f"packs {trits} into {packed}: size, scale or planes differ")
-        levels, kind = list(trits.level_set), packed.encoding.kind.data
-        if kind == "tl2" and not set(levels) <= {-1, 0, 1}:
-            raise VerifyException(f"encoding tl2 holds the levels -1, 0 and 1, not {levels}")
-        if kind == "i2" and (len(levels) > 4 or levels[-1] - levels[0] != len(levels) - 1):
-            raise VerifyException(f"encoding i2 holds up to four consecutive levels, not {levels}")
+        if packed != PackedType.of(trits, packed.encoding):
+            raise VerifyException(f"packs {trits} into {packed}: size, scale, planes or levels differ")
         verify_tile(packed, self.BM.value.data, self.BK.value.data)
 
 
@@ -347,7 +343,7 @@ def accumulator_type(leading: Sequence[Dim], packed: PackedType) -> TensorType[A
 
 @irdl_op_definition
 class AccumulateOp(IRDLOperation):
-    """acc[…, g, p·N + n] = Σ_{k in group g} q[…,k]·trits[p,n,k], by multiplying (encodings i2, i8)."""
+    """acc[…, g, p·N + n] = Σ_{k in group g} q[…,k]·trits[p,n,k], by multiplying (direct encodings)."""
 
     name = "ternary.accumulate"
     q = operand_def(TensorType)
@@ -363,8 +359,10 @@ class AccumulateOp(IRDLOperation):
 
     def verify_(self) -> None:
         packed, dims = packed_type(self.packed), shape_of(self.q, "q", i8)
-        if packed.encoding.kind.data == "tl2":
-            raise VerifyException("encoding tl2 is for lut.accumulate; ternary.accumulate takes i2 and i8")
+        if packed.encoding.rule.lookup:
+            direct = ", ".join(name for name, rule in ENCODINGS.items() if not rule.lookup)
+            kind = packed.encoding.kind.data
+            raise VerifyException(f"encoding {kind} is for lut.accumulate; ternary.accumulate takes {direct}")
         shapes.check_dims("q", dims, [*dims[:-1], Dim.of(packed.columns)])
         verify_accumulator(self.result, dims[:-1], packed)
 

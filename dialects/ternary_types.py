@@ -3,6 +3,7 @@
 The arrays are in the weight store; the operations are in `dialects/ternary.py`.
 """
 
+# ruff: noqa: RUF009 -- xDSL's parameters are declared by calls
 from __future__ import annotations
 
 from abc import ABC
@@ -19,15 +20,7 @@ from xdsl.utils.exceptions import VerifyException
 from neuc.dialects.dense_attrs import ints
 from neuc.dialects.dense_shapes import window_dim
 from neuc.dialects.dims import Dim
-
-LEVELS = (-1, 0, 1)
-SHUFFLE_ENTRIES = 16
-MAX_GROUP = 3
-
-
-def mirrored_entries(g: int) -> int:
-    """Entries of a table of all signed sums of g activations when negated sums share one entry: (3^g + 1) / 2."""
-    return (3**g + 1) // 2
+from neuc.dialects.ternary_encodings import ENCODINGS, LEVELS, EncodingRule
 
 
 @irdl_attr_definition
@@ -80,7 +73,7 @@ class ScaleAttr(ParametrizedAttribute):
 
 @irdl_attr_definition
 class EncodingAttr(ParametrizedAttribute):
-    """A kernel layout: `tl2` (index and sign per g trits), `i2` (two bits a trit), `i8` (one byte a trit)."""
+    """A kernel layout, one of `ternary_encodings.ENCODINGS`, and for look-ups the weights g that an index covers."""
 
     name = "ternary.encoding"
     kind: StringAttr = param_def()
@@ -89,6 +82,11 @@ class EncodingAttr(ParametrizedAttribute):
     @staticmethod
     def of(kind: str, g: int = 1) -> EncodingAttr:
         return EncodingAttr(StringAttr(kind), IntAttr(g))
+
+    @property
+    def rule(self) -> EncodingRule:
+        """What this layout can do."""
+        return ENCODINGS[self.kind.data]
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
@@ -101,27 +99,38 @@ class EncodingAttr(ParametrizedAttribute):
         return [StringAttr(kind), IntAttr(g)]
 
     def print_parameters(self, printer: Printer) -> None:
-        group = f", g = {self.g.data}" if self.kind.data == "tl2" or self.g.data != 1 else ""
+        group = f", g = {self.g.data}" if self.rule.lookup or self.g.data != 1 else ""
         printer.print_string(f"<{self.kind.data}{group}>")
 
     def verify(self) -> None:
         kind, g = self.kind.data, self.g.data
-        if kind not in ("tl2", "i2", "i8"):
-            raise VerifyException(f"unknown encoding {kind}: tl2, i2 and i8 exist")
-        if kind != "tl2" and g != 1:
+        if kind not in ENCODINGS:
+            raise VerifyException(f"unknown encoding {kind}: {', '.join(ENCODINGS)} exist")
+        groups = self.rule.groups
+        if not self.rule.lookup and g != 1:
             raise VerifyException(f"encoding {kind} has no look-up group, but g = {g}")
-        if g < 1 or mirrored_entries(g) > SHUFFLE_ENTRIES:
-            entries = f" has {mirrored_entries(g)} entries, a byte shuffle holds {SHUFFLE_ENTRIES}" if g > 0 else ""
-            raise VerifyException(f"a mirrored table of g = {g}{entries}; g is 1, 2 or {MAX_GROUP}")
+        if g not in groups:
+            raise VerifyException(
+                f"encoding {kind} with g = {g}: a table holds 16 entries; g is {groups[0]} to {groups[-1]}"
+            )
 
 
+@dataclass(frozen=True, init=False, kw_only=True)
 class MatrixType(ParametrizedAttribute, TypeAttribute, ABC):
-    """What trits and packed weights share: P planes of N rows by K columns."""
+    """What trits and packed weights share: P planes of N rows by K columns, with small integer entries."""
+
+    # A dataclass itself, or equality of the types below would leave these parameters out.
 
     n: IntAttr = param_def()
     k: IntAttr = param_def()
     scale: ScaleAttr = param_def()
     planes: IntAttr = param_def()
+    levels: ArrayAttr[IntAttr] = param_def()
+
+    @property
+    def level_set(self) -> tuple[int, ...]:
+        """The integers that entries are, ascending."""
+        return tuple(level.data for level in self.levels.data)
 
     @property
     def rows(self) -> int:
@@ -152,9 +161,14 @@ class MatrixType(ParametrizedAttribute, TypeAttribute, ABC):
             raise VerifyException(f"a {self.rows}x{self.columns} matrix has no weights")
         if self.plane_count < 1:
             raise VerifyException(f"planes = {self.plane_count}: at least one plane is needed")
+        levels = self.level_set
+        if len(levels) < 2 or list(levels) != sorted(set(levels)) or levels[0] < -127 or levels[-1] > 127:
+            raise VerifyException(f"levels {list(levels)}: two or more ascending integers in -127..127")
 
     def _print_matrix(self, printer: Printer) -> None:
         printer.print_string(f"{self.rows}x{self.columns}, scale = {self.scale}, planes = {self.plane_count}")
+        if self.level_set != LEVELS:
+            printer.print_string(f", levels = [{', '.join(map(str, self.level_set))}]")
 
     @staticmethod
     def _parse_matrix(parser: AttrParser) -> list[Attribute]:
@@ -166,7 +180,12 @@ class MatrixType(ParametrizedAttribute, TypeAttribute, ABC):
         scale = ScaleAttr.parse_bare(parser)
         for text in (",", "planes", "="):
             parser.parse_characters(text)
-        return [IntAttr(n), IntAttr(k), scale, IntAttr(parser.parse_integer(allow_boolean=False))]
+        planes, levels = parser.parse_integer(allow_boolean=False), LEVELS
+        if parser.parse_optional_punctuation(",") is not None:
+            parser.parse_keyword("levels")
+            parser.parse_punctuation("=")
+            levels = tuple(parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_integer))
+        return [IntAttr(n), IntAttr(k), scale, IntAttr(planes), ArrayAttr([IntAttr(v) for v in levels])]
 
 
 @irdl_attr_definition
@@ -174,38 +193,23 @@ class TritsType(MatrixType):
     """P planes of an N x K weight matrix with small integer entries: -1, 0 and 1 unless `levels` says other."""
 
     name = "ternary.trits"
-    levels: ArrayAttr[IntAttr] = param_def()
 
     @staticmethod
     def of(n: int, k: int, scale: ScaleAttr, planes: int, levels: Sequence[int] = LEVELS) -> TritsType:
         level_set = ArrayAttr([IntAttr(v) for v in levels])
         return TritsType.new([IntAttr(n), IntAttr(k), scale, IntAttr(planes), level_set])
 
-    @property
-    def level_set(self) -> tuple[int, ...]:
-        return tuple(level.data for level in self.levels.data)
-
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
         with parser.in_angle_brackets():
-            matrix, levels = cls._parse_matrix(parser), LEVELS
-            if parser.parse_optional_punctuation(",") is not None:
-                parser.parse_keyword("levels")
-                parser.parse_punctuation("=")
-                levels = tuple(parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_integer))
-        return [*matrix, ArrayAttr([IntAttr(v) for v in levels])]
+            return cls._parse_matrix(parser)
 
     def print_parameters(self, printer: Printer) -> None:
         with printer.in_angle_brackets():
             self._print_matrix(printer)
-            if self.level_set != LEVELS:
-                printer.print_string(f", levels = [{', '.join(map(str, self.level_set))}]")
 
     def verify(self) -> None:
         self._verify_matrix()
-        levels = self.level_set
-        if len(levels) < 2 or list(levels) != sorted(set(levels)) or levels[0] < -127 or levels[-1] > 127:
-            raise VerifyException(f"levels {list(levels)}: two or more ascending integers in -127..127")
 
 
 @irdl_attr_definition
@@ -217,7 +221,7 @@ class PackedType(MatrixType):
 
     @staticmethod
     def of(trits: TritsType, encoding: EncodingAttr) -> PackedType:
-        return PackedType.new([trits.n, trits.k, trits.scale, trits.planes, encoding])
+        return PackedType.new([trits.n, trits.k, trits.scale, trits.planes, trits.levels, encoding])
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
@@ -235,6 +239,8 @@ class PackedType(MatrixType):
     def verify(self) -> None:
         self._verify_matrix()
         g = self.encoding.g.data
+        if reason := self.encoding.rule.reason_against(self.level_set, g):
+            raise VerifyException(reason)
         if self.scale.kind.data == "group" and self.group_size % g:
             raise VerifyException(
                 f"g = {g} does not divide the {self.group_size} columns of a scale group; choose another g or scale"

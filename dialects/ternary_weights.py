@@ -9,7 +9,8 @@ from xdsl.dialects.builtin import StringAttr
 from xdsl.ir import SSAValue
 
 from neuc.dialects.ternary import WeightOp
-from neuc.dialects.ternary_types import LEVELS, ScaleAttr, TritsType
+from neuc.dialects.ternary_encodings import LEVELS
+from neuc.dialects.ternary_types import ScaleAttr, TritsType
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, InternalError
 

@@ -20,15 +20,17 @@ from xdsl.utils.exceptions import VerifyException
 from neuc.dialects.dense import ReshapeOp, TransposeOp
 from neuc.dialects.locations import fuse_locations
 from neuc.dialects.lut import AccumulateOp as LutAccumulateOp
-from neuc.dialects.lut import BuildOp, table_type
+from neuc.dialects.lut import BuildOp, TableType
 from neuc.dialects.store import dims_of, tensor_type
 from neuc.dialects.ternary import AccumulateOp, ConvOp, DequantizeOp, Im2ColOp, LinearOp, PackOp, ProductOp, verify_tile
-from neuc.dialects.ternary_types import LEVELS, MAX_GROUP, EncodingAttr, PackedType, TritsType
+from neuc.dialects.ternary_encodings import ENCODINGS
+from neuc.dialects.ternary_types import EncodingAttr, PackedType, TritsType
 from neuc.errors import Error
 from neuc.passes.analysis.tile_cost import L1_BYTES, L2_BYTES, SHARES, Tile, choose_tile, largest_group
 from neuc.passes.rewriting import rewrite
 
-ENCODINGS = ("tl2", "i2", "i8")
+FALLBACKS = ("i8",)
+"""For weights whose levels the asked encoding cannot hold: the first of these that can."""
 OpT = TypeVar("OpT", bound=Operation)
 
 
@@ -37,13 +39,13 @@ class TileLut(ModulePass):
     """Rewrite ternary products to packed weights and tiled kernels.
 
     Rules:
-        1. `ternary.linear` → `ternary.pack`, `lut.build` + `lut.accumulate` (encoding tl2) or `ternary.accumulate`
-           (i2, i8), `ternary.dequantize`; bias and activation go to the last.
+        1. `ternary.linear` → `ternary.pack`, `lut.build` + `lut.accumulate` (look-up encodings) or `ternary.accumulate`
+           (direct ones), `ternary.dequantize`; bias and activation go to the last.
         2. `ternary.conv` with group = 1 → `ternary.im2col`, then as 1. on its rows, then transpose and reshape to
            [N, C, …]. A grouped convolution stays as it is.
         3. Products of the same value with the same g share its `lut.build`; convolutions with the same window share
            their `ternary.im2col`.
-        4. Weights with other levels than -1, 0, 1 are packed as i8.
+        4. Weights with levels that the encoding cannot hold get another (`FALLBACKS`).
 
     Before and after::
 
@@ -57,8 +59,8 @@ class TileLut(ModulePass):
     Results are equal bit for bit.
 
     Options:
-        encoding: tl2, i2 or i8.
-        group: g of tl2; 0 lets the cost model choose.
+        encoding: one of `dialects/ternary_encodings.py`.
+        group: g of a look-up encoding; 0 lets the cost model choose.
         bm: rows of a tile, a multiple of 16; 0 lets the cost model choose.
         bk: columns of a tile, a multiple of 4·g; 0 lets the cost model choose.
         l1, l2: cache sizes in bytes the cost model fits tiles into.
@@ -76,8 +78,9 @@ class TileLut(ModulePass):
         """Run the pass."""
         if self.encoding not in ENCODINGS:
             raise Error("NEUC-E230", f"encoding {self.encoding!r} is unknown", hint=f"choose {', '.join(ENCODINGS)}")
-        if not 0 <= self.group <= MAX_GROUP:
-            raise Error("NEUC-E230", f"group = {self.group} is out of range", hint=f"choose 1 to {MAX_GROUP}, or 0")
+        most = max(ENCODINGS[self.encoding].groups)
+        if not 0 <= self.group <= most:
+            raise Error("NEUC-E230", f"group = {self.group} is out of range", hint=f"choose 1 to {most}, or 0")
         if min(self.bm, self.bk) < 0 or min(self.l1, self.l2) < 1024:
             raise Error("NEUC-E230", "tile and cache sizes must be positive", hint="caches have at least 1024 bytes")
         rewrite(op, [TileLinear(self), TileConv(self)], recursive=False)
@@ -88,8 +91,12 @@ class TileLut(ModulePass):
         Raises:
             Error: NEUC-E230, the options do not fit it.
         """
-        kind = self.encoding if trits.level_set == LEVELS else "i8"
-        encoding = EncodingAttr.of(kind, (self.group or largest_group(trits)) if kind == "tl2" else 1)
+        levels = trits.level_set
+        kind = self.encoding
+        if ENCODINGS[kind].reason_against(levels, min(ENCODINGS[kind].groups)):
+            kind = next(k for k in FALLBACKS if ENCODINGS[k].reason_against(levels, min(ENCODINGS[k].groups)) is None)
+        g = self.group if kind == self.encoding and self.group else largest_group(trits, kind)
+        encoding = EncodingAttr.of(kind, g if ENCODINGS[kind].lookup else 1)
         try:
             packed = PackedType.of(trits, encoding)
             chosen = choose_tile(trits, encoding, l1=self.l1, l2=self.l2, shares=shares)
@@ -142,12 +149,12 @@ def _accumulate(
     """The accumulators of a product of `q` with the packed weights of `op`."""
     encoding, tile = options.layout(op.trits, shares)
     packed = rewriter.insert(PackOp(op.weight, encoding, tile.bm, tile.bk)).result
-    if encoding.kind.data != "tl2":
+    if not encoding.rule.lookup:
         return rewriter.insert(AccumulateOp(q, packed)).result
-    g = encoding.g.data
-    build = _shared(BuildOp, q, lambda o: table_type(o.table).group == g, op)
+    table = TableType.of(op.trits.columns, encoding.g.data, encoding.rule.table_levels(op.trits.level_set))
+    build = _shared(BuildOp, q, lambda o: o.table.type == table, op)
     if build is None:
-        build = rewriter.insert(BuildOp(q, g))
+        build = rewriter.insert(BuildOp(q, table.group, table.level_set))
     leading = dims_of(q)[:-1]
     return rewriter.insert(LutAccumulateOp(build.table, packed, leading, tile.bm, tile.bk)).result
 

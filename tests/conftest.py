@@ -32,7 +32,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("isa"):
         from neuc.backends.cpu.target import host_isa
 
-        widening = ["scalar", "portable", "avx2", "avx512"]
+        widening = ["scalar", "portable", "sse4", "avx2", "avx512"]
         if widening.index(mark.args[0]) > widening.index(host_isa().name):
             pytest.skip(f"this CPU has no {mark.args[0]}")
 

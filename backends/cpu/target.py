@@ -57,7 +57,7 @@ class CpuTarget:
             )
         return "--target cpu runs ternary layers with direct i2 kernels, which are faster than tl2 without AVX2"
 
-    def pipeline(self, isa: Isa | None = None, *, group: int = 3, bm: int = 0, bk: int = 0) -> list[ModulePass]:
+    def pipeline(self, isa: Isa | None = None, *, group: int = 0, bm: int = 0, bk: int = 0) -> list[ModulePass]:
         """The passes from the paradigm level to the machine level."""
         from neuc.backends.cpu.lower_to_cpu import LowerToCpu
         from neuc.backends.cpu.plan_memory import PlanMemory

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from neuc.dialects import ternary
 from neuc.dialects.interp.core import Env, implements
 from neuc.dialects.interp.dense import activate, pad_spatial, windows
+from neuc.dialects.ternary_encodings import planes_of
 from neuc.dialects.ternary_types import PackedType
 from neuc.dialects.ternary_weights import defining_weight, weight_arrays
 
@@ -40,7 +43,7 @@ def accumulate(q: Array, rows: Array, group_size: int) -> Array:
     Float matrix products are exact here: every partial sum is an integer the float type can hold.
     """
     k = q.shape[-1]
-    bound = k * 127 * max(1, int(np.max(np.abs(rows), initial=0)))
+    bound = k * 128 * max(1, int(np.max(np.abs(rows), initial=0)))
     wide = np.float32 if bound < F32_EXACT else np.float64
     parts = [slice(begin, min(begin + group_size, k)) for begin in range(0, k, group_size)]
     sums = [q[..., part].astype(wide) @ rows[:, part].T.astype(wide) for part in parts]
@@ -100,18 +103,44 @@ def _im2col(op: ternary.Im2ColOp, args: list[Array], env: Env) -> list[Array]:
     return [im2col(args[0], op)]
 
 
+def _in_groups(values: Array, g: int) -> Array:
+    """[…, K] as […, ceil(K/g), g], filled up with zeros."""
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, -values.shape[-1] % g)])
+    return padded.reshape(*values.shape[:-1], -1, g)
+
+
 def pack_tl2(rows: Array, g: int) -> Array:
     """Codes [R, ceil(K/g)] of g trits each: index |v| in the low four bits, bit 4 set for v < 0, v in base 3."""
-    padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % g))).reshape(rows.shape[0], -1, g)
-    v = padded.astype(np.int32) @ (3 ** np.arange(g - 1, -1, -1))
+    v = _in_groups(rows, g).astype(np.int32) @ (3 ** np.arange(g - 1, -1, -1))
     return (np.abs(v) + 16 * (v < 0)).astype(np.uint8)
+
+
+def pack_full(rows: Array, g: int, levels: Sequence[int]) -> Array:
+    """Indices [R, ceil(K/g)] of g weights each: the numbers of their levels, in base C = number of levels."""
+    numbers = _in_groups(np.searchsorted(levels, rows), g)
+    return (numbers @ (len(levels) ** np.arange(g - 1, -1, -1))).astype(np.uint8)
+
+
+def pack_bitserial(rows: Array, g: int, levels: Sequence[int]) -> Array:
+    """Indices [R, ceil(K/g), B] of g bits each, for every one-bit plane of the levels' numbers, plane 0 the lowest."""
+    numbers = np.searchsorted(levels, rows)
+    planes = [pack_full((numbers >> b) & 1, g, (0, 1)) for b in range(planes_of(levels))]
+    return np.stack(planes, axis=-1)
 
 
 @implements(ternary.PackOp)
 def _pack(op: ternary.PackOp, args: list[Array], env: Env) -> list[Array]:
     rows = args[0].reshape(-1, args[0].shape[2])
-    encoding = op.packed.encoding
-    return [pack_tl2(rows, encoding.g.data) if encoding.kind.data == "tl2" else rows]
+    encoding, levels = op.packed.encoding, op.packed.level_set
+    match encoding.kind.data:
+        case "tl2":
+            return [pack_tl2(rows, encoding.g.data)]
+        case "tl1":
+            return [pack_full(rows, encoding.g.data, levels)]
+        case "bitserial":
+            return [pack_bitserial(rows, encoding.g.data, levels)]
+        case _:
+            return [rows]
 
 
 @implements(ternary.AccumulateOp)

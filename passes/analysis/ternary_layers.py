@@ -22,6 +22,7 @@ from neuc.dialects.store import ConstantOp, constant_value, dims_of, element_of
 from neuc.dialects.ternary import ConvOp as TernaryConvOp
 from neuc.dialects.ternary import DequantizeOp, PackOp, WeightOp
 from neuc.dialects.ternary import LinearOp as TernaryLinearOp
+from neuc.dialects.ternary_encodings import planes_of
 from neuc.dialects.ternary_types import EncodingAttr, TritsType
 from neuc.dialects.ternary_weights import defining_weight
 from neuc.dialects.weight_store import WeightStore
@@ -30,7 +31,6 @@ KEPT = "ternary.kept"
 """Attribute of a float layer that `quantize-to-ternary` passed over: why."""
 MIN_K = 16
 """Fewest columns of a weight matrix worth look-ups, unless the pass is told otherwise."""
-SIGN_BITS, INDEX_BITS = 1, 4
 FLOAT_LAYERS = (MatMulOp, ConvOp, LstmOp)
 TERNARY_LAYERS = (TernaryLinearOp, TernaryConvOp, DequantizeOp)
 
@@ -192,15 +192,13 @@ def _encoding(weight: WeightOp) -> EncodingAttr | None:
 
 def ternary_bytes(type_: TritsType, encoding: EncodingAttr | None = None) -> int:
     """Bytes of trits and scales, without a layout's padding."""
-    rows = type_.plane_count * type_.rows
-    match encoding:
-        case EncodingAttr() if encoding.kind.data == "tl2":
-            bits = rows * -(-type_.columns // encoding.g.data) * (INDEX_BITS + SIGN_BITS)
-        case EncodingAttr() if encoding.kind.data == "i8":
-            bits = rows * type_.columns * 8
-        case _:
-            bits = rows * type_.columns * 2
-    return -(-bits // 8) + 4 * rows * type_.groups
+    rows, columns, levels = type_.plane_count * type_.rows, type_.columns, type_.level_set
+    if encoding is None:
+        bits = columns * planes_of(levels)
+    else:
+        g = 5 if encoding.kind.data == "t5" else encoding.g.data
+        bits = round(-(-columns // g) * g * encoding.rule.bits(levels, encoding.g.data))
+    return -(-rows * bits // 8) + 4 * rows * type_.groups
 
 
 def _float_size(op: Operation) -> tuple[int, int, int]:

@@ -3,8 +3,8 @@
 Per row of activations a kernel holds the tables of BK columns, streams a packed tile of BM x BK trits past them and
 adds into BM accumulators. The model keeps each of these in the cache it is reused from:
 
-- g: a look-up costs the same for every g, so the largest g whose mirrored table fits one byte shuffle (3), or the
-  largest that divides a scale group, so that no table straddles two scales.
+- g: a look-up costs the same for every g, so the largest g whose table fits one byte shuffle (3 if it is mirrored),
+  or the largest that divides a scale group, so that no table straddles two scales.
 - BK: a table is 32 bytes (16 low and 16 high bytes). The tables of BK columns, BK/g · 32 bytes, may fill half of L1;
   K is cut into equal blocks no larger than that. Direct encodings hold BK activation bytes instead.
 - BM: a packed tile may fill half of L2, the accumulators (4 bytes a row) a quarter of L1, and there should be at least
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from neuc.dialects.ternary import ROW_MULTIPLE
-from neuc.dialects.ternary_types import MAX_GROUP, EncodingAttr, TritsType
+from neuc.dialects.ternary_encodings import ENCODINGS
+from neuc.dialects.ternary_types import EncodingAttr, TritsType
 
 TABLE_BYTES = 32
 ACCUMULATOR_BYTES = 4
@@ -34,11 +35,10 @@ class Tile:
     bk: int
 
 
-def largest_group(trits: TritsType) -> int:
-    """The g of a tl2 encoding: the largest that no scale group is cut by."""
-    if trits.scale.kind.data != "group":
-        return MAX_GROUP
-    return max(g for g in range(1, MAX_GROUP + 1) if trits.group_size % (4 * g) == 0 or g == 1)
+def largest_group(trits: TritsType, encoding: str = "tl2") -> int:
+    """The g of a look-up encoding: the largest that no scale group is cut by; 1 for direct encodings."""
+    size = trits.group_size if trits.scale.kind.data == "group" else None
+    return ENCODINGS[encoding].largest_group(trits.level_set, size)
 
 
 def choose_tile(
@@ -46,10 +46,10 @@ def choose_tile(
 ) -> Tile:
     """BM and BK for a weight matrix in an encoding, on caches of `l1` and `l2` bytes, for at least `shares` tiles."""
     g = encoding.g.data
-    tabled = encoding.kind.data == "tl2"
+    tabled = encoding.rule.lookup
     most = l1 // 2 // TABLE_BYTES * g if tabled else l1 // 2
     bk = _columns(trits, 4 * g, most)
-    bits = {"tl2": 5 / g, "i2": 2.0, "i8": 8.0}[encoding.kind.data]
+    bits = encoding.rule.bits(trits.level_set, g)
     rows = ceil(trits.plane_count * trits.rows / ROW_MULTIPLE) * ROW_MULTIPLE
     fits = (l2 // 2 * 8 / (bk * bits), l1 // 4 / ACCUMULATOR_BYTES, rows / shares)
     bm = int(min(fits)) // ROW_MULTIPLE * ROW_MULTIPLE

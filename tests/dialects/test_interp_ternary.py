@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,8 @@ from neuc.dialects.interp.core import interpret
 from neuc.dialects.interp.lut import balanced_digits
 from neuc.dialects.interp.ternary import pack_tl2, quantize
 from neuc.dialects.store import make_constant, tensor_type
-from neuc.dialects.ternary_types import EncodingAttr, ScaleAttr, Window
+from neuc.dialects.ternary_encodings import ENCODINGS, LEVELS
+from neuc.dialects.ternary_types import EncodingAttr, PackedType, ScaleAttr, TritsType, Window
 from neuc.dialects.ternary_weights import make_weight
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
@@ -45,8 +48,10 @@ class Builder:
         self.function.body.block.add_op(op)
         return op
 
-    def weight(self, trits: np.ndarray, scales: np.ndarray, scale: ScaleAttr) -> SSAValue:
-        return self.add(make_weight("w", trits, scales, self.store, scale=scale)).results[0]
+    def weight(
+        self, trits: np.ndarray, scales: np.ndarray, scale: ScaleAttr, levels: Sequence[int] = LEVELS
+    ) -> SSAValue:
+        return self.add(make_weight("w", trits, scales, self.store, scale=scale, levels=levels)).results[0]
 
     def constant(self, array: np.ndarray) -> SSAValue:
         return self.add(make_constant("c", array, self.store)).results[0]
@@ -102,36 +107,52 @@ def test_tl2_codes_decode(g: int, n: int, k: int, seed: int) -> None:
     assert (codes & 15).max() <= 13
 
 
-def accumulated(q_of: np.ndarray, trits: np.ndarray, scale: ScaleAttr, encoding: EncodingAttr) -> list[np.ndarray]:
+def accumulated(
+    q_of: np.ndarray, trits: np.ndarray, scale: ScaleAttr, encoding: EncodingAttr, levels: Sequence[int]
+) -> list[np.ndarray]:
     """The codes, and acc of tiled operations on them."""
     k = q_of.shape[1]
     b = Builder(("B", k))
     planes, n, _ = trits.shape
     scales = np.ones((planes, n, scale.groups(k)), np.float32)
-    weight = b.weight(trits, scales, scale)
+    weight = b.weight(trits, scales, scale, levels)
     quantized = b.add(ternary.QuantizeOp(b.args[0]))
     q = quantized.results[0]
     bk = 4 * encoding.g.data * (1 if scale.kind.data != "group" else scale.size.data // encoding.g.data)
     packed = b.add(ternary.PackOp(weight, encoding, 16, bk)).results[0]
-    if encoding.kind.data == "tl2":
-        table = b.add(lut.BuildOp(q, encoding.g.data)).results[0]
+    if encoding.rule.lookup:
+        table = b.add(lut.BuildOp(q, encoding.g.data, encoding.rule.table_levels(levels))).results[0]
         acc = b.add(lut.AccumulateOp(table, packed, ternary.dims_of(q)[:-1], 16, bk))
     else:
         acc = b.add(ternary.AccumulateOp(q, packed))
     return b.run(q_of, results=(q, acc.results[0]))
 
 
-@given(SIZES, st.sampled_from(["tl2-1", "tl2-2", "tl2-3", "i2", "i8"]), st.sampled_from(["row", "tensor", "group"]))
-@settings(max_examples=50, deadline=None)
-def test_accumulators_equal_int32_products(size: tuple[int, int, int, int, int], name: str, kind: str) -> None:
+LEVEL_SETS = (LEVELS, (-1, 1), (-3, -1, 1, 3), (-1, 0, 1, 2), tuple(range(-8, 8)), (-4, -1, 1, 4))
+FITTING = [
+    (rule.name, g, levels)
+    for rule in ENCODINGS.values()
+    for g in rule.groups
+    for levels in LEVEL_SETS
+    if rule.reason_against(levels, g) is None
+]
+"""Every encoding with every g and the level sets it holds."""
+
+
+@given(SIZES, st.sampled_from(FITTING), st.sampled_from(["row", "tensor", "group"]))
+@settings(max_examples=100, deadline=None)
+def test_accumulators_equal_int32_products(
+    size: tuple[int, int, int, int, int], how: tuple[str, int, tuple[int, ...]], kind: str
+) -> None:
     batch, n, k, planes, seed = size
-    encoding = EncodingAttr.of("tl2", int(name[-1])) if name.startswith("tl2") else EncodingAttr.of(name)
+    name, g_of, levels = how
+    encoding = EncodingAttr.of(name, g_of)
     scale = ScaleAttr.of(kind, 12 if kind == "group" else 0)
     rng = np.random.default_rng(seed)
     x = rng.normal(0, 1, (batch, k)).astype(np.float32)
     x[rng.random(x.shape) < 0.2] = 1000.0  # saturated codes
-    trits = random_trits(rng, planes, n, k)
-    q, acc = accumulated(x, trits, scale, encoding)
+    trits = rng.choice(np.array(levels, np.int8), (planes, n, k))
+    q, acc = accumulated(x, trits, scale, encoding, levels)
     width = scale.group_size(k)
     for g in range(scale.groups(k)):
         part = slice(g * width, (g + 1) * width)
@@ -230,7 +251,7 @@ def test_wide_sums_stay_exact() -> None:
     k = 140_000
     trits = np.ones((1, 1, k), np.int8)
     trits[0, 0, ::7] = -1
-    q, acc = accumulated(np.ones((1, k), np.float32), trits, ScaleAttr.of("row"), EncodingAttr.of("i8"))
+    q, acc = accumulated(np.ones((1, k), np.float32), trits, ScaleAttr.of("row"), EncodingAttr.of("i8"), LEVELS)
     assert (q == 127).all()
     assert acc[0, 0, 0] == 127 * int(trits.sum())
 
@@ -249,3 +270,21 @@ def test_weights_that_do_not_match_are_refused(change: str) -> None:
     b.store = other
     with pytest.raises(Error, match=r"w\.trits"):
         b.run(np.ones((1, 8), np.float32), results=(y,))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        TritsType.of(9, 16, ScaleAttr.of("row"), 1),
+        TritsType.of(8, 17, ScaleAttr.of("row"), 1),
+        TritsType.of(8, 16, ScaleAttr.of("tensor"), 1),
+        TritsType.of(8, 16, ScaleAttr.of("row"), 2),
+        TritsType.of(8, 16, ScaleAttr.of("row"), 1, (-1, 1)),
+    ],
+    ids=str,
+)
+def test_types_differ_in_every_parameter(other: TritsType) -> None:
+    one, encoding = TritsType.of(8, 16, ScaleAttr.of("row"), 1), EncodingAttr.of("i2")
+    assert one == TritsType.of(8, 16, ScaleAttr.of("row"), 1)
+    assert one != other
+    assert PackedType.of(one, encoding) != PackedType.of(other, encoding)

@@ -33,7 +33,8 @@ NARROWED = {
     "avx512 without vnni": "-avx512vnni",
     "avx512 without vbmi": "-avx512vbmi",
     "avx2": "-avx512f",
-    "portable": "-avx2",
+    "sse4": "-avx2",
+    "portable": "-ssse3",
 }
 BATCHES = (1, 2, 3, 17, 128)
 THREADS = (1, 2, 3, 4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neuc.backends.cpu.kernels.direct_i8 import DirectI8Kernel
+from neuc.backends.cpu.encodings import CPU_ENCODINGS, Matrix
 from neuc.backends.cpu.kernels.im2col import RUN, Im2ColKernel
 from neuc.backends.cpu.kernels.ternary_quantize import (
     PART,
@@ -15,16 +15,14 @@ from neuc.backends.cpu.lowerings.ternary_conv_chain import ConvChain, conv_chain
 from neuc.backends.cpu.lowerings.ternary_products import (
     MAX_COLUMNS,
     Packed,
-    default_block_rows,
-    fits_i2,
     launch_dequantize,
-    launch_direct,
+    launch_product,
+    layout_of,
     pack,
     rows_of,
     trits_of,
+    untiled,
 )
-from neuc.backends.cpu.packing.i2 import I2Layout
-from neuc.backends.cpu.packing.tl2 import Tl2Layout
 from neuc.dialects.dims import Dim, product
 from neuc.dialects.store import dims_of
 from neuc.dialects.ternary import (
@@ -37,7 +35,7 @@ from neuc.dialects.ternary import (
     WeightOp,
     packed_type,
 )
-from neuc.dialects.ternary_types import TritsType
+from neuc.dialects.ternary_types import PackedType, TritsType
 from neuc.dialects.ternary_weights import defining_weight
 from neuc.errors import InternalError
 
@@ -63,7 +61,7 @@ def lower_quantize(op: QuantizeOp, s: SegmentLowering) -> None:
     s.launch(QuantizePartsKernel(), [x, maxima, length, parts, q, scale], work=rows * parts)
 
 
-def _few_columns(type_: TritsType) -> str | None:
+def _few_columns(type_: TritsType | PackedType) -> str | None:
     if type_.columns > MAX_COLUMNS:
         return f"{type_.columns} columns are more than the {MAX_COLUMNS} that int32 sums stand"
     return None
@@ -74,28 +72,22 @@ def lower_linear(op: LinearOp, s: SegmentLowering) -> None:
     """Without `tile-lut`: a direct product and dequantization."""
     weight = defining_weight(op.weight)
     type_, trits, _ = trits_of(weight, s)
-    rows, columns, segment = rows_of(type_), type_.columns, type_.group_size
-    layout: I2Layout | DirectI8Kernel = DirectI8Kernel(rows, columns, segment)
-    if s.isa.name != "scalar" and fits_i2(type_):
-        layout = I2Layout.of(type_.level_set, rows, columns, segment, default_block_rows(rows), columns)
-    packed = pack(s, weight.trits.data, trits.reshape(rows, columns), segment, layout)
+    rows = rows_of(type_)
+    kind, layout = untiled(s, type_, rows)
+    packed = pack(s, weight.trits.data, trits.reshape(rows, type_.columns), kind, layout)
     tokens = product(dims_of(op.q)[:-1])
     acc = s.temp(tokens * (4 * type_.groups * rows))
-    launch_direct(s, s.buffer(op.q), tokens, packed, acc)
+    launch_product(s, s.buffer(op.q), tokens, packed, acc)
     bias = None if op.bias is None else s.buffer(op.bias)
     launch_dequantize(s, acc, s.buffer(op.s), tokens, Dim.of(1), weight, bias, op.activation, s.buffer(op.result))
 
 
 def _packable(op: PackOp) -> str | None:
-    packed = op.packed
-    kind, g = packed.encoding.kind.data, packed.encoding.g.data
-    type_ = op.weight.type
-    assert isinstance(type_, TritsType)
-    if kind == "i2" and not fits_i2(type_):
-        return f"encoding i2 cannot hold the levels {list(type_.level_set)}"
-    if kind == "tl2" and packed.groups > 1 and packed.group_size % (4 * g):
-        return f"scale groups of {packed.group_size} columns are not a multiple of 4·g = {4 * g}"
-    return _few_columns(type_)
+    kind = op.packed.encoding.kind.data
+    if kind not in CPU_ENCODINGS:
+        return f"no CPU kernels read encoding {kind}"
+    matrix = Matrix.of(op.packed, op.BM.value.data, op.BK.value.data)
+    return CPU_ENCODINGS[kind].reason_against(matrix) or _few_columns(op.packed)
 
 
 @lowers(PackOp, supports=_packable)
@@ -103,17 +95,8 @@ def lower_pack(op: PackOp, s: SegmentLowering) -> None:
     """Pack at compile time."""
     weight = defining_weight(op.weight)
     type_, trits, _ = trits_of(weight, s)
-    rows, columns, segment = rows_of(type_), type_.columns, type_.group_size
-    bm, bk = op.BM.value.data, op.BK.value.data
-    layout: I2Layout | Tl2Layout | DirectI8Kernel
-    match op.packed.encoding.kind.data:
-        case "tl2":
-            layout = Tl2Layout.of(s.isa, op.packed.encoding.g.data, rows, columns, segment, bm, bk)
-        case "i2":
-            layout = I2Layout.of(type_.level_set, rows, columns, segment, bm, bk)
-        case _:
-            layout = DirectI8Kernel(rows, columns, segment)
-    s.remember(op.result, pack(s, weight.trits.data, trits.reshape(rows, columns), segment, layout))
+    matrix = trits.reshape(rows_of(type_), type_.columns)
+    s.remember(op.result, pack(s, weight.trits.data, matrix, op.packed.encoding.kind.data, layout_of(op, s.isa)))
 
 
 @lowers(AccumulateOp)
@@ -122,7 +105,7 @@ def lower_accumulate(op: AccumulateOp, s: SegmentLowering) -> None:
     packed = s.fact(op.packed)
     if not isinstance(packed, Packed):
         raise InternalError(f"{packed_type(op.packed)} was not packed in this segment")
-    launch_direct(s, s.buffer(op.q), product(dims_of(op.q)[:-1]), packed, s.buffer(op.result))
+    launch_product(s, s.buffer(op.q), product(dims_of(op.q)[:-1]), packed, s.buffer(op.result))
 
 
 @lowers(DequantizeOp)

@@ -11,15 +11,13 @@ from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.ternary_conv_blocks import BlockedConv, launch_blocks
 from neuc.backends.cpu.lowerings.ternary_products import (
     MAX_COLUMNS,
-    default_block_rows,
     epilogue_of,
-    fits_i2,
-    launch_direct,
+    launch_product,
     pack,
     scales_weight,
     trits_of,
+    untiled,
 )
-from neuc.backends.cpu.packing.i2 import I2Layout
 from neuc.dialects.dims import product
 from neuc.dialects.store import dims_of
 from neuc.dialects.ternary import ConvOp
@@ -43,16 +41,14 @@ def lower_conv(op: ConvOp, s: SegmentLowering) -> None:
     out_dims = window.output_dims(dims[2:])
     pixels, tokens = product(out_dims), dims[0] * product(out_dims)
     channels, outputs = dims[1].value // group, type_.rows // group
-    columns, segment = type_.columns, type_.group_size
-    rows = type_.plane_count * outputs
+    columns, rows = type_.columns, type_.plane_count * outputs
     unfold = Im2ColKernel(channels, window.kernel, window.strides, window.pads[: len(out_dims)], window.dilations)
     epilogue = epilogue_of(type_, op.bias is not None, op.activation, rows=outputs)
-    layout: I2Layout | DirectI8Kernel = DirectI8Kernel(rows, columns, segment)
-    if s.isa.name != "scalar" and fits_i2(type_):
-        layout = I2Layout.of(type_.level_set, rows, columns, segment, default_block_rows(rows), columns)
-        if type_.groups == 1:
-            launch_blocks(s, BlockedConv(op.q, op.s, weight, op.bias, window, op.activation, op.result, layout, group))
-            return
+    kind, layout = untiled(s, type_, rows)
+    if type_.groups == 1 and not isinstance(layout, DirectI8Kernel):
+        conv = BlockedConv(op.q, op.s, weight, op.bias, window, op.activation, op.result, kind, layout, group)
+        launch_blocks(s, conv)
+        return
     for index in range(group):
         part = slice(index * outputs, (index + 1) * outputs)
         patches, acc = s.temp(tokens * columns), s.temp(tokens * (4 * type_.groups * rows))
@@ -62,7 +58,7 @@ def lower_conv(op: ConvOp, s: SegmentLowering) -> None:
             work=dims[0] * product(out_dims[:-1]) * out_dims[-1].ceildiv(RUN),
         )
         matrix = np.ascontiguousarray(trits[:, part]).reshape(rows, columns)
-        launch_direct(s, patches, tokens, pack(s, weight.trits.data, matrix, segment, layout), acc)
+        launch_product(s, patches, tokens, pack(s, weight.trits.data, matrix, kind, layout), acc)
         s.launch(
             DequantizeTransposedKernel(epilogue),
             [

@@ -19,6 +19,8 @@ from neuc.dialects.store import dims_of
 from neuc.dialects.ternary import WeightOp
 from neuc.dialects.ternary_types import Window
 
+BLOCKED = ("tl2", "i2")
+"""Encodings the blocked kernel reads."""
 _L1_TABLES = 32 * 1024
 _L2_TABLES = 256 * 1024
 
@@ -35,6 +37,7 @@ class BlockedConv:
         window: the window.
         activation: what follows.
         result: f32 [N, outputs, …].
+        kind: encoding of the weights.
         layout: of the packed rows of one channel group.
         groups: channel groups.
     """
@@ -46,6 +49,7 @@ class BlockedConv:
     window: Window
     activation: ActivationAttr
     result: SSAValue
+    kind: str
     layout: I2Layout | Tl2Layout
     groups: int = 1
 
@@ -80,7 +84,7 @@ def launch_blocks(s: SegmentLowering, conv: BlockedConv) -> None:
     for index in range(conv.groups):
         part = slice(index * outputs, (index + 1) * outputs)
         matrix = np.ascontiguousarray(by_position[:, part]).reshape(-1, columns)
-        packed = pack(s, f"{conv.weight.trits.data}.by_position", matrix, columns, conv.layout)
+        packed = pack(s, f"{conv.weight.trits.data}.by_position", matrix, conv.kind, conv.layout)
         s.launch(
             kernel,
             [

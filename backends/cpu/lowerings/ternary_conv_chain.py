@@ -12,8 +12,8 @@ from typing import TypeVar
 from xdsl.ir import Operation, SSAValue
 
 from neuc.backends.cpu.lowering import SegmentLowering
-from neuc.backends.cpu.lowerings.ternary_conv_blocks import BlockedConv, launch_blocks
-from neuc.backends.cpu.lowerings.ternary_products import trits_of
+from neuc.backends.cpu.lowerings.ternary_conv_blocks import BLOCKED, BlockedConv, launch_blocks
+from neuc.backends.cpu.lowerings.ternary_products import layout_of
 from neuc.backends.cpu.packing.i2 import I2Layout
 from neuc.backends.cpu.packing.tl2 import Tl2Layout
 from neuc.dialects.dense import ReshapeOp, TransposeOp
@@ -55,8 +55,8 @@ def conv_chain(unfold: Im2ColOp) -> ConvChain | None:
     dequantize = _only_user(accumulate.result, DequantizeOp)
     if not isinstance(pack, PackOp) or pack.result.uses.get_length() != 1 or dequantize is None:
         return None
-    # Columns go in another order than the scale groups would need; and i8 weights have no tiles.
-    if packed.groups != 1 or packed.encoding.kind.data == "i8" or dequantize.weight != pack.weight:
+    # Columns go in another order than the scale groups would need.
+    if packed.groups != 1 or packed.encoding.kind.data not in BLOCKED or dequantize.weight != pack.weight:
         return None
     transpose = _only_user(dequantize.result, TransposeOp)
     reshape = None if transpose is None else _only_user(transpose.result, ReshapeOp)
@@ -86,6 +86,7 @@ def launch_conv(chain: ConvChain, s: SegmentLowering) -> None:
             window=chain.unfold.window(),
             activation=chain.dequantize.activation,
             result=chain.reshape.result,
+            kind=chain.pack.packed.encoding.kind.data,
             layout=_layout(chain, s),
         ),
     )
@@ -93,9 +94,6 @@ def launch_conv(chain: ConvChain, s: SegmentLowering) -> None:
 
 def _layout(chain: ConvChain, s: SegmentLowering) -> I2Layout | Tl2Layout:
     """What `ternary.pack` says."""
-    type_ = trits_of(defining_weight(chain.dequantize.weight), s)[0]
-    packed, rows = packed_type(chain.accumulate.packed), type_.plane_count * type_.rows
-    bm, bk = chain.pack.BM.value.data, chain.pack.BK.value.data
-    if packed.encoding.kind.data == "i2":
-        return I2Layout.of(type_.level_set, rows, type_.columns, type_.columns, bm, bk)
-    return Tl2Layout.of(s.isa, packed.encoding.g.data, rows, type_.columns, type_.columns, bm, bk)
+    layout = layout_of(chain.pack, s.isa)
+    assert isinstance(layout, I2Layout | Tl2Layout)
+    return layout

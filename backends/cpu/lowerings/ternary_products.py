@@ -7,15 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from xdsl.ir import SSAValue
 
-from neuc.backends.cpu.kernels.direct_i2 import DirectI2Kernel
-from neuc.backends.cpu.kernels.direct_i8 import DirectI8Kernel
+from neuc.backends.cpu.encodings import CPU_ENCODINGS, Matrix, PackedLayout, encoding_named
+from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue, TernaryDequantizeKernel
 from neuc.backends.cpu.lowering import SegmentLowering
-from neuc.backends.cpu.packing.i2 import I2Layout, pack_i2
-from neuc.backends.cpu.packing.tl2 import Tl2Layout, pack_tl2
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.dims import Dim
-from neuc.dialects.ternary import WeightOp
+from neuc.dialects.ternary import PackOp, WeightOp
+from neuc.dialects.ternary_encodings import ENCODINGS
 from neuc.dialects.ternary_types import TritsType
 from neuc.dialects.ternary_weights import weight_arrays
 
@@ -25,9 +24,17 @@ MAX_COLUMNS = 1 << 17
 
 @dataclass(frozen=True)
 class Packed:
-    """Weights in a kernel's layout, as `SegmentLowering.remember` keeps them for a packed value."""
+    """Weights in a kernel's layout, as `SegmentLowering.remember` keeps them for a packed value.
 
-    layout: I2Layout | Tl2Layout | DirectI8Kernel
+    Attributes:
+        kind: the encoding.
+        layout: how they lie.
+        weights: the packed bytes.
+        correction: what sums start from, if that is not zero.
+    """
+
+    kind: str
+    layout: PackedLayout
     weights: SSAValue
     correction: SSAValue | None = None
 
@@ -35,13 +42,6 @@ class Packed:
 def rows_of(type_: TritsType) -> int:
     """P·N, the rows of the packed matrix."""
     return type_.plane_count * type_.rows
-
-
-def fits_i2(type_: TritsType) -> bool:
-    """Whether `i2` can hold these levels."""
-    levels = type_.level_set
-    low, high = min(levels), max(levels)
-    return high - low == len(levels) - 1 <= 3 and low <= 0 <= high
 
 
 def default_block_rows(rows: int) -> int:
@@ -57,32 +57,41 @@ def trits_of(op: WeightOp, s: SegmentLowering) -> tuple[TritsType, np.ndarray, n
     return type_, trits, scales
 
 
-def pack(
-    s: SegmentLowering, name: str, trits: np.ndarray, segment: int, layout: I2Layout | Tl2Layout | DirectI8Kernel
-) -> Packed:
+def untiled(s: SegmentLowering, type_: TritsType, rows: int) -> tuple[str, PackedLayout]:
+    """Encoding and layout where the IR does not say: direct products of two bits if they can hold the levels."""
+    matrix = Matrix(type_.level_set, 1, rows, type_.columns, type_.group_size, default_block_rows(rows), type_.columns)
+    i2 = ENCODINGS["i2"].reason_against(matrix.levels, 1) or CPU_ENCODINGS["i2"].reason_against(matrix)
+    kind = "i8" if i2 or s.isa.name == "scalar" else "i2"
+    return kind, CPU_ENCODINGS[kind].layout(s.isa, matrix)
+
+
+def layout_of(op: PackOp, isa: Isa) -> PackedLayout:
+    """The layout that `ternary.pack` asks for."""
+    matrix = Matrix.of(op.packed, op.BM.value.data, op.BK.value.data)
+    return encoding_named(op.packed.encoding.kind.data).layout(isa, matrix)
+
+
+def pack(s: SegmentLowering, name: str, trits: np.ndarray, kind: str, layout: PackedLayout) -> Packed:
     """Pack int8 [rows, K] and put the result into the weight store."""
-    match layout:
-        case I2Layout():
-            return Packed(layout, s.weight(f"{name}.i2", pack_i2(trits, layout)))
-        case Tl2Layout():
-            data, correction = pack_tl2(trits, layout)
-            weights = s.weight(f"{name}.tl2", data)
-            return Packed(layout, weights, None if correction is None else s.weight(f"{name}.tl2.bias", correction))
-        case DirectI8Kernel():
-            return Packed(layout, s.weight(f"{name}.i8", np.ascontiguousarray(trits)))
+    data, correction = encoding_named(kind).pack(trits, layout)
+    weights = s.weight(f"{name}.{kind}", data)
+    start = None if correction is None else s.weight(f"{name}.{kind}.bias", correction)
+    return Packed(kind, layout, weights, start)
 
 
-def launch_direct(s: SegmentLowering, q: SSAValue, tokens: Dim, packed: Packed, out: SSAValue) -> None:
-    """The product of `i2` or `i8` weights; `q` and `out` are buffers."""
-    match packed.layout:
-        case I2Layout() as layout:
-            kernel = DirectI2Kernel(layout)
-            work = tokens.ceildiv(kernel.token_block) * layout.tiling.row_blocks
-            s.launch(kernel, [q, packed.weights, out, tokens], work=work, scratch=kernel.scratch)
-        case DirectI8Kernel() as kernel:
-            s.launch(kernel, [q, packed.weights, out, tokens], work=kernel.rows, grain=16)
-        case Tl2Layout():
-            raise AssertionError("tl2 weights are multiplied by lut.accumulate")
+def launch_product(
+    s: SegmentLowering, activations: SSAValue, tokens: Dim, packed: Packed, out: SSAValue, tables: int = 0
+) -> None:
+    """The int32 sums; `activations` is a buffer of int8 rows, or of so many `tables` a token, `out` one of sums."""
+    product = encoding_named(packed.kind).product(s.isa, packed.layout)
+    correction = 0 if packed.correction is None else packed.correction
+    s.launch(
+        product.kernel,
+        [activations, packed.weights, out, tokens, correction, tables],
+        work=product.units(tokens),
+        grain=product.grain,
+        scratch=product.scratch,
+    )
 
 
 def epilogue_of(type_: TritsType, bias: bool, activation: ActivationAttr, rows: int | None = None) -> Epilogue:

@@ -1,6 +1,6 @@
 // RUN: neuc opt %s --split-input-file --verify-diagnostics | filecheck %s
 
-// CHECK: g = 4, expected 1, 2 or 3
+// CHECK: g = 4: a table has at most 16 entries
 func.func @main(%t: !lut.table<16, g = 4>) {
   func.return
 }
@@ -62,7 +62,7 @@ func.func @main(%t: !lut.table<16, g = 3>, %p: !ternary.packed<#ternary.encoding
 
 // -----
 
-// CHECK: takes encoding tl2; i8 is for ternary.accumulate
+// CHECK: takes encodings tl2, tl1, bitserial; i8 is for ternary.accumulate
 func.func @main(%t: !lut.table<16, g = 3>, %p: !ternary.packed<#ternary.encoding<i8>, 8x16, scale = row, planes = 2>) {
   %a = lut.accumulate %t, %p g = 3 BM = 16 BK = 24 : (!lut.table<16, g = 3>, !ternary.packed<#ternary.encoding<i8>, 8x16, scale = row, planes = 2>) -> tensor<2x1x16xi32>
   func.return

@@ -143,14 +143,14 @@ func.func @main(%q: tensor<1x8x8x8xi8>, %s: tensor<1xf32>) {
 
 // -----
 
-// CHECK: a mirrored table of g = 4 has 41 entries, a byte shuffle holds 16; g is 1, 2 or 3
+// CHECK: encoding tl2 with g = 4: a table holds 16 entries; g is 1 to 3
 func.func @main(%p: !ternary.packed<#ternary.encoding<tl2, g = 4>, 8x16, scale = row, planes = 2>) {
   func.return
 }
 
 // -----
 
-// CHECK: unknown encoding tl3: tl2, i2 and i8 exist
+// CHECK: unknown encoding tl3: tl2, tl1, bitserial, t5, i2, i4, i8 exist
 func.func @main(%p: !ternary.packed<#ternary.encoding<tl3>, 8x16, scale = row, planes = 2>) {
   func.return
 }
@@ -198,7 +198,7 @@ func.func @main() {
 
 // -----
 
-// CHECK: size, scale or planes differ
+// CHECK: size, scale, planes or levels differ
 func.func @main() {
   %w = ternary.weight trits "t" sha "0" scales "s" sha "1" : !ternary.trits<8x16, scale = row, planes = 2>
   %p = ternary.pack %w BM = 16 BK = 12 : !ternary.trits<8x16, scale = row, planes = 2> -> !ternary.packed<#ternary.encoding<tl2, g = 3>, 9x16, scale = row, planes = 2>
@@ -210,22 +210,22 @@ func.func @main() {
 // CHECK: encoding tl2 holds the levels -1, 0 and 1, not [0, 1, 2]
 func.func @main() {
   %w = ternary.weight trits "t" sha "0" scales "s" sha "1" : !ternary.trits<8x16, scale = row, planes = 1, levels = [0, 1, 2]>
-  %p = ternary.pack %w BM = 16 BK = 12 : !ternary.trits<8x16, scale = row, planes = 1, levels = [0, 1, 2]> -> !ternary.packed<#ternary.encoding<tl2, g = 3>, 8x16, scale = row, planes = 1>
+  %p = ternary.pack %w BM = 16 BK = 12 : !ternary.trits<8x16, scale = row, planes = 1, levels = [0, 1, 2]> -> !ternary.packed<#ternary.encoding<tl2, g = 3>, 8x16, scale = row, planes = 1, levels = [0, 1, 2]>
   func.return
 }
 
 // -----
 
-// CHECK: encoding i2 holds up to four consecutive levels, not [-2, 0, 2]
+// CHECK: encoding i2 holds up to 4 evenly spaced levels, not [-2, 0, 1]
 func.func @main() {
-  %w = ternary.weight trits "t" sha "0" scales "s" sha "1" : !ternary.trits<8x16, scale = row, planes = 1, levels = [-2, 0, 2]>
-  %p = ternary.pack %w BM = 16 BK = 12 : !ternary.trits<8x16, scale = row, planes = 1, levels = [-2, 0, 2]> -> !ternary.packed<#ternary.encoding<i2>, 8x16, scale = row, planes = 1>
+  %w = ternary.weight trits "t" sha "0" scales "s" sha "1" : !ternary.trits<8x16, scale = row, planes = 1, levels = [-2, 0, 1]>
+  %p = ternary.pack %w BM = 16 BK = 12 : !ternary.trits<8x16, scale = row, planes = 1, levels = [-2, 0, 1]> -> !ternary.packed<#ternary.encoding<i2>, 8x16, scale = row, planes = 1, levels = [-2, 0, 1]>
   func.return
 }
 
 // -----
 
-// CHECK: encoding tl2 is for lut.accumulate; ternary.accumulate takes i2 and i8
+// CHECK: encoding tl2 is for lut.accumulate; ternary.accumulate takes t5, i2, i4, i8
 func.func @main(%q: tensor<2x16xi8>, %p: !ternary.packed<#ternary.encoding<tl2, g = 3>, 8x16, scale = row, planes = 2>) {
   %a = ternary.accumulate %q, %p : (tensor<2x16xi8>, !ternary.packed<#ternary.encoding<tl2, g = 3>, 8x16, scale = row, planes = 2>) -> tensor<2x1x16xi32>
   func.return

@@ -15,10 +15,10 @@ func.func @linear(%x: tensor<?x384xf32, #store.dims<"B", "384">>) {
   %y = ternary.linear %q, %s, %w bias %b activation <relu> : (tensor<?x384xi8, #store.dims<"B", "384">>, tensor<?xf32, #store.dims<"B">>, !ternary.trits<40x384, scale = row, planes = 3>, tensor<40xf32>) -> tensor<?x40xf32, #store.dims<"B", "40">>
   // CHECK: %z = ternary.linear %q, %s, %v : (
   %z = ternary.linear %q, %s, %v : (tensor<?x384xi8, #store.dims<"B", "384">>, tensor<?xf32, #store.dims<"B">>, !ternary.trits<40x384, scale = group<128>, planes = 1, levels = [-3, -1, 1, 3]>) -> tensor<?x40xf32, #store.dims<"B", "40">>
-  // CHECK: %p = ternary.pack %v BM = 64 BK = 128 : !ternary.trits<40x384, scale = group<128>, planes = 1, levels = [-3, -1, 1, 3]> -> !ternary.packed<#ternary.encoding<i8>, 40x384, scale = group<128>, planes = 1>
-  %p = ternary.pack %v BM = 64 BK = 128 : !ternary.trits<40x384, scale = group<128>, planes = 1, levels = [-3, -1, 1, 3]> -> !ternary.packed<#ternary.encoding<i8>, 40x384, scale = group<128>, planes = 1>
+  // CHECK: %p = ternary.pack %v BM = 64 BK = 128 : !ternary.trits<40x384, scale = group<128>, planes = 1, levels = [-3, -1, 1, 3]> -> !ternary.packed<#ternary.encoding<i8>, 40x384, scale = group<128>, planes = 1, levels = [-3, -1, 1, 3]>
+  %p = ternary.pack %v BM = 64 BK = 128 : !ternary.trits<40x384, scale = group<128>, planes = 1, levels = [-3, -1, 1, 3]> -> !ternary.packed<#ternary.encoding<i8>, 40x384, scale = group<128>, planes = 1, levels = [-3, -1, 1, 3]>
   // CHECK: %a = ternary.accumulate %q, %p : {{.*}} -> tensor<?x3x40xi32, #store.dims<"B", "3", "40">>
-  %a = ternary.accumulate %q, %p : (tensor<?x384xi8, #store.dims<"B", "384">>, !ternary.packed<#ternary.encoding<i8>, 40x384, scale = group<128>, planes = 1>) -> tensor<?x3x40xi32, #store.dims<"B", "3", "40">>
+  %a = ternary.accumulate %q, %p : (tensor<?x384xi8, #store.dims<"B", "384">>, !ternary.packed<#ternary.encoding<i8>, 40x384, scale = group<128>, planes = 1, levels = [-3, -1, 1, 3]>) -> tensor<?x3x40xi32, #store.dims<"B", "3", "40">>
   // CHECK: %d = ternary.dequantize %a, %s, %v bias %b activation <clip, 0.0, 6.0> : (
   %d = ternary.dequantize %a, %s, %v bias %b activation <clip, 0.0, 6.0> : (tensor<?x3x40xi32, #store.dims<"B", "3", "40">>, tensor<?xf32, #store.dims<"B">>, !ternary.trits<40x384, scale = group<128>, planes = 1, levels = [-3, -1, 1, 3]>, tensor<40xf32>) -> tensor<?x40xf32, #store.dims<"B", "40">>
   func.return

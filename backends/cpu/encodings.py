@@ -1,0 +1,203 @@
+"""The encodings this backend has kernels for: how weights are laid out and packed, and what multiplies them.
+
+Which encodings exist, and which weights each can hold, is said in `dialects/ternary_encodings.py`; bytes are in
+`packing/`, code is in `kernels/`. Lowerings go through here and know no single encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.kernels.base import KernelSpec
+from neuc.backends.cpu.kernels.direct_i2 import DirectI2Kernel
+from neuc.backends.cpu.kernels.direct_i8 import DirectI8Kernel
+from neuc.backends.cpu.kernels.lut_accumulate import LutAccumulateKernel
+from neuc.backends.cpu.kernels.lut_build import LutBuildKernel
+from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK
+from neuc.backends.cpu.packing.i2 import I2Layout, pack_i2
+from neuc.backends.cpu.packing.tl2 import Tl2Layout, pack_tl2, table_kind
+from neuc.dialects.dims import Dim
+from neuc.dialects.ternary_types import PackedType
+from neuc.errors import InternalError
+
+PackedLayout = I2Layout | Tl2Layout | DirectI8Kernel
+"""A packed matrix. `DirectI8Kernel` is its own layout: plain rows."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What is to be packed, and the tile the IR asks for.
+
+    Attributes:
+        levels: the integers that weights are, ascending.
+        g: weights per table index; 1 for direct encodings.
+        rows: P·N.
+        columns: K.
+        segment: columns that share a scale; K for one scale a row.
+        bm: BM, rows of a tile.
+        bk: BK, columns of a tile.
+    """
+
+    levels: tuple[int, ...]
+    g: int
+    rows: int
+    columns: int
+    segment: int
+    bm: int
+    bk: int
+
+    @staticmethod
+    def of(packed: PackedType, bm: int, bk: int) -> Matrix:
+        """The P·N rows of a packed value."""
+        rows = packed.plane_count * packed.rows
+        return Matrix(packed.level_set, packed.encoding.g.data, rows, packed.columns, packed.group_size, bm, bk)
+
+
+@dataclass(frozen=True)
+class Product:
+    """The kernel that multiplies a packed matrix.
+
+    Its slots begin: 0 activations (int8 [tokens, K], or tables), 1 packed weights, 2 sums (out, int32 [tokens,
+    segments, rows]), 3 tokens, 4 what sums start from (the second array that packing gives; any integer if none),
+    5 tables per token (any integer if it reads none).
+
+    Attributes:
+        kernel: the kernel.
+        units: its work units, given the number of tokens.
+        scratch: bytes of scratch memory.
+        grain: units that should stay together.
+    """
+
+    kernel: KernelSpec
+    units: Callable[[Dim], Dim]
+    scratch: int = 0
+    grain: int = 1
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The look-up tables a packed matrix is read through.
+
+    Attributes:
+        per_token: tables the kernel reads for one row of activations, past K too.
+        build: the kernel that makes so many tables a row (`LutBuildKernel`).
+    """
+
+    per_token: int
+    build: Callable[[int], LutBuildKernel]
+
+
+def _no_reason(matrix: Matrix) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class CpuEncoding:
+    """One encoding on CPUs.
+
+    Attributes:
+        layout: the layout for an instruction set.
+        pack: int8 weights [rows, K] to the packed bytes, and what sums start from, if that is not zero.
+        product: what multiplies.
+        tables: what it is read through; None for direct encodings.
+        reason_against: why kernels cannot read this matrix, although the encoding holds its levels.
+    """
+
+    layout: Callable[[Isa, Matrix], PackedLayout]
+    pack: Callable[[np.ndarray, PackedLayout], tuple[np.ndarray, np.ndarray | None]]
+    product: Callable[[Isa, PackedLayout], Product]
+    tables: Callable[[Isa, PackedLayout], Tables] | None = None
+    reason_against: Callable[[Matrix], str | None] = field(default=_no_reason)
+
+
+def _by_blocks(kernel: KernelSpec, layout: I2Layout | Tl2Layout, scratch: int) -> Product:
+    """Work units of the tiled kernels: blocks of tokens times blocks of rows."""
+    blocks = layout.tiling.row_blocks
+    return Product(kernel, lambda tokens: tokens.ceildiv(TOKEN_BLOCK) * blocks, scratch)
+
+
+def _tl2_layout(isa: Isa, m: Matrix) -> Tl2Layout:
+    return Tl2Layout.of(isa, m.g, m.rows, m.columns, m.segment, m.bm, m.bk)
+
+
+def _tl2(layout: PackedLayout) -> Tl2Layout:
+    assert isinstance(layout, Tl2Layout)
+    return layout
+
+
+def _tl2_product(isa: Isa, layout: PackedLayout) -> Product:
+    kernel = LutAccumulateKernel(table_kind(isa), _tl2(layout))
+    return _by_blocks(kernel, kernel.layout, kernel.scratch)
+
+
+def _tl2_tables(isa: Isa, layout: PackedLayout) -> Tables:
+    tl2 = _tl2(layout)
+    # The `quads` layout comes in fours.
+    per_token = -(-tl2.table_groups // 4) * 4
+    return Tables(per_token, lambda groups: LutBuildKernel(table_kind(isa), tl2.tiling.columns, tl2.g, groups))
+
+
+def _whole_quads(m: Matrix) -> str | None:
+    if m.segment < m.columns and m.segment % (4 * m.g):
+        return f"scale groups of {m.segment} columns are not a multiple of 4·g = {4 * m.g}"
+    return None
+
+
+def _i2_layout(isa: Isa, m: Matrix) -> I2Layout:
+    return I2Layout.of(m.levels, m.rows, m.columns, m.segment, m.bm, m.bk)
+
+
+def _i2(layout: PackedLayout) -> I2Layout:
+    assert isinstance(layout, I2Layout)
+    return layout
+
+
+def _i2_product(isa: Isa, layout: PackedLayout) -> Product:
+    kernel = DirectI2Kernel(_i2(layout))
+    return _by_blocks(kernel, kernel.layout, kernel.scratch)
+
+
+def _zero_among_consecutive(m: Matrix) -> str | None:
+    low, high = m.levels[0], m.levels[-1]
+    if high - low != len(m.levels) - 1 or not low <= 0 <= high:
+        return f"encoding i2 cannot hold the levels {list(m.levels)}"
+    return None
+
+
+def _i8_product(isa: Isa, layout: PackedLayout) -> Product:
+    assert isinstance(layout, DirectI8Kernel)
+    rows = layout.rows
+    return Product(layout, lambda tokens: Dim.of(rows), grain=16)
+
+
+CPU_ENCODINGS: dict[str, CpuEncoding] = {
+    "tl2": CpuEncoding(
+        _tl2_layout, lambda trits, layout: pack_tl2(trits, _tl2(layout)), _tl2_product, _tl2_tables, _whole_quads
+    ),
+    "i2": CpuEncoding(
+        _i2_layout,
+        lambda trits, layout: (pack_i2(trits, _i2(layout)), None),
+        _i2_product,
+        reason_against=_zero_among_consecutive,
+    ),
+    "i8": CpuEncoding(
+        lambda isa, m: DirectI8Kernel(m.rows, m.columns, m.segment),
+        lambda trits, layout: (np.ascontiguousarray(trits), None),
+        _i8_product,
+    ),
+}
+
+
+def encoding_named(kind: str) -> CpuEncoding:
+    """The encoding of this name.
+
+    Raises:
+        InternalError: there are no kernels for it; `ternary.pack` is then not supported.
+    """
+    if kind not in CPU_ENCODINGS:
+        raise InternalError(f"no CPU kernels read encoding {kind}")
+    return CPU_ENCODINGS[kind]
