@@ -13,6 +13,8 @@ from pathlib import Path
 
 from neuc.errors import Error
 
+ARTIFACT_SUFFIX = ".neuc"
+
 
 def check_writable(path: Path) -> None:
     """Find out before a long job that its output cannot be written.

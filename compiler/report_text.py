@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TextIO
 
-from neuc.compiler.report import HostRow, LayerRow, Report
+from neuc.compiler.report import LayerRow, Report
 
 _SHOWN_NODES = 4
 _MEASURES = {"mean cosine error": "cosine_error", "relative L2 error": "relative_l2"}
@@ -20,9 +20,9 @@ def report_lines(report: Report, *, times: bool = False) -> list[str]:
     lines = [f"{report.model} for {report.target}{isa}" + (", from the cache" if report.cached else "")]
     if report.layers:
         lines += ["", *_layer_table(report.layers), ""]
-    lines += _summary(report)
+    lines += summary_lines(report)
     if report.hosts or report.launches or report.native_share is not None:  # else it was not decided yet
-        lines += _host_lines(report.hosts, report.native_share)
+        lines += host_lines(report)
     lines += [f"note: {hint}" for hint in report.hints]
     if times:
         lines += ["", *_time_lines(report.steps, report.seconds)]
@@ -44,22 +44,27 @@ def write_report(report: Report, stream: TextIO, *, colour: bool, times: bool = 
         console.print(Text(line, style=style), soft_wrap=True)
 
 
+def layer_form(row: LayerRow) -> str:
+    """What a layer's weights are now."""
+    return f"ternary {row.encoding}, {_counted(row.planes, 'plane')}, scale {row.scale}" if row.ternary else "float"
+
+
 def _layer_table(layers: Sequence[LayerRow]) -> list[str]:
     header = ("layer", "weights", "as", "before", "after", "SQNR dB", "")
     rows = [
         (
             row.node or row.op,
             "x".join(map(str, row.shape)),
-            f"ternary {row.encoding}, {_counted(row.planes, 'plane')}, scale {row.scale}" if row.ternary else "float",
-            _bytes(row.bytes_before),
-            _bytes(row.bytes_after),
+            layer_form(row),
+            human_bytes(row.bytes_before),
+            human_bytes(row.bytes_after),
             "" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
             row.note,
         )
         for row in layers
     ]
     before, after = sum(row.bytes_before for row in layers), sum(row.bytes_after for row in layers)
-    rows.append(("all layers", "", "", _bytes(before), _bytes(after), "", ""))
+    rows.append(("all layers", "", "", human_bytes(before), human_bytes(after), "", ""))
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     right = {3, 4, 5}
     return [
@@ -68,7 +73,8 @@ def _layer_table(layers: Sequence[LayerRow]) -> list[str]:
     ]
 
 
-def _summary(report: Report) -> list[str]:
+def summary_lines(report: Report) -> list[str]:
+    """What is true of the whole: how much is ternary, errors, launches."""
     lines: list[str] = []
     share = report.ternary_share
     if report.quantize != "none" and share is not None:
@@ -83,7 +89,7 @@ def _summary(report: Report) -> list[str]:
     if report.launches:
         kernels = _counted(len(report.kernels), "kernel")
         lines.append(f"program: {_counted(report.launches, 'launch')} of {kernels}")
-    size = f", {_bytes(report.artifact_bytes)}" if report.artifact_bytes else ""
+    size = f", {human_bytes(report.artifact_bytes)}" if report.artifact_bytes else ""
     if report.seconds:  # an artifact does not remember how long it took
         lines.append(f"done in {report.seconds:.2f} s{size}")
     return lines
@@ -101,7 +107,9 @@ def _agreement(found: dict[str, object]) -> str:
     return ", ".join(parts)
 
 
-def _host_lines(hosts: Sequence[HostRow], native_share: float | None) -> list[str]:
+def host_lines(report: Report) -> list[str]:
+    """What runs in onnxruntime, and why."""
+    hosts, native_share = report.hosts, report.native_share
     if not hosts:
         return ["fallback: none, every operator runs natively"]
     share = "" if native_share is None else f"; {native_share:.1%} of the multiply-adds run natively"
@@ -135,7 +143,8 @@ def _number(value: object) -> str:
     return "not finite" if value is None else f"{float(str(value)):.2e}"
 
 
-def _bytes(count: float) -> str:
+def human_bytes(count: float) -> str:
+    """1536 as ``1.5 KB``."""
     for unit in ("B", "KB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

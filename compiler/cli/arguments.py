@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from neuc.compiler.files import ARTIFACT_SUFFIX
 from neuc.errors import Error, Exit
 
 if TYPE_CHECKING:
     from neuc.runtime.session import Session
-
-ARTIFACT_SUFFIX = ".neuc"
 
 model_argument = click.argument("model", type=click.Path(path_type=Path))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
@@ -76,15 +75,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Seq
         for row in cells
     ]
     return "\n".join(lines)
-
-
-def human_bytes(count: float) -> str:
-    """1536 as ``1.5 KB``."""
-    for unit in ("B", "KB", "MB"):
-        if count < 1024 or unit == "MB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} MB"
 
 
 def counted(count: int, noun: str) -> str:

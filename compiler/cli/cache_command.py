@@ -6,6 +6,7 @@ import click
 
 from neuc.compiler import cache
 from neuc.compiler.cli import arguments, console
+from neuc.compiler.report_text import human_bytes
 from neuc.errors import Exit
 from neuc.runtime.cache import cache_dir
 
@@ -22,7 +23,7 @@ def cache_command(clear: bool, as_json: bool) -> int:
         console.product_json({"folder": str(cache_dir()), "cleared": clear, "kinds": usage})
         return Exit.OK
     console.product(f"{cache_dir()}" + (" (cleared)" if clear else ""))
-    rows = [(kind, found["files"], arguments.human_bytes(found["bytes"])) for kind, found in usage.items()]
+    rows = [(kind, found["files"], human_bytes(found["bytes"])) for kind, found in usage.items()]
     if rows:
         console.product(arguments.table(("what", "files", "size"), rows, right=(1, 2)))
     return Exit.OK

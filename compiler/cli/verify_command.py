@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from neuc.compiler.cli import arguments, console
+from neuc.compiler.report_text import human_bytes
 from neuc.errors import Exit
 
 
@@ -46,7 +47,7 @@ def verify_command(
         "bytes": found.nbytes,
         "damaged": list(found.damaged),
     }
-    lines = [f"{file}: {arguments.counted(found.members, 'member')}, {arguments.human_bytes(found.nbytes)}"]
+    lines = [f"{file}: {arguments.counted(found.members, 'member')}, {human_bytes(found.nbytes)}"]
     lines += [f"  damaged: {line}" for line in found.damaged] or ["  every byte is as it was written"]
     status = Exit.OK if found.ok else Exit.FAULT
     if against is not None and found.ok:
