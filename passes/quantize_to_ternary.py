@@ -11,19 +11,17 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from xdsl.context import Context
-from xdsl.dialects.arith import AddfOp
-from xdsl.dialects.builtin import ModuleOp, StringAttr, f32
+from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
 
 from neuc.dialects.context import store_of
-from neuc.dialects.dense import ConvOp, MapOp, MatMulOp, ReshapeOp, YieldOp
+from neuc.dialects.dense import ConvOp, MatMulOp
 from neuc.dialects.locations import fuse_locations
-from neuc.dialects.store import ConstantOp, constant_value, dims_of, make_constant, tensor_type
-from neuc.dialects.ternary import ConvOp as TernaryConvOp
-from neuc.dialects.ternary import LinearOp, QuantizeOp, WeightOp
-from neuc.dialects.ternary_types import ScaleAttr, TritsType, Window
+from neuc.dialects.store import ConstantOp, dims_of
+from neuc.dialects.ternary import QuantizeOp, WeightOp
+from neuc.dialects.ternary_types import ScaleAttr
 from neuc.dialects.ternary_weights import make_weight
 from neuc.dialects.weight_store import WeightStore, array_sha
 from neuc.errors import Error
@@ -33,11 +31,11 @@ from neuc.passes.analysis.ternary_layers import (
     KEPT,
     MIN_K,
     layers,
-    per_column,
     reason_to_keep,
     weight_matrix,
 )
 from neuc.passes.rewriting import rewrite
+from neuc.passes.ternary_replacement import replace_conv, replace_matmul
 
 SCALES = {"row": ScaleAttr.of("row"), "tensor": ScaleAttr.of("tensor"), "group": ScaleAttr.of("group", 128)}
 
@@ -127,7 +125,7 @@ class QuantizeToTernary(ModulePass):
                 continue
             assert isinstance(layer, MatMulOp | ConvOp)
             plan[layer] = self.fits.weight(layer, _entry_name(layer, name), planes, self.scale, store)
-        rewrite(op, [QuantizeMatMul(plan, store), QuantizeConv(plan)], recursive=False)
+        rewrite(op, [QuantizeMatMul(plan, store), QuantizeConv(plan, store)], recursive=False)
 
     def _chosen(self, named: Mapping[str, Operation]) -> dict[str, int]:
         chosen: dict[str, int] = {}
@@ -161,38 +159,8 @@ class QuantizeMatMul(RewritePattern):
     def match_and_rewrite(self, op: MatMulOp, rewriter: PatternRewriter) -> None:
         """Replace a planned matmul."""
         weight = self.plan.get(op)
-        if weight is None:
-            return
-        q, s = _quantized(op.a, 1, op, rewriter)
-        trits = rewriter.insert(weight).result
-        assert isinstance(trits.type, TritsType)
-        bias, n, constant = op.bias, trits.type.rows, op.b
-        if bias is None or per_column(bias, n):
-            bias = None if bias is None else self._vector(bias, n, rewriter)
-            rewriter.replace(op, LinearOp(q, s, trits, bias, op.activation, op.result.type))
-        else:
-            linear = rewriter.insert(LinearOp(q, s, trits, result_type=op.result.type))
-            rewriter.replace(op, _sum(linear.result, bias))
-        _drop_unused(constant, rewriter)
-
-    def _vector(self, bias: SSAValue, n: int, rewriter: PatternRewriter) -> SSAValue:
-        """A bias of shape [N] or [1, …, N] as [N]."""
-        if len(dims_of(bias)) == 1:
-            return bias
-        array, constant = constant_value(bias, self.store), bias.owner
-        if array is None or not isinstance(constant, ConstantOp):
-            return rewriter.insert(ReshapeOp(bias, tensor_type(f32, [n]))).result
-        name = "bias" if constant.entry is None else constant.entry.data
-        return rewriter.insert(make_constant(name, array.reshape(n), self.store)).result
-
-
-def _sum(x: SSAValue, y: SSAValue) -> MapOp:
-    """Sum of two values, in the shape of x."""
-    result = MapOp([x, y], x.type)
-    block = result.body.block
-    total = AddfOp(block.args[0], block.args[1])
-    block.add_ops([total, YieldOp(total.result)])
-    return result
+        if weight is not None:
+            replace_matmul(op, _quantized(op.a, 1, op, rewriter), weight, self.store, rewriter)
 
 
 @dataclass
@@ -200,26 +168,15 @@ class QuantizeConv(RewritePattern):
     """Rule 2."""
 
     plan: Mapping[Operation, WeightOp]
+    store: WeightStore
 
     @op_type_rewrite_pattern
     def match_and_rewrite(self, op: ConvOp, rewriter: PatternRewriter) -> None:
         """Replace a planned convolution."""
         weight = self.plan.get(op)
-        if weight is None:
-            return
-        kernel = tuple(d.value for d in dims_of(op.w)[2:])
-        window = Window(kernel, op.strides.get_values(), op.pads.get_values(), op.dilations.get_values())
-        q, s = _quantized(op.x, len(kernel) + 1, op, rewriter)
-        trits, constant = rewriter.insert(weight).result, op.w
-        conv = TernaryConvOp(q, s, trits, window, op.bias, activation=op.activation, result_type=op.result.type)
-        rewriter.replace(op, conv)
-        _drop_unused(constant, rewriter)
-
-
-def _drop_unused(constant: SSAValue, rewriter: PatternRewriter) -> None:
-    """Erase the float weights when the last layer that read them is gone."""
-    if not any(constant.uses) and isinstance(constant.owner, Operation):
-        rewriter.erase(constant.owner)
+        if weight is not None:
+            codes = _quantized(op.x, len(dims_of(op.x)) - 1, op, rewriter)
+            replace_conv(op, codes, weight, self.store, rewriter)
 
 
 def _quantized(x: SSAValue, axes: int, reader: Operation, rewriter: PatternRewriter) -> tuple[SSAValue, SSAValue]:
