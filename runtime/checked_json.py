@@ -14,10 +14,13 @@ T = TypeVar("T")
 MAX_JSON_BYTES = 256 * 2**20
 
 
-def parse_json(data: bytes | memoryview, what: str, *, code: str = "NEUC-E302") -> Node:
+CURE = "the file is damaged or was made by something else; compile the model again"
+
+
+def parse_json(data: bytes | memoryview, what: str, *, code: str = "NEUC-E302", cure: str = CURE) -> Node:
     """Parse JSON text, refusing oversized documents, repeated keys, NaN and absurd nesting."""
     if len(data) > MAX_JSON_BYTES:
-        raise Error(code, f"{what} is larger than {MAX_JSON_BYTES >> 20} MiB", hint=CURE)
+        raise Error(code, f"{what} is larger than {MAX_JSON_BYTES >> 20} MiB", hint=cure)
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         fields = dict(pairs)
@@ -32,16 +35,13 @@ def parse_json(data: bytes | memoryview, what: str, *, code: str = "NEUC-E302") 
         text = bytes(data).decode("utf-8")
         value: object = json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
-        raise Error(code, f"{what} is not valid JSON: {str(error)[:120]}", hint=CURE) from error
-    return Node(value, what, code)
+        raise Error(code, f"{what} is not valid JSON: {str(error)[:120]}", hint=cure) from error
+    return Node(value, what, code, cure)
 
 
 def dump_json(value: object) -> bytes:
     """Deterministic JSON: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("utf-8")
-
-
-CURE = "the file is damaged or was made by something else; compile the model again"
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,11 @@ class Node:
     value: object
     where: str
     code: str = "NEUC-E302"
+    cure: str = CURE
 
     def refuse(self, why: str) -> Error:
         """The error for this place."""
-        return Error(self.code, f"{self.where}: {why}", hint=CURE)
+        return Error(self.code, f"{self.where}: {why}", hint=self.cure)
 
     def _is(self, kind: str) -> Error:
         return self.refuse(f"expected {kind}, got {type(self.value).__name__}")
@@ -91,7 +92,7 @@ class Node:
             raise self._is("a list")
         if len(values) > most:
             raise self.refuse(f"more than {most} entries")
-        return [Node(value, f"{self.where}[{index}]", self.code) for index, value in enumerate(values)]
+        return [Node(value, f"{self.where}[{index}]", self.code, self.cure) for index, value in enumerate(values)]
 
     def list_of(self, read: Callable[[Node], T], most: int = 1_000_000) -> tuple[T, ...]:
         """``items`` passed through ``read``."""
@@ -100,7 +101,7 @@ class Node:
     def fields(self, most: int = 1_000_000) -> Iterator[tuple[str, Node]]:
         """The entries of an object."""
         for key, value in self._object(most).items():
-            yield key, Node(value, f"{self.where}.{key[:80]}", self.code)
+            yield key, Node(value, f"{self.where}.{key[:80]}", self.code, self.cure)
 
     def has(self, key: str) -> bool:
         """Whether this object has a field."""
@@ -111,7 +112,7 @@ class Node:
         fields = self._object()
         if key not in fields:
             raise self.refuse(f"field '{key}' is missing")
-        return Node(fields[key], f"{self.where}.{key[:80]}", self.code)
+        return Node(fields[key], f"{self.where}.{key[:80]}", self.code, self.cure)
 
     def only(self, keys: Sequence[str]) -> None:
         """Refuse fields other than these: a reader must not ignore what it does not know."""
