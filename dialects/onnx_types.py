@@ -220,6 +220,26 @@ def raw_tensor_attribute(name: str, type_: Attribute, raw: bytes, store: WeightS
     return StoredAttr(type_, StringAttr(key), StringAttr(store.sha(key)[:12]))
 
 
+def small_integers(attr: Attribute, store: WeightStore) -> np.ndarray | None:
+    """The elements of a tensor attribute of 2- or 4-bit integers, a byte each; None for any other attribute.
+
+    ONNX packs them from the low bits of each byte on.
+    """
+    if not (isinstance(attr, StoredAttr) and isinstance(attr.type, TensorType)):
+        return None
+    element, shape = attr.type.get_element_type(), attr.type.get_shape()
+    if element not in (_i2, _i4, _u2, _u4):
+        return None
+    bits = element.width.data
+    raw = store.get(attr.entry.data).reshape(-1, 1)
+    codes = ((raw >> np.arange(0, 8, bits, dtype=np.uint8)) & np.uint8(2**bits - 1)).reshape(-1)
+    codes = codes[: int(np.prod(shape, dtype=np.int64))].reshape(shape)
+    if element in (_u2, _u4):
+        return codes
+    half = np.int8(2 ** (bits - 1))
+    return (codes.astype(np.int8) ^ half) - half
+
+
 def attribute_array(attr: Attribute, store: WeightStore) -> np.ndarray | None:
     """The elements of a numeric tensor attribute; None for strings and for types numpy lacks."""
     if isinstance(attr, DenseIntOrFPElementsAttr):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from xdsl.dialects.builtin import f32, i1, i32, i64
+from xdsl.dialects.builtin import f32, i1, i8, i32, i64
 from xdsl.ir import SSAValue
 
 from neuc.dialects.onnx import OnnxOp
@@ -108,6 +108,8 @@ _POWERS: dict[float, Callable[[Scalar], Scalar]] = {
 def lower_clip(node: OnnxOp, build: Builder) -> Results:
     """Clip: bounds are attributes before opset 11, inputs since."""
     x = build.operand(0)
+    if element_of(x) == i8:  # between QuantizeLinear and DequantizeLinear
+        return _clip_codes(node, build)
     build.require((f32, i64, i32), x)
     low, high = node.operand_at(1), node.operand_at(2)
     if node.opset < 11:
@@ -122,6 +124,22 @@ def lower_clip(node: OnnxOp, build: Builder) -> Results:
         return sb.minimum(value, rest.pop(0)) if high is not None else value
 
     return [build.map(inputs, body, build.dims(x)) if len(inputs) > 1 else x]
+
+
+def _clip_codes(node: OnnxOp, build: Builder) -> Results:
+    """Clip of 8-bit integers."""
+    x, low, high = build.operand(0), node.operand_at(1), node.operand_at(2)
+    arrays = [build.array(v) for v in (x, low, high)]
+    values, least, most = arrays
+    if values is not None and all(a is not None for a, v in zip(arrays, (x, low, high)) if v is not None):
+        values = values if least is None else np.maximum(values, least)
+        return [build.constant(values if most is None else np.minimum(values, most), "clipped")]
+    wide = build.cast(x, i32)
+    if low is not None:
+        wide = build.map([wide, build.cast(low, i32)], sb.maximum, build.dims(x))
+    if high is not None:
+        wide = build.map([wide, build.cast(high, i32)], sb.minimum, build.dims(x))
+    return [build.cast(wide, i8)]
 
 
 def lower_where(node: OnnxOp, build: Builder) -> Results:

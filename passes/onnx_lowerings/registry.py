@@ -11,6 +11,8 @@ from neuc.passes.onnx_lowerings import (
     elementwise,
     matrix,
     normalization,
+    qonnx,
+    quantization,
     recurrent,
     reduction,
     selection,
@@ -32,9 +34,11 @@ def _rules() -> dict[tuple[str, str], Rule]:
         shape.RULES,
         selection.RULES,
         recurrent.RULES,
+        quantization.RULES,
     )
     rules = {("", name): rule for family in families for name, rule in family.items()}
-    rules |= {(MICROSOFT, name): rule for name, rule in contrib.RULES.items()}
+    rules |= {(MICROSOFT, name): rule for name, rule in {**contrib.RULES, **quantization.CONTRIB_RULES}.items()}
+    rules |= {(domain, name): rule for domain in qonnx.DOMAINS for name, rule in qonnx.RULES.items()}
     # onnxruntime moved these into its own domain, with ONNX's meaning.
     for name in ("LayerNormalization", "SimplifiedLayerNormalization"):
         rules[MICROSOFT, name] = normalization.RULES[name]
