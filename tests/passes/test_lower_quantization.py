@@ -24,6 +24,7 @@ from qonnx_reference import evaluate
 # One product of up to 96 terms of size 1, summed in another order in f32.
 TOLERANCE = 2e-5
 QONNX = qonnx.DOMAINS[0]
+FOREIGN = ("Quant", "IntQuant", "BipolarQuant", "MatMulNBits")
 RNG = np.random.default_rng(3)
 
 
@@ -42,10 +43,10 @@ def model_of(
     made_number: int = TensorProto.FLOAT,
 ) -> ModelProto:
     """A model from x to y; operators that ONNX does not have are in `domain`."""
-    made = [om.node(op, read, result, **attributes) for op, read, result, attributes in nodes]
-    for node in made:
-        if node.op_type in ("Quant", "IntQuant", "BipolarQuant", "MatMulNBits"):
-            node.domain = domain
+    made = [
+        helper.make_node(op, read.split(), [result], None, None, domain if op in FOREIGN else "", None, **attributes)
+        for op, read, result, attributes in nodes
+    ]
     tensors = [
         w if isinstance(w, TensorProto) else numpy_helper.from_array(np.asarray(w), name) for name, w in weights.items()
     ]
