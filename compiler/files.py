@@ -1,6 +1,6 @@
 """Writing files so that an interruption leaves nothing half-written, and finding out early that one cannot.
 
-Standard library only.
+Standard library only, but for the memory of Ctrl-C.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from neuc.compiler import interruption
 from neuc.errors import Error
 
 ARTIFACT_SUFFIX = ".neuc"
@@ -54,6 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
+        interruption.check()
         os.replace(temporary, path)
     except OSError as error:
         raise Error("NEUC-E005", f"cannot write {path}: {error.strerror or error}") from error

@@ -19,6 +19,7 @@ from neuc.backends.cpu.codegen import assembly, llvm_ir
 from neuc.backends.cpu.emit import EmittedProgram, emit
 from neuc.backends.cpu.lower_to_cpu import module_isa
 from neuc.backends.cpu.target import isa_text
+from neuc.compiler import interruption
 from neuc.compiler.driver import Driver
 from neuc.compiler.exporters.onnx_file import export_onnx
 from neuc.compiler.importers.library_steps import TARGET_OPSET
@@ -46,6 +47,7 @@ class BuiltProgram:
         """Write the artifact; the same program and report give the same bytes."""
         from neuc.runtime.artifact import write_artifact
 
+        interruption.check()
         isa = self.emitted.isa
         write_artifact(
             path,

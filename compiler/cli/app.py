@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from neuc import __version__
+from neuc.compiler import interruption
 from neuc.compiler.cli import console
 from neuc.errors import Error, Exit
 
@@ -25,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache": ("cache_command", "Show or clear what neuc keeps in the user's cache folder."),
     "check": ("check_command", "List every operator of a model that a target cannot run."),
     "compile": ("compile_command", "Compile a model for a target."),
+    "convert": ("convert_command", "Re-encode the ternary weights of a GGUF file or a Hugging Face folder."),
     "doctor": ("doctor_command", "Say what this machine can do and whether neuc works on it."),
     "explain": ("explain_command", "Explain an error code."),
     "inspect": ("inspect_command", "Show what is inside a model, an artifact or an IR file."),
@@ -89,6 +91,13 @@ def neuc(quiet: bool) -> None:
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code and lets no exception out."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    with interruption.watched():
+        status = _run(arguments)
+    # Not when the command came to an end otherwise: what it says then is true all the same.
+    return _interrupted() if status == Exit.OK and interruption.was_interrupted() else status
+
+
+def _run(arguments: list[str]) -> int:
     try:
         result = neuc.main(args=arguments, prog_name="neuc", standalone_mode=False)
         console.flush()

@@ -11,9 +11,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -395,6 +396,22 @@ def test_control_c_within_an_import_interrupts(kind: type[Exception], monkeypatc
     done = neuc("cache")
     assert done.status == Exit.INTERRUPTED
     assert done.err == "interrupted\n"
+
+
+def test_a_swallowed_control_c_writes_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from neuc.compiler import api
+
+    def swallowing(*arguments: Any, **options: Any) -> api.Compiled:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        return original(*arguments, **options)
+
+    original = api.compile_model
+    monkeypatch.setattr(api, "compile_model", swallowing)
+    done = neuc("compile", model, "-o", tmp_path / "m.neuc", "--no-cache")
+    assert (done.status, done.err.splitlines()[-1]) == (Exit.INTERRUPTED, "interrupted")
+    assert list(tmp_path.glob("*.neuc*")) == []
 
 
 def test_quiet_leaves_errors_only(model: Path, tmp_path: Path):
