@@ -67,6 +67,31 @@ depends on values, no operators without an ONNX form.""",
     "NEUC-E113": """The module has no ONNX form.
 Only the graph level, and host segments, can be written as ONNX: operations of other dialects have no
 counterpart there.""",
+    "NEUC-E114": """No weight of the model can be written in this low-bit form.
+A form holds certain levels (INT2: -2 to 1), and scales per tensor, row or group of columns. Weights are written as
+they are, never quantised: the model must have been trained or quantised to few levels before. `neuc compile --report`
+shows which layers hold few levels.""",
+    "NEUC-E120": """The file is not a GGUF file neuc reads, or not a whole one.
+Versions 2 and 3 in little-endian order are read. Counts, lengths, offsets and names are checked against the size of
+the file before they are believed; the message says which of them is wrong. Download or convert the file again.""",
+    "NEUC-E121": """What the type of a tensor means cannot be told.
+Programs have given out the same type ids for different things: 36, 38, 39 and 42 above all (docs/formats.md). The
+room the file leaves for a tensor and the model's architecture usually tell which is meant; where they do not,
+--read-as does. TL1 and TL2 need the block sizes of their kernels (--tl), which are in no file.""",
+    "NEUC-E122": """A tensor's bytes are not what its format allows.
+Its size, shape and format contradict each other, a code stands for no level, or a scale is no finite number: no
+program writes this. The file is damaged, or it is in another layout than assumed (--read-as, --tl).""",
+    "NEUC-E123": """Tensors cannot be stored in that format without changing them.
+A format has scales per tensor, row or group and a number of columns it can hold; some have a fourth level. All
+tensors that stand in the way are named with the reason, and nothing is written. If only scales would be rounded,
+--lossy-scales allows it and reports by how much.""",
+    "NEUC-E124": """A Hugging Face folder cannot be read.
+It needs config.json and model.safetensors (or its index with all files), which must agree with each other. Packed
+weights also need a quantization_config that says whether weight_scale divides (linear_class bitlinear) or
+multiplies (autobitlinear): its size does not tell. Pickled weights are never opened.""",
+    "NEUC-E125": """The weights are stored in another basis than the model computes in.
+Metadata keys prism.hadamard.* describe a rotation of the inputs. Without it the weights give garbage and no error,
+so whoever does not apply it refuses the file. `neuc inspect` and `neuc convert` work: they do not compute with it.""",
     "NEUC-E201": """A constant's data are missing.
 F.mlir refers to arrays that lie in F.weights.safetensors beside it, or in weights.safetensors of a --dump-ir
 folder. Keep the files together.""",

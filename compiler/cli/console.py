@@ -106,17 +106,17 @@ def show_error(error: Error) -> None:
 
 
 def _node_lines(nodes: Sequence[NodeRef]) -> list[str]:
-    groups: dict[str, list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for node in nodes:
-        cause = ", ".join(part for part in (node.op_type, node.reason) if part) or "node"
-        groups.setdefault(cause, []).append(node.name)
-    width = max((len(cause) for cause in groups), default=0)
+        cause = ", ".join(part for part in (node.op_type, node.reason) if part) or node.noun
+        groups.setdefault((cause, node.noun), []).append(node.name)
+    width = max((len(cause) for cause, _ in groups), default=0)
     lines: list[str] = []
-    for cause, names in groups.items():
+    for (cause, noun), names in groups.items():
         shown = ", ".join(names[:_SHOWN_NODES])
         if len(names) > _SHOWN_NODES:
             shown += f" and {len(names) - _SHOWN_NODES} more"
-        count = f"{len(names)} node" + ("s" if len(names) != 1 else "")
+        count = f"{len(names)} {noun}" + ("s" if len(names) != 1 else "")
         lines.append(f"  {cause:<{width}}  {count:<8} {shown}")
     return lines
 

@@ -9,7 +9,7 @@ from typing import cast
 
 import click
 
-from neuc.compiler.cli import arguments, console
+from neuc.compiler.cli import arguments, console, weight_files
 from neuc.compiler.files import check_writable, write_text
 from neuc.compiler.inspection.facts import Inspected, plain, report_of
 from neuc.compiler.report_text import human_bytes, report_lines
@@ -27,6 +27,8 @@ _LEVELS = ("graph", "paradigm", "machine")
 @click.option("--dot", is_flag=True, help="Print the graph in Graphviz' language.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page about MODEL; it works without a network.")
 @click.option("--model-explorer", type=click.Path(path_type=Path), help="Write the graph for Model Explorer, as JSON.")
+@weight_files.read_as_option
+@weight_files.tl_option
 @arguments.json_option
 def inspect_command(
     model: Path,
@@ -35,9 +37,18 @@ def inspect_command(
     dot: bool,
     html: Path | None,
     model_explorer: Path | None,
+    read_as: tuple[str, ...],
+    tl: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Show MODEL's signature, operators or launches, layers and sizes."""
+    """Show MODEL's signature, operators or launches, layers and sizes; of weight files, tensors by type."""
+    if weight_files.is_weight_file(model):
+        if level or dot or html or model_explorer:
+            raise arguments.usage_error(f"{model} holds weights and no graph", "only --json goes with such files")
+        weight_files.show_weights(weight_files.open_weights(model, read_as, tl), as_json)
+        return Exit.OK
+    if read_as or tl:
+        raise arguments.usage_error("--read-as and --tl are for GGUF files", "leave them out")
     arguments.require_file(model)
     for path in (html, model_explorer):
         if path is not None:

@@ -24,17 +24,19 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True)
 class NodeRef:
-    """Where in the user's model something is: an ONNX node.
+    """Where in the user's model something is: an ONNX node, or a tensor of a weight file.
 
     Attributes:
         name: node name, or ``Op#index`` when the model left it unnamed.
         op_type: ONNX operator type, with its domain when it is not the default one.
         reason: why this node is named here, empty if the message already says it.
+        noun: what it is.
     """
 
     name: str
     op_type: str = ""
     reason: str = ""
+    noun: str = "node"
 
 
 class Error(Exception):
