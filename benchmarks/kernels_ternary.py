@@ -1,10 +1,11 @@
 """GOPS of the ternary product kernels on one core: encoding x instruction set x batch, checked against numpy.
 
-One multiply-add counts as two operations. A figure is the 10th percentile of many calls, less the time of a call with
-no work; variants take turns, so that a busy machine hurts them alike. ``build`` is the table building a `tl2` product
-needs first, in percent of both together.
+One multiply-add counts as two operations. A figure is the 10th percentile of many calls, in time the thread was on the
+CPU and less the time of a call with no work; variants take turns, so that a busy machine hurts them alike. ``build`` is
+the table building a look-up product needs first, in percent of both together.
 
     python benchmarks/kernels_ternary.py [--shapes 2560x2560,384x1536] [--batches 1,16,128] [--seconds 1.0]
+        [--encodings tl2,i2] [--isas avx512,avx2]
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ import llvmlite.binding as llvmlite
 import numpy as np
 
 from neuc.backends.cpu.codegen import compile_object
+from neuc.backends.cpu.encodings import CPU_ENCODINGS, Matrix
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.backends.cpu.kernels.direct_i2 import DirectI2Kernel
-from neuc.backends.cpu.kernels.lut_accumulate import LutAccumulateKernel
-from neuc.backends.cpu.kernels.lut_build import LutBuildKernel
-from neuc.backends.cpu.packing.i2 import I2Layout, pack_i2
-from neuc.backends.cpu.packing.tl2 import TABLE_BYTES, Tl2Layout, pack_tl2, table_kind
+from neuc.backends.cpu.packing.lut import TABLE_BYTES
+from neuc.dialects.dims import Dim
+from neuc.dialects.ternary_encodings import ENCODINGS
 
 BM, BK = 128, 768
+LEVEL_SETS = {"ternary": (-1, 0, 1), "binary": (-1, 1), "2-bit": (-2, -1, 0, 1), "4-bit": tuple(range(-8, 8))}
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 
 
@@ -64,9 +65,9 @@ class Launch:
     def __call__(self, work: int | None = None) -> float:
         """Run, and say how many seconds it took."""
         units = self._work if work is None else work
-        start = time.perf_counter_ns()
+        start = time.thread_time_ns()
         self._call(ctypes.addressof(self._slots), 0, units, self._scratch.ctypes.data)
-        return (time.perf_counter_ns() - start) * 1e-9
+        return (time.thread_time_ns() - start) * 1e-9
 
 
 @dataclass
@@ -84,53 +85,63 @@ class Variant:
         return net, self.build() - self.build(0) if self.build is not None else 0.0
 
 
-def tl2(isa: Isa, q: np.ndarray, trits: np.ndarray, out: np.ndarray) -> tuple[Launch, Launch]:
-    """Table building and look-ups."""
-    (tokens, columns), rows = q.shape, trits.shape[0]
-    layout = Tl2Layout.of(isa, 3, rows, columns, columns, BM, BK)
-    packed, start = pack_tl2(trits, layout)
-    tables = aligned(tokens * layout.table_groups * TABLE_BYTES)
-    builder = LutBuildKernel(table_kind(isa), columns, 3, layout.table_groups)
-    build = Launch(builder, isa, [q, tables, tokens], tokens * builder.units_per_token, builder.scratch)
-    kernel = LutAccumulateKernel(table_kind(isa), layout)
-    work = layout.tiling.row_blocks * -(-tokens // kernel.token_block)
-    args = [tables, placed(packed), out, tokens, 0 if start is None else placed(start), layout.table_groups]
-    return build, Launch(kernel, isa, args, work, kernel.scratch)
+@dataclass(frozen=True)
+class Case:
+    """Activations and weights of one line, and what they give."""
+
+    q: np.ndarray
+    weights: np.ndarray
+    levels: tuple[int, ...]
+
+    def variant(self, encoding: str, isa: Isa, label: str) -> Variant | None:
+        """The kernels of one encoding, having computed the right answer once; None if it cannot hold the weights."""
+        (tokens, columns), rule, cpu = self.q.shape, ENCODINGS[encoding], CPU_ENCODINGS[encoding]
+        g = rule.largest_group(self.levels, None)
+        matrix = Matrix(self.levels, g, len(self.weights), columns, columns, BM, BK if rule.lookup else 1 << 20)
+        if rule.reason_against(self.levels, g) or cpu.reason_against(matrix):
+            return None
+        layout = cpu.layout(isa, matrix)
+        packed, start = cpu.pack(self.weights, layout)
+        out = aligned(4 * tokens * len(self.weights)).view(np.int32).reshape(tokens, -1)
+        out[...] = -1
+        activations, groups, build = self.q, 0, None
+        if cpu.tables is not None:
+            tables = cpu.tables(isa, layout)
+            groups, activations = tables.per_token, aligned(tokens * tables.per_token * TABLE_BYTES)
+            builder = tables.build(groups)
+            work = tokens * builder.units_per_token
+            build = Launch(builder, isa, [self.q, activations, tokens], work, builder.scratch)
+            build()
+        product = cpu.product(isa, layout)
+        args = [activations, placed(packed), out, tokens, 0 if start is None else placed(start), groups]
+        run = Launch(product.kernel, isa, args, product.units(Dim.of(tokens)).value, product.scratch)
+        run()
+        expected = self.q.astype(np.int32) @ self.weights.astype(np.int32).T
+        assert (out == expected).all(), f"{encoding} on {isa.name} is wrong"
+        return Variant(f"{encoding:10}{label}", run, build)
 
 
-def i2(isa: Isa, q: np.ndarray, trits: np.ndarray, out: np.ndarray) -> Launch:
-    """The direct product."""
-    (tokens, columns), rows = q.shape, trits.shape[0]
-    layout = I2Layout.of((-1, 0, 1), rows, columns, columns, BM, 1 << 20)
-    kernel = DirectI2Kernel(layout)
-    work = layout.tiling.row_blocks * -(-tokens // kernel.token_block)
-    return Launch(kernel, isa, [q, placed(pack_i2(trits, layout)), out, tokens], work, kernel.scratch)
-
-
-def variants(isas: dict[str, Isa], q: np.ndarray, trits: np.ndarray) -> Iterator[Variant]:
-    """All variants, each having computed the right answer once."""
-    expected = q.astype(np.int32) @ trits.astype(np.int32).T
-    for label, isa in isas.items():
-        out = aligned(expected.nbytes).view(np.int32).reshape(expected.shape)
-        build, run = tl2(isa, q, trits, out)
-        made: list[tuple[str, Launch, Launch | None]] = [("tl2", run, build), ("i2", i2(isa, q, trits, out), None)]
-        for encoding, launch, first in made:
-            out[...] = -1
-            if first is not None:
-                first()
-            launch()
-            assert (out == expected).all(), f"{encoding} on {label} is wrong"
-            yield Variant(f"{encoding:4}{label}", launch, first)
-
-
-def report(rows: int, columns: int, tokens: int, isas: dict[str, Isa], seconds: float) -> None:
-    """Measure one shape and print its lines."""
+def variants(
+    options: argparse.Namespace, isas: dict[str, Isa], rows: int, columns: int, tokens: int
+) -> Iterator[Variant]:
+    """Encodings x instruction sets x sets of levels, of those an encoding is meant for the largest only."""
     random = np.random.default_rng(0)
-    trits = random.integers(-1, 2, (rows, columns)).astype(np.int8)
     q = placed(random.integers(-128, 128, (tokens, columns)).astype(np.int8))
-    lines = list(variants(isas, q, trits))
+    chosen = options.encodings.split(",") if options.encodings else [name for name in CPU_ENCODINGS if name != "i8"]
+    for name, levels in LEVEL_SETS.items():
+        if name in options.levels.split(","):
+            case = Case(q, random.choice(np.array(levels, np.int8), (rows, columns)), levels)
+            for label, isa in isas.items():
+                for encoding in chosen:
+                    if made := case.variant(encoding, isa, f"{name:8}{label}"):
+                        yield made
+
+
+def report(options: argparse.Namespace, rows: int, columns: int, tokens: int, isas: dict[str, Isa]) -> None:
+    """Measure one shape and print its lines."""
+    lines = list(variants(options, isas, rows, columns, tokens))
     samples: list[list[tuple[float, float]]] = [[] for _ in lines]
-    end = time.perf_counter() + seconds * len(lines)
+    end = time.perf_counter() + options.seconds * len(lines)
     while time.perf_counter() < end or len(samples[0]) < 5:
         for line, taken in zip(lines, samples, strict=True):
             taken.append(line.measure())
@@ -140,26 +151,30 @@ def report(rows: int, columns: int, tokens: int, isas: dict[str, Isa], seconds: 
     for line, taken in zip(lines, samples, strict=True):
         run, build = tenth([t[0] for t in taken]), tenth([t[1] for t in taken])
         share = f"   build {100 * build / (run + build):4.1f} %" if line.build is not None else ""
-        print(f"  {line.name:20} {operations / run * 1e-9:7.1f} GOPS {run * 1e6:10.1f} us{share}", flush=True)
+        print(f"  {line.name:32} {operations / run * 1e-9:7.1f} GOPS {run * 1e6:10.1f} us{share}", flush=True)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="GOPS of the ternary product kernels on one core")
-    parser.add_argument("--shapes", default="2560x2560,384x1536")
-    parser.add_argument("--batches", default="1,16,128")
+    parser.add_argument("--shapes", default="2560x2560,6912x2560")
+    parser.add_argument("--batches", default="1,4,16")
+    parser.add_argument("--encodings", default="")
+    parser.add_argument("--levels", default="ternary")
+    parser.add_argument("--isas", default="")
     parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args()
     llvmlite.initialize_native_target()
     llvmlite.initialize_native_asmprinter()
     features = {name for name, present in llvmlite.get_host_cpu_features().items() if present}
     candidates = {"avx512": Isa.select(features), "avx512 no gfni": Isa.select(features - {"gfni"}), "avx2": Isa.avx2()}
-    candidates["portable"] = Isa.portable()
-    isas = {name: isa for name, isa in candidates.items() if features >= set(isa.features) and isa.name in name}
+    candidates |= {"sse4": Isa.sse4(), "portable": Isa.portable()}
+    asked = options.isas.split(",") if options.isas else list(candidates)
+    isas = {n: i for n, i in candidates.items() if features >= set(i.features) and i.name in n and n in asked}
     for shape in options.shapes.split(","):
         rows, columns = (int(part) for part in shape.split("x"))
         for tokens in options.batches.split(","):
-            report(rows, columns, int(tokens), isas, options.seconds)
+            report(options, rows, columns, int(tokens), isas)
 
 
 if __name__ == "__main__":

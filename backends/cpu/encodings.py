@@ -19,12 +19,12 @@ from neuc.backends.cpu.kernels.lut_accumulate import LutAccumulateKernel
 from neuc.backends.cpu.kernels.lut_build import LutBuildKernel
 from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK
 from neuc.backends.cpu.packing.i2 import I2Layout, pack_i2
-from neuc.backends.cpu.packing.tl2 import Tl2Layout, pack_tl2, table_kind
+from neuc.backends.cpu.packing.lut import LutLayout, pack_lut, table_kind
 from neuc.dialects.dims import Dim
 from neuc.dialects.ternary_types import PackedType
 from neuc.errors import InternalError
 
-PackedLayout = I2Layout | Tl2Layout | DirectI8Kernel
+PackedLayout = I2Layout | LutLayout | DirectI8Kernel
 """A packed matrix. `DirectI8Kernel` is its own layout: plain rows."""
 
 
@@ -114,31 +114,27 @@ class CpuEncoding:
     reason_against: Callable[[Matrix], str | None] = field(default=_no_reason)
 
 
-def _by_blocks(kernel: KernelSpec, layout: I2Layout | Tl2Layout, scratch: int) -> Product:
+def _by_blocks(kernel: KernelSpec, layout: I2Layout | LutLayout, scratch: int) -> Product:
     """Work units of the tiled kernels: blocks of tokens times blocks of rows."""
     blocks = layout.tiling.row_blocks
     return Product(kernel, lambda tokens: tokens.ceildiv(TOKEN_BLOCK) * blocks, scratch)
 
 
-def _tl2_layout(isa: Isa, m: Matrix) -> Tl2Layout:
-    return Tl2Layout.of(isa, m.g, m.rows, m.columns, m.segment, m.bm, m.bk)
-
-
-def _tl2(layout: PackedLayout) -> Tl2Layout:
-    assert isinstance(layout, Tl2Layout)
+def _lut(layout: PackedLayout) -> LutLayout:
+    assert isinstance(layout, LutLayout)
     return layout
 
 
-def _tl2_product(isa: Isa, layout: PackedLayout) -> Product:
-    kernel = LutAccumulateKernel(table_kind(isa), _tl2(layout))
+def _lut_product(isa: Isa, layout: PackedLayout) -> Product:
+    kernel = LutAccumulateKernel(table_kind(isa), _lut(layout))
     return _by_blocks(kernel, kernel.layout, kernel.scratch)
 
 
-def _tl2_tables(isa: Isa, layout: PackedLayout) -> Tables:
-    tl2 = _tl2(layout)
+def _lut_tables(isa: Isa, layout: PackedLayout) -> Tables:
+    lut = _lut(layout)
     # The `quads` layout comes in fours.
-    per_token = -(-tl2.table_groups // 4) * 4
-    return Tables(per_token, lambda groups: LutBuildKernel(table_kind(isa), tl2.tiling.columns, tl2.g, groups))
+    per_token = -(-lut.table_groups // 4) * 4
+    return Tables(per_token, lambda groups: LutBuildKernel(table_kind(isa), lut.tiling.columns, lut.code.table, groups))
 
 
 def _whole_quads(m: Matrix) -> str | None:
@@ -174,10 +170,20 @@ def _i8_product(isa: Isa, layout: PackedLayout) -> Product:
     return Product(layout, lambda tokens: Dim.of(rows), grain=16)
 
 
+def _look_up(name: str) -> CpuEncoding:
+    return CpuEncoding(
+        lambda isa, m: LutLayout.of(isa, name, m.levels, m.g, m.rows, m.columns, m.segment, m.bm, m.bk),
+        lambda weights, layout: pack_lut(weights, _lut(layout)),
+        _lut_product,
+        _lut_tables,
+        _whole_quads,
+    )
+
+
 CPU_ENCODINGS: dict[str, CpuEncoding] = {
-    "tl2": CpuEncoding(
-        _tl2_layout, lambda trits, layout: pack_tl2(trits, _tl2(layout)), _tl2_product, _tl2_tables, _whole_quads
-    ),
+    "tl2": _look_up("tl2"),
+    "tl1": _look_up("tl1"),
+    "bitserial": _look_up("bitserial"),
     "i2": CpuEncoding(
         _i2_layout,
         lambda trits, layout: (pack_i2(trits, _i2(layout)), None),

@@ -115,6 +115,11 @@ class Isa:
         return "ssse3" in self.features or "avx2" in self.features
 
     @property
+    def has_byte_shuffle(self) -> bool:
+        """Look-ups of bytes in a table of 16: x86's `pshufb`, or `tbl`, which every AArch64 has."""
+        return self.has_ssse3 or (self.arch == "aarch64" and self.f32_lanes > 1)
+
+    @property
     def has_dotprod(self) -> bool:
         """AArch64's i8 dot products."""
         return "dotprod" in self.features

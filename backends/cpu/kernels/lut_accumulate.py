@@ -1,7 +1,7 @@
-"""`lut.accumulate`: ternary matrix products by table look-up, exact in int32. Chooses among the kernels.
+"""`lut.accumulate`: products with few-level matrices by table look-up, exact in int32. Chooses among the kernels.
 
-Each instruction set's code is in its own file: `lut_accumulate_quads.py` (AVX-512), `lut_accumulate_bytes.py` (AVX2)
-and `lut_accumulate_words.py` (any CPU).
+Each kind of tables has its own file: `lut_accumulate_quads.py` (AVX-512), `lut_accumulate_bytes.py` (AVX2, SSSE3,
+AArch64) and `lut_accumulate_words.py` (any CPU).
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.lut_accumulate_bytes import BytesEmitter
 from neuc.backends.cpu.kernels.lut_accumulate_quads import QuadsEmitter
 from neuc.backends.cpu.kernels.lut_accumulate_words import WordsEmitter
-from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, TileEmitter, scratch_bytes
-from neuc.backends.cpu.packing.tl2 import TABLE_BYTES, TableKind, Tl2Layout
+from neuc.backends.cpu.kernels.lut_base import LutEmitter, lut_scratch_bytes
+from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK
+from neuc.backends.cpu.packing.lut import TABLE_BYTES, LutLayout, TableKind
 
 
 @dataclass(frozen=True)
 class LutAccumulateKernel(KernelSpec):
     """Slots: 0 tables (of `LutBuildKernel`), 1 packed weights, 2 sums (out, int32 [tokens, segments, rows]), 3 tokens,
 
-    4 what sums start from (`pack_tl2`; any integer if nothing), 5 tables per token.
+    4 what sums start from (`pack_lut`; any integer if nothing), 5 tables per token.
     Work units: row blocks x ceil(tokens / `token_block`).
 
     Attributes:
@@ -33,7 +34,7 @@ class LutAccumulateKernel(KernelSpec):
     """
 
     tables: TableKind
-    layout: Tl2Layout
+    layout: LutLayout
 
     family = "lut_accumulate"
     token_block = TOKEN_BLOCK
@@ -41,7 +42,7 @@ class LutAccumulateKernel(KernelSpec):
     @property
     def scratch(self) -> int:
         """Bytes of scratch memory."""
-        return scratch_bytes(self.layout.tiling)
+        return lut_scratch_bytes(self.layout)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """The kernel for this kind of tables."""
@@ -50,7 +51,7 @@ class LutAccumulateKernel(KernelSpec):
         return b.finish()
 
 
-def lut_emitter(b: KernelBuilder, tables: TableKind, layout: Tl2Layout) -> TileEmitter:
-    """What writes look-ups in this kind of tables."""
+def lut_emitter(b: KernelBuilder, tables: TableKind, layout: LutLayout, tokens: int = TOKEN_BLOCK) -> LutEmitter:
+    """What writes look-ups in this kind of tables, for blocks of so many tokens."""
     emitters = {"quads": QuadsEmitter, "bytes": BytesEmitter, "words": WordsEmitter}
-    return emitters[tables](b, layout)
+    return emitters[tables](b, layout, tokens)

@@ -1,91 +1,103 @@
-"""Look-ups with AVX2: `vpshufb` reads one table for 32 rows; the two digits of an entry are int8 and add up as bytes.
+"""Look-ups by byte shuffle: one table for up to 32 rows; the two digits of an entry are int8 and add up as bytes.
 
-A table holds v = 28·h + l with |h|, |l| <= 14, so the eight look-ups of a step fit an int8; then `vpmaddubsw` joins
-the digits in int16 lanes, even and odd rows apart, and at most 85 groups later those are widened.
+As many look-ups as an int8 stands (`ByteSplit`), eight or four, then the digits are joined in int16 lanes; before an
+int16 overflows, those are widened. Planes have int16 lanes of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from neuc.backends.cpu.builder import KernelBuilder, Val, i8, i16, i32, vec
-from neuc.backends.cpu.kernels.lut_build import BASE
-from neuc.backends.cpu.kernels.ternary_tiles import Chunk, TileEmitter
-from neuc.backends.cpu.packing.tl2 import ENTRIES, LOOKUPS, TABLE_BYTES, Tl2Layout
+from neuc.backends.cpu.builder import KernelBuilder, Val, i8, i32
+from neuc.backends.cpu.kernels.lut_base import LutEmitter
+from neuc.backends.cpu.kernels.lut_bytes_ops import Words, byte_ops
+from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, Chunk
+from neuc.backends.cpu.packing.lut import TABLE_BYTES, LutLayout
+from neuc.backends.cpu.packing.lut_code import ENTRIES, LOOKUPS
 
-_BYTES, _WORDS, _DWORDS = vec(i8, 32), vec(i16, 16), vec(i32, 8)
 _STEP_TABLES = LOOKUPS * TABLE_BYTES
 
 
-class BytesEmitter(TileEmitter):
-    """Chunks of 32 rows; one or two tokens at a time, what sixteen registers hold."""
+class BytesEmitter(LutEmitter):
+    """Chunks of 32 rows, in one vector or two."""
 
-    token_sizes = (2, 1)
+    def __init__(self, b: KernelBuilder, layout: LutLayout, tokens: int = TOKEN_BLOCK) -> None:
+        super().__init__(b, layout, tokens)
+        self.ops = byte_ops(b)
+        self.split = layout.code.table.byte_split()
+        self.bias = self.split.bias
+        self.safe_steps = 32767 // (LOOKUPS * self.split.most)
+        free = max(1, self.ops.at_once // layout.code.planes)
+        self.vectors = min(free, layout.lanes // self.ops.lanes)
+        self.token_sizes = (2, 1) if free // self.vectors >= 2 else (1,)
 
-    def __init__(self, b: KernelBuilder, layout: Tl2Layout) -> None:
-        super().__init__(b, layout.tiling)
-        self.layout = layout
-        # |entry| is at most 128·g, and an int16 sum of a step's eight is at most eight times that.
-        self.safe_steps = 32767 // (LOOKUPS * 128 * layout.g)
-
-    def initial(self, token: Val, segment: Val, row_block: Val, row: Val) -> Val:
-        """Nothing: these tables have no bias."""
-        return self.b.zero(vec(i32, self.b.lanes))
+    def activation_sum(self, tables: Val, groups: int) -> Val:
+        """Table by table."""
+        b, entry = self.b, self.layout.code.table.all_ones
+        with b.loop(0, groups, init=[b.i32(0)]) as group:
+            at = b.ptr(tables, group.i * TABLE_BYTES + entry)
+            low, high = (b.sext(b.load(b.ptr(at, ENTRIES * digit), i8), i32) for digit in range(2))
+            group.yield_([group.carried[0] + low + high * self.split.base])
+        return group.results[0] - self.bias * groups
 
     def chunk(self, at: Chunk, tokens: int) -> None:
+        """Some vectors at a time."""
+        for first in range(0, self.layout.lanes, self.ops.lanes * self.vectors):
+            self._vectors(at, [first + self.ops.lanes * i for i in range(self.vectors)], tokens)
+
+    def _vectors(self, at: Chunk, first_lanes: Sequence[int], tokens: int) -> None:
         """As many steps as an int16 stands, then widen, and again."""
         b, layout = self.b, self.layout
-        group = at.segment * layout.segment_groups + at.first_step * layout.step_groups
-        tables = b.ptr(self.at.activations, at.token * self.at.activation_bytes + group * TABLE_BYTES)
+        tables, planes = self.tables_of(at), layout.code.planes
+        count = len(first_lanes) * tokens
         with b.loop(0, at.steps, self.safe_steps) as run:
             until = b.min(run.i + self.safe_steps, at.steps)
-            with b.loop(run.i, until, init=[b.zero(_WORDS)] * (2 * tokens)) as step:
+            with b.loop(run.i, until, init=[b.zero(self.ops.words)] * (2 * planes * count)) as step:
                 weights = b.ptr(at.weights, step.i * layout.tiling.step_bytes)
-                step.yield_(self._step(weights, b.ptr(tables, step.i * _STEP_TABLES), step.carried))
-            for token in range(tokens):
-                for odd, words in enumerate(step.results[2 * token : 2 * token + 2]):
-                    for half in range(2):
-                        dwords = b.sext(b.slice(words, 8 * half, 8), i32)
-                        self.add(dwords, self.sums_of(at, token, 16 * odd + 8 * half))
+                here, found = b.ptr(tables, step.i * _STEP_TABLES), list[Words]()
+                pairs = list(zip(step.carried[0::2], step.carried[1::2], strict=True))
+                for plane in range(planes):
+                    some = pairs[plane * count : (plane + 1) * count]
+                    found += self._plane(plane, weights, here, first_lanes, some)
+                step.yield_([word for pair in found for word in pair])
+            results = list(zip(step.results[0::2], step.results[1::2], strict=True))
+            for number in range(count):
+                token, lane = number // len(first_lanes), first_lanes[number % len(first_lanes)]
+                ordered = [self.ops.in_order(pair) for pair in results[number::count]]
+                for odd in range(2):
+                    parts = [b.sext(p[odd], i32) * f for p, f in zip(ordered, layout.code.factors, strict=True)]
+                    self.add_products(sum(parts[1:], parts[0]), at, token, 16 * odd + lane // 2)
 
-    def _step(self, weights: Val, tables: Val, sums: Sequence[Val]) -> list[Val]:
-        b = self.b
-        signs = b.load(b.ptr(weights, 4 * 32), _BYTES)
-        # vpsignb negates where its second operand is negative and clears where it is zero: bit 0 is set to prevent
-        # the latter, after its sign has been used.
-        one = b.const(1, _BYTES)
-        first_sign = b.bitcast(b.bitcast(signs, _WORDS) << 7, _BYTES) | one
-        later_signs = b.bitcast(signs | one, _WORDS)
-        digits: list[list[Val]] = []
+    def _plane(
+        self, plane: int, weights: Val, tables: Val, first_lanes: Sequence[int], words: Sequence[Words]
+    ) -> list[Words]:
+        """One plane of one step: eight look-ups for each token (outer) and vector (inner) of `words`."""
+        b, mirrored = self.b, self.layout.code.table.mirrored
+        result, digits = list(words), list[list[Val]]()
         for lookup in range(LOOKUPS):
-            # Bits that cross into the neighbouring byte stay below its sign.
-            sign = b.bitcast(later_signs << (7 - lookup), _BYTES) if lookup else first_sign
-            index = self._index(b.load(b.ptr(weights, 32 * (lookup // 2)), _BYTES), lookup % 2)
-            for token in range(len(sums) // 2):
-                table = b.ptr(b.ptr(tables, token * self.at.activation_bytes), lookup * TABLE_BYTES)
-                found = [self._signed_entry(b.ptr(table, ENTRIES * digit), index, sign) for digit in range(2)]
-                if len(digits) <= token:
-                    digits.append(found)
-                else:
-                    digits[token] = [total + value for total, value in zip(digits[token], found, strict=True)]
-        return [
-            self._join(sums[2 * token + odd], digits[token], odd) for token in range(len(digits)) for odd in range(2)
-        ]
+            if lookup % self.split.adds == 0:
+                digits = [[] for _ in words]
+            indices = [self._index(weights, plane, lane, lookup) for lane in first_lanes]
+            signs = [self._sign(weights, lane, lookup) if mirrored else None for lane in first_lanes]
+            for number, totals in enumerate(digits):
+                token, vector = divmod(number, len(first_lanes))
+                address = b.ptr(b.ptr(tables, token * self.at.activation_bytes), lookup * TABLE_BYTES)
+                parts = [self.ops.table(b.ptr(address, ENTRIES * part)) for part in range(2)]
+                found = [self.ops.look_up(part, indices[vector]) for part in parts]
+                sums = zip(totals or (None, None), found, strict=True)
+                digits[number] = [self.ops.add(total, value, signs[vector]) for total, value in sums]
+            if (lookup + 1) % self.split.adds == 0:
+                joined = zip(result, digits, strict=True)
+                result = [self.ops.join(words, low, high, self.split.base) for words, (low, high) in joined]
+        return result
 
-    def _index(self, packed: Val, half: int) -> Val:
-        b = self.b
-        moved = b.bitcast(b.bitcast(packed, _WORDS) >> 4, _BYTES) if half else packed
-        return moved & b.const(0x0F, _BYTES)
+    def _index(self, weights: Val, plane: int, lane: int, lookup: int) -> Val:
+        place = self.layout.plane_bytes * plane + self.layout.lanes * (lookup // 2) + lane
+        packed = self.b.load(self.b.ptr(weights, place), self.ops.bytes)
+        return packed >> 4 if lookup % 2 else packed & 0x0F
 
-    def _signed_entry(self, table: Val, index: Val, sign: Val) -> Val:
-        b = self.b
-        entries = b.shuffle(b.load(table, vec(i8, ENTRIES)), None, [*range(ENTRIES)] * 2)
-        found = b.intrinsic("llvm.x86.avx2.pshuf.b", _BYTES, [entries, index])
-        return b.intrinsic("llvm.x86.avx2.psign.b", _BYTES, [found, sign])
-
-    def _join(self, words: Val, digits: Sequence[Val], odd: int) -> Val:
-        b = self.b
-        for digit, weight in zip(digits, (1, BASE), strict=True):
-            keep = b.vec_const([weight if lane % 2 == odd else 0 for lane in range(32)], i8)
-            words = words + b.intrinsic("llvm.x86.avx2.pmadd.ub.sw", _WORDS, [keep, digit])
-        return words
+    def _sign(self, weights: Val, lane: int, lookup: int) -> Val:
+        bits = self.b.load(
+            self.b.ptr(weights, self.layout.plane_bytes * self.layout.code.planes + lane), self.ops.bytes
+        )
+        return self.ops.sign(bits, lookup)

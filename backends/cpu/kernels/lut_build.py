@@ -1,11 +1,10 @@
 """`lut.build`: tables of all sums of g neighbouring int8 activations, in the layout the look-up kernel reads.
 
-Entry e of a table, 0 … (3^g - 1)/2, is Σ digit_d(e)·q_d with the digits of e in balanced ternary, most significant
-first. A table takes 32 bytes:
+What entries there are says `packing/lut_code.py`. A table takes 32 bytes:
 
-* quads: four tables side by side in 128 bytes, entries + 512 cut in a low and a high byte: entry e of table j of the
+* quads: four tables side by side in 128 bytes, entries + bias cut in a low and a high byte: entry e of table j of the
   four is at byte 16·(e div 4) + 4·j + e mod 4 of the first (low) and the second (high) 64 bytes;
-* bytes: entry = 28·h + l with |h|, |l| <= 14: 16 int8 l, then 16 int8 h. Eight of them add up in an int8;
+* bytes: entry + bias = base·h + l (`ByteSplit`): 16 int8 l, then 16 int8 h;
 * words: 16 int16.
 """
 
@@ -19,34 +18,19 @@ from xdsl.dialects import llvm
 from neuc.backends.cpu.builder import KernelBuilder, Operand, Val, i8, i16, i32, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.backends.cpu.packing.tl2 import ENTRIES, QUADS_BIAS, TABLE_BYTES, TableKind
+from neuc.backends.cpu.packing.lut import TABLE_BYTES, TableKind
+from neuc.backends.cpu.packing.lut_code import ENTRIES, TableCode
 
 _COPY = 16
 GROUPS_PER_UNIT = 64
 """Tables per work unit."""
-BASE = 28
-"""Of the two digits in `bytes` tables."""
-_RECIPROCAL = 1170
-"""round(2^15 / BASE): (v·1170 + 2^14) >> 15 leaves remainders of at most 14 for |v| <= 384."""
 
 
-def digits(g: int) -> np.ndarray:
-    """int8 [16, g]: the balanced ternary digits of each entry, zero for entries no index names."""
-    table = np.zeros((ENTRIES, g), np.int8)
-    for entry in range((3**g + 1) // 2):
-        rest = entry
-        for place in range(g - 1, -1, -1):
-            digit = (rest + 1) % 3 - 1
-            table[entry, place] = digit
-            rest = (rest - digit) // 3
-    return table
-
-
-def table_arrays(q: np.ndarray, g: int, groups: int) -> np.ndarray:
+def table_arrays(q: np.ndarray, code: TableCode, groups: int) -> np.ndarray:
     """int32 [tokens, groups, 16]: what the tables of int8 rows [tokens, K] mean, whatever their layout."""
-    padded = np.zeros((q.shape[0], groups * g + g), np.int32)
+    padded = np.zeros((q.shape[0], max(groups * code.g, q.shape[1])), np.int32)
     padded[:, : q.shape[1]] = q
-    return padded[:, : groups * g].reshape(q.shape[0], groups, g) @ digits(g).T.astype(np.int32)
+    return padded[:, : groups * code.g].reshape(q.shape[0], groups, code.g) @ code.digits().T.astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -58,13 +42,13 @@ class LutBuildKernel(KernelSpec):
     Attributes:
         kind: table layout.
         columns: K.
-        g: activations per table.
-        groups: tables per token; those past K are of zero activations.
+        code: the entries.
+        groups: tables per token, for `quads` a multiple of 4; those past K are of zero activations.
     """
 
     kind: TableKind
     columns: int
-    g: int
+    code: TableCode
     groups: int
 
     family = "lut_build"
@@ -77,25 +61,25 @@ class LutBuildKernel(KernelSpec):
     @property
     def scratch(self) -> int:
         """Bytes of scratch memory."""
-        return 2 * (GROUPS_PER_UNIT * self.g + 64)
+        return 2 * (GROUPS_PER_UNIT * self.code.g + 64)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """A loop over units: widen or re-bias their activations into scratch memory, then make tables from there."""
-        b = KernelBuilder(self.name, isa)
-        builder = TableBuilder(b, self.kind, self.g)
+        b, g = KernelBuilder(self.name, isa), self.code.g
+        builder = TableBuilder(b, self.kind, self.code)
         with b.loop(b.begin, b.end) as unit:
             token = b.udiv(unit.i, self.units_per_token)
             first = (unit.i - token * self.units_per_token) * GROUPS_PER_UNIT
             count = b.min(self.groups - first, b.i64(GROUPS_PER_UNIT))
-            source = b.ptr(b.arg_ptr(0), token * self.columns + first * self.g)
-            here = b.max(b.min(self.columns - first * self.g, count * self.g), b.i64(0))
+            source = b.ptr(b.arg_ptr(0), token * self.columns + first * g)
+            here = b.max(b.min(self.columns - first * g, count * g), b.i64(0))
             whole = here - b.urem(here, _COPY)
             with b.loop(0, whole, _COPY) as copy:
                 builder.copy(b.ptr(source, copy.i), b.scratch, copy.i, _COPY)
             with b.loop(whole, here) as copy:
                 builder.copy(b.ptr(source, copy.i), b.scratch, copy.i, 1)
             # Four more than the groups take: `quads` reads a whole dword per group.
-            with b.loop(here, count * self.g + 4) as fill:
+            with b.loop(here, count * g + 4) as fill:
                 builder.fill(b.scratch, fill.i)
             builder.tables(b.scratch, b.ptr(b.arg_ptr(1), (token * self.groups + first) * TABLE_BYTES), count)
         return b.finish()
@@ -104,10 +88,10 @@ class LutBuildKernel(KernelSpec):
 class TableBuilder:
     """Writes the code that makes tables out of *digits*: activations widened to int16, or for `quads` biased."""
 
-    def __init__(self, b: KernelBuilder, kind: TableKind, g: int) -> None:
+    def __init__(self, b: KernelBuilder, kind: TableKind, code: TableCode) -> None:
         self.b = b
         self.kind = kind
-        self.g = g
+        self.code = code
         self.digit = i8 if kind == "quads" else i16
         self.digit_bytes = 1 if kind == "quads" else 2
 
@@ -124,24 +108,20 @@ class TableBuilder:
     def tables(self, digits: Val, target: Val, count: Operand) -> None:
         """`count` tables; for `quads` a multiple of 4, and it reads 4 digits past the last one's first."""
         b, at_once = self.b, 4 if self.kind == "quads" else 1
+        make = {"quads": self._quad, "bytes": self._bytes, "words": self._words}[self.kind]
         with b.loop(0, count, at_once) as group:
-            activations = b.ptr(digits, group.i * (self.g * self.digit_bytes))
-            tables = b.ptr(target, group.i * TABLE_BYTES)
-            if self.kind == "quads":
-                self._quad(activations, tables)
-            else:
-                self._single(activations, tables)
+            make(b.ptr(digits, group.i * (self.code.g * self.digit_bytes)), b.ptr(target, group.i * TABLE_BYTES))
 
     def _quad(self, activations: Val, tables: Val) -> None:
         b, bytes_, words, dwords = self.b, vec(i8, 64), vec(i16, 32), vec(i32, 16)
         factors = np.zeros((ENTRIES, 4), np.int8)
-        factors[:, : self.g] = digits(self.g)
+        factors[:, : self.code.g] = self.code.digits()
         # Activations come as q + 128 because vpdpbusd multiplies unsigned by signed; this takes it out again.
-        start = b.vec_const([int(v) for v in QUADS_BIAS - 128 * factors.sum(axis=1, dtype=np.int64)], i32)
+        start = b.vec_const([int(v) for v in self.code.quads_bias - 128 * factors.sum(axis=1, dtype=np.int64)], i32)
         spread = b.vec_const([int(v) for v in factors.reshape(-1)], i8)
         entries: list[Val] = []
         for table in range(4):
-            dword = b.load(b.ptr(activations, table * self.g), i32)
+            dword = b.load(b.ptr(activations, table * self.code.g), i32)
             repeated = b.bitcast(b.splat(dword, 16), bytes_)
             entries.append(b.intrinsic("llvm.x86.avx512.vpdpbusd.512", dwords, [start, repeated, spread]))
         pack_words = "llvm.x86.avx512.packusdw.512"
@@ -150,18 +130,30 @@ class TableBuilder:
             packed = b.intrinsic("llvm.x86.avx512.packuswb.512", bytes_, halves)
             b.store(packed, b.ptr(tables, 64 * part))
 
-    def _single(self, activations: Val, tables: Val) -> None:
-        b, words = self.b, vec(i16, ENTRIES)
-        total: Val | None = None
-        for place, column in enumerate(digits(self.g).T):
+    def _words(self, activations: Val, tables: Val) -> None:
+        self.b.store(self._sums(activations, 0), tables)
+
+    def _bytes(self, activations: Val, tables: Val) -> None:
+        b, split = self.b, self.code.byte_split()
+        total = self._sums(activations, split.bias)
+        rounded = total + split.base // 2
+        if split.shift is not None:
+            high = rounded.ashr(split.shift)
+        else:
+            # An upper half of a product is one instruction. The reciprocal is a little too large, so an exact multiple
+            # below zero may be divided to one less; what is then left is base/2, which the sums stand, too.
+            reciprocal = (1 << 16) // split.base + 1
+            product = b.sext(rounded, i32) * reciprocal
+            high = b.trunc(product >> 16, i16)
+        low = total - high * split.base
+        b.store(b.trunc(b.concat(low, high), i8), tables)
+
+    def _sums(self, activations: Val, bias: int) -> Val:
+        """All entries, plus a bias."""
+        b, total = self.b, None if bias == 0 else self.b.const(bias, vec(i16, ENTRIES))
+        for place, column in enumerate(self.code.digits().T):
             value = b.splat(b.load(b.elem(activations, place, i16), i16), ENTRIES)
             value = value * b.vec_const([int(v) for v in column], i16)
             total = value if total is None else total + value
         assert total is not None
-        if self.kind == "words":
-            b.store(total, tables)
-            return
-        high = b.intrinsic("llvm.x86.avx2.pmul.hr.sw", words, [total, b.const(_RECIPROCAL, words)])
-        low = total - high * BASE
-        b.store(b.trunc(low, i8), tables)
-        b.store(b.trunc(high, i8), b.ptr(tables, ENTRIES))
+        return total

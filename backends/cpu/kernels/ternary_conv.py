@@ -18,11 +18,12 @@ from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.direct_i2 import i2_emitter
 from neuc.backends.cpu.kernels.direct_i2_base import i2_scratch_bytes
 from neuc.backends.cpu.kernels.lut_accumulate import lut_emitter
+from neuc.backends.cpu.kernels.lut_base import lut_scratch_bytes
 from neuc.backends.cpu.kernels.lut_build import TableBuilder
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue, TransposedWriter
-from neuc.backends.cpu.kernels.ternary_tiles import Places, TileEmitter, scratch_bytes
+from neuc.backends.cpu.kernels.ternary_tiles import Places, TileEmitter
 from neuc.backends.cpu.packing.i2 import I2Layout
-from neuc.backends.cpu.packing.tl2 import TABLE_BYTES, Tl2Layout, table_kind
+from neuc.backends.cpu.packing.lut import TABLE_BYTES, LutLayout, table_kind
 
 _ALIGNMENT = 64
 _UNROLLED_BYTES = 512
@@ -33,7 +34,7 @@ _UNROLLED_RUNS = 9
 class TernaryConvKernel(KernelSpec):
     """Slots: 0 q (of `ChannelsLastKernel`), 1 packed weights, 2 y (out, f32 [N, all outputs, pixels]), 3 s (f32 [N]),
 
-    4 what sums start from (`pack_tl2`; any integer if nothing), 5 scales (f32 [P, 1, outputs]), 6 bias (f32 [all
+    4 what sums start from (`pack_lut`; any integer if nothing), 5 scales (f32 [P, 1, outputs]), 6 bias (f32 [all
     outputs]; any integer if none), 7 first channel, 8 all channels, 9 first output, 10 all outputs, then the padded
     spatial sizes of q, then those of the output. Work units: N x ceil(pixels / tokens). Scratch: `scratch`.
 
@@ -51,7 +52,7 @@ class TernaryConvKernel(KernelSpec):
         together: pixels of them that are gathered and multiplied at a time.
     """
 
-    layout: I2Layout | Tl2Layout
+    layout: I2Layout | LutLayout
     epilogue: Epilogue
     channels: int
     kernel: tuple[int, ...]
@@ -72,12 +73,12 @@ class TernaryConvKernel(KernelSpec):
     @property
     def table_groups(self) -> int:
         """Tables per pixel; `quads` tables come in fours."""
-        return -(-self.layout.table_groups // 4) * 4 if isinstance(self.layout, Tl2Layout) else 0
+        return -(-self.layout.table_groups // 4) * 4 if isinstance(self.layout, LutLayout) else 0
 
     @property
     def digits(self) -> int:
         """Columns of a gathered row that tables are made of, with four more, which `quads` reads."""
-        return self.table_groups * self.layout.g + 4 if isinstance(self.layout, Tl2Layout) else 0
+        return self.table_groups * self.layout.g + 4 if isinstance(self.layout, LutLayout) else 0
 
     @property
     def regions(self) -> tuple[int, int, int]:
@@ -92,7 +93,7 @@ class TernaryConvKernel(KernelSpec):
         """Bytes of scratch memory."""
         if isinstance(self.layout, I2Layout):
             return sum(self.regions) + i2_scratch_bytes(self.layout, self.together, padded=True)
-        return sum(self.regions) + scratch_bytes(self.layout.tiling, self.together)
+        return sum(self.regions) + lut_scratch_bytes(self.layout, self.together)
 
 
 class _ConvEmitter:
@@ -145,8 +146,8 @@ class _ConvEmitter:
             case I2Layout() as layout:
                 emitter = i2_emitter(b, layout, spec.together, padded=True)
                 activations, size = self.rows, layout.tiling.padded_columns
-            case Tl2Layout() as layout:
-                emitter = lut_emitter(b, table_kind(b.isa), layout)
+            case LutLayout() as layout:
+                emitter = lut_emitter(b, table_kind(b.isa), layout, spec.together)
                 activations, size = self.tables, spec.table_groups * TABLE_BYTES
         emitter.at = Places(activations, size, b.arg_ptr(1), self.sums, b.arg_ptr(4), self.rest)
         return emitter
@@ -166,7 +167,7 @@ class _ConvEmitter:
                     with b.loop(t.columns, t.padded_columns) as at:
                         b.store(b.const(0, i8), b.ptr(row, at.i))
             return
-        builder = TableBuilder(b, table_kind(b.isa), spec.layout.g)
+        builder = TableBuilder(b, table_kind(b.isa), spec.layout.code.table)
         with b.loop(t.columns, spec.digits) as at:
             builder.fill(self.rows, at.i)
         with b.loop(0, count) as token:

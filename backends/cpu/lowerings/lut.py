@@ -5,7 +5,7 @@ from __future__ import annotations
 from neuc.backends.cpu.encodings import Tables, encoding_named
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.ternary_products import Packed, launch_product, layout_of
-from neuc.backends.cpu.packing.tl2 import TABLE_BYTES
+from neuc.backends.cpu.packing.lut import TABLE_BYTES
 from neuc.dialects.dims import product
 from neuc.dialects.lut import AccumulateOp, BuildOp
 from neuc.dialects.store import dims_of

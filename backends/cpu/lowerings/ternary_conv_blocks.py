@@ -12,14 +12,14 @@ from neuc.backends.cpu.kernels.ternary_conv import TernaryConvKernel
 from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.backends.cpu.lowerings.ternary_products import epilogue_of, pack, scales_weight, trits_of
 from neuc.backends.cpu.packing.i2 import I2Layout
-from neuc.backends.cpu.packing.tl2 import TABLE_BYTES, Tl2Layout
+from neuc.backends.cpu.packing.lut import TABLE_BYTES, LutLayout
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.dims import product
 from neuc.dialects.store import dims_of
 from neuc.dialects.ternary import WeightOp
 from neuc.dialects.ternary_types import Window
 
-BLOCKED = ("tl2", "i2")
+BLOCKED = ("tl2", "tl1", "bitserial", "i2")
 """Encodings the blocked kernel reads."""
 _L1_TABLES = 32 * 1024
 _L2_TABLES = 256 * 1024
@@ -50,7 +50,7 @@ class BlockedConv:
     activation: ActivationAttr
     result: SSAValue
     kind: str
-    layout: I2Layout | Tl2Layout
+    layout: I2Layout | LutLayout
     groups: int = 1
 
 
@@ -107,7 +107,7 @@ def launch_blocks(s: SegmentLowering, conv: BlockedConv) -> None:
         )
 
 
-def _blocks(layout: I2Layout | Tl2Layout) -> tuple[int, int]:
+def _blocks(layout: I2Layout | LutLayout) -> tuple[int, int]:
     """Pixels per work unit, and how many of them at a time.
 
     Few if their tables then stay in the first-level cache; else the more, the less often weights are read again.

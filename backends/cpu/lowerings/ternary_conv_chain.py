@@ -15,7 +15,7 @@ from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.backends.cpu.lowerings.ternary_conv_blocks import BLOCKED, BlockedConv, launch_blocks
 from neuc.backends.cpu.lowerings.ternary_products import layout_of
 from neuc.backends.cpu.packing.i2 import I2Layout
-from neuc.backends.cpu.packing.tl2 import Tl2Layout
+from neuc.backends.cpu.packing.lut import LutLayout
 from neuc.dialects.dense import ReshapeOp, TransposeOp
 from neuc.dialects.lut import AccumulateOp as LutAccumulateOp
 from neuc.dialects.lut import BuildOp
@@ -92,8 +92,8 @@ def launch_conv(chain: ConvChain, s: SegmentLowering) -> None:
     )
 
 
-def _layout(chain: ConvChain, s: SegmentLowering) -> I2Layout | Tl2Layout:
+def _layout(chain: ConvChain, s: SegmentLowering) -> I2Layout | LutLayout:
     """What `ternary.pack` says."""
     layout = layout_of(chain.pack, s.isa)
-    assert isinstance(layout, I2Layout | Tl2Layout)
+    assert isinstance(layout, I2Layout | LutLayout)
     return layout

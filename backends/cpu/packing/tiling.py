@@ -1,6 +1,6 @@
 """How a matrix of R rows and K columns is cut into blocks, chunks and steps: what all packed layouts share.
 
-The encodings (`tl2.py`, `i2.py`) say what the bytes of one step are; the order of steps in memory is said here.
+The layouts (`lut.py`, `i2.py`) say what the bytes of one step are; the order of steps in memory is said here.
 """
 
 from __future__ import annotations
