@@ -51,9 +51,9 @@ class BitLinear(nn.Linear):
         self.quantize_weights = {"ternary": ternary, "binary": binary}[levels]
         self.straight_through = straight_through
 
-    def forward(self, x: Tensor) -> Tensor:
-        """X f32[…, K] → f32[…, N]."""
-        x = self.norm(x)
+    def forward(self, input: Tensor) -> Tensor:
+        """Multiply f32[…, K]; returns f32[…, N]."""
+        x = self.norm(input)
         xq, wq = quantize_activations(x), self.quantize_weights(self.weight)
         if self.straight_through:
             xq, wq = x + (xq - x).detach(), self.weight + (wq - self.weight).detach()
@@ -85,7 +85,7 @@ class PackedBitLinear(nn.Module):
         self.norm.weight = nn.Parameter(gain)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X f32[…, K] → f32[…, N]."""
+        """Multiply x f32[…, K]; returns f32[…, N]."""
         x = self.norm(x)
         a = 127.0 / x.abs().amax(-1, keepdim=True).clamp(min=EPS)
         q = (x * a).round().clamp(-128, 127).to(torch.int8)
@@ -113,7 +113,7 @@ class UnpackedBitLinear(nn.Module):
         self.norm.weight = nn.Parameter(gain)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X f32[…, K] → f32[…, N]."""
+        """Multiply x f32[…, K]; returns f32[…, N]."""
         return F.linear(quantize_activations(self.norm(x)), self.weight) * self.weight_scale
 
 
