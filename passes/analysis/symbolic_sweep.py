@@ -42,9 +42,12 @@ class Sweep:
 
     facts: Facts
     types: Types = field(default_factory=Types)
+    _visible: set[str] = field(default_factory=set[str])
+    """Symbols in the types of values that can be read where the sweep is, and so known when it runs there."""
 
     def function(self, func: FuncOp) -> None:
         """Sweep one function; argument types are taken as they are, unknown dims become symbols."""
+        self._visible = set()
         for block in func.body.blocks:
             for argument in block.args:
                 self._settle(argument, argument.type, type_shape(argument))
@@ -116,8 +119,15 @@ class Sweep:
         dims = tuple(_first(dim, old) or self.facts.fresh() for dim, old in zip(shape, before))
         self.facts.shapes[value] = dims
         self.types[value] = partial_tensor_type(element, dims)
+        self._visible.update(symbol for dim in dims for symbol in dim.symbols)
+
+    def _settle_outside(self, value: SSAValue, type_: Attribute, shape: Shape | None) -> None:
+        """Fix the type of a result of an operation with bodies: sizes that only a body knows are unknown out here."""
+        known = shape and tuple(dim if dim is not None and dim.symbols <= self._visible else None for dim in shape)
+        self._settle(value, type_, known)
 
     def _with_bodies(self, op: OnnxOp) -> None:
+        outside = set(self._visible)
         graphs = {name: region.block for name, region in op.graphs.items()}
         outer = list(op.operands)
         if op.op_type == "Loop" and len(outer) >= 2:
@@ -126,14 +136,16 @@ class Sweep:
             self._argument(body.args[1], ())
             states = len(outer) - 2
             self._carried(body, body.args[2:], outer[2:], first_output=1)
+            self._visible = outside
             self._results(op, _yielded(body)[1:], states)
         elif op.op_type == "Scan" and op.opset >= 9:  # before, it had a batch dim of its own
-            self._scan(op, graphs["body"])
+            self._scan(op, graphs["body"], outside)
         else:
             for block in graphs.values():
                 for argument in block.args:
                     self._settle(argument, argument.type, type_shape(argument))
                 self._block(block)
+            self._visible = outside
             if op.op_type == "If":
                 self._branches(op, graphs)
             else:
@@ -169,9 +181,9 @@ class Sweep:
             elif shape is not None:
                 shape = (None, *shape)
             type_ = _with_element(result.type, self.types.get(value, value.type))
-            self._settle(result, type_, shape)
+            self._settle_outside(result, type_, shape)
 
-    def _scan(self, op: OnnxOp, body: Block) -> None:
+    def _scan(self, op: OnnxOp, body: Block, outside: set[str]) -> None:
         scanned = op.int_attribute("num_scan_inputs", 0)
         states = len(op.operands) - scanned
         length: Dim | None = None
@@ -183,11 +195,12 @@ class Sweep:
             type_ = _with_element(argument.type, self.types.get(value, value.type))
             self._settle(argument, type_, shape[1:] if shape else type_shape(argument))
         self._carried(body, body.args[:states], list(op.operands[:states]), first_output=0)
+        self._visible = outside
         for index, (result, value) in enumerate(zip(op.results, _yielded(body))):
             shape = self.facts.shape(value)
             if index >= states:
                 shape = (length, *shape) if shape is not None and plain else type_shape(result)
-            self._settle(result, _with_element(result.type, self.types.get(value, value.type)), shape)
+            self._settle_outside(result, _with_element(result.type, self.types.get(value, value.type)), shape)
 
     def _branches(self, op: OnnxOp, graphs: dict[str, Block]) -> None:
         first, second = (_yielded(block) for block in graphs.values())
@@ -199,7 +212,7 @@ class Sweep:
                 type_ = types[0]  # not tensors, or both of unknown rank
             elif shape is None and (element := _element(type_)) is not None:
                 type_ = UnrankedTensorType(element)
-            self._settle(result, type_, shape)
+            self._settle_outside(result, type_, shape)
 
 
 def sweep(module: ModuleOp, store: WeightStore) -> Sweep:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import onnx
 import pytest
-from onnx import ModelProto, helper
+from onnx import ModelProto, helper, numpy_helper
 from xdsl.dialects.builtin import ModuleOp, TensorType, UnrankedTensorType
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import SSAValue
@@ -312,6 +313,52 @@ def test_loop_carries_only_dims_that_stay() -> None:
     assert [str(d) for d in grown[1:]] == ["S", "12"]
     assert [str(d) for d in same] == ["B", "S", "12"]
     assert [str(d) for d in stacked[1:]] == ["B", "S", "12"]
+
+
+def stretching_body(inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
+    """A body whose `grown` broadcasts `a` [B] with as many ones as `a` has non-zeros: a size nobody outside knows."""
+    nodes = [
+        node("NonZero", "a", "places"),
+        node("Cast", "places", "floats", to=F),
+        node("Unsqueeze", "floats axes", "columns"),
+        node("Add", "columns a", "grown"),
+    ]
+    nodes += [node("Identity", i.name, o.name) for i, o in zip(inputs[1:], outputs) if o.name != "grown"]
+    return helper.make_graph(nodes, "body", list(inputs), list(outputs), [numpy_helper.from_array(i64(-1), "axes")])
+
+
+@pytest.mark.parametrize("kind", ["Loop", "Scan", "If"])
+def test_sizes_only_a_body_knows_do_not_leave_it(kind: str) -> None:
+    grown, vector = value("grown", None), value("x", ["B"])
+    if kind == "Loop":
+        counters = [value("i", [], INT), value("go_in", [], B), value("a", None)]
+        body = stretching_body(counters, [value("go_out", [], B), value("a_out", None), grown])
+        proto = model([node("Loop", "trips _ x", "last y", body=body)], [vector, value("trips", [], INT)], [ANY])
+    elif kind == "Scan":
+        body = stretching_body([value("a", None)], [grown])
+        vector = value("x", ["T", "B"])
+        proto = model([node("Scan", "x", "y", body=body, num_scan_inputs=1)], [vector], [ANY])
+    else:
+        body = stretching_body([], [grown])
+        body.node.insert(0, node("Identity", "x", "a"))
+        other = helper.make_graph(list(body.node), "other", [], [grown], list(body.initializer))
+        choice = node("If", "which", "y", then_branch=body, else_branch=other)
+        proto = model([choice], [vector, value("which", [], B)], [ANY])
+    module, ctx = load(proto)
+    (op,) = (op for op in module.walk() if op.name == f"onnx.{kind}")
+    for _ in range(2):
+        inside = {
+            symbol
+            for region in op.regions
+            for inner in region.walk()
+            for result in inner.results
+            for dim in dims_of(result)
+            for symbol in dim.symbols
+        }
+        local = inside - {"B", "T", "trips"}
+        assert local
+        assert not local & {symbol for result in op.results for dim in dims_of(result) for symbol in dim.symbols}
+        InferSymbolicShapes().apply(ctx, module)  # finds the symbols of the first time in the types
 
 
 @pytest.mark.parametrize(
