@@ -22,8 +22,8 @@ class CpuTarget:
     Attributes:
         name: how the user calls it.
         summary: one line for ``neuc targets``.
-        encoding: ternary kernels: ``tl2`` look-up tables, ``i2`` direct products, ``i8`` the scalar oracle; ``auto``
-            takes the faster of ``tl2`` and ``i2`` for the instruction set.
+        encoding: of ternary weights, one of `dialects/ternary_encodings.py`; ``auto`` takes the fastest for the
+            instruction set. Weights whose levels it cannot hold get another (`passes/tile_lut.py`).
         default_quantize: what ``--quantize`` means when it is not given.
         scalar: use the one-lane reference kernels.
     """
@@ -48,14 +48,14 @@ class CpuTarget:
         From measured kernel rates, `benchmarks/kernels_ternary.py`: with vectors, direct products win for several rows
         of activations; at one row the look-up tables read fewer bytes and win on large matrices.
         """
-        if self.encoding != "tl2" or self.scalar:
+        if self.encoding not in ("tl1", "tl2") or self.scalar:
             return None
         if isa.f32_lanes >= 8:
             return (
-                "--target cpu runs ternary layers with direct i2 kernels, which are faster than tl2 for batches of "
-                "several rows on this instruction set; tl2 is faster for one row of large matrices"
+                f"--target cpu runs ternary layers with direct i2 kernels, which are faster than {self.encoding} for "
+                f"batches of several rows on this instruction set; tl2 is faster for one row of large matrices"
             )
-        return "--target cpu runs ternary layers with direct i2 kernels, which are faster than tl2 without AVX2"
+        return f"--target cpu runs ternary layers with direct i2 kernels, faster than {self.encoding} without AVX2"
 
     def pipeline(self, isa: Isa | None = None, *, group: int = 0, bm: int = 0, bk: int = 0) -> list[ModulePass]:
         """The passes from the paradigm level to the machine level."""
@@ -73,6 +73,8 @@ TARGETS: dict[str, CpuTarget] = {
     for target in (
         CpuTarget("cpu", "the fastest kernels this CPU has; float unless asked to quantise", "auto", "none"),
         CpuTarget("cpu-tl2", "ternary look-up tables of three weights (TL2), lossless", "tl2", "auto"),
+        CpuTarget("cpu-tl1", "ternary look-up tables of two weights (TL1), lossless", "tl1", "auto"),
+        CpuTarget("cpu-i2", "ternary products of two-bit weights, lossless", "i2", "auto"),
         CpuTarget("cpu-ref", "scalar reference kernels, the oracle of the others", "i8", "none", scalar=True),
     )
 }
