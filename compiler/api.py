@@ -111,6 +111,7 @@ def compile(
     shapes: Mapping[str, tuple[int | str, ...]] | None = None,
     fallback: str = "host",
     isa: str = "host",
+    recognize: bool = True,
     verify: int = 0,
     example_inputs: tuple[object, ...] | None = None,
 ) -> Compiled:
@@ -118,10 +119,10 @@ def compile(
 
     Args:
         model: path of an ``.onnx`` or ``.mlir`` file, an ``onnx.ModelProto``, or a ``torch.nn.Module``.
-        target: ``cpu``, ``cpu-tl2`` or ``cpu-ref``, with options in braces: ``cpu-tl2{bm=64}``.
+        target: ``cpu``, ``cpu-tl2``, … (`neuc targets` lists them), with options in braces: ``cpu-tl2{bm=64}``.
         quantize: ``none``, ``ternary`` (every layer that can be, with `planes` planes), ``auto`` (as few planes as keep
-            the measured error within `max_error`); by default what the target is for: ``auto`` for ``cpu-tl2``, else
-            ``none``.
+            the measured error within `max_error`); by default what the target is for: ``none`` for ``cpu`` and
+            ``cpu-ref``, ``auto`` for those that fix an encoding.
         planes: planes per ternary weight (default 2); the most that ``auto`` may use (default 4).
         scale: which ternary weights share a scale: ``row``, ``group`` (128 columns) or ``tensor``.
         max_error: error budget of ``auto``: mean cosine error for outputs that are normalised embeddings, relative L2
@@ -131,6 +132,8 @@ def compile(
         shapes: shapes of inputs by name; a string keeps a dim symbolic.
         fallback: ``host`` runs operators the target cannot in onnxruntime, ``error`` refuses them, all at once.
         isa: instruction set: ``host``, ``avx512``, ``avx2``, ``portable``.
+        recognize: layers that the model quantised itself, weights with few levels and 8-bit activations, become ternary
+            whatever `quantize` says, as nothing is lost.
         verify: compare the result with onnxruntime on this many inputs; see ``report.verified``.
         example_inputs: arguments to trace a torch module with.
 
@@ -147,6 +150,7 @@ def compile(
         shapes=dict(shapes or {}),
         fallback=fallback,
         isa=isa,
+        recognize=recognize,
     )
     return compile_model(model, options, verify=verify, example_inputs=example_inputs, keep_levels=True)
 

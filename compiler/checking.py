@@ -48,7 +48,7 @@ def check_model(model: object, options: CompileOptions) -> Checked:
     operators = sum(op.name.startswith("onnx.") for op in entry_of(source.module).walk())
     driver = Driver(source.module, source.context)
     lenient = dataclasses.replace(options, fallback="host")
-    driver.run([*pipeline.graph_passes(), *pipeline.float_passes(), pipeline.partition_pass(lenient, chosen)])
+    driver.run([*pipeline.graph_passes(), *pipeline.float_passes(options), pipeline.partition_pass(lenient, chosen)])
     report = Report(model=source.name, target=chosen.target.name)
     describe_hosts(driver.module, report)
     nodes = [NodeRef(row.node, row.op, row.reason) for row in report.hosts]

@@ -79,7 +79,9 @@ class Compilation:
         driver, report = self.driver, self.report
         driver.run(graph_passes())
         reference = None if report.quantize == "none" else Reference.of(driver, self.options)
-        driver.run(float_passes())
+        if reference is not None and reference.model is None:
+            report.hints.append(f"errors are measured against neuc's interpreters, as {reference.obstacle}")
+        driver.run(float_passes(self.options))
         if reference is None:
             self._lower(steps)
             return

@@ -38,6 +38,8 @@ class CompileOptions:
         fallback: what happens to operators the target cannot run: ``host`` runs them in onnxruntime, ``error`` refuses.
         isa: instruction set: ``host``, ``avx512``, ``avx2``, ``portable``.
         keep_ir: put the IR of every level into the artifact.
+        recognize: layers that the model quantised itself, weights with few levels and 8-bit activations, become ternary
+            for every target and whatever `quantize` says: nothing is lost.
     """
 
     target: str = "cpu"
@@ -50,6 +52,7 @@ class CompileOptions:
     fallback: str = "host"
     isa: str = "host"
     keep_ir: bool = False
+    recognize: bool = True
 
     def __post_init__(self) -> None:
         if self.quantize is not None and self.quantize not in QUANTIZE:

@@ -26,7 +26,8 @@ from neuc.passes.partition import Partition
 _TARGET_OPTIONS = ("group", "bm", "bk")
 _ON_GRAPH_LEVEL = ("fold-batch-norm",)
 # Norms are recognised, and biases join their producers, before maps merge; activations also after, when merging has
-# made one of a chain.
+# made one of a chain. What the model quantised itself is recognised before anything changes its order of rounding.
+_RECOGNITION = "recognize-ternary"
 _AFTER_LOWERING = ("fuse-layer-norm", "fold-into-matmul", "fuse-activation", "fuse-maps", "fuse-activation")
 
 
@@ -90,10 +91,13 @@ def graph_passes() -> list[ModulePass]:
     return [universe.PASSES[name]()() for name in _ON_GRAPH_LEVEL]
 
 
-def float_passes() -> list[ModulePass]:
-    """From the graph level to `dense` operations; what has no native form stays `onnx`, with the reason."""
-    after = [universe.PASSES[name]()() for name in _AFTER_LOWERING]
-    return [LowerOnnxToDense(supports=unsupported_reason), *after]
+def float_passes(options: CompileOptions) -> list[ModulePass]:
+    """From the graph level to `dense` operations; what has no native form stays `onnx`, with the reason.
+
+    Layers that the model quantised itself become `ternary` on the way, unless the options say no.
+    """
+    names = ((_RECOGNITION,) if options.recognize else ()) + _AFTER_LOWERING
+    return [LowerOnnxToDense(supports=unsupported_reason), *(universe.PASSES[name]()() for name in names)]
 
 
 def partition_pass(options: CompileOptions, chosen: ChosenTarget) -> Partition:

@@ -15,7 +15,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from neuc.compiler.accuracy import Agreement, compare
 from neuc.compiler.driver import Driver
-from neuc.compiler.evaluate import Outputs, evaluation_inputs
+from neuc.compiler.evaluate import Evaluator, Outputs, evaluation_inputs
 from neuc.compiler.exporters.onnx_file import export_onnx
 from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.inputs import Arrays
@@ -28,6 +28,7 @@ from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, Exit
 from neuc.passes.analysis.error_budget import Layer, choose_planes
 from neuc.passes.analysis.ternary_layers import layers, reason_to_keep, weight_matrix
+from neuc.passes.lower_onnx_to_dense import LowerOnnxToDense
 from neuc.passes.quantize_to_ternary import FitCache, QuantizeToTernary
 from neuc.runtime.cpu_features import available_cpus
 
@@ -42,25 +43,37 @@ class Reference:
     Attributes:
         feeds: inputs.
         expected: its outputs, for each input.
-        model: the float model.
+        model: the float model; None if onnxruntime cannot run it.
+        obstacle: why not.
     """
 
     feeds: Sequence[Arrays]
     expected: Outputs
-    model: ModelProto
+    model: ModelProto | None
+    obstacle: str = ""
 
     @staticmethod
     def of(driver: Driver, options: CompileOptions) -> Reference:
-        """Run a graph-level module in onnxruntime.
+        """Run a graph-level module in onnxruntime, or in the interpreters if it has operators only they know.
 
         Raises:
-            Error: the calibration data do not fit, or onnxruntime fails on them.
+            Error: the calibration data do not fit, or the model fails on them.
         """
         with driver.timed("run float model"):
             model = export_onnx(driver.module, driver.context.weights, newest=TARGET_OPSET)
-            session = reference_session(model.SerializeToString())
+            try:
+                session = reference_session(model.SerializeToString())
+            except Error as error:
+                return Reference._interpreted(driver, options, error.message)
             names = [output.name for output in model.graph.output]
             return Reference(*run_first(session, names, evaluation_inputs(driver.module, options)), model)
+
+    @staticmethod
+    def _interpreted(driver: Driver, options: CompileOptions, obstacle: str) -> Reference:
+        module = driver.module.clone()
+        LowerOnnxToDense().apply(driver.context, module)
+        feeds = next(evaluation_inputs(driver.module, options))
+        return Reference(feeds, Evaluator(driver.context, feeds).outputs(module), None, obstacle)
 
     def compare(self, outputs: Outputs) -> Agreement:
         """How far `outputs` are from the float model's."""
@@ -117,9 +130,11 @@ class PlaneSearch:
         self._sizes = {name: matrix.size for name, matrix in matrices.items()}
         self._trial: Trial
         try:
+            if reference.model is None:
+                raise KeyError
             self._trial = OnnxTrial(reference.model, matrices, store, reference.feeds)
         except KeyError:
-            # Some layer is no single MatMul, Gemm or Conv of the model.
+            # onnxruntime cannot run the model, or some layer is no single MatMul, Gemm or Conv of it.
             self._trial = InterpretedTrial(module, store, reference.feeds, least)
         self._fitted: dict[tuple[str, int], WeightOp] = {}
 

@@ -25,8 +25,12 @@ class LayerRow:
         scale: ``row``, ``tensor`` or ``group<128>``.
         bytes_before: of the float weights.
         bytes_after: of the packed weights with their scales.
-        sqnr_db: signal to noise of the weights; None for a float layer.
+        sqnr_db: signal to noise of the weights; None for a float layer, and where nothing is lost.
         note: why it stayed float, or what is special.
+        source: ``recognised`` (the model's weights hold few levels), ``fitted``, or ``float``.
+        levels: the integers that ternary weights are, times scales.
+        ulp: how far recognised weights are from the model's at most, in units in the last place; None for others.
+        activations: who rounds the layer's activations to 8 bits: ``model`` or ``neuc``; ``float`` if nobody does.
     """
 
     node: str
@@ -40,6 +44,10 @@ class LayerRow:
     bytes_after: int
     sqnr_db: float | None
     note: str = ""
+    source: str = "float"
+    levels: tuple[int, ...] = ()
+    ulp: int | None = None
+    activations: str = "float"
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ class Report:
         layers = cast("Sequence[dict[str, object]]", plain.pop("layers"))
         hosts = cast("Sequence[dict[str, object]]", plain.pop("hosts"))
         report = Report(**plain)  # type: ignore[arg-type]
-        report.layers = [LayerRow(**{**row, "shape": tuple(cast("list[int]", row["shape"]))}) for row in layers]  # type: ignore[arg-type]
+        report.layers = [_row(row) for row in layers]
         report.hosts = [HostRow(**row) for row in hosts]  # type: ignore[arg-type]
         report.steps = [(str(name), float(seconds)) for name, seconds in report.steps]
         return report
@@ -126,6 +134,11 @@ class Report:
         sizes = [(_size(row), row.ternary) for row in self.layers]
         total = sum(size for size, _ in sizes)
         return sum(size for size, ternary in sizes if ternary) / total if total else None
+
+
+def _row(plain: Mapping[str, object]) -> LayerRow:
+    tuples = {name: tuple(cast("list[int]", plain.get(name, ()))) for name in ("shape", "levels")}
+    return LayerRow(**{**plain, **tuples})  # type: ignore[arg-type]
 
 
 def _size(row: LayerRow) -> int:

@@ -58,7 +58,7 @@ def _layer_table(layers: Sequence[LayerRow]) -> list[str]:
             layer_form(row),
             human_bytes(row.bytes_before),
             human_bytes(row.bytes_after),
-            "" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
+            _sqnr(row),
             row.note,
         )
         for row in layers
@@ -73,11 +73,17 @@ def _layer_table(layers: Sequence[LayerRow]) -> list[str]:
     ]
 
 
+def _sqnr(row: LayerRow) -> str:
+    if row.sqnr_db is None:
+        return "exact" if row.ulp == 0 else ""
+    return f"{row.sqnr_db:.1f}"
+
+
 def summary_lines(report: Report) -> list[str]:
     """What is true of the whole: how much is ternary, errors, launches."""
     lines: list[str] = []
     share = report.ternary_share
-    if report.quantize != "none" and share is not None:
+    if share or (report.quantize != "none" and share is not None):
         lines.append(f"ternary: {share:.1%} of the layers' weights")
     if report.measured is not None:
         budget = "" if report.budget is None else f" (budget {report.budget:g})"

@@ -17,7 +17,7 @@ from neuc.compiler.report import HostRow, LayerRow, Report
 from neuc.compiler.signature import signature_of
 from neuc.dialects.context import NeucContext
 from neuc.passes.analysis.multiply_adds import multiply_adds
-from neuc.passes.analysis.ternary_layers import quantization_report
+from neuc.passes.analysis.ternary_layers import QuantRecord, quantization_report
 from neuc.passes.partition import host_nodes, is_host
 from neuc.runtime.program import NativeSegment
 
@@ -51,11 +51,24 @@ def describe_layers(module: ModuleOp, context: NeucContext, report: Report) -> N
             bytes_before=record.bytes_before,
             bytes_after=record.bytes_after,
             sqnr_db=record.sqnr_db,
-            note=record.kept_reason,
+            note=_note(record),
+            source=record.source,
+            levels=record.levels,
+            ulp=record.ulp,
+            activations=record.activations,
         )
         for record in quantization_report(module, context.weights)
         if record.bytes_before
     ]
+
+
+def _note(record: QuantRecord) -> str:
+    """Why a layer is float; of a recognised one, what was lost where."""
+    if record.ulp is None:
+        return record.kept_reason
+    levels = f"recognised, {len(record.levels)} levels, "
+    exact = "exact" if record.ulp == 0 else f"exact to {record.ulp} ULP"
+    return levels + exact + ("; activations rounded by neuc" if record.activations == "neuc" else "")
 
 
 def describe_program(built: BuiltProgram, report: Report) -> None:

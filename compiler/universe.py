@@ -67,6 +67,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "partition": _pass("passes.partition", "Partition"),
     "plan-memory": _pass("backends.cpu.plan_memory", "PlanMemory"),
     "quantize-to-ternary": _pass("passes.quantize_to_ternary", "QuantizeToTernary"),
+    "recognize-ternary": _pass("passes.recognize_ternary", "RecognizeTernary"),
     "tile-lut": _pass("passes.tile_lut", "TileLut"),
 }
 

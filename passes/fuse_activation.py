@@ -27,7 +27,7 @@ from neuc.dialects.weight_store import WeightStore
 from neuc.passes.analysis.activation_trees import activation_of
 from neuc.passes.rewriting import rewrite
 
-_FUSABLE = (MatMulOp, ConvOp, TernaryConvOp, TernaryLinearOp)
+Fusable = MatMulOp | ConvOp | TernaryConvOp | TernaryLinearOp
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class FuseActivation(ModulePass):
     """Fold biases and activations into the op before them.
 
     1. `x + c` after a `dense.matmul` without bias and activation, c a constant along the columns: becomes its bias.
-    2. `x + c` after a `dense.conv` without bias and activation, c a constant per channel: becomes its bias.
+    2. `x + c` after a `dense.conv` without bias and activation, c a constant per channel: becomes its bias. Both also
+       after a `ternary.linear` or `ternary.conv`.
     3. A map that is an activation, after a matmul, conv or ternary layer without one: becomes its `activation`.
 
     Each only if the map is the one user. ``%y = dense.matmul(%a, %b); %z = dense.map(%y) {max(x, 0)}`` becomes
@@ -49,10 +50,10 @@ class FuseActivation(ModulePass):
         rewrite(op, [FoldBias(store_of(ctx)), FoldActivation()])
 
 
-def _sole_source(value: SSAValue, user: MapOp) -> Operation | None:
+def _sole_source(value: SSAValue, user: MapOp) -> Fusable | None:
     """What computes `value` if only `user` reads it and it has no activation yet."""
     op = value.owner
-    if not isinstance(op, _FUSABLE) or not isinstance(value, OpResult) or op.activation != NO_ACTIVATION:
+    if not isinstance(op, Fusable) or not isinstance(value, OpResult) or op.activation != NO_ACTIVATION:
         return None
     return op if all(use.operation is user for use in value.uses) else None
 
@@ -89,12 +90,12 @@ class FoldBias(RewritePattern):
         for value, other in (op.inputs, reversed(op.inputs)):
             source = _sole_source(value, op)
             array = constant_value(other, self.store)
-            if not isinstance(source, MatMulOp | ConvOp) or array is None or source.bias is not None:
+            if source is None or array is None or source.bias is not None:
                 continue
             dims = dims_of(source.result)
             if dims != dims_of(op.result):
                 continue
-            axis = len(dims) - 1 if isinstance(source, MatMulOp) else 1
+            axis = len(dims) - 1 if isinstance(source, MatMulOp | TernaryLinearOp) else 1
             shape = [1] * (len(dims) - array.ndim) + list(array.shape)
             if (
                 len(shape) != len(dims)
@@ -125,7 +126,19 @@ def _is_sum(op: MapOp) -> bool:
     )
 
 
-def _with_bias(source: MatMulOp | ConvOp, bias: SSAValue) -> Operation:
+def _with_bias(source: Fusable, bias: SSAValue) -> Operation:
+    if isinstance(source, TernaryLinearOp):
+        return TernaryLinearOp(source.q, source.s, source.weight, bias, result_type=source.result.type)
+    if isinstance(source, TernaryConvOp):
+        return TernaryConvOp(
+            source.q,
+            source.s,
+            source.weight,
+            source.window(),
+            bias,
+            group=source.group_count,
+            result_type=source.result.type,
+        )
     if isinstance(source, MatMulOp):
         return MatMulOp(
             source.a,

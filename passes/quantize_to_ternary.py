@@ -19,12 +19,13 @@ from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewri
 from neuc.dialects.context import store_of
 from neuc.dialects.dense import ConvOp, MatMulOp
 from neuc.dialects.locations import fuse_locations
-from neuc.dialects.store import ConstantOp, dims_of
+from neuc.dialects.store import dims_of
 from neuc.dialects.ternary import QuantizeOp, WeightOp
 from neuc.dialects.ternary_types import ScaleAttr
 from neuc.dialects.ternary_weights import make_weight
 from neuc.dialects.weight_store import WeightStore, array_sha
 from neuc.errors import Error
+from neuc.passes.analysis.exact_weights import exact_weight
 from neuc.passes.analysis.ternary_fit import MAX_PLANES, fit_ternary
 from neuc.passes.analysis.ternary_layers import (
     FLOAT_LAYERS,
@@ -32,6 +33,7 @@ from neuc.passes.analysis.ternary_layers import (
     MIN_K,
     layers,
     reason_to_keep,
+    weight_entry,
     weight_matrix,
 )
 from neuc.passes.rewriting import rewrite
@@ -42,9 +44,13 @@ SCALES = {"row": ScaleAttr.of("row"), "tensor": ScaleAttr.of("tensor"), "group":
 
 @dataclass
 class FitCache:
-    """Fitted weights by content, planes and scale, so that trying assignments of planes fits each layer once."""
+    """Fitted weights by content, planes and scale, so that trying assignments of planes fits each layer once.
+
+    Weights that hold few levels already are not fitted: they are what they are, in one plane.
+    """
 
     _made: dict[tuple[str, int, str], WeightOp] = field(default_factory=dict)
+    _exact: dict[str, WeightOp | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._made)
@@ -52,7 +58,13 @@ class FitCache:
     def weight(self, op: MatMulOp | ConvOp, name: str, planes: int, scale: str, store: WeightStore) -> WeightOp:
         """A `ternary.weight` for a layer's constant, its arrays in `store`."""
         matrix = weight_matrix(op, store)
-        key = (array_sha(matrix), planes, scale)
+        sha = array_sha(matrix)
+        exact = self._exact.get(sha)
+        if sha not in self._exact or (exact is not None and exact.trits.data not in store):
+            exact = self._exact[sha] = exact_weight(matrix, name, store)
+        if exact is not None:
+            return exact.clone()
+        key = (sha, planes, scale)
         known = self._made.get(key)
         if known is None or known.trits.data not in store:
             fit = fit_ternary(matrix, planes, scale)
@@ -72,7 +84,8 @@ class QuantizeToTernary(ModulePass):
            `transpose_b`, `alpha`, a bias per column and the activation are carried over.
         2. `dense.conv %x, <constant>` with group = 1 → `ternary.quantize %x axes R-1`, `ternary.conv`.
         3. Layers that read the same value share its `ternary.quantize`.
-        4. A layer that stays float gets the attribute `ternary.kept` with the reason.
+        4. Weights that hold few levels already (see `recognize-ternary`) are taken as they are, in one plane.
+        5. A layer that stays float gets the attribute `ternary.kept` with the reason.
 
     Before and after::
 
@@ -83,7 +96,7 @@ class QuantizeToTernary(ModulePass):
         %y = ternary.linear %q, %s, %t bias %b : … -> tensor<2x8xf32>
 
     It changes numbers: per layer, the relative error of the result is about 10^(-SQNR/20) of the weights (attribute
-    `sqnr` of `ternary.weight`) plus about 1 % from int8 activations.
+    `sqnr` of `ternary.weight`; 0 where that is missing) plus about 1 % from int8 activations.
 
     Options:
         planes: P of every layer, 1 to 4.
@@ -124,7 +137,7 @@ class QuantizeToTernary(ModulePass):
                 layer.attributes[KEPT] = StringAttr(reason)
                 continue
             assert isinstance(layer, MatMulOp | ConvOp)
-            plan[layer] = self.fits.weight(layer, _entry_name(layer, name), planes, self.scale, store)
+            plan[layer] = self.fits.weight(layer, weight_entry(layer, name), planes, self.scale, store)
         rewrite(op, [QuantizeMatMul(plan, store), QuantizeConv(plan, store)], recursive=False)
 
     def _chosen(self, named: Mapping[str, Operation]) -> dict[str, int]:
@@ -141,11 +154,6 @@ class QuantizeToTernary(ModulePass):
                 raise Error("NEUC-E220", f"option layers: {text!r}", hint=f"write NAME=0 to NAME={MAX_PLANES}")
             chosen[name] = int(planes)
         return chosen
-
-
-def _entry_name(layer: MatMulOp | ConvOp, name: str) -> str:
-    constant = (layer.b if isinstance(layer, MatMulOp) else layer.w).owner
-    return constant.entry.data if isinstance(constant, ConstantOp) and constant.entry is not None else name
 
 
 @dataclass

@@ -25,10 +25,13 @@ _STAGES = ("import",)
 @arguments.model_argument
 @click.option("--target", default="cpu", show_default=True, help="See `neuc targets`; options: 'cpu-tl2{bm=64}'.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="MODEL.neuc in this folder by default.")
-@click.option("--quantize", type=click.Choice(QUANTIZE), help="Default: auto for cpu-tl2, none for the others.")
+@click.option("--quantize", type=click.Choice(QUANTIZE), help="Default: none for cpu and cpu-ref, auto for the others.")
 @click.option("--planes", type=int, help="Ternary planes per weight (1 to 4); the most that auto may use.")
 @click.option("--scale", type=click.Choice(SCALES), default="row", show_default=True, help="What shares a scale.")
 @click.option("--max-error", type=float, help="Error budget of auto; 0.05 by default. Missed: exit code 4.")
+@click.option(
+    "--no-recognize", is_flag=True, help="Keep as float what the model quantised itself (ternary otherwise: lossless)."
+)
 @click.option("--calib", type=click.Path(path_type=Path), help=".npz with inputs to measure errors on.")
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's symbolic dims.")
 @click.option("--fallback", type=click.Choice(FALLBACK), default="host", show_default=True, help="Unsupported nodes.")
@@ -53,6 +56,7 @@ def compile_command(
     planes: int | None,
     scale: str,
     max_error: float | None,
+    no_recognize: bool,
     calib: Path | None,
     shapes: tuple[str, ...],
     fallback: str,
@@ -88,6 +92,7 @@ def compile_command(
         fallback=fallback,
         isa=isa,
         keep_ir=keep_ir,
+        recognize=not no_recognize,
     )
     if dump_ir is not None:
         _make_folder(dump_ir)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from xdsl.dialects.builtin import ModuleOp, StringAttr, f32
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, f32
 from xdsl.ir import Operation, SSAValue
 
 from neuc.dialects.dense import ConvOp, LstmOp, MatMulOp
@@ -20,7 +20,7 @@ from neuc.dialects.dims import product
 from neuc.dialects.locations import node_names
 from neuc.dialects.store import ConstantOp, constant_value, dims_of, element_of
 from neuc.dialects.ternary import ConvOp as TernaryConvOp
-from neuc.dialects.ternary import DequantizeOp, PackOp, WeightOp
+from neuc.dialects.ternary import DequantizeOp, PackOp, QuantizeOp, WeightOp
 from neuc.dialects.ternary import LinearOp as TernaryLinearOp
 from neuc.dialects.ternary_encodings import planes_of
 from neuc.dialects.ternary_types import EncodingAttr, TritsType
@@ -28,7 +28,9 @@ from neuc.dialects.ternary_weights import defining_weight
 from neuc.dialects.weight_store import WeightStore
 
 KEPT = "ternary.kept"
-"""Attribute of a float layer that `quantize-to-ternary` passed over: why."""
+"""Attribute of a float layer that `recognize-ternary` or `quantize-to-ternary` passed over: why."""
+ULP = "ternary.ulp"
+"""Attribute of a `ternary.weight` that was recognised: how many units in the last place its weights are off at most."""
 MIN_K = 16
 """Fewest columns of a weight matrix worth look-ups, unless the pass is told otherwise."""
 FLOAT_LAYERS = (MatMulOp, ConvOp, LstmOp)
@@ -49,8 +51,12 @@ class QuantRecord:
         encoding: kernel layout, such as `tl2`; empty before one is chosen.
         bytes_before: weight bytes as float.
         bytes_after: weight bytes now; trits count two bits each until a layout is chosen.
-        sqnr_db: signal to error power of the weights; None for a float layer.
+        sqnr_db: signal to error power of the weights; None for a float layer, and where nothing is lost.
         kept_reason: why a float layer is one; empty otherwise.
+        source: where ternary weights come from: `recognised` in the model, or `fitted`; `float` for a float layer.
+        levels: the integers that the weights are, times scales; empty for a float layer.
+        ulp: how far recognised weights are from the model's at most, in units in the last place; None for others.
+        activations: who rounds the layer's activations: the `model`, or `neuc`; `float` if nobody does.
     """
 
     layer: str
@@ -65,6 +71,10 @@ class QuantRecord:
     bytes_after: int
     sqnr_db: float | None
     kept_reason: str
+    source: str = "float"
+    levels: tuple[int, ...] = ()
+    ulp: int | None = None
+    activations: str = "float"
 
 
 def layers(module: ModuleOp) -> Iterator[tuple[str, Operation]]:
@@ -103,19 +113,26 @@ def weight_matrix(op: MatMulOp | ConvOp, store: WeightStore) -> np.ndarray:
     return np.ascontiguousarray(matrix if alpha == 1.0 else matrix * np.float32(alpha))
 
 
-def reason_to_keep(op: Operation, store: WeightStore, min_k: int) -> str:
+def weight_entry(op: MatMulOp | ConvOp, name: str) -> str:
+    """What to name the ternary weights of a layer after: its constant, else the layer."""
+    constant = (op.b if isinstance(op, MatMulOp) else op.w).owner
+    return constant.entry.data if isinstance(constant, ConstantOp) and constant.entry is not None else name
+
+
+def reason_to_keep(op: Operation, store: WeightStore, min_k: int, *, grouped: bool = False) -> str:
     """Why a float layer cannot be ternary; empty if it can.
 
     Args:
         op: a `dense` layer.
         store: its weights.
         min_k: fewest columns a weight matrix must have.
+        grouped: convolutions in groups may be ternary, too.
     """
     match op:
         case MatMulOp():
             return _matmul_reason(op, store, min_k)
         case ConvOp():
-            return _conv_reason(op, store, min_k)
+            return _conv_reason(op, store, min_k, grouped)
         case _:
             return "recurrent weights have no ternary form"
 
@@ -135,11 +152,11 @@ def _matmul_reason(op: MatMulOp, store: WeightStore, min_k: int) -> str:
     return _weight_reason(op.b, dims[1 if op.transpose_b is not None else 0].value, store, min_k)
 
 
-def _conv_reason(op: ConvOp, store: WeightStore, min_k: int) -> str:
+def _conv_reason(op: ConvOp, store: WeightStore, min_k: int, grouped: bool) -> str:
     group = op.group.value.data
     if not isinstance(op.w.owner, ConstantOp):
         return "both operands are activations"
-    if group > 1:
+    if group > 1 and not grouped:
         channels = dims_of(op.x)[1]
         return f"{'depthwise' if channels == group else 'grouped'} convolution (group = {group})"
     return _weight_reason(op.w, product(dims_of(op.w)[1:]).value, store, min_k)
@@ -178,11 +195,38 @@ def _record(name: str, op: Operation, store: WeightStore) -> QuantRecord:
         planes, n, k = type_.plane_count, type_.rows, type_.columns
         layout = "" if encoding is None else encoding.kind.data
         after = ternary_bytes(type_, encoding)
-        return QuantRecord(name, nodes, kind, n, k, planes, str(type_.scale), layout, 4 * n * k, after, sqnr, "")
+        ulp = ulp_of(weight)
+        source = "fitted" if ulp is None else "recognised"
+        rounded = "neuc" if isinstance(op.s.owner, QuantizeOp) else "model"
+        size, levels = 4 * n * k, type_.level_set
+        return QuantRecord(
+            name,
+            nodes,
+            kind,
+            n,
+            k,
+            planes,
+            str(type_.scale),
+            layout,
+            size,
+            after,
+            sqnr,
+            "",
+            source,
+            levels,
+            ulp,
+            rounded,
+        )
     kept = op.attributes.get(KEPT)
     reason = kept.data if isinstance(kept, StringAttr) else ""
     n, k, size = _float_size(op)
     return QuantRecord(name, nodes, kind, n, k, 0, "", "", size, size, None, reason)
+
+
+def ulp_of(weight: WeightOp) -> int | None:
+    """How far recognised weights are off; None for fitted ones."""
+    found = weight.attributes.get(ULP)
+    return found.value.data if isinstance(found, IntegerAttr) else None
 
 
 def _encoding(weight: WeightOp) -> EncodingAttr | None:

@@ -1,0 +1,200 @@
+"""The pass `recognize-ternary`: layers that a model computes with few-level weights and 8-bit codes become ternary.
+
+What counts as few levels is decided in `analysis/level_sets.py`, what as codes in `analysis/activation_codes.py`. No
+number is rounded here that the model did not round: layers that need rounding are `quantize_to_ternary.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+from xdsl.context import Context
+from xdsl.dialects import func
+from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr
+from xdsl.ir import Operation
+from xdsl.passes import ModulePass
+from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
+
+from neuc.dialects.context import store_of
+from neuc.dialects.dense import ConvOp, MatMulOp, TransposeOp
+from neuc.dialects.store import ConstantOp, constant_value, dims_of
+from neuc.dialects.ternary import WeightOp
+from neuc.dialects.weight_store import WeightStore
+from neuc.passes.analysis.activation_codes import FLOAT, CodeFinder, Codes
+from neuc.passes.analysis.exact_weights import exact_weight
+from neuc.passes.analysis.ternary_layers import (
+    KEPT,
+    MIN_K,
+    layers,
+    per_column,
+    reason_to_keep,
+    ulp_of,
+    weight_entry,
+    weight_matrix,
+)
+from neuc.passes.code_builder import CodeBuilder
+from neuc.passes.partition import drop_unused
+from neuc.passes.rewriting import rewrite
+from neuc.passes.ternary_replacement import replace_conv, replace_matmul
+
+
+@dataclass(frozen=True)
+class RecognizeTernary(ModulePass):
+    """Replace layers that are ternary in all but name; nothing is quantised that was not.
+
+    Rules:
+        1. `dense.matmul %x, <constant>` → `ternary.linear`, if the constant holds levels -15 … 15 times scales (per
+           tensor, row or group of columns, within a few units in the last place), and %x is codes times scales: values
+           that are provably integers within eight bits, times or divided by what does not change along a row.
+           Operations up to the codes stay; from the codes on, scales go to the layer. A straight-through estimator
+           x + (y - x) is taken for y.
+        2. `dense.conv` likewise, with one scale for each image, grouped ones too.
+        3. Codes that fit into eight bits only when shifted (0 … 255) are shifted; the bias makes up for it. Their
+           scale must be a constant.
+        4. A float layer of which only one half is there gets the attribute `ternary.kept` with what is missing.
+
+    Before and after::
+
+        %c = dense.map(%r) {clip(roundeven(r), -128, 127)} : (tensor<2x32xf32>) -> tensor<2x32xf32>
+        %x = dense.map(%c, %a) {c / a} : (tensor<2x32xf32>, tensor<2x1xf32>) -> tensor<2x32xf32>
+        %y = dense.matmul(%x, %w) : (tensor<2x32xf32>, tensor<32x8xf32>) -> tensor<2x8xf32>
+
+        %q = dense.map(%c) {fptosi c} : (tensor<2x32xf32>) -> tensor<2x32xi8>
+        %s = dense.reshape(dense.map(%a) {1 / a}) : … -> tensor<2xf32>
+        %t = ternary.weight … {ternary.ulp = 0} : !ternary.trits<8x32, scale = tensor, planes = 1>
+        %y = ternary.linear %q, %s, %t : … -> tensor<2x8xf32>
+
+    Sums of products are exact integers afterwards, so that results differ from the float layer's by its own rounding.
+
+    Options:
+        min_k: layers with fewer columns stay float.
+    """
+
+    name = "recognize-ternary"
+    min_k: int = MIN_K
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        """Run the pass."""
+        store = store_of(ctx)
+        finder, plan = CodeFinder(store), dict[Operation, _Planned]()
+        for name, layer in list(layers(op)):
+            if not isinstance(layer, MatMulOp | ConvOp):
+                continue
+            if isinstance(layer, MatMulOp):
+                _read_through_transpose(layer)
+            if reason_to_keep(layer, store, self.min_k, grouped=True):
+                continue
+            found = _planned(layer, name, finder, store)
+            if isinstance(found, str):
+                if found:
+                    layer.attributes[KEPT] = StringAttr(found)
+                continue
+            plan[layer] = found
+        if not plan:
+            return
+        builder = CodeBuilder(store)
+        rewrite(op, [RecognizeMatMul(plan, builder), RecognizeConv(plan, builder)], recursive=False)
+        for function in op.ops:
+            if isinstance(function, func.FuncOp) and not function.is_declaration:
+                drop_unused(function.body.block)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What a layer becomes."""
+
+    codes: Codes
+    weight: WeightOp
+    shift: np.ndarray | None = field(default=None, repr=False)
+
+
+def _read_through_transpose(layer: MatMulOp) -> None:
+    """Let a matmul read a constant that is transposed before it, transposed."""
+    source = layer.b.owner
+    if isinstance(source, TransposeOp) and isinstance(source.x.owner, ConstantOp) and len(dims_of(source.x)) == 2:
+        if list(source.perm.get_values()) != [1, 0]:
+            return
+        layer.operands[1] = source.x
+        if layer.transpose_b is None:
+            layer.properties["transpose_b"] = UnitAttr()
+        else:
+            del layer.properties["transpose_b"]
+
+
+def _planned(layer: MatMulOp | ConvOp, name: str, finder: CodeFinder, store: WeightStore) -> _Planned | str:
+    """What becomes of a layer, or why it stays; "" if nothing about it is quantised."""
+    x, shared = (layer.a, 1) if isinstance(layer, MatMulOp) else (layer.x, len(dims_of(layer.x)) - 1)
+    codes = finder.find(x, shared)
+    matrix = weight_matrix(layer, store)
+    weight = exact_weight(matrix, weight_entry(layer, name), store)
+    if weight is None:
+        return "" if codes == FLOAT else "its activations are 8-bit codes, but its weights hold more than few levels"
+    if isinstance(codes, str):
+        return f"its weights hold {len(weight.result.type.level_set)} levels ({ulp_text(weight)}), but {codes}"
+    if codes.offset == 0:
+        return _Planned(codes, weight)
+    scale = constant_scale(codes, store)
+    if scale is None:
+        return "its activations are unsigned codes with a scale that is computed"
+    if isinstance(layer, ConvOp) and any(layer.pads.get_values()):
+        return "its activations are unsigned codes, and it has padding"
+    if isinstance(layer, MatMulOp) and layer.bias is not None:
+        n = len(matrix)
+        if constant_value(layer.bias, store) is None or not per_column(layer.bias, n):
+            return "its activations are unsigned codes, and its bias is computed"
+    if isinstance(layer, ConvOp) and layer.bias is not None and constant_value(layer.bias, store) is None:
+        return "its activations are unsigned codes, and its bias is computed"
+    return _Planned(codes, weight, codes.offset * scale * matrix.sum(axis=1, dtype=np.float64))
+
+
+def ulp_text(weight: WeightOp) -> str:
+    """How exact recognised weights are."""
+    return "exactly" if ulp_of(weight) == 0 else f"exact to {ulp_of(weight)} ULP"
+
+
+def constant_scale(codes: Codes, store: WeightStore) -> float | None:
+    """The one scale of codes, if it is a constant."""
+    factors: list[float] = []
+    for frame in codes.frames:
+        for factor in frame.factors:
+            array = constant_value(factor.point.value, store) if factor.point.map is None else None
+            if array is None or array.size != 1:
+                return None
+            value = float(array.reshape(-1)[0])
+            factors.append(1 / value if factor.divides else value)
+    return prod(factors)
+
+
+@dataclass
+class RecognizeMatMul(RewritePattern):
+    """Rule 1."""
+
+    plan: Mapping[Operation, _Planned]
+    builder: CodeBuilder
+
+    @op_type_rewrite_pattern
+    def match_and_rewrite(self, op: MatMulOp, rewriter: PatternRewriter) -> None:
+        """Replace a planned matmul."""
+        found = self.plan.get(op)
+        if found is not None:
+            codes = self.builder.build(found.codes, op.a, 1, rewriter)
+            replace_matmul(op, codes, found.weight, self.builder.store, rewriter, found.shift)
+
+
+@dataclass
+class RecognizeConv(RewritePattern):
+    """Rule 2."""
+
+    plan: Mapping[Operation, _Planned]
+    builder: CodeBuilder
+
+    @op_type_rewrite_pattern
+    def match_and_rewrite(self, op: ConvOp, rewriter: PatternRewriter) -> None:
+        """Replace a planned convolution."""
+        found = self.plan.get(op)
+        if found is not None:
+            codes = self.builder.build(found.codes, op.x, len(dims_of(op.x)) - 1, rewriter)
+            replace_conv(op, codes, found.weight, self.builder.store, rewriter, found.shift)

@@ -1,0 +1,383 @@
+"""Layers a model quantised itself become ternary: the same codes, the same results; others stay float and say why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from onnx import NodeProto, TensorProto
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation
+
+import onnx_models as om
+from neuc.compiler.importers.onnx_file import import_onnx
+from neuc.compiler.universe import new_context
+from neuc.dialects.context import NeucContext
+from neuc.dialects.interp.core import interpret
+from neuc.dialects.ternary import ConvOp, LinearOp, QuantizeOp
+from neuc.passes.analysis.ternary_layers import QuantRecord, quantization_report
+from neuc.passes.fuse_activation import FuseActivation
+from neuc.passes.lower_onnx_to_dense import LowerOnnxToDense
+from neuc.passes.recognize_ternary import RecognizeTernary
+
+Array = np.ndarray
+K, N = 48, 20
+TOLERANCE = 4e-6
+"""Relative L2: the float layer sums up to K products of size 1 that are each rounded; √K · 2^-24 and the scales."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the pass made of a model.
+
+    Attributes:
+        before, after: results of the module before and after the pass.
+        codes: the int8 codes that layers read, and their scales, in order.
+        records: the layers now.
+        module: the module now.
+        context: its context.
+    """
+
+    before: Array
+    after: Array
+    codes: list[tuple[Array, Array]]
+    records: list[QuantRecord]
+    module: ModuleOp
+    context: NeucContext
+
+    @property
+    def error(self) -> float:
+        """Relative L2 distance of the results."""
+        return float(np.linalg.norm(self.after - self.before) / np.linalg.norm(self.before))
+
+
+def recognised(
+    nodes: Sequence[NodeProto],
+    x: Array,
+    weights: dict[str, Array],
+    dims: Sequence[int | str],
+    *,
+    number: int = om.F,
+) -> Case:
+    """Run the pass on a model from x to y, and both versions on an input."""
+    model = om.model(nodes, [om.value("x", dims, number)], [om.value("y", None)], weights)
+    context = new_context()
+    module = import_onnx(model, context)
+    LowerOnnxToDense().apply(context, module)
+    before = interpret(module, [x], context.weights)[0]
+    RecognizeTernary().apply(context, module)
+    FuseActivation().apply(context, module)
+    module.verify()
+    codes: list[tuple[Array, Array]] = []
+    read: dict[object, Array] = {}
+
+    def observe(op: Operation, results: list[Array]) -> None:
+        read.update(zip(op.results, results))
+        if isinstance(op, LinearOp | ConvOp):
+            codes.append((read.get(op.q, x), read[op.s]))
+
+    after = interpret(module, [x], context.weights, observe=observe)[0]
+    return Case(before, after, codes, quantization_report(module, context.weights), module, context)
+
+
+def ternary(n: int = N, k: int = K, seed: int = 1) -> Array:
+    return np.random.default_rng(seed).integers(-1, 2, (n, k)).astype(np.float32)
+
+
+def activations(*shape: int, seed: int = 2) -> Array:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+CONSTANTS = {
+    "eps": np.array(1e-5, np.float32),
+    "top": np.array(127, np.float32),
+    "low": np.array(-128, np.float32),
+    "high": np.array(127, np.float32),
+    "half": np.array(0.5, np.float32),
+    "axis": np.array([-1]),
+}
+
+SCALE = {
+    "divided": [om.node("Div", "top bounded", "a")],
+    "reciprocal": [om.node("Reciprocal", "bounded", "r"), om.node("Mul", "r top", "a")],
+}
+ROUNDING = {
+    "half even": [om.node("Round", "scaled", "round")],
+    "half up": [om.node("Add", "scaled half", "up"), om.node("Floor", "up", "round")],
+}
+BACK = {
+    "divided": [om.node("Div", "codes a", "back")],
+    "multiplied": [om.node("Reciprocal", "a", "step"), om.node("Mul", "step codes", "back")],
+    "straight through": [
+        om.node("Div", "codes a", "near"),
+        om.node("Sub", "near x", "difference"),
+        om.node("Add", "x difference", "back"),
+    ],
+    "through integers": [
+        om.node("Cast", "codes", "int8", to=TensorProto.INT8),
+        om.node("Cast", "int8", "floats", to=TensorProto.FLOAT),
+        om.node("Div", "floats a", "back"),
+    ],
+}
+PRODUCT = {
+    "MatMul": ([om.node("MatMul", "back wt", "y", name="fc")], {"wt": ternary().T * np.float32(0.037)}),
+    "Transpose": (
+        [om.node("Transpose", "w", "wt", perm=[1, 0]), om.node("MatMul", "back wt", "y", name="fc")],
+        {"w": ternary() * np.float32(0.037)},
+    ),
+    "bias": (
+        [om.node("MatMul", "back wt", "z", name="fc"), om.node("Add", "z b", "s"), om.node("Relu", "s", "y")],
+        {"wt": ternary().T * np.float32(0.037), "b": activations(N)},
+    ),
+}
+
+
+def fake_quantised(scale: str, rounding: str, back: str, axis: str = "axis") -> list[NodeProto]:
+    """BitNet's quantiser of activations, from x to back."""
+    return [
+        om.node("Abs", "x", "size"),
+        om.node("ReduceMax", f"size {axis}" if axis else "size", "largest", keepdims=1),
+        om.node("Clip", "largest eps", "bounded"),
+        *SCALE[scale],
+        om.node("Mul", "x a", "scaled"),
+        *ROUNDING[rounding],
+        om.node("Clip", "round low high", "codes"),
+        *BACK[back],
+    ]
+
+
+def expected_codes(x: Array, scale: str, rounding: str, axes: int | None = -1) -> Array:
+    """The codes, in the order of operations the model has."""
+    bounded = np.maximum(np.abs(x).max(axis=axes, keepdims=True), np.float32(1e-5))
+    a = np.float32(127) / bounded if scale == "divided" else (np.float32(1) / bounded) * np.float32(127)
+    scaled = x * a
+    return np.clip(np.round(scaled) if rounding == "half even" else np.floor(scaled + np.float32(0.5)), -128, 127)
+
+
+def tied(x: Array, scale: str) -> Array:
+    """`x` with elements whose products with a are halves exactly, so that another order rounds some otherwise."""
+    bounded = np.abs(x).max(axis=-1, keepdims=True)
+    a = np.float32(127) / bounded if scale == "divided" else (np.float32(1) / bounded) * np.float32(127)
+    x = x.copy()
+    x[..., 1:9] = (np.arange(8, dtype=np.float32) + np.float32(0.5)) / a
+    return x
+
+
+@pytest.mark.parametrize("scale", SCALE)
+@pytest.mark.parametrize("rounding", ROUNDING)
+@pytest.mark.parametrize("back", BACK)
+@pytest.mark.parametrize("product", PRODUCT)
+def test_fake_quantised_layers(scale: str, rounding: str, back: str, product: str) -> None:
+    nodes, weights = PRODUCT[product]
+    x = tied(activations(7, K), scale)
+    found = recognised([*fake_quantised(scale, rounding, back), *nodes], x, {**CONSTANTS, **weights}, ["B", K])
+    ((codes, scales),) = found.codes
+    np.testing.assert_array_equal(codes, expected_codes(x, scale, rounding))
+    assert scales.shape == (7,)
+    (record,) = found.records
+    assert (record.layer, record.source, record.activations, record.planes) == ("fc", "recognised", "model", 1)
+    assert (record.levels, record.ulp, record.sqnr_db) == ((-1, 0, 1), 0, None)
+    assert found.error <= TOLERANCE
+    # The straight-through tail is gone, and bias and activation are in the layer.
+    linear = next(op for op in found.module.walk() if isinstance(op, LinearOp))
+    assert (linear.bias is not None) == (product == "bias")
+    assert linear.result.first_use is not None
+    assert linear.result.first_use.operation.name == "func.return"
+
+
+@pytest.mark.parametrize("axis", ["axis", ""])
+def test_three_dims_and_reshapes(axis: str) -> None:
+    """One scale a token or one for all; codes pass through a reshape, their scales along."""
+    nodes = [
+        *fake_quantised("divided", "half even", "divided", axis),
+        om.node("Reshape", "back shape", "flat"),
+        om.node("Gemm", "flat w", "y", name="fc", transB=1),
+    ]
+    weights = {**CONSTANTS, "w": ternary() * np.float32(0.3), "shape": np.array([-1, K])}
+    x = activations(2, 3, K)
+    found = recognised(nodes, x, weights, ["B", "S", K])
+    ((codes, scales),) = found.codes
+    axes = -1 if axis else None
+    np.testing.assert_array_equal(codes, expected_codes(x, "divided", "half even", axes).reshape(6, K))
+    largest = np.broadcast_to(np.abs(x).max(axis=axes, keepdims=True), (2, 3, 1))
+    np.testing.assert_allclose(scales, largest.reshape(-1) / 127, rtol=1e-6)  # two roundings
+    assert found.error <= TOLERANCE
+
+
+def test_integer_products_are_bit_identical() -> None:
+    """As transformers' BitLinear exports: integers times {-1, 0, 1}, scales after; sums are exact either way."""
+    nodes = [
+        *fake_quantised("divided", "half even", "divided"),
+        om.node("Cast", "codes", "int8", to=TensorProto.INT8),
+        om.node("Cast", "int8", "floats", to=TensorProto.FLOAT),
+        om.node("MatMul", "floats w", "sums", name="fc"),
+        om.node("Mul", "a weight_scale", "both"),
+        om.node("Div", "sums both", "y"),
+    ]
+    weights = {**CONSTANTS, "w": ternary().T, "weight_scale": np.array([7.3], np.float32)}
+    found = recognised(nodes, activations(5, K), weights, ["B", K])
+    np.testing.assert_array_equal(found.before, found.after)
+    assert found.records[0].source == "recognised"
+    np.testing.assert_array_equal(found.codes[0][1], 1)
+
+
+def test_readers_of_one_value_share_its_codes() -> None:
+    nodes = [
+        *fake_quantised("divided", "half even", "straight through"),
+        om.node("MatMul", "back q", "y0"),
+        om.node("MatMul", "back k", "y1"),
+        om.node("Add", "y0 y1", "y"),
+    ]
+    weights = {**CONSTANTS, "q": ternary(seed=3).T * np.float32(2), "k": ternary(seed=4).T * np.float32(3)}
+    found = recognised(nodes, activations(5, K), weights, ["B", K])
+    first, second = (op for op in found.module.walk() if isinstance(op, LinearOp))
+    assert (first.q, first.s) == (second.q, second.s)
+    assert found.error <= TOLERANCE
+
+
+def test_codes_reach_minus_128() -> None:
+    nodes = [
+        om.node("Div", "x step", "scaled"),
+        om.node("Round", "scaled", "round"),
+        om.node("Clip", "round low high", "codes"),
+        om.node("Mul", "codes step", "back"),
+        om.node("MatMul", "back w", "y"),
+    ]
+    weights = {**CONSTANTS, "w": ternary().T, "step": np.array(0.01, np.float32)}
+    x = activations(6, K) * 2
+    found = recognised(nodes, x, weights, [6, K])
+    codes = found.codes[0][0]
+    assert codes.min() == -128
+    assert codes.max() == 127
+    assert found.error <= TOLERANCE
+
+
+@pytest.mark.parametrize("bias", [None, (N,), (1, N)])
+def test_unsigned_codes_are_shifted(bias: tuple[int, ...] | None) -> None:
+    """0 to 255 with a zero point of 3: codes lose 125 more, the bias makes up for it."""
+    nodes = [
+        om.node("Div", "x step", "scaled"),
+        om.node("Round", "scaled", "round"),
+        om.node("Add", "round zero", "moved"),
+        om.node("Clip", "moved least most", "codes"),
+        om.node("Sub", "codes zero", "centred"),
+        om.node("Mul", "centred step", "back"),
+        om.node("Gemm", f"back w {'b' if bias else ''}".strip(), "y"),
+    ]
+    weights = {"w": ternary().T, "step": np.array(0.02, np.float32), "zero": np.array(3, np.float32)}
+    weights |= {"least": np.array(0, np.float32), "most": np.array(255, np.float32)}
+    weights |= {} if bias is None else {"b": activations(*bias)}
+    x = np.abs(activations(6, K))
+    found = recognised(nodes, x, weights, ["B", K])
+    expected = np.clip(np.round(x / np.float32(0.02)) + 3, 0, 255) - 128
+    np.testing.assert_array_equal(found.codes[0][0], expected)
+    assert found.error <= 4 * TOLERANCE  # what the bias adds and the codes lack is larger than the result
+
+
+def test_binary_activations() -> None:
+    """Sign gives -1, 0 and 1: a range that only the comparisons in it tell."""
+    nodes = [om.node("Sign", "x", "codes"), om.node("MatMul", "codes w", "y")]
+    found = recognised(nodes, activations(4, K), {"w": ternary().T}, [4, K])
+    np.testing.assert_array_equal(found.before, found.after)
+    assert found.records[0].source == "recognised"
+
+
+@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize("per_image", [True, False])
+def test_convolutions(group: int, per_image: bool) -> None:
+    channels = 8 * group
+    rng = np.random.default_rng(5)
+    w = rng.integers(-1, 2, (12, channels // group, 3, 3)).astype(np.float32) * np.float32(0.2)
+    axes = {"axes": np.array([1, 2, 3])} if per_image else {}
+    nodes = [
+        *fake_quantised("divided", "half even", "divided", "axes" if per_image else ""),
+        om.node("Conv", "back w b", "y", pads=[1, 1, 0, 1], strides=[2, 1], group=group),
+    ]
+    x = rng.normal(size=(3, channels, 6, 5)).astype(np.float32)
+    weights = {**CONSTANTS, **axes, "w": w, "b": activations(12)}
+    found = recognised(nodes, x, weights, ["B", channels, "H", 5])
+    assert found.records[0].source == "recognised"
+    assert found.codes[0][1].shape == (3,)
+    assert found.error <= TOLERANCE
+
+
+def _static(*last: NodeProto) -> list[NodeProto]:
+    return [om.node("Round", "x", "round"), om.node("Clip", "round low high", "codes"), *last]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "weights", "reason"),
+    [
+        ([om.node("MatMul", "x w", "y")], {"w": ternary().T}, "its activations are float"),
+        (
+            [om.node("Round", "x", "codes"), om.node("MatMul", "codes w", "y")],
+            {"w": ternary().T},
+            "its activations are rounded, but not clipped to eight bits",
+        ),
+        (
+            _static(om.node("MatMul", "codes w", "y")),
+            {"w": ternary().T, "high": np.array(300, np.float32)},
+            "its activations are rounded, but not clipped to eight bits",
+        ),
+        (
+            _static(om.node("Mul", "codes column", "back"), om.node("MatMul", "back w", "y")),
+            {"w": ternary().T, "column": np.abs(activations(K))},
+            "the scale of its activations is not the same along a row",
+        ),
+        (
+            _static(om.node("MatMul", "codes w", "y")),
+            {"w": ternary().T, "high": np.array(100.5, np.float32)},
+            "its activations are float",
+        ),
+    ],
+)
+def test_reasons(nodes: list[NodeProto], weights: dict[str, Array], reason: str) -> None:
+    found = recognised(nodes, activations(4, K), {**CONSTANTS, **weights}, [4, K])
+    assert found.records[0].kept_reason == f"its weights hold 3 levels (exactly), but {reason}"
+    np.testing.assert_array_equal(found.before, found.after)
+
+
+def test_other_weights_and_few_columns_stay() -> None:
+    nodes = _static(om.node("MatMul", "codes w", "y"))
+    found = recognised(nodes, activations(4, K), {**CONSTANTS, "w": activations(K, N)}, [4, K])
+    assert found.records[0].kept_reason == "its activations are 8-bit codes, but its weights hold more than few levels"
+    found = recognised(nodes, activations(4, 8), {**CONSTANTS, "w": ternary(N, 8).T}, [4, 8])
+    assert (found.records[0].source, found.records[0].kept_reason) == ("float", "")
+
+
+@pytest.mark.parametrize("number", [TensorProto.INT8, TensorProto.UINT8])
+def test_integer_inputs_are_codes(number: int) -> None:
+    """An input of 8-bit integers that is scaled: nothing is rounded at all."""
+    nodes = [
+        om.node("Cast", "x", "codes", to=TensorProto.FLOAT),
+        om.node("Mul", "codes step", "back"),
+        om.node("MatMul", "back w", "y"),
+    ]
+    dtype = np.int8 if number == TensorProto.INT8 else np.uint8
+    limits = np.iinfo(dtype)
+    x = np.random.default_rng(6).integers(limits.min, limits.max + 1, (4, K)).astype(dtype)
+    weights = {"w": ternary().T, "step": np.array(1 / 255, np.float32)}
+    found = recognised(nodes, x, weights, [4, K], number=number)
+    assert found.records[0].source == "recognised"
+    np.testing.assert_array_equal(found.codes[0][0], x if dtype == np.int8 else x.astype(np.int16) - 128)
+    assert not any(isinstance(op, QuantizeOp) for op in found.module.walk())
+    assert found.error <= 4 * TOLERANCE
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_models(seed: int) -> None:
+    """Sizes, levels, scales and order of operations by chance."""
+    rng = np.random.default_rng(seed)
+    n, k = int(rng.integers(1, 40)), int(rng.integers(16, 100))
+    levels = int(rng.integers(1, 8))
+    step = rng.uniform(0.01, 1, (n, 1) if rng.integers(2) else (1, 1)).astype(np.float32)
+    w = rng.integers(-levels, levels + 1, (n, k)).astype(np.float32) * step
+    scale, rounding, back = (str(rng.choice(list(table))) for table in (SCALE, ROUNDING, BACK))
+    nodes = [*fake_quantised(scale, rounding, back), om.node("MatMul", "back w", "y")]
+    x = rng.normal(size=(int(rng.integers(1, 5)), k)).astype(np.float32)
+    found = recognised(nodes, x, {**CONSTANTS, "w": np.ascontiguousarray(w.T)}, ["B", k])
+    np.testing.assert_array_equal(found.codes[0][0], expected_codes(x, scale, rounding))
+    assert found.records[0].source == "recognised"
+    assert found.error <= TOLERANCE
