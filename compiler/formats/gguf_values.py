@@ -215,4 +215,5 @@ def _pack(kind: ValueType, value: Value) -> bytes:
         if isinstance(value.items, np.ndarray):
             return head + value.items.astype(_NUMBERS[value.type], copy=False).tobytes()
         return head + b"".join(_pack(value.type, item) for item in value.items)
-    return np.asarray(value, _NUMBERS[kind]).tobytes()
+    # A scalar of the right type is copied bit by bit: a conversion would quiet signalling NaNs.
+    return value.tobytes() if value.dtype == _NUMBERS[kind] else np.asarray(value, _NUMBERS[kind]).tobytes()

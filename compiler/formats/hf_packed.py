@@ -58,10 +58,10 @@ class HfPacked(BlockFormat):
             return float(scales[0, 0]), 0.0
         if tensor.divisors is not None and tensor.granularity == TENSOR:
             return float(tensor.divisors[0, 0]), 0.0
-        with np.errstate(divide="ignore", over="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             divisor = np.float32(1) / scales
-            back = np.float32(1) / divisor
-        return float(divisor[0, 0]), float(np.abs(back[0, 0].astype(np.float64) / scales[0, 0] - 1))
+            error = np.abs((np.float32(1) / divisor).astype(np.float64) / scales - 1)
+        return float(divisor[0, 0]), float(error[0, 0])
 
     def objection(self, tensor: Ternary, *, lossy_scales: bool = False) -> str:
         wrong = super().objection(tensor, lossy_scales=lossy_scales)

@@ -94,8 +94,10 @@ class Ternary:
         return int(self.levels.max(initial=-1))
 
     def dequantize(self) -> NDArray[np.float32]:
-        """The weights, float32 [N, K]."""
-        return self.levels * np.repeat(self.scales, self.granularity.size or self.columns, axis=1)[:, : self.columns]
+        """The weights, float32 [N, K]; infinite where a level of 2 leads out of the range."""
+        spread = np.repeat(self.scales, self.granularity.size or self.columns, axis=1)[:, : self.columns]
+        with np.errstate(over="ignore"):
+            return self.levels * spread
 
     def scales_by(self, granularity: Granularity) -> Scales | None:
         """The scales at another granularity, or None if the same weights need more scales than it has.
