@@ -20,7 +20,7 @@ from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.inputs import Arrays, load_npz, more_modest, random_inputs
 from neuc.compiler.options import CompileOptions
 from neuc.compiler.signature import entry_of, signature_of
-from neuc.compiler.verification import reference_session
+from neuc.compiler.verification import reference_session, run_reference
 from neuc.dialects.context import NeucContext
 from neuc.dialects.interp.core import Observer, interpret
 from neuc.dialects.onnx import function_names
@@ -118,6 +118,6 @@ class Evaluator:
         inputs, outputs = function_names(segment)
 
         def run(arguments: list[np.ndarray]) -> list[np.ndarray]:
-            return [np.asarray(array) for array in session.run(list(outputs), dict(zip(inputs, arguments)))]
+            return run_reference(session, outputs, dict(zip(inputs, arguments)))
 
         return run

@@ -71,6 +71,11 @@ class CompileOptions:
         if self.planes is not None and self.quantize == "none":
             raise _bad("planes", f"{self.planes} with --quantize none", "leave one of them out")
 
+    @property
+    def measured_on(self) -> str:
+        """What the inputs that errors are measured on are called."""
+        return "made-up inputs" if self.calib is None else self.calib.name
+
     def to_json(self) -> dict[str, object]:
         """The options as plain data; the calibration file counts by content elsewhere."""
         plain = dataclasses.asdict(self)

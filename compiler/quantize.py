@@ -99,10 +99,9 @@ def quantize_within(driver: Driver, search: PlaneSearch, budget: float, options:
 
 def budget_missed(agreement: Agreement, budget: float, options: CompileOptions) -> Error:
     """The error for a compiled model beyond its error budget."""
-    source = "made-up inputs" if options.calib is None else options.calib.name
     return Error(
         "NEUC-E262",
-        f"{agreement.measure} {agreement.error:.3g} on {source} is above the budget {budget:g}",
+        f"{agreement.measure} {agreement.error:.3g} on {options.measured_on} is above the budget {budget:g}",
         hint=_HINT,
         exit_code=Exit.MISMATCH,
     )

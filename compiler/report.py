@@ -16,7 +16,7 @@ class LayerRow:
     """One layer with weights.
 
     Attributes:
-        node: ONNX node names.
+        node: the layer's name: its first ONNX node, with `#2` … where a node became several layers.
         op: what it became, such as ``ternary.linear``.
         shape: the weight matrix, (outputs, inputs).
         ternary: whether its weights are.
@@ -27,6 +27,8 @@ class LayerRow:
         bytes_after: of the packed weights with their scales.
         sqnr_db: signal to noise of the weights; None for a float layer, and where nothing is lost.
         note: why it stayed float, or what is special.
+        error: relative L2 error of its output against the float model's; None where `Report.layer_errors` says why it
+            was not measured, or where it is not finite.
         source: ``recognised`` (the model's weights hold few levels), ``fitted``, or ``float``.
         levels: the integers that ternary weights are, times scales.
         ulp: how far recognised weights are from the model's at most, in units in the last place; None for others.
@@ -44,6 +46,7 @@ class LayerRow:
     bytes_after: int
     sqnr_db: float | None
     note: str = ""
+    error: float | None = None
     source: str = "float"
     levels: tuple[int, ...] = ()
     ulp: int | None = None
@@ -76,6 +79,7 @@ class Report:
         kernels: how many launches use each kernel.
         launches: how many launches there are.
         budget: error budget, if there was one.
+        layer_errors: on what the layers' errors were measured, or why they were not; empty if nothing is quantised.
         measured: agreement of the quantised with the float model, both interpreted.
         verified: agreement of the compiled program with onnxruntime.
         verify_inputs: on how many inputs `verified` was measured.
@@ -98,6 +102,7 @@ class Report:
     kernels: dict[str, int] = field(default_factory=dict[str, int])
     launches: int = 0
     budget: float | None = None
+    layer_errors: str = ""
     measured: dict[str, object] | None = None
     verified: dict[str, object] | None = None
     verify_inputs: int = 0

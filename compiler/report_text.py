@@ -49,8 +49,13 @@ def layer_form(row: LayerRow) -> str:
     return f"ternary {row.encoding}, {_counted(row.planes, 'plane')}, scale {row.scale}" if row.ternary else "float"
 
 
+def error_text(row: LayerRow) -> str:
+    """A layer's error."""
+    return "" if row.error is None else f"{row.error:.1e}" if row.error else "0"
+
+
 def _layer_table(layers: Sequence[LayerRow]) -> list[str]:
-    header = ("layer", "weights", "as", "before", "after", "SQNR dB", "")
+    header = ("layer", "weights", "as", "before", "after", "SQNR dB", "error", "")
     rows = [
         (
             row.node or row.op,
@@ -58,22 +63,24 @@ def _layer_table(layers: Sequence[LayerRow]) -> list[str]:
             layer_form(row),
             human_bytes(row.bytes_before),
             human_bytes(row.bytes_after),
-            _sqnr(row),
+            sqnr_text(row),
+            error_text(row),
             row.note,
         )
         for row in layers
     ]
     before, after = sum(row.bytes_before for row in layers), sum(row.bytes_after for row in layers)
-    rows.append(("all layers", "", "", human_bytes(before), human_bytes(after), "", ""))
+    rows.append(("all layers", "", "", human_bytes(before), human_bytes(after), "", "", ""))
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    right = {3, 4, 5}
+    right = {3, 4, 5, 6}
     return [
         "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
         for row in [header, *rows]
     ]
 
 
-def _sqnr(row: LayerRow) -> str:
+def sqnr_text(row: LayerRow) -> str:
+    """How exact a layer's weights are."""
     if row.sqnr_db is None:
         return "exact" if row.ulp == 0 else ""
     return f"{row.sqnr_db:.1f}"
@@ -85,6 +92,8 @@ def summary_lines(report: Report) -> list[str]:
     share = report.ternary_share
     if share or (report.quantize != "none" and share is not None):
         lines.append(f"ternary: {share:.1%} of the layers' weights")
+    if report.layer_errors:
+        lines.append(f"error of a layer: {report.layer_errors}")
     if report.measured is not None:
         budget = "" if report.budget is None else f" (budget {report.budget:g})"
         lines.append(f"error against the float model: {_agreement(report.measured)}{budget}")

@@ -5,13 +5,16 @@ What a layer is, why a node is on the host and what a kernel is called is told b
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from dataclasses import replace
 
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
 
 from neuc.backends.cpu.target import isa_text
 from neuc.compiler.inputs import symbol_sizes
+from neuc.compiler.layer_errors import Measured
 from neuc.compiler.program import BuiltProgram
 from neuc.compiler.report import HostRow, LayerRow, Report
 from neuc.compiler.signature import signature_of
@@ -41,7 +44,7 @@ def describe_layers(module: ModuleOp, context: NeucContext, report: Report) -> N
     """Note the layers of a tiled module: what they are now, their sizes and errors."""
     report.layers = [
         LayerRow(
-            node=" + ".join(record.nodes[:1]) or record.layer,
+            node=record.layer,
             op=f"{'ternary' if record.planes else 'dense'}.{record.kind}",
             shape=(record.n, record.k),
             ternary=record.planes > 0,
@@ -69,6 +72,20 @@ def _note(record: QuantRecord) -> str:
     levels = f"recognised, {len(record.levels)} levels, "
     exact = "exact" if record.ulp == 0 else f"exact to {record.ulp} ULP"
     return levels + exact + ("; activations rounded by neuc" if record.activations == "neuc" else "")
+
+
+def describe_errors(measured: Measured, report: Report) -> None:
+    """Note what was measured of the layers of a report."""
+    report.layer_errors = measured.basis
+    report.layers = [_with_error(row, measured.errors.get(row.node)) for row in report.layers]
+
+
+def _with_error(row: LayerRow, error: float | None) -> LayerRow:
+    if error is None:
+        return row
+    if not math.isfinite(error):
+        return replace(row, note=", ".join(filter(None, (row.note, "its error is not finite"))))
+    return replace(row, error=error)
 
 
 def describe_program(built: BuiltProgram, report: Report) -> None:

@@ -18,7 +18,7 @@ from neuc.compiler.inspection.facts import plain, report_of
 from neuc.compiler.inspection.graph import Graph, Node
 from neuc.compiler.inspection.rails import lay_out, row_svg, stretched_svg, width
 from neuc.compiler.report import LayerRow, Report
-from neuc.compiler.report_text import host_lines, human_bytes, layer_form, summary_lines
+from neuc.compiler.report_text import error_text, host_lines, human_bytes, layer_form, sqnr_text, summary_lines
 
 _SHOWN_LINKS = 40
 
@@ -94,7 +94,7 @@ def _layers(layers: Sequence[LayerRow], graph: Graph) -> str:
     ids = _by_name(graph)
     most = max((row.bytes_before for row in layers), default=0) or 1
     header = [("layer", ""), ("weights", ""), ("as", ""), ("before", "number"), ("after", "number"), ("", "")]
-    header += [("SQNR dB", "number"), ("", "")]
+    header += [("SQNR dB", "number"), ("error", "number"), ("", "")]
     rows = [
         (
             [
@@ -104,7 +104,8 @@ def _layers(layers: Sequence[LayerRow], graph: Graph) -> str:
                 _cell(human_bytes(row.bytes_before), "number"),
                 _cell(human_bytes(row.bytes_after), "number"),
                 f'<td><span class="bar" style="width:{6 * row.bytes_after / most:.2f}rem"></span></td>',
-                _cell("" if row.sqnr_db is None else f"{row.sqnr_db:.1f}", "number"),
+                _cell(sqnr_text(row), "number"),
+                _cell(error_text(row), "number"),
                 _cell(row.note, "dim"),
             ],
             "row ternary" if row.ternary else "row",
@@ -112,7 +113,7 @@ def _layers(layers: Sequence[LayerRow], graph: Graph) -> str:
         for row in layers
     ]
     before, after = sum(row.bytes_before for row in layers), sum(row.bytes_after for row in layers)
-    total = ["all layers", "", "", human_bytes(before), human_bytes(after), "", "", ""]
+    total = ["all layers", "", "", human_bytes(before), human_bytes(after), "", "", "", ""]
     foot = "".join(_cell(text, "number" if 3 <= i <= 4 else "") for i, text in enumerate(total))
     return _filtered("layers", _table(header, rows, "wide", f"<tfoot><tr>{foot}</tr></tfoot>"))
 

@@ -46,7 +46,7 @@ def accumulate(q: Array, rows: Array, group_size: int) -> Array:
     bound = k * 128 * max(1, int(np.max(np.abs(rows), initial=0)))
     wide = np.float32 if bound < F32_EXACT else np.float64
     parts = [slice(begin, min(begin + group_size, k)) for begin in range(0, k, group_size)]
-    sums = [q[..., part].astype(wide) @ rows[:, part].T.astype(wide) for part in parts]
+    sums = [q[..., part].astype(wide) @ rows[:, part].astype(wide).T for part in parts]
     return np.stack(sums, axis=-2).astype(np.int32)
 
 
