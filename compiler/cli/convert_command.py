@@ -1,8 +1,10 @@
-"""`neuc convert`: re-encode the ternary tensors of a GGUF file or a Hugging Face folder, exactly or not at all."""
+"""`neuc convert`: ternary weights of GGUF files, Hugging Face folders and ONNX models in another form, exactly."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,11 +12,19 @@ from neuc.compiler.cli import arguments, console, weight_files
 from neuc.compiler.report_text import human_bytes
 from neuc.errors import Exit
 
+if TYPE_CHECKING:
+    from neuc.compiler.exporters.low_bit_weights import Change
+
 
 @click.command("convert")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--format", "name", required=True, help="Block format of the ternary tensors: i2_s, tq2_0, pq2_0 ...")
+@click.option(
+    "--format",
+    "name",
+    required=True,
+    help="Block format of ternary tensors (i2_s, tq2_0, pq2_0 ...), or ONNX form (int2-qdq, matmul-2bits ...).",
+)
 @click.option("--lossy-scales", is_flag=True, help="Round scales to what the format stores, if they are not exact.")
 @weight_files.read_as_option
 @weight_files.tl_option
@@ -32,7 +42,12 @@ def convert_command(
 
     IN is a GGUF file or a Hugging Face folder. Weights stay what they are, or nothing is written and every tensor that
     stands in the way is named. All other tensors and the metadata are copied.
+
+    IN may also be an ONNX model: its weights of few levels are then written in a low-bit ONNX form (int2-qdq, int4-qdq,
+    qcdq, qonnx, matmul-2bits, matmul-4bits), and the layers that stay as they are are named.
     """
+    if source.suffix == ".onnx":
+        return _convert_onnx(source, target, name, as_json)
     from neuc.compiler.files import check_writable
     from neuc.compiler.formats import table
     from neuc.compiler.formats.convert import Options, convert
@@ -78,3 +93,29 @@ def convert_command(
         console.note(f"note: {text}")
     console.note(f"wrote {target}")
     return Exit.OK
+
+
+def _convert_onnx(source: Path, target: Path, form: str, as_json: bool) -> int:
+    from neuc.compiler.exporters.low_bit_file import convert_onnx
+    from neuc.compiler.exporters.low_bit_weights import FORMS
+    from neuc.compiler.universe import nearest
+
+    if form not in FORMS:
+        raise arguments.usage_error(f"--format {form}: no low-bit form of ONNX models", nearest(form, FORMS))
+    arguments.require_file(source)
+    changes = convert_onnx(source, target, form)
+    if as_json:
+        layers = [dataclasses.asdict(change) for change in changes]
+        console.product_json({"file": str(target), "format": form, "layers": layers})
+        return Exit.OK
+    for change in changes:
+        what = f"left as it is: {change.kept}" if change.kept else _described(change)
+        console.note(f"  {change.op_type} {change.node}: {what}")
+    console.note(f"wrote {target}")
+    return Exit.OK
+
+
+def _described(change: Change) -> str:
+    levels = ", ".join(map(str, change.levels)) if len(change.levels) < 5 else f"{len(change.levels)} levels"
+    exact = f"within {arguments.counted(change.ulp, 'unit')} in the last place" if change.ulp else "exact"
+    return f"{levels}, a scale per {change.scale}, {exact}"

@@ -30,10 +30,10 @@ def value(name: str, dims: Dims | None, number: int = F) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, number, dims)
 
 
-def node(op: str, inputs: str, outputs: str, **attributes: object) -> NodeProto:
+def node(op: str, inputs: str, outputs: str, *, name: str | None = None, **attributes: object) -> NodeProto:
     """A node; names are separated by spaces, `_` is an absent one."""
     read, made = (["" if n == "_" else n for n in text.split()] for text in (inputs, outputs))
-    return helper.make_node(op, read, made, None, None, None, None, **attributes)
+    return helper.make_node(op, read, made, name, None, None, None, **attributes)
 
 
 def model(
