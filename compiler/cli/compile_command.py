@@ -76,7 +76,7 @@ def compile_command(
     for path in (model, calib):
         if path is not None:
             arguments.require_file(path)
-    _check_options(model, calib, print_ir_after)
+    _check_options(model, calib, output, print_ir_after)
     output = output or Path(model.with_suffix(".neuc" if level == "program" else f".{level}.mlir").name)
     for path in (output, report_path):
         if path is not None:
@@ -115,8 +115,12 @@ def compile_command(
     return Exit.OK
 
 
-def _check_options(model: Path, calib: Path | None, print_after: str) -> None:
+def _check_options(model: Path, calib: Path | None, output: Path | None, print_after: str) -> None:
     """Refuse what makes no sense before anything is read."""
+    if str(output) == "-":
+        raise arguments.usage_error(
+            "-o -: a compiled model is more than text", "name a file; `neuc inspect MODEL --ir LEVEL` prints IR"
+        )
     if model.suffix == arguments.ARTIFACT_SUFFIX and zipfile.is_zipfile(model):
         raise arguments.usage_error(f"{model} is already compiled", f"use it: neuc run {model}")
     if calib is not None and calib.suffix == ".npy":

@@ -50,6 +50,7 @@ def test_what_is_misspelt_suggests_the_nearest(folder: Path, case: str):
 
 WRONG = {
     "no model": (["compile"], "MODEL"),
+    "standard output": (["compile", "m.onnx", "-o", "-"], "-o -", "neuc inspect"),
     "two models": (["compile", "m.onnx", "again.onnx"], "again.onnx"),
     "command": (["frobnicate"], "frobnicate"),
     "level": ([*COMPILE, "--compile-to", "graf"], "graf", "graph"),
