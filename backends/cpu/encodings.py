@@ -13,19 +13,19 @@ import numpy as np
 
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.backends.cpu.kernels.direct_i2 import DirectI2Kernel
+from neuc.backends.cpu.kernels.direct import DirectKernel
 from neuc.backends.cpu.kernels.direct_i8 import DirectI8Kernel
 from neuc.backends.cpu.kernels.lut_accumulate import LutAccumulateKernel
 from neuc.backends.cpu.kernels.lut_build import LutBuildKernel
 from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK
-from neuc.backends.cpu.packing.i2 import I2Layout, pack_i2
+from neuc.backends.cpu.packing.direct import DirectEncoding, DirectLayout, pack_direct
 from neuc.backends.cpu.packing.lut import LutLayout, pack_lut, table_kind
 from neuc.dialects.dims import Dim
 from neuc.dialects.ternary_types import PackedType
 from neuc.errors import InternalError
 
-PackedLayout = I2Layout | LutLayout | DirectI8Kernel
-"""A packed matrix. `DirectI8Kernel` is its own layout: plain rows."""
+PackedLayout = DirectLayout | LutLayout | DirectI8Kernel
+"""A packed matrix. `DirectI8Kernel`, the scalar oracle, is its own layout: plain rows."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class CpuEncoding:
     reason_against: Callable[[Matrix], str | None] = field(default=_no_reason)
 
 
-def _by_blocks(kernel: KernelSpec, layout: I2Layout | LutLayout, scratch: int) -> Product:
+def _by_blocks(kernel: KernelSpec, layout: DirectLayout | LutLayout, scratch: int) -> Product:
     """Work units of the tiled kernels: blocks of tokens times blocks of rows."""
     blocks = layout.tiling.row_blocks
     return Product(kernel, lambda tokens: tokens.ceildiv(TOKEN_BLOCK) * blocks, scratch)
@@ -143,31 +143,29 @@ def _whole_quads(m: Matrix) -> str | None:
     return None
 
 
-def _i2_layout(isa: Isa, m: Matrix) -> I2Layout:
-    return I2Layout.of(m.levels, m.rows, m.columns, m.segment, m.bm, m.bk)
+def _direct_product(isa: Isa, layout: PackedLayout) -> Product:
+    if isinstance(layout, DirectI8Kernel):
+        rows = layout.rows
+        return Product(layout, lambda tokens: Dim.of(rows), grain=16)
+    assert isinstance(layout, DirectLayout)
+    kernel = DirectKernel(layout)
+    return _by_blocks(kernel, layout, kernel.scratch_bytes(isa))
 
 
-def _i2(layout: PackedLayout) -> I2Layout:
-    assert isinstance(layout, I2Layout)
-    return layout
+def _pack_direct(weights: np.ndarray, layout: PackedLayout) -> tuple[np.ndarray, None]:
+    if isinstance(layout, DirectI8Kernel):
+        return np.ascontiguousarray(weights), None
+    assert isinstance(layout, DirectLayout)
+    return pack_direct(weights, layout), None
 
 
-def _i2_product(isa: Isa, layout: PackedLayout) -> Product:
-    kernel = DirectI2Kernel(_i2(layout))
-    return _by_blocks(kernel, kernel.layout, kernel.scratch)
+def _direct(name: DirectEncoding) -> CpuEncoding:
+    def layout(isa: Isa, m: Matrix) -> PackedLayout:
+        if name == "i8" and isa.name == "scalar":
+            return DirectI8Kernel(m.rows, m.columns, m.segment)
+        return DirectLayout.of(name, isa, m.levels, m.rows, m.columns, m.segment, m.bm, m.bk)
 
-
-def _zero_among_consecutive(m: Matrix) -> str | None:
-    low, high = m.levels[0], m.levels[-1]
-    if high - low != len(m.levels) - 1 or not low <= 0 <= high:
-        return f"encoding i2 cannot hold the levels {list(m.levels)}"
-    return None
-
-
-def _i8_product(isa: Isa, layout: PackedLayout) -> Product:
-    assert isinstance(layout, DirectI8Kernel)
-    rows = layout.rows
-    return Product(layout, lambda tokens: Dim.of(rows), grain=16)
+    return CpuEncoding(layout, _pack_direct, _direct_product)
 
 
 def _look_up(name: str) -> CpuEncoding:
@@ -184,17 +182,10 @@ CPU_ENCODINGS: dict[str, CpuEncoding] = {
     "tl2": _look_up("tl2"),
     "tl1": _look_up("tl1"),
     "bitserial": _look_up("bitserial"),
-    "i2": CpuEncoding(
-        _i2_layout,
-        lambda trits, layout: (pack_i2(trits, _i2(layout)), None),
-        _i2_product,
-        reason_against=_zero_among_consecutive,
-    ),
-    "i8": CpuEncoding(
-        lambda isa, m: DirectI8Kernel(m.rows, m.columns, m.segment),
-        lambda trits, layout: (np.ascontiguousarray(trits), None),
-        _i8_product,
-    ),
+    "t5": _direct("t5"),
+    "i2": _direct("i2"),
+    "i4": _direct("i4"),
+    "i8": _direct("i8"),
 }
 
 

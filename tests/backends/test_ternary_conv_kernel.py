@@ -52,10 +52,11 @@ def convolution(
     planes: int,
     window: Window,
     scale: ScaleAttr,
-    count: int,
+    count: int = 1,
+    groups: int = 1,
 ) -> func.FuncOp:
     """Quantise [B, channels, …] and convolve with bias and relu; `count` convolutions of the same value, joined."""
-    columns = channels * int(np.prod(window.kernel))
+    columns = channels // groups * int(np.prod(window.kernel))
     random = np.random.default_rng(columns)
 
     def build(args: Sequence[SSAValue]) -> Sequence[Operation]:
@@ -66,7 +67,7 @@ def convolution(
             scales = random.standard_normal((planes, outputs, scale.groups(columns))).astype(np.float32)
             weight = make_weight(f"w{index}", values, scales, store, scale=scale)
             relu = ActivationAttr.of("relu")
-            ops += [weight, ConvOp(quantize.q, quantize.s, weight.results[0], window, args[1], activation=relu)]
+            ops += [weight, ConvOp(quantize.q, quantize.s, weight.results[0], window, args[1], groups, relu)]
         convolved = [op for op in ops if isinstance(op, ConvOp)]
         if count > 1:
             dims = dims_of(convolved[0].result)
@@ -100,16 +101,52 @@ def test_as_interpreted(
 ) -> None:
     (batch, sizes, channels, outputs, planes), window = case
     store = WeightStore()
-    function = convolution(store, len(sizes), channels, outputs, planes, window, ScaleAttr.of("row"), 1)
+    function = convolution(store, len(sizes), channels, outputs, planes, window, ScaleAttr.of("row"))
     function = tiled(function, store, encoding)
     names = families(function, store, isa)
     assert [name.split("_")[0] for name in names[-2:]] == ["channels", "ternary"]
     assert not any("im2col" in name or "accumulate" in name or "transpose" in name for name in names)
+    assert_as_interpreted(function, [(batch, channels, *sizes), (outputs,)], isa, store)
+
+
+@pytest.mark.parametrize("isa", FUSED_ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("encoding", ["t5", "i4", "i8"])
+def test_other_direct_encodings(encoding: str, isa: Isa) -> None:
+    store, window = WeightStore(), Window((3, 3), (1, 1), (1, 1, 1, 1), (1, 1))
+    function = tiled(convolution(store, 2, 5, 37, 1, window, ScaleAttr.of("row")), store, encoding)
+    assert families(function, store, isa)[-1].startswith("ternary_conv")
+    assert_as_interpreted(function, [(2, 5, 7, 11), (37,)], isa, store)
+
+
+# Groups, channels and outputs of all groups, planes, window.
+GROUPED = [
+    (3, 15, 21, 2, Window((3, 3), (1, 2), (1, 1, 1, 1), (1, 1))),
+    (4, 64, 8, 1, Window((3,), (1,), (2, 0), (2,))),
+    (2, 2, 34, 1, Window((4, 4), (1, 1), (0, 0, 0, 0), (1, 1))),
+]
+
+
+@pytest.mark.parametrize("isa", FUSED_ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("case", GROUPED, ids=str)
+def test_grouped(case: tuple[int, int, int, int, Window], isa: Isa) -> None:
+    """One launch for all groups."""
+    groups, channels, outputs, planes, window = case
+    store, rank = WeightStore(), len(window.kernel)
+    scale = ScaleAttr.of("row")
+    function = tiled(convolution(store, rank, channels, outputs, planes, window, scale, groups=groups), store, "tl2")
+    names = families(function, store, isa)
+    assert [name.split("_")[0] for name in names[-2:]] == ["channels", "ternary"]
+    assert_as_interpreted(function, [(2, channels, *(9, 13)[:rank]), (outputs,)], isa, store)
+
+
+def assert_as_interpreted(
+    function: func.FuncOp, shapes: Sequence[tuple[int, ...]], isa: Isa, store: WeightStore
+) -> None:
+    """On random arrays of these shapes."""
     random = np.random.default_rng(0)
-    x = random.standard_normal((batch, channels, *sizes)).astype(np.float32)
-    bias = random.standard_normal(outputs).astype(np.float32)
-    (expected,) = expected_of(function, [x, bias], store)
-    (found,) = run_segment(function, [x, bias], isa, store, threads_split=2)
+    arrays = [random.standard_normal(shape).astype(np.float32) for shape in shapes]
+    (expected,) = expected_of(function, arrays, store)
+    (found,) = run_segment(function, arrays, isa, store, threads_split=2)
     assert np.array_equal(found, expected)
 
 
@@ -125,10 +162,7 @@ def test_what_others_see_stays() -> None:
         names = families(function, store, isa)
         assert any("im2col" in name for name in names)
         assert not any(name.startswith("ternary_conv") for name in names)
-        arrays = [np.random.default_rng(1).standard_normal(shape).astype(np.float32) for shape in ((1, 8, 4, 5), (12,))]
-        (expected,) = expected_of(function, arrays, store)
-        (found,) = run_segment(function, arrays, isa, store)
-        assert np.array_equal(found, expected)
+        assert_as_interpreted(function, [(1, 8, 4, 5), (12,)], isa, store)
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)

@@ -72,7 +72,7 @@ def inputs(*shapes: tuple[int, ...]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
-@pytest.mark.parametrize("options", [TileLut("tl2"), TileLut("i2"), TileLut("i8"), None], ids=str)
+@pytest.mark.parametrize("options", [TileLut("tl2"), TileLut("i2"), TileLut("t5"), TileLut("i8"), None], ids=str)
 def test_linear(options: TileLut | None, isa: Isa) -> None:
     store = WeightStore()
     function = linear(store, 21, 75, ScaleAttr.of("row"))
@@ -81,7 +81,7 @@ def test_linear(options: TileLut | None, isa: Isa) -> None:
     assert_as_interpreted(function, inputs((2, 3, 75), (21,)), isa, store)
 
 
-@pytest.mark.parametrize("encoding", ["tl2", "i2", "i8"])
+@pytest.mark.parametrize("encoding", ["tl2", "i2", "t5", "i4", "i8"])
 def test_scale_groups(encoding: str) -> None:
     store = WeightStore()
     function = tiled(linear(store, 21, 200, ScaleAttr.of("group", 64), planes=3), store, TileLut(encoding))
@@ -95,7 +95,10 @@ def test_edited_tiles_keep_the_result(g: int, bm: int, bk: int) -> None:
     assert_as_interpreted(function, inputs((2, 3, 75), (21,)), WIDEST, store)
 
 
-@pytest.mark.parametrize("levels", [(-2, -1, 0, 1), (-1, 1), (-3, 0, 3, 5, 7)], ids=str)
+LEVEL_SETS = [(-2, -1, 0, 1), (-3, -1, 1, 3), (1, 2), tuple(range(-8, 8)), (-3, 0, 3, 5, 7)]
+
+
+@pytest.mark.parametrize("levels", LEVEL_SETS, ids=str)
 def test_other_levels(levels: tuple[int, ...]) -> None:
     store = WeightStore()
     function = linear(store, 9, 33, ScaleAttr.of("row"), 1, levels)
@@ -158,7 +161,3 @@ def test_reasons() -> None:
     small = weight(store, 1, 4, 12, ScaleAttr.of("group", 6))
     tl2 = PackOp(small.results[0], EncodingAttr.of("tl2", 3), 16, 12)
     assert unsupported_reason(tl2) == "scale groups of 6 columns are not a multiple of 4·g = 12"
-    odd = weight(store, 1, 4, 12, ScaleAttr.of("row"), (1, 2))
-    assert unsupported_reason(PackOp(odd.results[0], EncodingAttr.of("i2"), 16, 16)) == (
-        "encoding i2 cannot hold the levels [1, 2]"
-    )

@@ -7,7 +7,7 @@ are the same integers and outputs the same floats.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from xdsl.dialects import llvm
@@ -15,14 +15,13 @@ from xdsl.dialects import llvm
 from neuc.backends.cpu.builder import KernelBuilder, Operand, Val, f32, i8, i32, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.backends.cpu.kernels.direct_i2 import i2_emitter
-from neuc.backends.cpu.kernels.direct_i2_base import i2_scratch_bytes
+from neuc.backends.cpu.kernels.direct import direct_emitter, direct_scratch_bytes
 from neuc.backends.cpu.kernels.lut_accumulate import lut_emitter
 from neuc.backends.cpu.kernels.lut_base import lut_scratch_bytes
 from neuc.backends.cpu.kernels.lut_build import TableBuilder
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue, TransposedWriter
 from neuc.backends.cpu.kernels.ternary_tiles import Places, TileEmitter
-from neuc.backends.cpu.packing.i2 import I2Layout
+from neuc.backends.cpu.packing.direct import DirectLayout
 from neuc.backends.cpu.packing.lut import TABLE_BYTES, LutLayout, table_kind
 
 _ALIGNMENT = 64
@@ -32,33 +31,34 @@ _UNROLLED_RUNS = 9
 
 @dataclass(frozen=True)
 class TernaryConvKernel(KernelSpec):
-    """Slots: 0 q (of `ChannelsLastKernel`), 1 packed weights, 2 y (out, f32 [N, all outputs, pixels]), 3 s (f32 [N]),
+    """Slots: 0 q (of `ChannelsLastKernel`), 1 packed weights, 2 y (out, f32 [N, outputs, pixels]), 3 s (f32 [N]),
 
-    4 what sums start from (`pack_lut`; any integer if nothing), 5 scales (f32 [P, 1, outputs]), 6 bias (f32 [all
-    outputs]; any integer if none), 7 first channel, 8 all channels, 9 first output, 10 all outputs, then the padded
-    spatial sizes of q, then those of the output. Work units: N x ceil(pixels / tokens). Scratch: `scratch`.
+    4 what sums start from (`pack_lut`; any integer if nothing), 5 scales (f32 [groups, P, 1, a group's outputs]),
+    6 bias (f32 [outputs]; any integer if none), then the padded spatial sizes of q, then those of the output. Weights
+    and what sums start from are those of one channel group after the other. Work units: N x ceil(pixels / tokens) x
+    groups. Scratch: `scratch_bytes`.
 
     Columns of the weights are in the order of the bytes: the window's positions, and for each the channels.
 
     Attributes:
-        layout: the packed matrix, of one scale a row.
-        epilogue: from sums to outputs.
-        channels: channels of a window.
+        layout: one group's packed matrix, of one scale a row.
+        epilogue: from sums to a group's outputs.
+        groups: channel groups.
+        channels: channels of a group.
         kernel: window size per spatial axis.
         strides: window step.
         dilations: distance of the window's elements.
-        joined: whether all channels are those of the window, so that neighbours on the last axis are one run.
         tokens: pixels per work unit, a multiple of 16.
         together: pixels of them that are gathered and multiplied at a time.
     """
 
-    layout: I2Layout | LutLayout
+    layout: DirectLayout | LutLayout
     epilogue: Epilogue
+    groups: int
     channels: int
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
-    joined: bool
     tokens: int
     together: int
 
@@ -88,11 +88,10 @@ class TernaryConvKernel(KernelSpec):
         sizes = (rows, 4 * self.tokens * t.rows, self.together * self.table_groups * TABLE_BYTES)
         return tuple(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)  # pyright: ignore[reportReturnType]
 
-    @property
-    def scratch(self) -> int:
+    def scratch_bytes(self, isa: Isa) -> int:
         """Bytes of scratch memory."""
-        if isinstance(self.layout, I2Layout):
-            return sum(self.regions) + i2_scratch_bytes(self.layout, self.together, padded=True)
+        if isinstance(self.layout, DirectLayout):
+            return sum(self.regions) + direct_scratch_bytes(self.layout, isa, self.together, padded=True)
         return sum(self.regions) + lut_scratch_bytes(self.layout, self.together)
 
 
@@ -101,10 +100,10 @@ class _ConvEmitter:
         self.b = b
         self.spec = spec
         rank = len(spec.kernel)
-        padded = [b.arg_int(11 + axis) for axis in range(rank)]
-        self.out_sizes = [b.arg_int(11 + rank + axis) for axis in range(rank)]
+        padded = [b.arg_int(7 + axis) for axis in range(rank)]
+        self.out_sizes = [b.arg_int(7 + rank + axis) for axis in range(rank)]
         # Bytes from one position to the next, per axis, and of an image.
-        steps = [b.arg_int(8)]
+        steps = [b.i64(spec.groups * spec.channels)]
         for size in reversed(padded):
             steps.insert(0, steps[0] * size)
         self.image_bytes, self.steps = steps[0], steps[1:]
@@ -119,43 +118,51 @@ class _ConvEmitter:
         for size in self.out_sizes:
             pixels = pixels * size
         blocks = b.udiv(pixels + (spec.tokens - 1), spec.tokens)
-        bias = b.elem(b.arg_ptr(6), b.arg_int(9), f32)
         products = self._products()
         with b.loop(b.begin, b.end) as unit:
-            image = b.udiv(unit.i, blocks)
-            first = (unit.i - image * blocks) * spec.tokens
+            number = b.udiv(unit.i, spec.groups)
+            group, image = unit.i - number * spec.groups, b.udiv(number, blocks)
+            first = (number - image * blocks) * spec.tokens
             count = b.min(pixels - first, b.i64(spec.tokens))
-            source = b.ptr(b.arg_ptr(0), image * self.image_bytes + b.arg_int(7))
+            source = b.ptr(b.arg_ptr(0), image * self.image_bytes + group * spec.channels)
             with b.loop(0, count, spec.together) as part:
                 here = b.min(count - part.i, b.i64(spec.together))
                 self._gather(source, first + part.i, here)
-                products.at = replace(products.at, sums=b.elem(self.sums, part.i * (e.planes * e.rows), i32))
+                products.at = self._places(group, part.i)
                 products.prepare(here)
                 with b.loop(0, spec.layout.tiling.row_blocks) as row_block:
                     products.block(here, row_block.i)
             s = b.splat(b.load(b.elem(b.arg_ptr(3), image, f32), f32), b.lanes)
-            writer = TransposedWriter(b, e, b.arg_ptr(5), bias, s, pixels)
-            y = b.elem(b.arg_ptr(2), (image * b.arg_int(10) + b.arg_int(9)) * pixels + first, f32)
+            scales = b.elem(b.arg_ptr(5), group * (e.planes * e.rows), f32)
+            writer = TransposedWriter(b, e, scales, b.elem(b.arg_ptr(6), group * e.rows, f32), s, pixels)
+            y = b.elem(b.arg_ptr(2), (image * spec.groups + group) * e.rows * pixels + first, f32)
             with b.loop(0, count, b.lanes) as pixel:
                 line = pixel.i * (e.planes * e.rows)
                 writer.write(b.elem(self.sums, line, i32), b.elem(y, pixel.i, f32), count - pixel.i)
 
     def _products(self) -> TileEmitter:
         b, spec = self.b, self.spec
-        match spec.layout:
-            case I2Layout() as layout:
-                emitter = i2_emitter(b, layout, spec.together, padded=True)
-                activations, size = self.rows, layout.tiling.padded_columns
-            case LutLayout() as layout:
-                emitter = lut_emitter(b, table_kind(b.isa), layout, spec.together)
-                activations, size = self.tables, spec.table_groups * TABLE_BYTES
-        emitter.at = Places(activations, size, b.arg_ptr(1), self.sums, b.arg_ptr(4), self.rest)
-        return emitter
+        if isinstance(spec.layout, DirectLayout):
+            return direct_emitter(b, spec.layout, spec.together, padded=True)
+        return lut_emitter(b, table_kind(b.isa), spec.layout, spec.together)
+
+    def _places(self, group: Val, pixel: Val) -> Places:
+        """The data of the pixels from `pixel` of the unit's."""
+        b, spec, e, t = self.b, self.spec, self.spec.epilogue, self.spec.layout.tiling
+        direct = isinstance(spec.layout, DirectLayout)
+        return Places(
+            activations=self.rows if direct else self.tables,
+            activation_bytes=t.padded_columns if direct else spec.table_groups * TABLE_BYTES,
+            weights=b.ptr(b.arg_ptr(1), group * t.nbytes),
+            sums=b.elem(self.sums, pixel * (e.planes * e.rows), i32),
+            start=b.elem(b.arg_ptr(4), group * (t.row_blocks * t.segments * t.padded_block_rows), i32),
+            scratch=self.rest,
+        )
 
     def _gather(self, source: Val, first: Val, count: Val) -> None:
         """The windows of `count` pixels as rows of activations, or as tables."""
         b, spec, t = self.b, self.spec, self.spec.layout.tiling
-        if isinstance(spec.layout, I2Layout):
+        if isinstance(spec.layout, DirectLayout):
             with b.loop(0, count) as token:
                 row = b.ptr(self.rows, token.i * t.padded_columns)
 
@@ -192,7 +199,8 @@ class _ConvEmitter:
     def _window(self, corner: Val, move: Callable[[Val, Operand, int], None], widest: int) -> None:
         """Move all runs of a window, which start at `corner`, one behind the other."""
         kernel, channels = self.spec.kernel, self.spec.channels
-        if self.spec.joined:
+        # Neighbours on the last axis are one run if nothing lies between them.
+        if self.spec.groups == 1 and self.spec.dilations[-1] == 1:
             kernel, channels = kernel[:-1], channels * kernel[-1]
         if prod(kernel) <= _UNROLLED_RUNS:
             self._unrolled(corner, kernel, channels, move, widest)

@@ -34,7 +34,7 @@ def _supported(op: ConvOp) -> str | None:
 
 @lowers(ConvOp, supports=_supported)
 def lower_conv(op: ConvOp, s: SegmentLowering) -> None:
-    """By blocks of pixels, or step by step for scale groups and weights that `i2` cannot hold."""
+    """By blocks of pixels; step by step with scale groups, and for the scalar oracle."""
     weight = defining_weight(op.weight)
     type_, trits, scales = trits_of(weight, s)
     dims, window, group = dims_of(op.q), op.window(), op.group_count

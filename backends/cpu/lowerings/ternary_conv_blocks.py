@@ -11,7 +11,7 @@ from neuc.backends.cpu.kernels.channels_last import RUN, ChannelsLastKernel
 from neuc.backends.cpu.kernels.ternary_conv import TernaryConvKernel
 from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.backends.cpu.lowerings.ternary_products import epilogue_of, pack, scales_weight, trits_of
-from neuc.backends.cpu.packing.i2 import I2Layout
+from neuc.backends.cpu.packing.direct import DirectLayout
 from neuc.backends.cpu.packing.lut import TABLE_BYTES, LutLayout
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.dims import product
@@ -19,8 +19,6 @@ from neuc.dialects.store import dims_of
 from neuc.dialects.ternary import WeightOp
 from neuc.dialects.ternary_types import Window
 
-BLOCKED = ("tl2", "tl1", "bitserial", "i2")
-"""Encodings the blocked kernel reads."""
 _L1_TABLES = 32 * 1024
 _L2_TABLES = 256 * 1024
 
@@ -50,14 +48,14 @@ class BlockedConv:
     activation: ActivationAttr
     result: SSAValue
     kind: str
-    layout: I2Layout | LutLayout
+    layout: DirectLayout | LutLayout
     groups: int = 1
 
 
 def launch_blocks(s: SegmentLowering, conv: BlockedConv) -> None:
-    """One launch that lays the images out, channels last and padded, and one per channel group."""
+    """One launch that lays the images out, channels last and padded, and one for all that follows."""
     type_, trits, scales = trits_of(conv.weight, s)
-    dims, window, rank = dims_of(conv.q), conv.window, len(conv.window.kernel)
+    dims, window, rank, groups = dims_of(conv.q), conv.window, len(conv.window.kernel), conv.groups
     padded = [dim + window.pads[i] + window.pads[rank + i] for i, dim in enumerate(dims[2:])]
     image = s.temp(product([dims[0], *padded, dims[1]]))
     s.launch(
@@ -65,54 +63,49 @@ def launch_blocks(s: SegmentLowering, conv: BlockedConv) -> None:
         [s.buffer(conv.q), image, dims[1], *dims[2:], *padded],
         work=dims[0] * product(padded[:-1]) * padded[-1].ceildiv(RUN),
     )
-    channels, outputs, columns = dims[1].value // conv.groups, type_.rows // conv.groups, type_.columns
-    # The window's positions, and for each the channels: the order of the bytes.
-    by_position = trits.reshape(*trits.shape[:2], channels, columns // channels).swapaxes(2, 3)
+    planes, channels, outputs = type_.plane_count, dims[1].value // groups, type_.rows // groups
+    # Group by group; and of each row the window's positions, and for each the channels: the order of the bytes.
+    matrices = trits.reshape(planes, groups, outputs, channels, type_.columns // channels).transpose(1, 0, 2, 4, 3)
+    matrices = np.ascontiguousarray(matrices).reshape(groups, planes * outputs, type_.columns)
+    packed = pack(s, f"{conv.weight.trits.data}.by_position", matrices, conv.kind, conv.layout)
+    by_group = scales.reshape(planes, groups, outputs, type_.groups).swapaxes(0, 1)
     tokens, together = _blocks(conv.layout)
     kernel = TernaryConvKernel(
         conv.layout,
         epilogue_of(type_, conv.bias is not None, conv.activation, rows=outputs),
+        groups,
         channels,
         window.kernel,
         window.strides,
         window.dilations,
-        joined=conv.groups == 1 and window.dilations[-1] == 1,
         tokens=tokens,
         together=together,
     )
     out_dims = window.output_dims(dims[2:])
-    for index in range(conv.groups):
-        part = slice(index * outputs, (index + 1) * outputs)
-        matrix = np.ascontiguousarray(by_position[:, part]).reshape(-1, columns)
-        packed = pack(s, f"{conv.weight.trits.data}.by_position", matrix, conv.kind, conv.layout)
-        s.launch(
-            kernel,
-            [
-                image,
-                packed.weights,
-                s.buffer(conv.result),
-                s.buffer(conv.s),
-                0 if packed.correction is None else packed.correction,
-                scales_weight(s, conv.weight.scales.data, scales[:, part]),
-                0 if conv.bias is None else s.buffer(conv.bias),
-                index * channels,
-                dims[1],
-                index * outputs,
-                type_.rows,
-                *padded,
-                *out_dims,
-            ],
-            work=dims[0] * product(out_dims).ceildiv(tokens),
-            scratch=kernel.scratch,
-        )
+    s.launch(
+        kernel,
+        [
+            image,
+            packed.weights,
+            s.buffer(conv.result),
+            s.buffer(conv.s),
+            0 if packed.correction is None else packed.correction,
+            scales_weight(s, conv.weight.scales.data, by_group),
+            0 if conv.bias is None else s.buffer(conv.bias),
+            *padded,
+            *out_dims,
+        ],
+        work=dims[0] * product(out_dims).ceildiv(tokens) * groups,
+        scratch=kernel.scratch_bytes(s.isa),
+    )
 
 
-def _blocks(layout: I2Layout | LutLayout) -> tuple[int, int]:
+def _blocks(layout: DirectLayout | LutLayout) -> tuple[int, int]:
     """Pixels per work unit, and how many of them at a time.
 
     Few if their tables then stay in the first-level cache; else the more, the less often weights are read again.
     """
-    if isinstance(layout, I2Layout):
+    if isinstance(layout, DirectLayout):
         return 32, 32
     size = layout.table_groups * TABLE_BYTES
     for together in (8, 4):

@@ -12,9 +12,9 @@ from typing import TypeVar
 from xdsl.ir import Operation, SSAValue
 
 from neuc.backends.cpu.lowering import SegmentLowering
-from neuc.backends.cpu.lowerings.ternary_conv_blocks import BLOCKED, BlockedConv, launch_blocks
+from neuc.backends.cpu.lowerings.ternary_conv_blocks import BlockedConv, launch_blocks
 from neuc.backends.cpu.lowerings.ternary_products import layout_of
-from neuc.backends.cpu.packing.i2 import I2Layout
+from neuc.backends.cpu.packing.direct import DirectLayout
 from neuc.backends.cpu.packing.lut import LutLayout
 from neuc.dialects.dense import ReshapeOp, TransposeOp
 from neuc.dialects.lut import AccumulateOp as LutAccumulateOp
@@ -56,7 +56,7 @@ def conv_chain(unfold: Im2ColOp) -> ConvChain | None:
     if not isinstance(pack, PackOp) or pack.result.uses.get_length() != 1 or dequantize is None:
         return None
     # Columns go in another order than the scale groups would need.
-    if packed.groups != 1 or packed.encoding.kind.data not in BLOCKED or dequantize.weight != pack.weight:
+    if packed.groups != 1 or dequantize.weight != pack.weight:
         return None
     transpose = _only_user(dequantize.result, TransposeOp)
     reshape = None if transpose is None else _only_user(transpose.result, ReshapeOp)
@@ -92,8 +92,8 @@ def launch_conv(chain: ConvChain, s: SegmentLowering) -> None:
     )
 
 
-def _layout(chain: ConvChain, s: SegmentLowering) -> I2Layout | LutLayout:
+def _layout(chain: ConvChain, s: SegmentLowering) -> DirectLayout | LutLayout:
     """What `ternary.pack` says."""
     layout = layout_of(chain.pack, s.isa)
-    assert isinstance(layout, I2Layout | LutLayout)
+    assert isinstance(layout, DirectLayout | LutLayout)
     return layout

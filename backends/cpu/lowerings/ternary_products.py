@@ -13,7 +13,7 @@ from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue, TernaryDequan
 from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.dims import Dim
-from neuc.dialects.ternary import PackOp, WeightOp
+from neuc.dialects.ternary import ROW_MULTIPLE, PackOp, WeightOp
 from neuc.dialects.ternary_encodings import ENCODINGS
 from neuc.dialects.ternary_types import TritsType
 from neuc.dialects.ternary_weights import weight_arrays
@@ -45,8 +45,8 @@ def rows_of(type_: TritsType) -> int:
 
 
 def default_block_rows(rows: int) -> int:
-    """BM where the IR does not say: tiles of 64 rows, enough blocks for several threads."""
-    return 128 if rows >= 2048 else 64
+    """BM where the IR does not say: tiles of 64 rows if there are so many, enough blocks for several threads."""
+    return 128 if rows >= 2048 else min(64, -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE)
 
 
 def trits_of(op: WeightOp, s: SegmentLowering) -> tuple[TritsType, np.ndarray, np.ndarray]:
@@ -58,10 +58,10 @@ def trits_of(op: WeightOp, s: SegmentLowering) -> tuple[TritsType, np.ndarray, n
 
 
 def untiled(s: SegmentLowering, type_: TritsType, rows: int) -> tuple[str, PackedLayout]:
-    """Encoding and layout where the IR does not say: direct products of two bits if they can hold the levels."""
+    """Encoding and layout where the IR does not say: direct products of the fewest bits that hold the levels."""
     matrix = Matrix(type_.level_set, 1, rows, type_.columns, type_.group_size, default_block_rows(rows), type_.columns)
-    i2 = ENCODINGS["i2"].reason_against(matrix.levels, 1) or CPU_ENCODINGS["i2"].reason_against(matrix)
-    kind = "i8" if i2 or s.isa.name == "scalar" else "i2"
+    named = ("i8",) if s.isa.name == "scalar" else ("i2", "i4", "i8")
+    kind = next(kind for kind in named if ENCODINGS[kind].reason_against(matrix.levels, 1) is None)
     return kind, CPU_ENCODINGS[kind].layout(s.isa, matrix)
 
 
@@ -71,12 +71,13 @@ def layout_of(op: PackOp, isa: Isa) -> PackedLayout:
     return encoding_named(op.packed.encoding.kind.data).layout(isa, matrix)
 
 
-def pack(s: SegmentLowering, name: str, trits: np.ndarray, kind: str, layout: PackedLayout) -> Packed:
-    """Pack int8 [rows, K] and put the result into the weight store."""
-    data, correction = encoding_named(kind).pack(trits, layout)
-    weights = s.weight(f"{name}.{kind}", data)
-    start = None if correction is None else s.weight(f"{name}.{kind}.bias", correction)
-    return Packed(kind, layout, weights, start)
+def pack(s: SegmentLowering, name: str, weights: np.ndarray, kind: str, layout: PackedLayout) -> Packed:
+    """Pack int8 [rows, K], or [groups, rows, K] one after the other, and put the result into the weight store."""
+    encoding = encoding_named(kind)
+    packed = [encoding.pack(matrix, layout) for matrix in weights.reshape(-1, *weights.shape[-2:])]
+    data = s.weight(f"{name}.{kind}", np.concatenate([data for data, _ in packed]))
+    starts = [start for _, start in packed if start is not None]
+    return Packed(kind, layout, data, s.weight(f"{name}.{kind}.bias", np.concatenate(starts)) if starts else None)
 
 
 def launch_product(
@@ -108,8 +109,8 @@ def epilogue_of(type_: TritsType, bias: bool, activation: ActivationAttr, rows: 
 
 
 def scales_weight(s: SegmentLowering, name: str, scales: np.ndarray) -> SSAValue:
-    """Scales [P, N, G] as the kernels read them, [P, G, N]."""
-    return s.weight(f"{name}.by_output", np.ascontiguousarray(scales.transpose(0, 2, 1)))
+    """Scales [..., P, N, G] as the kernels read them, [..., P, G, N]."""
+    return s.weight(f"{name}.by_output", np.ascontiguousarray(scales.swapaxes(-1, -2)))
 
 
 def launch_dequantize(

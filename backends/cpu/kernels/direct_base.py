@@ -1,0 +1,249 @@
+"""The frame of the multiplying kernels: blocks of activations, and the loop over steps, planes, tokens and vectors.
+
+With a weight = low + step·code, Σ w·x = low·Σ x + step·Σ code·x: sums start from low·Σ x, and codes are multiplied.
+How instruction sets multiply is said in `direct_vnni.py`, `direct_madd.py`, `direct_sdot.py` and `direct_words.py`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Generic, TypeVar
+
+from xdsl.ir import Attribute
+
+from neuc.backends.cpu.builder import KernelBuilder, Operand, Val, i8, i32, vec
+from neuc.backends.cpu.kernels.direct_codes import codes_of
+from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, Chunk, TileEmitter, scratch_bytes
+from neuc.backends.cpu.packing.direct import QUAD, TILE_BYTES, DirectLayout
+from neuc.errors import InternalError
+
+X = TypeVar("X")
+_COPIED = 16
+"""Bytes copied and added up at a time."""
+_PREFETCHED = 8192
+"""How far ahead weights are fetched: on a Xeon, 1.2 to 1.4 times as fast where they come from memory or L3."""
+
+
+def base_scratch_bytes(layout: DirectLayout, tokens: int, *, padded: bool) -> int:
+    """Bytes of scratch memory: int32 products, int32 sums of activations, and padded activations if K needs it."""
+    t = layout.tiling
+    copied = t.padded_columns if t.padded_columns > t.columns and not padded else 0
+    return scratch_bytes(t, tokens) + tokens * (4 * t.segments + copied)
+
+
+class DirectEmitter(TileEmitter, Generic[X]):
+    """Writes the products of a direct layout; `X` is what an instruction set keeps of a token's activations in a step.
+
+    Args:
+        b: where to write.
+        layout: the packed matrix.
+        tokens: how many there are in a block.
+        padded: whether the activations come padded with zeros to the columns that kernels read.
+    """
+
+    def __init__(
+        self, b: KernelBuilder, layout: DirectLayout, tokens: int = TOKEN_BLOCK, *, padded: bool = False
+    ) -> None:
+        super().__init__(b, layout.tiling)
+        self.layout = layout
+        self.codes = codes_of(layout)
+        self.vector_bytes = max(16, b.isa.vector_bytes)
+        self.copies = self.tiling.padded_columns > self.tiling.columns and not padded
+        self._sums_at = scratch_bytes(self.tiling, tokens)
+        self._copies_at = self._sums_at + 4 * tokens * self.tiling.segments
+
+    # ---------------------------------------------------------------- what instruction sets say
+
+    accumulators: int = 16
+    """How many are kept in registers."""
+
+    def windows(self, tokens: int) -> tuple[int, ...]:
+        """The windows that codes may stay in (`Codes.planes`), falling."""
+        return (8, 4, 2)
+
+    @abstractmethod
+    def taken(self, step: Val, token: int) -> X:
+        """A token's activations of a step; `step` is the address of the first token's."""
+
+    @abstractmethod
+    def multiply(self, total: Val, codes: tuple[Val, ...], x: X, plane: int) -> Val:
+        """Add a plane's products to an accumulator of type `partial`."""
+
+    def read(self, packed: Val, window: int) -> Iterator[tuple[Val, ...]]:
+        """Of a vector of packed bytes, what `multiply` takes for each plane."""
+        for codes in self.codes.planes(self.b, packed, window):
+            yield (codes,)
+
+    @property
+    @abstractmethod
+    def partial(self) -> Attribute:
+        """Type of the accumulators."""
+
+    def slots(self, window: int) -> list[tuple[int, int]]:
+        """For each plane its accumulator: the power of two to take out in the end, and a number among those."""
+        return [(shift, 0) for shift in self.codes.shifts(window)]
+
+    def safe_steps(self, window: int) -> int | None:
+        """Steps after which an accumulator must be widened lest it overflow; None if never."""
+        return None
+
+    def widened(self, total: Val) -> Val:
+        """An accumulator as int32 lanes, one a row."""
+        return total
+
+    # ---------------------------------------------------------------- products
+
+    def shape(self, tokens: int) -> tuple[int, int]:
+        """For so many tokens at a time: vectors of codes at a time, and the window.
+
+        The widest window, which takes the fewest shifts, for which there are accumulators; then the most vectors.
+        """
+        there = self.layout.tiles * TILE_BYTES // self.vector_bytes
+        windows = self.windows(tokens)
+        for window in windows:
+            needed = tokens * len(set(self.slots(window)))
+            if needed <= self.accumulators or window == windows[-1]:
+                vectors = max(1, self.accumulators // needed)
+                return min(there, 1 << vectors.bit_length() - 1), window
+        raise InternalError("no window")
+
+    def chunk(self, at: Chunk, tokens: int) -> None:
+        """Some vectors of rows at a time."""
+        there = self.layout.tiles * TILE_BYTES // self.vector_bytes
+        vectors, window = self.shape(tokens)
+        if vectors == there:
+            self._vectors(at, self.b.i64(0), vectors, tokens, window)
+            return
+        with self.b.loop(0, there, vectors) as first:
+            self._vectors(at, first.i, vectors, tokens, window)
+
+    def _vectors(self, at: Chunk, first: Val, vectors: int, tokens: int, window: int) -> None:
+        slots = sorted(set(self.slots(window)))
+        sums = self._sums(at, first, vectors, tokens, window)
+        for token in range(tokens):
+            for vector in range(vectors):
+                place = (token * vectors + vector) * len(slots)
+                total, step = sums[place].ashr(slots[0][0]), self.layout.step
+                for part, (shift, _) in zip(sums[place + 1 :], slots[1:], strict=False):
+                    total = total + part.ashr(shift)
+                row = (first + vector) * (self.vector_bytes // QUAD)
+                self.add(total * step if step != 1 else total, self.sums_of(at, token, row))
+
+    def _sums(self, at: Chunk, first: Val, vectors: int, tokens: int, window: int) -> list[Val]:
+        """Int32 sums over all steps, for each token, vector and kept shift."""
+        b = self.b
+        weights = b.ptr(at.weights, first * self.vector_bytes)
+        x = self.activations(at)
+        count = tokens * vectors * len(set(self.slots(window)))
+        none, safe = [b.zero(self.partial)] * count, self.safe_steps(window)
+
+        def products(step: Val, sums: Sequence[Val]) -> list[Val]:
+            here = b.ptr(weights, step * self.tiling.step_bytes)
+            return self._step(here, b.ptr(x, step * self.step_bytes), sums, vectors, tokens, window)
+
+        if safe is None:
+            with b.loop(0, at.steps, init=none) as step:
+                step.yield_(products(step.i, step.carried))
+            return [self.widened(total) for total in step.results]
+        with b.loop(0, at.steps, safe, init=[self.widened(total) for total in none]) as run:
+            with b.loop(run.i, b.min(run.i + safe, at.steps), init=none) as step:
+                step.yield_(products(step.i, step.carried))
+            run.yield_([wide + self.widened(total) for wide, total in zip(run.carried, step.results, strict=True)])
+        return run.results
+
+    def _step(self, weights: Val, x: Val, sums: Sequence[Val], vectors: int, tokens: int, window: int) -> list[Val]:
+        """The sums with one step's products added; each plane's codes serve all tokens."""
+        b, result = self.b, list(sums)
+        slots = self.slots(window)
+        kept = sorted(set(slots))
+        taken = [self.taken(x, token) for token in range(tokens)]
+        packed = [self._load(b.ptr(weights, self.vector_bytes * i)) for i in range(vectors)]
+        readers = [self.read(vector, window) for vector in packed]
+        for plane, slot in enumerate(slots):
+            codes = [next(reader) for reader in readers]
+            for token in range(tokens):
+                for vector, code in enumerate(codes):
+                    place = (token * vectors + vector) * len(kept) + kept.index(slot)
+                    result[place] = self.multiply(result[place], code, taken[token], plane)
+        return result
+
+    def _load(self, weights: Val) -> Val:
+        b = self.b
+        if b.isa.arch == "x86_64":
+            # Weights are read once and in order, yet hardware prefetching stops at each page's end.
+            b.intrinsic("llvm.prefetch.p0", None, [b.ptr(weights, _PREFETCHED), b.i32(0), b.i32(3), b.i32(1)])
+        return b.load(weights, vec(i8, self.vector_bytes))
+
+    # ---------------------------------------------------------------- activations
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes from one step's activations to the next's."""
+        return self.tiling.step_columns
+
+    @property
+    def row_bytes(self) -> Val | int:
+        """Bytes from one token's activations to the next's."""
+        return self.tiling.padded_columns if self.copies else self.at.activation_bytes
+
+    def row(self, token: Val) -> Val:
+        """Address of a token's activations; `token` counts from the unit's first."""
+        b = self.b
+        if self.copies:
+            return b.ptr(self.at.scratch, token * self.row_bytes + self._copies_at)
+        return b.ptr(self.at.activations, token * self.row_bytes)
+
+    def activations(self, at: Chunk) -> Val:
+        """Address of the first activation of a chunk's first token."""
+        t = self.tiling
+        return self.b.ptr(self.row(at.token), at.segment * t.segment + at.first_step * t.step_columns)
+
+    def quad(self, step: Val, token: int, plane: int) -> Val:
+        """The four activations of a plane in every lane of a vector."""
+        b, lanes = self.b, self.vector_bytes // QUAD
+        address = b.ptr(b.ptr(step, token * self.row_bytes), QUAD * plane)
+        return b.bitcast(b.splat(b.load(address, i32), lanes), vec(i8, self.vector_bytes))
+
+    def prepare(self, tokens: Val) -> None:
+        """Pad the rows if need be, and add up each segment if `low` is not zero."""
+        with self.b.loop(0, tokens) as token:
+            if self.copies:
+                self._copy(token.i)
+            if self.layout.low:
+                with self.b.loop(0, self.tiling.segments) as segment:
+                    self._add_up(token.i, segment.i)
+
+    def _copy(self, token: Val) -> None:
+        b, t = self.b, self.tiling
+        source, row = b.ptr(self.at.activations, token * self.at.activation_bytes), self.row(token)
+        whole = t.columns // _COPIED * _COPIED
+        with b.loop(0, whole, _COPIED) as copy:
+            b.store(b.load(b.ptr(source, copy.i), vec(i8, _COPIED)), b.ptr(row, copy.i))
+        with b.loop(whole, t.columns) as copy:
+            b.store(b.load(b.ptr(source, copy.i), i8), b.ptr(row, copy.i))
+        with b.loop(t.columns, t.padded_columns) as copy:
+            b.store(b.const(0, i8), b.ptr(row, copy.i))
+
+    def _add_up(self, token: Val, segment: Val) -> None:
+        """Σ x of a segment's own columns; those past K are zeros."""
+        b, t = self.b, self.tiling
+        first = b.ptr(self.row(token), segment * t.segment)
+        whole = t.segment // _COPIED * _COPIED
+        with b.loop(0, whole, _COPIED, init=[b.zero(vec(i32, _COPIED))]) as column:
+            x = b.load(b.ptr(first, column.i), vec(i8, _COPIED))
+            column.yield_([column.carried[0] + b.sext(x, i32)])
+        with b.loop(whole, t.segment, init=[b.reduce_add(column.results[0])]) as column:
+            column.yield_([column.carried[0] + b.sext(b.load(b.ptr(first, column.i), i8), i32)])
+        b.store(column.results[0], self._sum(token, segment))
+
+    def initial(self, token: Val, segment: Val, row_block: Val, row: Val) -> Val:
+        """low·Σ x."""
+        b = self.b
+        if not self.layout.low:
+            return b.zero(vec(i32, b.lanes))
+        return b.splat(b.load(self._sum(token, segment), i32) * self.layout.low, b.lanes)
+
+    def _sum(self, token: Val, segment: Operand) -> Val:
+        b = self.b
+        return b.ptr(self.at.scratch, (token * self.tiling.segments + segment) * 4 + self._sums_at)

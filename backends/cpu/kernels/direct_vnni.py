@@ -1,0 +1,33 @@
+"""Direct products with VNNI: `vpdpbusd` multiplies unsigned codes and signed activations, four a lane, into int32.
+
+For few tokens, codes stay at their place in the byte: a plane costs one `vpand`, has an accumulator of its own, and an
+exact shift at the end takes its factor out. For many, the shifted planes are shared.
+"""
+
+from __future__ import annotations
+
+from xdsl.ir import Attribute
+
+from neuc.backends.cpu.builder import Val, i32, vec
+from neuc.backends.cpu.kernels.direct_base import DirectEmitter
+from neuc.backends.cpu.packing.direct import QUAD
+
+
+class VnniEmitter(DirectEmitter[tuple[Val, int]]):
+    """Vectors of 16 rows."""
+
+    token_sizes = (16, 8, 4, 2, 1)
+
+    def taken(self, step: Val, token: int) -> tuple[Val, int]:
+        """Where they are: each plane's activations are an operand in memory."""
+        return step, token
+
+    def multiply(self, total: Val, codes: tuple[Val, ...], x: tuple[Val, int], plane: int) -> Val:
+        """One instruction."""
+        quad = self.quad(*x, plane)
+        return self.b.intrinsic("llvm.x86.avx512.vpdpbusd.512", self.partial, [total, *codes, quad])
+
+    @property
+    def partial(self) -> Attribute:
+        """One lane a row."""
+        return vec(i32, self.vector_bytes // QUAD)
