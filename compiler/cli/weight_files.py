@@ -114,12 +114,13 @@ def _ternary_rows(tensors: Sequence[Mapping[str, object]]) -> list[list[object]]
     groups: dict[tuple[str, ...], list[Mapping[str, object]]] = {}
     for tensor in tensors:
         shape = ", ".join(map(str, cast("Sequence[int]", tensor["shape"])))
-        scale = "divides, tensor" if tensor.get("scale_divides") else str(tensor.get("scale", "unknown"))
+        scale = str(tensor.get("scale", "unknown")) + (", divides" if tensor.get("scale_divides") else "")
         name = re.sub(r"(?<=\.)\d+(?=\.)", "*", str(tensor["name"]))
         groups.setdefault((name, f"[{shape}]", str(tensor["type"]), scale), []).append(tensor)
     rows: list[list[object]] = []
     for (name, shape, kind, scale), members in groups.items():
         zeros = sorted(cast(float, member["zeros"]) for member in members if "zeros" in member)
         low, high = (f"{100 * share:.1f}" for share in (zeros[0], zeros[-1])) if zeros else ("?", "?")
+        name = name if len(members) > 1 else str(members[0]["name"])
         rows.append([name, len(members), shape, kind, scale, f"{low} %" if low == high else f"{low} to {high} %"])
     return rows

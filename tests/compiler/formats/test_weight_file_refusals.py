@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -116,3 +117,11 @@ def test_a_folder_is_not_written_over(tmp_path: Path, monkeypatch: pytest.Monkey
     packed = [("l.weight", "U8", [2, 3], bytes(6)), ("l.weight_scale", "F32", [1], struct.pack("<f", 2.0))]
     wf.hf_folder(Path("m"), packed)
     refuse(tmp_path, 1, ["convert", "m", "m", "--format", "hf-bitlinear"], "NEUC-E005", "it exists")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("arguments", [["inspect", "pipe"], ["convert", "pipe", "o", "--format", "i2_s"]])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    refuse(tmp_path, 1, arguments, "NEUC-E004", "pipe")
