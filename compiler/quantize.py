@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from textwrap import shorten
 
 from onnx import ModelProto
 from xdsl.dialects.builtin import ModuleOp
@@ -33,6 +34,8 @@ from neuc.passes.quantize_to_ternary import FitCache, QuantizeToTernary
 from neuc.runtime.cpu_features import available_cpus
 
 DEFAULT_PLANES = 2
+_SHOWN = 160
+"""Characters of onnxruntime's complaints that a report repeats."""
 _HINT = "use more --planes, --scale group, a larger --max-error, or real inputs with --calib"
 
 
@@ -64,7 +67,7 @@ class Reference:
             try:
                 session = reference_session(model.SerializeToString())
             except Error as error:
-                return Reference._interpreted(driver, options, error.message)
+                return Reference._interpreted(driver, options, shorten(error.message, _SHOWN, placeholder=" …"))
             names = [output.name for output in model.graph.output]
             return Reference(*run_first(session, names, evaluation_inputs(driver.module, options)), model)
 

@@ -104,19 +104,27 @@ def reference_session(model: Path | bytes, threads: int = 0) -> onnxruntime.Infe
     """
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
     source = model if isinstance(model, bytes) else str(model)
     what = "the model" if isinstance(model, bytes) else source
-    try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # as above
-        raise Error(
-            "NEUC-E260",
-            f"onnxruntime cannot load {what}: {str(error).splitlines()[0]}",
-            hint="compare with an ONNX file that onnxruntime runs",
-        ) from error
+    complaint: Exception | None = None
+    # Its optimiser fails on some models that its kernels can run, such as those with 2-bit weights.
+    for level in (
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    ):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        options.graph_optimization_level = level
+        try:
+            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # as above
+            complaint = complaint or error
+    raise Error(
+        "NEUC-E260",
+        f"onnxruntime cannot load {what}: {str(complaint).splitlines()[0]}",
+        hint="compare with an ONNX file that onnxruntime runs",
+    ) from complaint
 
 
 def _other_model(reason: str) -> Error:

@@ -107,6 +107,7 @@ class FoldBias(RewritePattern):
             bias = make_constant(f"{name}.bias", array.reshape(-1), self.store)
             bias.location = other.owner.location if isinstance(other.owner, Operation) else op.location
             fused = _with_bias(source, bias.result)
+            fused.attributes.update(source.attributes)
             fused.location = fuse_locations(source, op)
             rewriter.replace(op, [bias, fused], [fused.results[0]])
             rewriter.erase(source)

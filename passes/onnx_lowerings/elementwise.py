@@ -11,7 +11,7 @@ from xdsl.ir import SSAValue
 
 from neuc.dialects.onnx import OnnxOp
 from neuc.dialects.onnx_types import ELEMENT_OF_ONNX
-from neuc.dialects.store import element_of
+from neuc.dialects.store import element_of, u8
 from neuc.passes import scalar_builder as sb
 from neuc.passes.onnx_lowerings.builder import ARITHMETIC, Builder, Rule, Unsupported
 from neuc.passes.scalar_builder import Scalar
@@ -108,14 +108,14 @@ _POWERS: dict[float, Callable[[Scalar], Scalar]] = {
 def lower_clip(node: OnnxOp, build: Builder) -> Results:
     """Clip: bounds are attributes before opset 11, inputs since."""
     x = build.operand(0)
-    if element_of(x) == i8:  # between QuantizeLinear and DequantizeLinear
+    if element_of(x) in (i8, u8):  # between QuantizeLinear and DequantizeLinear
         return _clip_codes(node, build)
     build.require((f32, i64, i32), x)
     low, high = node.operand_at(1), node.operand_at(2)
     if node.opset < 11:
         low = build.scalar(node.float_attribute("min", -math.inf))
         high = build.scalar(node.float_attribute("max", math.inf))
-    inputs = [v for v in (x, low, high) if v is not None]
+    inputs = [x, *(build.cast(v, element_of(x)) for v in (low, high) if v is not None)]
 
     def body(value: Scalar, *bounds: Scalar) -> Scalar:
         rest = list(bounds)
@@ -139,7 +139,7 @@ def _clip_codes(node: OnnxOp, build: Builder) -> Results:
         wide = build.map([wide, build.cast(low, i32)], sb.maximum, build.dims(x))
     if high is not None:
         wide = build.map([wide, build.cast(high, i32)], sb.minimum, build.dims(x))
-    return [build.cast(wide, i8)]
+    return [build.cast(wide, element_of(x))]
 
 
 def lower_where(node: OnnxOp, build: Builder) -> Results:

@@ -10,22 +10,25 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from xdsl.dialects.builtin import f32, i8, i32
-from xdsl.ir import Attribute, SSAValue
+from xdsl.dialects.builtin import IntegerType, Signedness, f32, i8, i32
+from xdsl.ir import Attribute, Operation, SSAValue
 
 from neuc.dialects.dims import Dim
 from neuc.dialects.onnx import OnnxOp
 from neuc.dialects.onnx_types import ELEMENT_OF_ONNX, small_integers
-from neuc.dialects.store import element_of, u8
+from neuc.dialects.store import ConstantOp, element_of, numpy_dtype, u8
 from neuc.passes import scalar_builder as sb
 from neuc.passes.onnx_lowerings.builder import Builder, Rule, Unsupported
 from neuc.passes.scalar_builder import Scalar
 
 Array = np.ndarray
 Results = Sequence[SSAValue | None]
-_CODES = (i8, u8, i32)
-"""What is dequantised at run time."""
+_CODES = (i8, u8, i32, f32)
+"""What is dequantised at run time; f32 stands for integers that `dense.map` cannot hold."""
+_MAX_BITS = 16
+"""Widest codes of QuantizeLinear: f32 holds all of them."""
 _NBITS = (2, 4, 8)
+MICROSOFT = "com.microsoft"
 
 
 def lower_dequantize(node: OnnxOp, build: Builder) -> Results:
@@ -37,6 +40,8 @@ def lower_dequantize(node: OnnxOp, build: Builder) -> Results:
         shifted = codes.astype(np.float64)
         shifted = shifted if offsets is None else shifted - _spread(node, offsets, codes)
         return [build.constant(shifted.astype(np.float32) * _spread(node, factors, codes), "dequantized")]
+    if offsets is not None:
+        zero = build.constant(offsets.astype(np.float32), "zero_point")
     build.require(_CODES, x, zero)
     given = [x, *(_along_axis(node, build, x, v) for v in (scale, zero) if v is not None)]
 
@@ -48,26 +53,32 @@ def lower_dequantize(node: OnnxOp, build: Builder) -> Results:
 
 
 def lower_quantize(node: OnnxOp, build: Builder) -> Results:
-    """QuantizeLinear to 8 bits: round(x / scale) + zero point, saturated."""
+    """QuantizeLinear: round(x / scale) + zero point, saturated.
+
+    Results of other types than int8 are f32, and only for those who ask for no more than their numbers.
+    """
     x, scale, zero = build.operand(0), build.operand(1), node.operand_at(2)
     build.require_float(x, scale)
     element = _code_type(node, zero)
-    if element not in (i8, u8):
-        raise Unsupported(f"quantisation to {element}")
-    limits = np.iinfo(np.int8 if element == i8 else np.uint8)
-    values, factors, offsets = build.array(x), build.array(scale), build.array(zero)
-    if values is not None and factors is not None and (zero is None or offsets is not None):
+    low, high = _limits(element)
+    values, factors, offsets = build.array(x), build.array(scale), _integers(build, zero)
+    if values is not None and factors is not None and (zero is None or offsets is not None) and element in (i8, u8):
         codes = np.round(values / _spread(node, factors, values))
         codes = codes if offsets is None else codes + _spread(node, offsets, values)
-        return [build.constant(np.clip(codes, limits.min, limits.max).astype(limits.dtype), "quantized")]
+        return [build.constant(np.clip(codes, low, high).astype(numpy_dtype(element)), "quantized")]
+    if element != i8 and not all(_reads_numbers(use.operation) for use in node.results[0].uses):
+        raise Unsupported(f"quantisation to {element} for others than DequantizeLinear")
+    if offsets is not None:
+        zero = build.constant(offsets.astype(np.float32), "zero_point")
     given = [x, *(_along_axis(node, build, x, v) for v in (scale, zero) if v is not None)]
 
     def body(value: Scalar, step: Scalar, *offset: Scalar) -> Scalar:
         code = sb.round_even(value / step)
         code = code + _as_float(offset[0]) if offset else code
-        return sb.minimum(sb.maximum(code, limits.min), limits.max)
+        return sb.minimum(sb.maximum(code, low), high)
 
-    return [build.cast(build.map(given, body, build.dims(x)), element)]
+    codes = build.map(given, body, build.dims(x))
+    return [build.cast(codes, i8) if element == i8 else codes]
 
 
 def _code_type(node: OnnxOp, zero: SSAValue | None) -> Attribute:
@@ -75,6 +86,27 @@ def _code_type(node: OnnxOp, zero: SSAValue | None) -> Attribute:
         return element_of(zero)
     number = node.int_attribute("output_dtype", 0)
     return ELEMENT_OF_ONNX.get(number, u8) if number else u8
+
+
+def _limits(element: Attribute) -> tuple[int, int]:
+    """The least and the largest code."""
+    if not isinstance(element, IntegerType) or element.width.data > _MAX_BITS:
+        raise Unsupported(f"quantisation to {element}")
+    bits = element.width.data
+    if element.signedness.data is Signedness.UNSIGNED:
+        return 0, 2**bits - 1
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
+def _reads_numbers(reader: Operation) -> bool:
+    """Whether a node that reads codes is lowered to something that takes them as f32."""
+    if not isinstance(reader, OnnxOp) or reader.domain not in ("", MICROSOFT):
+        return False
+    if reader.op_type == "Clip":  # between QuantizeLinear and DequantizeLinear
+        bounds = all(isinstance(value.owner, ConstantOp) for value in reader.operands[1:])
+        return bounds and all(_reads_numbers(use.operation) for use in reader.results[0].uses)
+    known = reader.op_type == "DequantizeLinear" and not reader.int_attribute("block_size", 0)
+    return known and element_of(reader.operands[1]) == f32
 
 
 def _as_float(code: Scalar) -> Scalar:

@@ -19,8 +19,7 @@ from neuc.passes.onnx_lowerings import (
     shape,
 )
 from neuc.passes.onnx_lowerings.builder import Rule
-
-MICROSOFT = "com.microsoft"
+from neuc.passes.onnx_lowerings.quantization import MICROSOFT
 
 
 @lru_cache
