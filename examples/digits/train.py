@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from bitlinear import BitLinear, classifier, parameters
-from sklearn.datasets import load_digits
 from torch import nn
 
 HERE = Path(__file__).parent
@@ -32,6 +31,8 @@ KINDS = {
 
 def data() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Training images u8[1347, 64] and labels, held-out images u8[450, 64] and labels."""
+    from sklearn.datasets import load_digits
+
     pixels, targets = load_digits(return_X_y=True)
     images, labels = pixels.astype(np.uint8), targets.astype(np.uint8)
     order = np.random.default_rng(0).permutation(len(images))
