@@ -29,7 +29,7 @@ from neuc.errors import Error
 from neuc.passes.analysis.tile_cost import L1_BYTES, L2_BYTES, SHARES, Tile, choose_tile, largest_group
 from neuc.passes.rewriting import rewrite
 
-FALLBACKS = ("i8",)
+FALLBACKS = ("i2", "i4", "i8")
 """For weights whose levels the asked encoding cannot hold: the first of these that can."""
 OpT = TypeVar("OpT", bound=Operation)
 

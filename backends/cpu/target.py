@@ -75,6 +75,7 @@ TARGETS: dict[str, CpuTarget] = {
         CpuTarget("cpu-tl2", "ternary look-up tables of three weights (TL2), lossless", "tl2", "auto"),
         CpuTarget("cpu-tl1", "ternary look-up tables of two weights (TL1), lossless", "tl1", "auto"),
         CpuTarget("cpu-i2", "ternary products of two-bit weights, lossless", "i2", "auto"),
+        CpuTarget("cpu-t5", "ternary products of five weights a byte (1.6 bits), lossless", "t5", "auto"),
         CpuTarget("cpu-ref", "scalar reference kernels, the oracle of the others", "i8", "none", scalar=True),
     )
 }

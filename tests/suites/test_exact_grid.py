@@ -81,6 +81,10 @@ def cells() -> list[Cell]:
 CELLS = cells()
 
 
+def test_every_encoding_of_the_dialect_has_kernels() -> None:
+    assert set(CPU_ENCODINGS) == set(ENCODINGS)
+
+
 def codes(shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Int8 activations over the whole range; some rows are zero or at an end of it."""
     rng = np.random.default_rng(seed)
