@@ -84,14 +84,19 @@ def test_one_table_for_all_products_of_a_value() -> None:
     assert sum(isinstance(op, AccumulateOp) for op in module.walk()) == 3
 
 
-def test_other_levels_are_packed_as_bytes() -> None:
+@pytest.mark.parametrize(
+    ("levels", "encoding"),
+    [((-3, -1, 1, 3), "i2"), ((-1, 0, 1, 2), "i2"), (tuple(range(-8, 8)), "i4"), ((-5, 0, 9), "i8")],
+    ids=str,
+)
+def test_other_levels_get_an_encoding_that_holds_them(levels: tuple[int, ...], encoding: str) -> None:
     context = NeucContext()
-    module = network(context, ScaleAttr.of("row"), 1, 20, levels=(-3, -1, 1, 3))
+    module = network(context, ScaleAttr.of("row"), 1, 20, levels=levels)
     inputs = [np.ones((2, 20), np.float32), np.ones((2, 3, 7, 5), np.float32)]
     expected = interpret(module, inputs, context.weights)
     TileLut().apply(context, module)
     module.verify()
-    assert {op.packed.encoding.kind.data for op in module.walk() if isinstance(op, PackOp)} == {"i8"}
+    assert {op.packed.encoding.kind.data for op in module.walk() if isinstance(op, PackOp)} == {encoding}
     found = interpret(module, inputs, context.weights)
     assert all(a.tobytes() == b.tobytes() for a, b in zip(expected, found, strict=True))
 
