@@ -9,7 +9,18 @@ from abc import ABC
 from collections.abc import Sequence
 from math import prod
 
-from xdsl.dialects.builtin import DenseArrayBase, FloatAttr, IntegerAttr, StringAttr, TensorType, f32, i8, i32, i64
+from xdsl.dialects.builtin import (
+    DenseArrayBase,
+    FloatAttr,
+    IntegerAttr,
+    StringAttr,
+    TensorType,
+    UnitAttr,
+    f32,
+    i8,
+    i32,
+    i64,
+)
 from xdsl.ir import Attribute, Dialect, Operation, SSAValue
 from xdsl.irdl import (
     IRDLOperation,
@@ -25,7 +36,7 @@ from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects import dense_shapes as shapes
-from neuc.dialects.dense_attrs import NO_ACTIVATION, ActivationAttr, int_attr
+from neuc.dialects.dense_attrs import NO_ACTIVATION, ActivationAttr, flag, int_attr
 from neuc.dialects.dims import Dim, product
 from neuc.dialects.store import dims_of, tensor_type
 from neuc.dialects.ternary_encodings import ENCODINGS
@@ -93,21 +104,28 @@ class WeightOp(IRDLOperation):
 
 @irdl_op_definition
 class QuantizeOp(IRDLOperation):
-    """a = 127 / max(max|x|, 1e-5) over the last `axes` axes; q = clip(round(x·a), -127, 127), s = 1/a."""
+    """a = 127 / max(max|x|, 1e-5) over the last `axes` axes; q = clip(round(x·a), -127, 127), s = 1/a.
+
+    With `reciprocal`, a = (1 / max) · 127, which rounds twice: so exporters write the quotient.
+    """
 
     name = "ternary.quantize"
     x = operand_def(TensorType)
     axes = prop_def(IntegerAttr.constr(i64), default_value=int_attr(1))
+    reciprocal = opt_prop_def(UnitAttr)
     q = result_def(TensorType)
     s = result_def(TensorType)
 
     traits = traits_def(Pure())
-    assembly_format = "$x (`axes` $axes^)? attr-dict `:` type($x) `->` type($q) `,` type($s)"
+    assembly_format = (
+        "$x (`axes` $axes^)? (`reciprocal` $reciprocal^)? attr-dict `:` type($x) `->` type($q) `,` type($s)"
+    )
 
-    def __init__(self, x: SSAValue | Operation, axes: int = 1) -> None:
+    def __init__(self, x: SSAValue | Operation, axes: int = 1, *, reciprocal: bool = False) -> None:
         dims = dims_of(SSAValue.get(x))
         results = [tensor_type(i8, dims), tensor_type(f32, dims[: len(dims) - axes])]
-        super().__init__(operands=[x], result_types=results, properties={"axes": int_attr(axes)})
+        properties = {"axes": int_attr(axes), "reciprocal": flag(reciprocal)}
+        super().__init__(operands=[x], result_types=results, properties=properties)
 
     @property
     def shared_axes(self) -> int:

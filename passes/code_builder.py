@@ -1,7 +1,7 @@
 """Building what `analysis/activation_codes.py` found: an int8 tensor of codes, and a tensor of their scales.
 
 The model's own operations are copied or read, in their order; the only new ones are the conversion to int8 and products
-of scales.
+of scales. A whole quantiser that `ternary.quantize` matches to the bit becomes that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import f32, i8
+from xdsl.dialects.builtin import UnitAttr, f32, i8
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.pattern_rewriter import PatternRewriter
 
@@ -20,9 +20,12 @@ from neuc.dialects import dense_shapes as shapes
 from neuc.dialects.dense import BroadcastOp, MapOp, ReshapeOp, TransposeOp, YieldOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.store import dims_of, element_of, make_constant, tensor_type
+from neuc.dialects.ternary import QuantizeOp
 from neuc.dialects.weight_store import WeightStore
+from neuc.passes.analysis.absmax_quantizer import AbsMaxQuantizer, absmax_quantizer
 from neuc.passes.analysis.activation_codes import Codes, Frame
 from neuc.passes.analysis.scalar_points import Movement, Point
+from neuc.passes.analysis.ternary_layers import REPLAYED
 from neuc.passes.scalar_builder import Scalar, cast
 
 Body = Callable[..., Scalar]
@@ -38,6 +41,7 @@ class CodeBuilder:
 
     store: WeightStore
     _built: dict[tuple[SSAValue, int], tuple[SSAValue, SSAValue]] = field(default_factory=dict)
+    _quantized: dict[tuple[SSAValue, int, bool], tuple[SSAValue, SSAValue]] = field(default_factory=dict)
 
     def build(self, codes: Codes, x: SSAValue, shared: int, rewriter: PatternRewriter) -> tuple[SSAValue, SSAValue]:
         """int8 codes in the shape of `x`, and f32 scales in the shape of its axes before the last `shared`.
@@ -49,8 +53,20 @@ class CodeBuilder:
             rewriter: at a layer that reads `x`; layers before it in the block come before it here.
         """
         if (x, shared) not in self._built:
-            self._built[x, shared] = _Building(codes, self.store, rewriter).run()
+            building = _Building(codes, self.store, rewriter)
+            whole = absmax_quantizer(codes, self.store)
+            self._built[x, shared] = building.run() if whole is None else self._whole(whole, shared, building)
         return self._built[x, shared]
+
+    def _whole(self, found: AbsMaxQuantizer, shared: int, building: _Building) -> tuple[SSAValue, SSAValue]:
+        """`ternary.quantize`, once for all that quantise the same value alike."""
+        key = (found.x.value, shared, found.reciprocal)
+        if key not in self._quantized:
+            quantize = QuantizeOp(building.tensor(found.x), shared, reciprocal=found.reciprocal)
+            quantize.attributes[REPLAYED] = UnitAttr()
+            building.add(quantize)
+            self._quantized[key] = quantize.q, quantize.s
+        return self._quantized[key]
 
 
 @dataclass
@@ -72,10 +88,10 @@ class _Building:
             s = None if s is None else self._moved_scale(frame.movement, self._settled(s, frame), following)
         s = self._scaled(s, frames[-1])
         one = np.array(1, np.float32)
-        s = self._add(make_constant("unit_scale", one, self.store)) if s is None else s
+        s = self.add(make_constant("unit_scale", one, self.store)) if s is None else s
         return q, self._settled(s, frames[-1])
 
-    def _add(self, op: Operation) -> SSAValue:
+    def add(self, op: Operation) -> SSAValue:
         """Insert `op` before the layer; its result."""
         self.rewriter.insert(op)
         return op.results[0]
@@ -85,7 +101,7 @@ class _Building:
         point, offset = self.codes.point, self.codes.offset
         if offset == 0 and isinstance(point.op, arith.SIToFPOp) and _element(point.operands()[0]) == i8:
             point = point.operands()[0]
-        tensor = self._tensor(point)
+        tensor = self.tensor(point)
         if element_of(tensor) == i8 and offset == 0:
             return tensor
 
@@ -97,7 +113,7 @@ class _Building:
 
     def _scaled(self, s: SSAValue | None, frame: Frame) -> SSAValue | None:
         """The scale so far times the factors of a frame; None if there is none yet."""
-        factors = [self._tensor(factor.point) for factor in frame.factors]
+        factors = [self.tensor(factor.point) for factor in frame.factors]
         if not factors or (s is None and len(factors) == 1 and not frame.factors[0].divides):
             return factors[0] if factors else s
         if s is not None:  # [lead] against […lead, 1 …]
@@ -125,17 +141,17 @@ class _Building:
             return self._reshaped(s, lead)
         s = self._reshaped(s, ()) if all(dim == 1 for dim in dims_of(s)) else s
         target = full if dims_of(s) else lead
-        return self._reshaped(self._add(BroadcastOp(s, tensor_type(f32, target))), lead)
+        return self._reshaped(self.add(BroadcastOp(s, tensor_type(f32, target))), lead)
 
     def _reshaped(self, x: SSAValue, dims: Sequence[Dim]) -> SSAValue:
         same = dims_of(x) == tuple(dims)
-        return x if same else self._add(ReshapeOp(x, tensor_type(element_of(x), dims)))
+        return x if same else self.add(ReshapeOp(x, tensor_type(element_of(x), dims)))
 
     def _moved(self, movement: Movement, q: SSAValue) -> SSAValue:
         """The codes after a movement of elements."""
         type_ = tensor_type(i8, dims_of(movement.results[0]))
         operands = [q, *movement.operands[1:]]
-        return self._add(type(movement).create(operands=operands, result_types=[type_], properties=movement.properties))
+        return self.add(type(movement).create(operands=operands, result_types=[type_], properties=movement.properties))
 
     def _moved_scale(self, movement: Movement, s: SSAValue, following: Frame) -> SSAValue:
         """The scales after it: one number stays what it is, axes before the last follow their elements."""
@@ -144,9 +160,9 @@ class _Building:
         if not isinstance(movement, TransposeOp):
             return self._reshaped(s, following.lead)
         perm = [int(p) for p in movement.perm.get_values()][: len(dims_of(s))]
-        return self._add(TransposeOp(s, perm, tensor_type(f32, following.lead)))
+        return self.add(TransposeOp(s, perm, tensor_type(f32, following.lead)))
 
-    def _tensor(self, point: Point) -> SSAValue:
+    def tensor(self, point: Point) -> SSAValue:
         """A tensor of what a point is: that of its map if it gives just this, else of a map of its own."""
         if point.map is None:
             return point.value
@@ -155,14 +171,14 @@ class _Building:
         if isinstance(last, YieldOp) and last.value is point.value and dims_of(point.map.result) == dims:
             return point.map.result
         assert dims is not None
-        return self._add(_slice_of(point.map, point.value))
+        return self.add(_slice_of(point.map, point.value))
 
     def _map(self, inputs: Sequence[SSAValue], body: Body) -> SSAValue:
         block = Block(arg_types=[element_of(v) for v in inputs])
         result = body(*(Scalar(arg, block) for arg in block.args))
         block.add_op(YieldOp(result.value))
         dims = shapes.broadcast([dims_of(v) for v in inputs])
-        return self._add(MapOp(inputs, tensor_type(result.type, dims), Region(block)))
+        return self.add(MapOp(inputs, tensor_type(result.type, dims), Region(block)))
 
 
 def _slice_of(source: MapOp, value: SSAValue) -> MapOp:

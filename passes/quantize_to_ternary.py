@@ -31,6 +31,7 @@ from neuc.passes.analysis.ternary_layers import (
     FLOAT_LAYERS,
     KEPT,
     MIN_K,
+    is_own_rounding,
     layers,
     reason_to_keep,
     weight_entry,
@@ -191,7 +192,7 @@ def _quantized(x: SSAValue, axes: int, reader: Operation, rewriter: PatternRewri
     """Rule 3: the codes and scales of `x`, quantised once for all layers of a block that read it."""
     for use in x.uses:
         other = use.operation
-        if isinstance(other, QuantizeOp) and other.shared_axes == axes and other.is_before_in_block(reader):
+        if is_own_rounding(other) and other.shared_axes == axes and other.is_before_in_block(reader):
             other.location = fuse_locations(other, reader)
             return other.q, other.s
     quantize = rewriter.insert(QuantizeOp(x, axes))

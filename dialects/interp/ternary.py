@@ -23,18 +23,19 @@ def _weight(op: ternary.WeightOp, args: list[Array], env: Env) -> list[Array]:
     return [weight_arrays(op, env.store)[0]]
 
 
-def quantize(x: Array, axes: int) -> tuple[Array, Array]:
+def quantize(x: Array, axes: int, reciprocal: bool = False) -> tuple[Array, Array]:
     """Codes and scale of x, with one scale for the last `axes` axes; what is not a number has code 0."""
     shared = tuple(range(x.ndim - axes, x.ndim))
     largest = np.max(np.abs(x), axis=shared, keepdims=True, initial=0)
-    a = np.float32(127) / np.maximum(largest, SMALLEST_MAXIMUM)
+    bounded, top = np.maximum(largest, SMALLEST_MAXIMUM), np.float32(127)
+    a = np.float32(1) / bounded * top if reciprocal else top / bounded
     codes = np.clip(np.rint(x * a), -127, 127)
     return np.nan_to_num(codes, nan=0).astype(np.int8), (np.float32(1) / a).reshape(x.shape[: x.ndim - axes])
 
 
 @implements(ternary.QuantizeOp)
 def _quantize(op: ternary.QuantizeOp, args: list[Array], env: Env) -> list[Array]:
-    return list(quantize(args[0], op.shared_axes))
+    return list(quantize(args[0], op.shared_axes, op.reciprocal is not None))
 
 
 def accumulate(q: Array, rows: Array, group_size: int) -> Array:

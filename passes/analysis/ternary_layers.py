@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, f32
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Block, Operation, SSAValue
 
 from neuc.dialects.dense import ConvOp, LstmOp, MatMulOp
 from neuc.dialects.dense_attrs import NO_ACTIVATION
@@ -33,6 +34,8 @@ ULP = "ternary.ulp"
 """Attribute of a `ternary.weight` that was recognised: how many units in the last place its weights are off at most."""
 MIN_K = 16
 """Fewest columns of a weight matrix worth look-ups, unless the pass is told otherwise."""
+REPLAYED = "ternary.replayed"
+"""Attribute of a `ternary.quantize` that does what the model itself does."""
 FLOAT_LAYERS = (MatMulOp, ConvOp, LstmOp)
 TERNARY_LAYERS = (TernaryLinearOp, TernaryConvOp, DequantizeOp)
 
@@ -197,7 +200,7 @@ def _record(name: str, op: Operation, store: WeightStore) -> QuantRecord:
         after = ternary_bytes(type_, encoding)
         ulp = ulp_of(weight)
         source = "fitted" if ulp is None else "recognised"
-        rounded = "neuc" if isinstance(op.s.owner, QuantizeOp) else "model"
+        rounded = "neuc" if is_own_rounding(op.s.owner) else "model"
         size, levels = 4 * n * k, type_.level_set
         return QuantRecord(
             name,
@@ -227,6 +230,11 @@ def ulp_of(weight: WeightOp) -> int | None:
     """How far recognised weights are off; None for fitted ones."""
     found = weight.attributes.get(ULP)
     return found.value.data if isinstance(found, IntegerAttr) else None
+
+
+def is_own_rounding(op: Operation | Block) -> TypeGuard[QuantizeOp]:
+    """Whether `op` rounds activations that the model does not round."""
+    return isinstance(op, QuantizeOp) and REPLAYED not in op.attributes
 
 
 def _encoding(weight: WeightOp) -> EncodingAttr | None:

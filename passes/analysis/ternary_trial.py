@@ -22,7 +22,7 @@ from neuc.dialects.ternary import QuantizeOp, WeightOp
 from neuc.dialects.ternary_types import TritsType
 from neuc.dialects.ternary_weights import weight_arrays
 from neuc.dialects.weight_store import WeightStore
-from neuc.passes.analysis.ternary_layers import layers, reason_to_keep
+from neuc.passes.analysis.ternary_layers import is_own_rounding, layers, reason_to_keep
 
 
 @dataclass
@@ -100,7 +100,7 @@ def _rounded(op: MatMulOp | ConvOp, x: SSAValue) -> SSAValue:
     axes = len(dims_of(x)) - 1 if isinstance(op, ConvOp) else 1
     for use in x.uses:
         known = use.operation
-        if isinstance(known, QuantizeOp) and known.shared_axes == axes and known.is_before_in_block(op):
+        if is_own_rounding(known) and known.shared_axes == axes and known.is_before_in_block(op):
             maps = [u.operation for u in known.q.uses if isinstance(u.operation, MapOp)]
             return maps[0].result
     quantize = QuantizeOp(x, axes)

@@ -22,30 +22,31 @@ pytestmark = pytest.mark.filterwarnings("ignore:invalid value", "ignore:divide b
 ISAS = runnable_isas()
 
 
-def by_rows(x: np.ndarray, isa: Isa) -> tuple[np.ndarray, np.ndarray]:
+def by_rows(x: np.ndarray, isa: Isa, reciprocal: bool = False) -> tuple[np.ndarray, np.ndarray]:
     q, whole = guarded(np.full(x.shape, 99, np.int8))
     s = np.full(x.shape[0], 99, np.float32)
-    run_kernel(TernaryQuantizeKernel(), isa, [x, q, s, x.shape[1]], x.shape[0], threads_split=3)
+    run_kernel(TernaryQuantizeKernel(reciprocal), isa, [x, q, s, x.shape[1]], x.shape[0], threads_split=3)
     assert_guards(whole)
     return q, s
 
 
-def by_parts(x: np.ndarray, isa: Isa) -> tuple[np.ndarray, np.ndarray]:
+def by_parts(x: np.ndarray, isa: Isa, reciprocal: bool = False) -> tuple[np.ndarray, np.ndarray]:
     rows, length = x.shape
     parts = max(1, -(-length // PART))
     q, whole = guarded(np.full(x.shape, 99, np.int8))
     s, maxima = np.full(rows, 99, np.float32), np.full((rows, parts), -1, np.int32)
     run_kernel(AbsMaxPartsKernel(), isa, [x, maxima, length, parts], rows * parts, threads_split=2)
-    run_kernel(QuantizePartsKernel(), isa, [x, maxima, length, parts, q, s], rows * parts, threads_split=3)
+    run_kernel(QuantizePartsKernel(reciprocal), isa, [x, maxima, length, parts, q, s], rows * parts, threads_split=3)
     assert_guards(whole)
     return q, s
 
 
 def assert_as_interpreted(x: np.ndarray, isa: Isa) -> None:
-    q, s = quantize(x, 1)
-    for found_q, found_s in (by_rows(x, isa), by_parts(x, isa)):
-        assert np.array_equal(found_q, q)
-        assert np.array_equal(found_s, s, equal_nan=True)
+    for reciprocal in (False, True):
+        q, s = quantize(x, 1, reciprocal)
+        for found_q, found_s in (by_rows(x, isa, reciprocal), by_parts(x, isa, reciprocal)):
+            assert np.array_equal(found_q, q)
+            assert np.array_equal(found_s, s, equal_nan=True)
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)

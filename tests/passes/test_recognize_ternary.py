@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -182,6 +183,8 @@ def test_fake_quantised_layers(scale: str, rounding: str, back: str, product: st
     assert found.error <= TOLERANCE
     # The straight-through tail is gone, and bias and activation are in the layer.
     linear = next(op for op in found.module.walk() if isinstance(op, LinearOp))
+    whole = rounding == "half even" and back != "multiplied"  # what ternary.quantize does, to the bit
+    assert isinstance(linear.q.owner, QuantizeOp) == whole
     assert (linear.bias is not None) == (product == "bias")
     assert linear.result.first_use is not None
     assert linear.result.first_use.operation.name == "func.return"
@@ -234,6 +237,25 @@ def test_readers_of_one_value_share_its_codes() -> None:
     found = recognised(nodes, activations(5, K), weights, ["B", K])
     first, second = (op for op in found.module.walk() if isinstance(op, LinearOp))
     assert (first.q, first.s) == (second.q, second.s)
+    assert found.error <= TOLERANCE
+
+
+def test_two_quantisers_of_one_value_become_one() -> None:
+    """Each layer of an attention block comes with a quantiser of its own for the same activations."""
+    nodes, weights = list[NodeProto](), {**CONSTANTS}
+    for name in ("q", "k"):
+        for shared in [*fake_quantised("reciprocal", "half even", "divided"), om.node("MatMul", "back w", "y")]:
+            node = deepcopy(shared)
+            for names in (node.input, node.output):
+                own = [n if n == "x" or n in CONSTANTS else f"{name}_{n}" for n in names]
+                del names[:]
+                names.extend(own)
+            nodes.append(node)
+        weights[f"{name}_w"] = ternary(seed=ord(name)).T
+    nodes.append(om.node("Add", "q_y k_y", "y"))
+    found = recognised(nodes, activations(5, K), weights, ["B", K])
+    (quantize,) = (op for op in found.module.walk() if isinstance(op, QuantizeOp))
+    assert quantize.reciprocal is not None
     assert found.error <= TOLERANCE
 
 

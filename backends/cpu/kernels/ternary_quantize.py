@@ -1,8 +1,8 @@
 """`ternary.quantize`: f32 rows to int8 codes and one scale, bit for bit what `dialects/interp/ternary.py` says.
 
-a = 127 / max(max|x|, 1e-5), q = round-half-even(x·a), s = 1 / a, each operation rounded once. Clipping to ±127 needs no
-instruction: |x| <= max|x|, so |x·a| exceeds 127 by two roundings at most. A row with an infinity or NaN gets codes 0
-(and s infinite or NaN), because a is 0 or NaN.
+a = 127 / max(max|x|, 1e-5) or (1 / max) · 127, q = round-half-even(x·a), s = 1 / a, each operation rounded once.
+Clipping to ±127 needs no instruction: |x| <= max|x|, so |x·a| exceeds 127 by three roundings at most. A row with an
+infinity or NaN gets codes 0 (and s infinite or NaN), because a is 0 or NaN.
 
 Short rows are a work unit each (`TernaryQuantizeKernel`). Long ones, images, are cut into parts: `AbsMaxPartsKernel`
 finds the maximum of each part, `QuantizePartsKernel` codes them.
@@ -29,7 +29,13 @@ _ROUNDER = 1.5 * 2.0**23
 
 @dataclass(frozen=True)
 class TernaryQuantizeKernel(KernelSpec):
-    """Slots: 0 x (f32 [rows, length]), 1 q (out, int8), 2 s (out, f32 [rows]), 3 length. Work units: rows."""
+    """Slots: 0 x (f32 [rows, length]), 1 q (out, int8), 2 s (out, f32 [rows]), 3 length. Work units: rows.
+
+    Attributes:
+        reciprocal: a is (1 / max) · 127.
+    """
+
+    reciprocal: bool = False
 
     family = "ternary_quantize"
 
@@ -41,8 +47,9 @@ class TernaryQuantizeKernel(KernelSpec):
             first = row.i * length
             x = b.elem(b.arg_ptr(0), first, f32)
             largest = _largest(b, x, length)
-            b.store(_inverse_scale(b, largest)[1], b.elem(b.arg_ptr(2), row.i, f32))
-            _code(b, x, b.ptr(b.arg_ptr(1), first), length, largest)
+            a = _scale(b, largest, self.reciprocal)
+            b.store(b.f32(1.0) / a, b.elem(b.arg_ptr(2), row.i, f32))
+            _code(b, x, b.ptr(b.arg_ptr(1), first), length, largest, a)
         return b.finish()
 
 
@@ -70,7 +77,12 @@ class QuantizePartsKernel(KernelSpec):
     """Slots: 0 x, 1 maxima (of `AbsMaxPartsKernel`), 2 length, 3 parts, 4 q (out, int8), 5 s (out, f32 [rows]).
 
     Work units: rows x parts.
+
+    Attributes:
+        reciprocal: a is (1 / max) · 127.
     """
+
+    reciprocal: bool = False
 
     family = "quantize_parts"
 
@@ -84,10 +96,11 @@ class QuantizePartsKernel(KernelSpec):
             with b.loop(0, parts, init=[b.i32(0)]) as part:
                 part.yield_([b.max(part.carried[0], b.load(b.elem(maxima, part.i, i32), i32))])
             largest = part.results[0]
+            a = _scale(b, largest, self.reciprocal)
             with b.if_(b.icmp("eq", first, 0)):
-                b.store(_inverse_scale(b, largest)[1], b.elem(b.arg_ptr(5), row, f32))
+                b.store(b.f32(1.0) / a, b.elem(b.arg_ptr(5), row, f32))
             start = row * length + first
-            _code(b, b.elem(b.arg_ptr(0), start, f32), b.ptr(b.arg_ptr(4), start), count, largest)
+            _code(b, b.elem(b.arg_ptr(0), start, f32), b.ptr(b.arg_ptr(4), start), count, largest, a)
         return b.finish()
 
 
@@ -109,17 +122,15 @@ def _largest(b: KernelBuilder, x: Val, count: Val) -> Val:
     return i.results[0]
 
 
-def _inverse_scale(b: KernelBuilder, largest: Val) -> tuple[Val, Val]:
-    """A = 127 / max(largest, 1e-5), and s = 1 / a."""
+def _scale(b: KernelBuilder, largest: Val, reciprocal: bool) -> Val:
+    """127 / max(largest, 1e-5), or its reciprocal form."""
     maximum = b.bitcast(largest, f32)
     # Of this shape NaN stays NaN.
     floored = b.select(b.fcmp("olt", maximum, _SMALLEST_MAXIMUM), b.f32(_SMALLEST_MAXIMUM), maximum)
-    a = b.f32(127.0) / floored
-    return a, b.f32(1.0) / a
+    return b.f32(1.0) / floored * b.f32(127.0) if reciprocal else b.f32(127.0) / floored
 
 
-def _code(b: KernelBuilder, x: Val, q: Val, count: Val, largest: Val) -> None:
-    a = _inverse_scale(b, largest)[0]
+def _code(b: KernelBuilder, x: Val, q: Val, count: Val, largest: Val, a: Val) -> None:
     whole = count - b.urem(count, b.lanes)
     with b.if_(b.icmp("slt", largest, _INFINITY)):
         for lanes, first, until in ((b.lanes, b.i64(0), whole), (1, whole, count)):

@@ -51,14 +51,15 @@ def lower_quantize(op: QuantizeOp, s: SegmentLowering) -> None:
     dims = dims_of(op.x)
     rows, length = product(dims[: len(dims) - op.shared_axes]), product(dims[len(dims) - op.shared_axes :])
     x, q, scale = s.buffer(op.x), s.buffer(op.q), s.buffer(op.s)
+    reciprocal = op.reciprocal is not None
     if op.shared_axes == 1:
-        s.launch(TernaryQuantizeKernel(), [x, q, scale, length], work=rows)
+        s.launch(TernaryQuantizeKernel(reciprocal), [x, q, scale, length], work=rows)
         return
     # One part even of nothing, so that the scale of an empty image is written.
     parts = length.ceildiv(PART).maximum(1)
     maxima = s.temp(rows * parts * 4)
     s.launch(AbsMaxPartsKernel(), [x, maxima, length, parts], work=rows * parts)
-    s.launch(QuantizePartsKernel(), [x, maxima, length, parts, q, scale], work=rows * parts)
+    s.launch(QuantizePartsKernel(reciprocal), [x, maxima, length, parts, q, scale], work=rows * parts)
 
 
 def _few_columns(type_: TritsType | PackedType) -> str | None:
