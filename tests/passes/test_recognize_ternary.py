@@ -209,6 +209,31 @@ def test_three_dims_and_reshapes(axis: str) -> None:
     assert found.error <= TOLERANCE
 
 
+def test_weights_that_the_model_quantises_itself() -> None:
+    """The chain from the master weights, straight-through estimator included, is still in the model."""
+    chain = [
+        om.node("Abs", "master", "sizes"),
+        om.node("ReduceMean", "sizes", "mean", keepdims=0),
+        om.node("Clip", "mean eps", "least"),
+        om.node("Reciprocal", "least", "ws"),
+        om.node("Mul", "master ws", "relative"),
+        om.node("Round", "relative", "rounded"),
+        om.node("Clip", "rounded minus plus", "levels"),
+        om.node("Div", "levels ws", "u"),
+        om.node("Sub", "u master", "gap"),
+        om.node("Add", "master gap", "w"),
+    ]
+    master = activations(N, K, seed=8) * np.float32(0.02)
+    weights = {**CONSTANTS, "master": master, "minus": np.array(-1, np.float32), "plus": np.array(1, np.float32)}
+    nodes = [*fake_quantised("divided", "half even", "divided"), *chain, om.node("Gemm", "back w", "y", transB=1)]
+    found = recognised(nodes, activations(5, K), weights, ["B", K])
+    (record,) = found.records
+    assert (record.source, record.levels, record.scale) == ("recognised", (-1, 0, 1), "tensor")
+    assert record.ulp is not None
+    assert record.ulp <= 4  # |u - w| is at most 4 scales here, so that its rounding is 2 units and that of the sum 1/2
+    assert found.error <= TOLERANCE
+
+
 def test_integer_products_are_bit_identical() -> None:
     """As transformers' BitLinear exports: integers times {-1, 0, 1}, scales after; sums are exact either way."""
     nodes = [
