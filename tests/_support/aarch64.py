@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from xdsl.dialects import llvm
 
 from kernel_harness import slot
 from neuc.backends.cpu.codegen import compile_object
@@ -78,13 +79,13 @@ def require_aarch64() -> None:
 
 
 @cache
-def _program(kernel: KernelSpec, isa: Isa) -> bytes:
-    """The linked program."""
+def _program(name: str, object_code: bytes) -> bytes:
+    """The linked program around a kernel."""
     with tempfile.TemporaryDirectory() as folder:
         driver, code, linked = (Path(folder) / name for name in ("driver.c", "kernel.o", "program"))
         driver.write_text(_DRIVER)
-        code.write_bytes(compile_object(kernel.build(isa), isa))
-        defines = [f"-DKERNEL={kernel.name}", f"-DROOM={_ROOM}"]
+        code.write_bytes(object_code)
+        defines = [f"-DKERNEL={name}", f"-DROOM={_ROOM}"]
         options = ["-target", "aarch64-linux-musl", "-nostdlib", "-static", "-O2", "-fno-builtin", *defines]
         command = [sys.executable, "-m", "ziglang", "cc", *options, str(driver), str(code), "-o", str(linked)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -93,7 +94,7 @@ def _program(kernel: KernelSpec, isa: Isa) -> bytes:
 
 
 def run_on_aarch64(
-    kernel: KernelSpec,
+    kernel: KernelSpec | llvm.FuncOp,
     isa: Isa,
     args: Sequence[np.ndarray | int | float],
     work: int,
@@ -103,6 +104,9 @@ def run_on_aarch64(
 ) -> None:
     """As `kernel_harness.run_kernel`, in an emulated AArch64 process; arrays are written in place."""
     require_aarch64()
+    function = kernel.build(isa) if isinstance(kernel, KernelSpec) else kernel
+    name = function.sym_name.data
+    linked = _program(name, compile_object(function, isa))
     cuts = [work * part // threads_split for part in range(threads_split + 1)]
     ranges = list(reversed(list(itertools.pairwise(cuts))))
     arrays: list[tuple[np.ndarray, int]] = []
@@ -126,12 +130,12 @@ def run_on_aarch64(
         image[place : place + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "program"
-        program.write_bytes(_program(kernel, isa))
+        program.write_bytes(linked)
         program.chmod(0o755)
         qemu = _qemu()
         assert qemu is not None
         done = subprocess.run([qemu, str(program)], input=image.tobytes(), capture_output=True, timeout=300)
-    assert done.returncode == 0, f"{kernel.name} ended with {done.returncode}: {done.stderr.decode()[:200]}"
+    assert done.returncode == 0, f"{name} ended with {done.returncode}: {done.stderr.decode()[:200]}"
     result = np.frombuffer(done.stdout, np.uint8)
     assert (result[scratch + scratch_bytes :] == _SCRATCH_FILL).all(), "kernel wrote past its scratch memory"
     for array, place in arrays:
