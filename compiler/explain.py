@@ -174,6 +174,10 @@ Kinds of segments are provided by executors; this one belongs to a package or a 
 installed.""",
     "NEUC-E318": """The session was closed.
 After `close()`, or after its with block, a session cannot run. Load the model again.""",
+    "NEUC-E319": """A kernel does not compute what it should on this processor.
+An artifact holds, for each of its kernels of ternary products, an input with the sums that are right; they are tried
+when the model is loaded, so that there are no wrong results. --target cpu-ref compiles to plain code that needs no
+special instructions. Please report what `neuc doctor FILE` prints: the processor's name and the kernels that fail.""",
     "NEUC-E401": """This processor lacks instructions the artifact's code needs.
 Code is compiled for the processor it is compiled on unless --cpu says otherwise: avx2 and portable run on more
 machines. NEUC_CPU_FEATURES may have taken instructions away.""",

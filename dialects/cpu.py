@@ -1,8 +1,8 @@
 """The `cpu` dialect: a segment as a schedule of kernel launches over planned buffers.
 
-A `cpu.program` holds `cpu.buffer` and `cpu.launch` ops; kernels are `llvm.func`s beside it with the signature
-``(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr)``. Sizes and offsets are dim expressions over the
-program's symbols. How kernels look inside is not this file's business.
+A `cpu.program` holds `cpu.buffer`, `cpu.launch`, `cpu.require` and `cpu.check` ops; kernels are `llvm.func`s beside it
+with the signature ``(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr)``. Sizes and offsets are dim
+expressions over the program's symbols. How kernels look inside is not this file's business.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from xdsl.irdl import (
     IRDLOperation,
     irdl_attr_definition,
     irdl_op_definition,
+    operand_def,
     opt_prop_def,
     param_def,
     prop_def,
@@ -270,6 +271,65 @@ class RequireOp(IRDLOperation):
 
 
 @irdl_op_definition
+class ExpectOp(IRDLOperation):
+    """The end of a `cpu.check`: row i of the weight `entry` (int32 [n, m]) is in `buffer` at int32 number i·stride."""
+
+    name = "cpu.expect"
+    buffer = operand_def(BufferType)
+    entry = prop_def(StringAttr)
+    stride = prop_def(IntegerAttr.constr(i64))
+
+    assembly_format = "$buffer `is` $entry `stride` $stride attr-dict"
+
+    def __init__(self, buffer: SSAValue, entry: str, stride: int) -> None:
+        properties: dict[str, Attribute] = {"entry": StringAttr(entry), "stride": IntegerAttr(stride, i64)}
+        super().__init__(operands=[buffer], properties=properties)
+
+
+@irdl_op_definition
+class CheckOp(IRDLOperation):
+    """Kernels that are tried before the program runs for the first time, on data whose result is known.
+
+    Buffers and launches of the body are the check's own; sizes in it are plain integers.
+    """
+
+    name = "cpu.check"
+    body = region_def("single_block")
+
+    traits = traits_def(IsolatedFromAbove(), NoTerminator())
+    assembly_format = "attr-dict-with-keyword $body"
+
+    def __init__(self, body: Region) -> None:
+        super().__init__(regions=[body])
+
+    @property
+    def expectation(self) -> ExpectOp:
+        """The last operation."""
+        last = self.body.block.last_op
+        assert isinstance(last, ExpectOp)
+        return last
+
+    def verify_(self) -> None:
+        ops = list(self.body.block.ops)
+        if not ops or not isinstance(ops[-1], ExpectOp):
+            raise VerifyException("a check ends in cpu.expect")
+        for op in ops[:-1]:
+            match op:
+                case BufferOp() if op.kind.data in ("arena", "weight") and op.offset is None:
+                    sizes = [op.nbytes]
+                case BufferOp():
+                    raise VerifyException("buffers of a check are weights, or arena buffers without an offset")
+                case LaunchOp():
+                    slots = (slot.offset if isinstance(slot, BufferArgAttr) else slot for slot in op.slots)
+                    sizes = [op.work, op.scratch, *(slot for slot in slots if isinstance(slot, StringAttr))]
+                case _:
+                    raise VerifyException(f"{op.name} in a cpu.check: only cpu.buffer and cpu.launch may stand here")
+            for size in sizes:
+                if not Dim.parse(size.data).is_static:
+                    raise VerifyException(f"size {size.data!r} in a cpu.check is no plain integer")
+
+
+@irdl_op_definition
 class CallOp(IRDLOperation):
     """Run a `cpu.program` on tensors: what `@main`'s call of a segment becomes when the segment is lowered."""
 
@@ -310,11 +370,11 @@ class ProgramOp(IRDLOperation):
 
     def verify_(self) -> None:
         for op in self.body.block.ops:
-            if not isinstance(op, BufferOp | LaunchOp | RequireOp):
-                known = "cpu.buffer, cpu.launch and cpu.require"
+            if not isinstance(op, BufferOp | LaunchOp | RequireOp | CheckOp):
+                known = "cpu.buffer, cpu.launch, cpu.require and cpu.check"
                 raise VerifyException(f"{op.name} in a cpu.program: only {known} may stand here")
         if self.arena is not None:
             _check_expr(self.arena.data, "arena")
 
 
-Cpu = Dialect("cpu", [BufferOp, LaunchOp, RequireOp, CallOp, ProgramOp], [BufferType, BufferArgAttr])
+Cpu = Dialect("cpu", [BufferOp, LaunchOp, RequireOp, ExpectOp, CheckOp, CallOp, ProgramOp], [BufferType, BufferArgAttr])

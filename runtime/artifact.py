@@ -140,6 +140,7 @@ class Artifact:
         ir: IR texts by file name.
         debug_map: JSON data that maps launches to ONNX nodes.
         sizes: bytes of each member.
+        identity: differs between any two files with different contents.
     """
 
     path: Path
@@ -151,6 +152,7 @@ class Artifact:
     ir: Mapping[str, str]
     debug_map: object
     sizes: Mapping[str, int]
+    identity: str
 
     @staticmethod
     def open(path: str | os.PathLike[str]) -> Artifact:
@@ -318,6 +320,7 @@ class _MappedFile:
             },
             debug_map=parse_json(self.bytes_of(DEBUG_MAP), f"{self.path}: {DEBUG_MAP}").value,
             sizes={name: member.size for name, member in self.members.items()},
+            identity=key_of(self.identity),
         )
 
 

@@ -12,8 +12,8 @@ from typing import TypeAlias, cast
 
 from neuc.runtime.checked_json import Node, dump_json, parse_json
 
-FORMAT = (1, 0)
-"""Program format (major, minor): a reader takes its own major and any minor up to its own."""
+FORMAT = (1, 1)
+"""Program format (major, minor): a reader takes its own major and any minor up to its own. 1.1 has checks."""
 
 DTYPES = "float32 float64 float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()  # numpy's names
 
@@ -111,6 +111,43 @@ class Requirement:
 
 
 @dataclass(frozen=True)
+class WorkBuffer:
+    """``nbytes`` bytes of a check's own memory."""
+
+    nbytes: int
+
+
+CheckBuffer: TypeAlias = WeightBuffer | WorkBuffer
+
+
+@dataclass(frozen=True)
+class Check:
+    """Kernels that are tried once when a session loads, on data whose result is known.
+
+    Attributes:
+        label: what it is about, for people.
+        buffers: a check's own; its launches name these.
+        launches: run in order by one thread; all their sizes are plain integers.
+        scratch: bytes of scratch memory.
+        result: which buffer is looked at in the end.
+        expected: weight with what it should hold, int32 [n, m].
+        stride: int32s from the beginning of one of these n rows to the next in the buffer.
+    """
+
+    label: str
+    buffers: tuple[CheckBuffer, ...]
+    launches: tuple[Launch, ...]
+    scratch: int
+    result: int
+    expected: str
+    stride: int
+
+    def weight_keys(self) -> frozenset[str]:
+        """Keys of the weights it reads."""
+        return frozenset(b.key for b in self.buffers if isinstance(b, WeightBuffer)) | {self.expected}
+
+
+@dataclass(frozen=True)
 class NativeSegment:
     """A list of launches of compiled kernels over one arena."""
 
@@ -122,6 +159,7 @@ class NativeSegment:
     buffers: tuple[Buffer, ...]
     launches: tuple[Launch, ...]
     requirements: tuple[Requirement, ...] = ()
+    checks: tuple[Check, ...] = ()
     kind: str = field(default="native", init=False)
 
 
@@ -168,13 +206,20 @@ class Program:
 
     def kernels(self) -> frozenset[str]:
         """Names of all kernels that are launched."""
-        native = (s for s in self.segments.values() if isinstance(s, NativeSegment))
-        return frozenset(launch.kernel for segment in native for launch in segment.launches)
+        launched = (launch for segment in self._native() for launch in segment.launches)
+        return frozenset(launch.kernel for launch in (*launched, *(item for c in self.checks() for item in c.launches)))
 
     def weight_keys(self) -> frozenset[str]:
         """Keys of all weights that are used."""
-        native = (s for s in self.segments.values() if isinstance(s, NativeSegment))
-        return frozenset(b.key for segment in native for b in segment.buffers if isinstance(b, WeightBuffer))
+        used = {b.key for segment in self._native() for b in segment.buffers if isinstance(b, WeightBuffer)}
+        return frozenset(used.union(*(check.weight_keys() for check in self.checks())))
+
+    def checks(self) -> list[Check]:
+        """The checks of all segments."""
+        return [check for segment in self._native() for check in segment.checks]
+
+    def _native(self) -> list[NativeSegment]:
+        return [segment for segment in self.segments.values() if isinstance(segment, NativeSegment)]
 
     def host_models(self) -> frozenset[str]:
         """Member paths of all host sub-models."""
@@ -232,6 +277,31 @@ def _buffer_json(buffer: Buffer) -> dict[str, object]:
             return {"kind": "output", "index": index}
 
 
+def _launch_json(launch: Launch) -> dict[str, object]:
+    return {
+        "kernel": launch.kernel,
+        "args": [_arg_json(arg) for arg in launch.args],
+        "work": launch.work,
+        "grain": launch.grain,
+        "label": launch.label,
+    }
+
+
+def _check_json(check: Check) -> dict[str, object]:
+    return {
+        "label": check.label,
+        "buffers": [
+            {"kind": "work", "nbytes": b.nbytes} if isinstance(b, WorkBuffer) else _buffer_json(b)
+            for b in check.buffers
+        ],
+        "launches": [_launch_json(launch) for launch in check.launches],
+        "scratch": check.scratch,
+        "result": check.result,
+        "expected": check.expected,
+        "stride": check.stride,
+    }
+
+
 def _arg_json(arg: Arg) -> dict[str, object]:
     match arg:
         case BufferArg(buffer, 0):
@@ -255,17 +325,9 @@ def _segment_json(segment: Segment) -> dict[str, object]:
                 "inputs": [_io_json(spec) for spec in segment.inputs],
                 "outputs": [_io_json(spec) for spec in segment.outputs],
                 "buffers": [_buffer_json(buffer) for buffer in segment.buffers],
-                "launches": [
-                    {
-                        "kernel": launch.kernel,
-                        "args": [_arg_json(arg) for arg in launch.args],
-                        "work": launch.work,
-                        "grain": launch.grain,
-                        "label": launch.label,
-                    }
-                    for launch in segment.launches
-                ],
+                "launches": [_launch_json(launch) for launch in segment.launches],
                 "requirements": [{"zero": r.zero, "label": r.label} for r in segment.requirements],
+                "checks": [_check_json(check) for check in segment.checks],
             }
         case HostSegment(model, inputs, outputs):
             return {"kind": "host", "model": model, "inputs": list(inputs), "outputs": list(outputs)}

@@ -15,6 +15,8 @@ from neuc.runtime.program import (
     Arg,
     Buffer,
     BufferArg,
+    Check,
+    CheckBuffer,
     F32Arg,
     HostSegment,
     InputBuffer,
@@ -30,12 +32,17 @@ from neuc.runtime.program import (
     ScheduleStep,
     Segment,
     WeightBuffer,
+    WorkBuffer,
 )
 
 _NAME = re.compile(r"[A-Za-z0-9_.$-]{1,200}")
 _MAX_ARGS = 256
 _MAX_RANK = 32
 _MAX_STRING = 4096
+_MAX_CHECKS = 4096
+_MAX_CHECK_PARTS = 16
+_MAX_CHECK_BYTES = 2**24
+_MAX_CHECK_WORK = 2**20
 
 
 def read_program(node: Node) -> Program:
@@ -127,7 +134,9 @@ def _read_names(node: Node, key: str) -> tuple[str, ...]:
 
 
 def _read_native(node: Node) -> NativeSegment:
-    node.only(("kind", "symbols", "arena", "scratch", "inputs", "outputs", "buffers", "launches", "requirements"))
+    node.only(
+        ("kind", "symbols", "arena", "scratch", "inputs", "outputs", "buffers", "launches", "requirements", "checks")
+    )
     symbols = node.get("symbols").list_of(_read_symbol, 1000)
     if len(set(symbols)) != len(symbols):
         raise node.refuse("a symbol is repeated")
@@ -145,7 +154,8 @@ def _read_native(node: Node) -> NativeSegment:
     conditions: tuple[Requirement, ...] = ()
     if node.has("requirements"):
         conditions = node.get("requirements").list_of(lambda item: _read_requirement(item, scalar))
-    return NativeSegment(symbols, arena, scratch, inputs, outputs, buffers, launches, conditions)
+    checks = node.get("checks").list_of(_read_check, _MAX_CHECKS) if node.has("checks") else ()
+    return NativeSegment(symbols, arena, scratch, inputs, outputs, buffers, launches, conditions, checks)
 
 
 def _read_symbol(node: Node) -> str:
@@ -189,6 +199,48 @@ def _read_launch(node: Node, scalar: Callable[[Node], Scalar], buffers: int) -> 
 def _read_requirement(node: Node, scalar: Callable[[Node], Scalar]) -> Requirement:
     node.only(("zero", "label"))
     return Requirement(scalar(node.get("zero")), node.get("label").string(_MAX_STRING))
+
+
+def _read_check(node: Node) -> Check:
+    """A check: a file must not make loading it slow or big, so all sizes in it are small plain integers."""
+    node.only(("label", "buffers", "launches", "scratch", "result", "expected", "stride"))
+    buffers = node.get("buffers").list_of(_read_check_buffer, _MAX_CHECK_PARTS)
+    launches = node.get("launches").list_of(
+        lambda item: _read_launch(item, _read_check_size, len(buffers)), _MAX_CHECK_PARTS
+    )
+    for launch in launches:
+        for arg in launch.args:
+            buffer = buffers[arg.buffer] if isinstance(arg, BufferArg) else None
+            if isinstance(arg, BufferArg) and isinstance(buffer, WorkBuffer) and int(arg.offset) > buffer.nbytes:
+                raise node.refuse(f"an argument points outside buffer {arg.buffer}")
+        if int(launch.work) > _MAX_CHECK_WORK:
+            raise node.refuse(f"{launch.work} units of work are more than {_MAX_CHECK_WORK}")
+    result = node.get("result").integer()
+    if result >= len(buffers) or not isinstance(buffers[result], WorkBuffer):
+        raise node.get("result").refuse("no buffer of the check's own")
+    return Check(
+        node.get("label").string(_MAX_STRING),
+        buffers,
+        launches,
+        node.get("scratch").integer(0, _MAX_CHECK_BYTES),
+        result,
+        node.get("expected").string(_MAX_STRING),
+        node.get("stride").integer(0, _MAX_CHECK_BYTES),
+    )
+
+
+def _read_check_buffer(node: Node) -> CheckBuffer:
+    if node.get("kind").string(200) == "work":
+        node.only(("kind", "nbytes"))
+        return WorkBuffer(node.get("nbytes").integer(0, _MAX_CHECK_BYTES))
+    buffer = _read_buffer(node, _read_check_size, {"input": 0, "output": 0})
+    if not isinstance(buffer, WeightBuffer):
+        raise node.refuse("a check reads weights and memory of its own")
+    return buffer
+
+
+def _read_check_size(node: Node) -> int:
+    return node.integer(0, 2**40)
 
 
 def _read_arg(node: Node, scalar: Callable[[Node], Scalar], buffers: int) -> Arg:

@@ -17,6 +17,7 @@ from neuc.runtime.loader import check_processor, load_kernels
 from neuc.runtime.native.pool import aligned_bytes, resolve_threads, shared_pool
 from neuc.runtime.profile import Profile
 from neuc.runtime.program import Program
+from neuc.runtime.self_check import require_sound_kernels
 from neuc.runtime.signature import ModelMeta, NodeArg, Signature, node_arg
 
 _WEIGHT_ALIGNMENT = 64
@@ -31,7 +32,8 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, profile: b
         profile: record the time of every launch in `Session.profile`.
 
     Raises:
-        Error: the file is not a sound artifact, or its code does not fit this processor.
+        Error: the file is not a sound artifact, its code does not fit this processor, or a kernel does not compute here
+            what it should.
     """
     artifact = Artifact.open(path)
     check_processor(artifact.features, artifact.architecture)
@@ -45,6 +47,7 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, profile: b
         features=artifact.features,
         architecture=artifact.architecture,
         manifest=artifact.manifest,
+        identity=artifact.identity,
     )
 
 
@@ -81,6 +84,7 @@ class Session:
         features: Collection[str] = (),
         architecture: str = "",
         manifest: Mapping[str, object] | None = None,
+        identity: str = "",
     ) -> Session:
         """A session without a file, from what a compiler holds in memory.
 
@@ -94,11 +98,16 @@ class Session:
             features: CPU features the kernels need.
             architecture: what the kernels were compiled for; empty means this machine.
             manifest: JSON data about the model.
+            identity: what all of this is known by; kernels that passed their checks are not checked again.
+
+        Raises:
+            Error: parts are missing or do not fit this processor, or a kernel does not pass its check.
         """
         pool = shared_pool(resolve_threads(threads))
         code = load_kernels(kernels, program.kernels(), features=features, architecture=architecture)
         _check_weights(program, weights)
         used = {key: _aligned(weights[key]) for key in program.weight_keys()}
+        require_sound_kernels(program, code.addresses, used, identity)
         setting = Setting(pool, code.addresses, used, hosts or {}, Profile() if profile else None, keep=(code,))
         return Session(program, setting, manifest or {})
 

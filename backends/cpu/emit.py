@@ -14,7 +14,7 @@ from xdsl.ir import Attribute, SSAValue
 from neuc.backends.cpu.codegen import compile_object
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lower_to_cpu import module_isa
-from neuc.dialects.cpu import BufferArgAttr, BufferOp, CallOp, LaunchOp, ProgramOp, RequireOp
+from neuc.dialects.cpu import BufferArgAttr, BufferOp, CallOp, CheckOp, LaunchOp, ProgramOp, RequireOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.locations import node_names
 from neuc.dialects.onnx import function_names
@@ -123,7 +123,29 @@ def _native_segment(op: ProgramOp) -> schema.NativeSegment:
             for inner in op.body.block.ops
             if isinstance(inner, RequireOp)
         ),
+        checks=tuple(emit_check(inner) for inner in op.body.block.ops if isinstance(inner, CheckOp)),
     )
+
+
+def emit_check(op: CheckOp) -> schema.Check:
+    """A check of kernels, as the runtime runs it."""
+    numbers: dict[SSAValue, int] = {}
+    buffers: list[schema.CheckBuffer] = []
+    launches: list[schema.Launch] = []
+    scratch = 0
+    for inner in op.body.block.ops:
+        if isinstance(inner, BufferOp):
+            numbers[inner.result] = len(buffers)
+            entry = inner.entry
+            size = Dim.parse(inner.nbytes.data).value
+            buffers.append(schema.WorkBuffer(size) if entry is None else schema.WeightBuffer(entry.data))
+        elif isinstance(inner, LaunchOp):
+            launches.append(_launch(inner, numbers))
+            scratch = max(scratch, Dim.parse(inner.scratch.data).value)
+    end = op.expectation
+    label = " + ".join(node_names(op))
+    result, stride = numbers[end.buffer], end.stride.value.data
+    return schema.Check(label, tuple(buffers), tuple(launches), scratch, result, end.entry.data, stride)
 
 
 def _buffer(op: BufferOp) -> schema.Buffer:

@@ -19,7 +19,7 @@ from xdsl.ir import Block, Operation, Region, SSAValue
 
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.dialects.cpu import BufferOp, LaunchArg, LaunchOp, ProgramOp, RequireOp
+from neuc.dialects.cpu import BufferOp, CheckOp, LaunchArg, LaunchOp, ProgramOp, RequireOp
 from neuc.dialects.dense_shapes import undecided
 from neuc.dialects.dims import Dim, DimLike, product
 from neuc.dialects.locations import node_names
@@ -193,6 +193,16 @@ class SegmentLowering:
         if source is not None:
             made.location = source.location
 
+    def has_kernel(self, kernel: KernelSpec) -> bool:
+        """Whether the module launches this kernel already."""
+        return kernel.name in self.kernels
+
+    def check(self, body: Block) -> None:
+        """Have the kernels that `body` launches tried before the program runs; see `cpu.check`."""
+        made = self._add(CheckOp(Region(body)))
+        if self._op is not None:
+            made.location = self._op.location
+
     def lower(self, op: Operation) -> None:
         """Lower one op by its registered function; what its sizes have to fulfil becomes requirements."""
         self._require(op)
@@ -217,7 +227,7 @@ class SegmentLowering:
         return op
 
 
-_AddedT = TypeVar("_AddedT", BufferOp, LaunchOp, RequireOp)
+_AddedT = TypeVar("_AddedT", BufferOp, LaunchOp, RequireOp, CheckOp)
 
 
 def lower_segment(segment: func.FuncOp, isa: Isa, store: WeightStore, kernels: dict[str, llvm.FuncOp]) -> ProgramOp:

@@ -1,12 +1,14 @@
-"""`neuc doctor`: what this machine can do, and whether neuc works on it."""
+"""`neuc doctor`: what this machine can do, and whether neuc, or an artifact's kernels, work on it."""
 
 from __future__ import annotations
 
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -14,15 +16,25 @@ import numpy as np
 from neuc.compiler.cli import arguments, console
 from neuc.errors import Error, Exit, InternalError
 
+if TYPE_CHECKING:
+    from neuc.backends.cpu.isa import Isa
+    from neuc.runtime.program import Program
+    from neuc.runtime.self_check import Outcome
+
 _VERSIONED = ("neuc", "numpy", "onnx", "onnxruntime", "onnxscript", "llvmlite", "xdsl")
+_WIDEST = 60
+"""Columns of names; longer ones push their outcome to the right."""
 _TOLERANCE = 1e-4
 """Relative error of a float dot product of 64 elements summed in another order stays far below this."""
 
 
 @click.command("doctor")
+@click.argument("artifact", required=False, type=click.Path(path_type=Path))
 @arguments.json_option
-def doctor_command(as_json: bool) -> int:
-    """Show CPU features, the instruction set chosen, versions and the cache, and compile and run small models."""
+def doctor_command(artifact: Path | None, as_json: bool) -> int:
+    """Show CPU features, the instruction set chosen, versions and the cache; compile and run small models, and try a
+    kernel of every encoding and instruction set this CPU has. With ARTIFACT, try that artifact's kernels.
+    """
     from neuc.backends.cpu.target import host_isa, isa_text
     from neuc.runtime.cache import cache_dir
     from neuc.runtime.cpu_features import available_cpus, host_cpu_name, host_features
@@ -37,15 +49,18 @@ def doctor_command(as_json: bool) -> int:
         "cache": str(cache_dir()),
         "versions": {name: _version(name) for name in _VERSIONED},
     }
-    checks = {name: _check(run) for name, run in _self_tests().items()}
-    checks["cache is writable"] = _check(_cache_writable)
+    if artifact is None:
+        checks = {name: _check(name, run) for name, run in (_self_tests() | _kernel_tests()).items()}
+        checks["cache is writable"] = _check("cache", _cache_writable)
+    else:
+        checks = _artifact_checks(artifact)
     healthy = all(outcome == "ok" or outcome.startswith("ok,") for outcome in checks.values())
     if as_json:
         console.product_json({**facts, "checks": checks, "healthy": healthy})
     else:
         rows = [(key, _text(value)) for key, value in facts.items() if key != "features"]
         rows += [(key, value) for key, value in checks.items()]
-        width = max(len(key) for key, _ in rows)
+        width = min(_WIDEST, max(len(key) for key, _ in rows))
         console.product("\n".join(f"{key:<{width}}  {value}" for key, value in rows))
         console.product("healthy" if healthy else "NOT healthy")
     return Exit.OK if healthy else Exit.FAULT
@@ -57,10 +72,68 @@ def _self_tests() -> dict[str, Callable[[], None]]:
     return {f"compile and run on {name}": lambda name=name: _self_test(name) for name in targets()}
 
 
+def _kernel_tests() -> dict[str, Callable[[], None]]:
+    from neuc.backends.cpu.encodings import CPU_ENCODINGS
+    from neuc.backends.cpu.kernel_samples import host_isas
+    from neuc.backends.cpu.target import isa_text
+
+    return {
+        f"{kind} kernel on {isa_text(isa)}": lambda kind=kind, isa=isa: _kernel_test(isa, kind)
+        for isa in host_isas()
+        for kind in CPU_ENCODINGS
+    }
+
+
+def _kernel_test(isa: Isa, kind: str) -> None:
+    """A product of this encoding, against numpy."""
+    from neuc.backends.cpu.kernel_samples import sample
+
+    made = sample(isa, kind)
+    (outcome,) = _outcomes(made.program, made.kernels, made.weights, isa.features, isa.arch)
+    if outcome.problem:
+        raise InternalError(outcome.problem)
+
+
+def _artifact_checks(path: Path) -> dict[str, str]:
+    """The outcome of each check of an artifact, by the node whose kernel it is.
+
+    Raises:
+        Error: the file is no sound artifact, or its code does not run here.
+    """
+    from neuc.runtime.artifact import Artifact
+
+    arguments.require_file(path)
+    artifact = Artifact.open(path)
+    found = _outcomes(artifact.program, artifact.kernels, artifact.weights, artifact.features, artifact.architecture)
+    if not found:
+        return {"kernels with checks": "ok, there are none: no layer is ternary"}
+    checks: dict[str, str] = {}
+    for outcome in found:
+        name = outcome.check.label or "unnamed"
+        while name in checks:
+            name += "'"
+        problem = f"FAILED: {outcome.problem}, " if outcome.problem else "ok, "
+        checks[name] = problem + outcome.kernel
+    return checks
+
+
+def _outcomes(
+    program: Program,
+    kernels: Mapping[str, bytes],
+    weights: Mapping[str, np.ndarray],
+    features: Collection[str],
+    architecture: str,
+) -> list[Outcome]:
+    from neuc.runtime.loader import load_kernels
+    from neuc.runtime.self_check import run_checks
+
+    code = load_kernels(kernels, program.kernels(), features=features, architecture=architecture)
+    return run_checks(program, code.addresses, weights)
+
+
 def _self_test(target: str) -> None:
     """A matrix product with bias and ReLU, against numpy: exactly representable when it is made ternary."""
     import tempfile
-    from pathlib import Path
 
     from onnx import TensorProto, helper, numpy_helper, save
 
@@ -104,7 +177,8 @@ def _cache_writable() -> None:
     probe.unlink()
 
 
-def _check(run: Callable[[], None]) -> str:
+def _check(name: str, run: Callable[[], None]) -> str:
+    console.progress(f"trying: {name}")
     start = time.perf_counter()
     try:
         run()

@@ -84,7 +84,12 @@ _BODIES = {
 @lru_cache(maxsize=1)
 def kernels() -> Mapping[str, bytes]:
     """Object code of all test kernels."""
-    return {name: compile_baseline(_LOOP.format(name=name, body=body)) for name, body in _BODIES.items()}
+    return {name: compile_baseline(llvm_text(name)) for name in _BODIES}
+
+
+def llvm_text(name: str) -> str:
+    """A test kernel as LLVM IR."""
+    return _LOOP.format(name=name, body=_BODIES[name])
 
 
 WIDTH = 5

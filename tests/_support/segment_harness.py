@@ -12,10 +12,11 @@ from xdsl.dialects import func, llvm
 from xdsl.dialects.builtin import FloatAttr, ModuleOp, StringAttr
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 
+from aarch64 import run_on_aarch64
 from kernel_harness import LoadedKernel, assert_guards, guarded
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lowering import lower_segment, unsupported_reason
-from neuc.dialects.cpu import BufferArgAttr, BufferOp, LaunchOp, RequireOp
+from neuc.dialects.cpu import BufferArgAttr, BufferOp, CheckOp, ExpectOp, LaunchOp, RequireOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.store import dims_of, element_of, numpy_dtype
@@ -77,6 +78,8 @@ def run_segment(
                 _launch(op, kernels, memory, symbols, isa, threads_split)
                 for _, whole in memory.values():
                     assert_guards(whole)
+            case CheckOp():
+                _check(op, kernels, isa, store)
             case RequireOp():
                 assert Dim.parse(op.zero.data).evaluate(symbols) == 0, op
             case _:
@@ -93,6 +96,27 @@ def run_segment(
 def expected_of(function: func.FuncOp, arrays: Sequence[np.ndarray], store: WeightStore) -> list[np.ndarray]:
     """What the interpreter says the function gives."""
     return interpret(ModuleOp([function.clone()]), arrays, store)
+
+
+def _check(op: CheckOp, kernels: dict[str, llvm.FuncOp], isa: Isa, store: WeightStore) -> None:
+    """A check of kernels must hold, and its kernels must stay within its buffers."""
+    memory: dict[SSAValue, tuple[np.ndarray, np.ndarray]] = {}
+    for inner in op.body.block.ops:
+        match inner:
+            case BufferOp():
+                memory[inner.result] = _allocate(inner, [], {}, store)
+            case LaunchOp():
+                _launch(inner, kernels, memory, {}, isa, 1)
+                for _, whole in memory.values():
+                    assert_guards(whole)
+            case ExpectOp():
+                expected, stride = store.get(inner.entry.data), inner.stride.value.data
+                got = memory[inner.buffer][0].view(np.int32)
+                assert expected.size
+                for row, wanted in enumerate(expected):
+                    np.testing.assert_array_equal(got[row * stride : row * stride + len(wanted)], wanted)
+            case _:
+                raise AssertionError(inner)
 
 
 def _allocate(
@@ -121,8 +145,6 @@ def _launch(
     threads_split: int,
 ) -> None:
     name = op.kernel.root_reference.data
-    if (name, isa) not in _loaded:
-        _loaded[name, isa] = LoadedKernel(kernels[name], isa)
     buffers = iter(op.buffers)
     args: list[np.ndarray | int | float] = []
     for slot in op.slots:
@@ -138,4 +160,9 @@ def _launch(
                 raise AssertionError(slot)
     work = Dim.parse(op.work.data).evaluate(symbols)
     scratch = Dim.parse(op.scratch.data).evaluate(symbols)
+    if isa.arch == "aarch64":
+        run_on_aarch64(kernels[name], isa, args, work, threads_split=threads_split, scratch_bytes=scratch)
+        return
+    if (name, isa) not in _loaded:
+        _loaded[name, isa] = LoadedKernel(kernels[name], isa)
     _loaded[name, isa](args, work, threads_split=threads_split, scratch_bytes=scratch)

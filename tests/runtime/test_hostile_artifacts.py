@@ -184,7 +184,7 @@ HOST: dict[str, object] = {"kind": "host", "inputs": [], "outputs": []}
 OBJECT = "program/kernels/k_add.o"
 FORGED: dict[str, Change] = {
     "newer major": manifest(format=[2, 0]),
-    "newer minor": manifest(format=[1, 1]),
+    "newer minor": manifest(format=[1, 1000]),
     "format of text": manifest(format="1.0"),
     "manifest no object": member(MANIFEST, b'{"keep": 1}'),
     "member list empty": manifest(members={}),

@@ -16,6 +16,7 @@ from neuc.errors import Error
 from neuc.runtime.program import (
     ArenaBuffer,
     BufferArg,
+    Check,
     F32Arg,
     HostSegment,
     IntArg,
@@ -25,6 +26,8 @@ from neuc.runtime.program import (
     OtherSegment,
     Program,
     ScheduleStep,
+    WeightBuffer,
+    WorkBuffer,
 )
 
 
@@ -39,6 +42,17 @@ def everything() -> Program:
         (io,),
         (ArenaBuffer(0, "B*20"), ArenaBuffer("B*4")),
         (Launch("k.a", (BufferArg(1), BufferArg(0, "B*4"), IntArg(-3), IntArg("B"), F32Arg(math.inf)), "B", 2, "l"),),
+        checks=(
+            Check(
+                "about k.c",
+                (WeightBuffer("q"), WorkBuffer(64)),
+                (Launch("k.c", (BufferArg(0, 4), BufferArg(1, 64), IntArg(7), F32Arg(0.5)), 3, 1, ""),),
+                128,
+                1,
+                "sums",
+                16,
+            ),
+        ),
     )
     host = HostSegment("program/h.onnx", ("a",), ("b",))
     other = OtherSegment("acme.dsp", {"speed": 3}, ("a",), ("b",))
@@ -54,9 +68,17 @@ def test_round_trip() -> None:
 
 
 def test_names_what_it_needs() -> None:
-    assert everything().kernels() == {"k.a"}
+    assert everything().kernels() == {"k.a", "k.c"}
+    assert everything().weight_keys() == {"q", "sums"}
     assert everything().host_models() == {"program/h.onnx"}
     assert runtime_programs.chain().weight_keys() == {"bias"}
+
+
+def test_programs_of_format_1_0_have_no_checks() -> None:
+    data = runtime_programs.chain().to_json()
+    data["format"] = [1, 0]
+    del data["segments"]["seg0"]["checks"]  # type: ignore[index]
+    assert Program.from_json(data) == runtime_programs.chain()
 
 
 def _set(*path: str | int, value: object) -> Callable[[dict[str, Any]], None]:
@@ -75,6 +97,7 @@ def _set(*path: str | int, value: object) -> Callable[[dict[str, Any]], None]:
 _GONE = object()
 _SEG = ("segments", "n")
 _LAUNCH = (*_SEG, "launches", 0)
+_CHECK = (*_SEG, "checks", 0)
 
 BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "format of the future": (_set("format", value=[2, 0]), "NEUC-E304"),
@@ -113,6 +136,22 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "kernel that is a path": (_set(*_LAUNCH, "kernel", value="../../evil"), "NEUC-E302"),
     "kernel with dots": (_set(*_LAUNCH, "kernel", value="a..b"), "NEUC-E302"),
     "kernel without name": (_set(*_LAUNCH, "kernel", value=""), "NEUC-E302"),
+    "check of an unknown field": (_set(*_CHECK, "when", value=1), "NEUC-E302"),
+    "check without launches": (_set(*_CHECK, "launches", value=_GONE), "NEUC-E302"),
+    "check of 100 launches": (lambda d: d["segments"]["n"]["checks"][0].update(launches=[{}] * 100), "NEUC-E302"),
+    "check with an arena": (_set(*_CHECK, "buffers", 1, value={"kind": "arena", "offset": 0}), "NEUC-E302"),
+    "check of an input": (_set(*_CHECK, "buffers", 1, value={"kind": "input", "index": 0}), "NEUC-E302"),
+    "check of a gigabyte": (_set(*_CHECK, "buffers", 1, "nbytes", value=2**30), "NEUC-E302"),
+    "check with absurd scratch": (_set(*_CHECK, "scratch", value=2**40), "NEUC-E302"),
+    "check with absurd work": (_set(*_CHECK, "launches", 0, "work", value=2**30), "NEUC-E302"),
+    "check with symbolic work": (_set(*_CHECK, "launches", 0, "work", value="B"), "NEUC-E302"),
+    "check with a symbolic size": (_set(*_CHECK, "launches", 0, "args", 2, value={"int": "B"}), "NEUC-E302"),
+    "check of no buffer": (_set(*_CHECK, "launches", 0, "args", 0, "buffer", value=2), "NEUC-E302"),
+    "check outside its buffer": (_set(*_CHECK, "launches", 0, "args", 1, "offset", value=65), "NEUC-E302"),
+    "check of a weight's content": (_set(*_CHECK, "result", value=0), "NEUC-E302"),
+    "check of no result": (_set(*_CHECK, "result", value=2), "NEUC-E302"),
+    "check of a path": (_set(*_CHECK, "launches", 0, "kernel", value="../x"), "NEUC-E302"),
+    "checks no list": (_set(*_SEG, "checks", value=3), "NEUC-E302"),
     "segment kind no text": (_set(*_SEG, "kind", value=5), "NEUC-E302"),
     "host without model": (_set("segments", "h", "model", value=_GONE), "NEUC-E302"),
     "step of no segment": (_set("schedule", 0, "segment", value="zz"), "NEUC-E302"),

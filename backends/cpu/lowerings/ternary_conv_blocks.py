@@ -13,6 +13,7 @@ from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.backends.cpu.lowerings.ternary_products import epilogue_of, pack, scales_weight, trits_of
 from neuc.backends.cpu.packing.direct import DirectLayout
 from neuc.backends.cpu.packing.lut import TABLE_BYTES, LutLayout
+from neuc.backends.cpu.self_check import add_conv_check
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.dims import product
 from neuc.dialects.store import dims_of
@@ -81,6 +82,8 @@ def launch_blocks(s: SegmentLowering, conv: BlockedConv) -> None:
         tokens=tokens,
         together=together,
     )
+    if not s.has_kernel(kernel):
+        add_conv_check(s, kernel, (packed.weights, packed.correction), matrices[0])
     out_dims = window.output_dims(dims[2:])
     s.launch(
         kernel,

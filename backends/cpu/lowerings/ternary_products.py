@@ -11,6 +11,7 @@ from neuc.backends.cpu.encodings import CPU_ENCODINGS, Matrix, PackedLayout, enc
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue, TernaryDequantizeKernel
 from neuc.backends.cpu.lowering import SegmentLowering
+from neuc.backends.cpu.self_check import add_check, checked_rows
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.dims import Dim
 from neuc.dialects.ternary import ROW_MULTIPLE, PackOp, WeightOp
@@ -30,12 +31,14 @@ class Packed:
         kind: the encoding.
         layout: how they lie.
         weights: the packed bytes.
+        first_rows: some rows before packing, for the kernel's check (`self_check.py`).
         correction: what sums start from, if that is not zero.
     """
 
     kind: str
     layout: PackedLayout
     weights: SSAValue
+    first_rows: np.ndarray
     correction: SSAValue | None = None
 
 
@@ -74,17 +77,23 @@ def layout_of(op: PackOp, isa: Isa) -> PackedLayout:
 def pack(s: SegmentLowering, name: str, weights: np.ndarray, kind: str, layout: PackedLayout) -> Packed:
     """Pack int8 [rows, K], or [groups, rows, K] one after the other, and put the result into the weight store."""
     encoding = encoding_named(kind)
-    packed = [encoding.pack(matrix, layout) for matrix in weights.reshape(-1, *weights.shape[-2:])]
+    matrices = weights.reshape(-1, *weights.shape[-2:])
+    packed = [encoding.pack(matrix, layout) for matrix in matrices]
     data = s.weight(f"{name}.{kind}", np.concatenate([data for data, _ in packed]))
     starts = [start for _, start in packed if start is not None]
-    return Packed(kind, layout, data, s.weight(f"{name}.{kind}.bias", np.concatenate(starts)) if starts else None)
+    start = s.weight(f"{name}.{kind}.bias", np.concatenate(starts)) if starts else None
+    return Packed(kind, layout, data, matrices[0, : checked_rows(layout)].copy(), start)
 
 
 def launch_product(
     s: SegmentLowering, activations: SSAValue, tokens: Dim, packed: Packed, out: SSAValue, tables: int = 0
 ) -> None:
     """The int32 sums; `activations` is a buffer of int8 rows, or of so many `tables` a token, `out` one of sums."""
-    product = encoding_named(packed.kind).product(s.isa, packed.layout)
+    encoding = encoding_named(packed.kind)
+    product = encoding.product(s.isa, packed.layout)
+    if not s.has_kernel(product.kernel):
+        matrix = (packed.weights, packed.correction)
+        add_check(s, encoding, packed.layout, matrix, packed.first_rows, tables)
     correction = 0 if packed.correction is None else packed.correction
     s.launch(
         product.kernel,
