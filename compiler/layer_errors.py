@@ -24,7 +24,7 @@ from neuc.passes.analysis.multiply_adds import multiply_adds
 from neuc.passes.analysis.ternary_layers import layers
 from neuc.runtime.program import IoSpec
 
-MEANT = 1 << 29
+MEANT = 1 << 28
 """Multiply-adds that measuring should take: the rows of the input are cut to this, down to one."""
 MOST = 1 << 32
 """Multiply-adds beyond which one row is too expensive to interpret."""
