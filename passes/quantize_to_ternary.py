@@ -83,7 +83,7 @@ class QuantizeToTernary(ModulePass):
     Rules:
         1. `dense.matmul %a, <constant [K, N]>` → `ternary.quantize %a`, `ternary.linear` on W = Σ_p scale_p·trits_p;
            `transpose_b`, `alpha`, a bias per column and the activation are carried over.
-        2. `dense.conv %x, <constant>` with group = 1 → `ternary.quantize %x axes R-1`, `ternary.conv`.
+        2. `dense.conv %x, <constant>` → `ternary.quantize %x axes R-1`, `ternary.conv`.
         3. Layers that read the same value share its `ternary.quantize`.
         4. Weights that hold few levels already (see `recognize-ternary`) are taken as they are, in one plane.
         5. A layer that stays float gets the attribute `ternary.kept` with the reason.

@@ -34,6 +34,8 @@ ULP = "ternary.ulp"
 """Attribute of a `ternary.weight` that was recognised: how many units in the last place its weights are off at most."""
 MIN_K = 16
 """Fewest columns of a weight matrix worth look-ups, unless the pass is told otherwise."""
+MIN_GROUP_CHANNELS = 16
+"""Fewest channels a group for which ternary convolutions in groups were measured to be faster than float ones."""
 REPLAYED = "ternary.replayed"
 """Attribute of a `ternary.quantize` that does what the model itself does."""
 FLOAT_LAYERS = (MatMulOp, ConvOp, LstmOp)
@@ -129,7 +131,7 @@ def reason_to_keep(op: Operation, store: WeightStore, min_k: int, *, grouped: bo
         op: a `dense` layer.
         store: its weights.
         min_k: fewest columns a weight matrix must have.
-        grouped: convolutions in groups may be ternary, too.
+        grouped: convolutions of few channels a group may be ternary, too, although float kernels are faster.
     """
     match op:
         case MatMulOp():
@@ -159,9 +161,11 @@ def _conv_reason(op: ConvOp, store: WeightStore, min_k: int, grouped: bool) -> s
     group = op.group.value.data
     if not isinstance(op.w.owner, ConstantOp):
         return "both operands are activations"
-    if group > 1 and not grouped:
-        channels = dims_of(op.x)[1]
-        return f"{'depthwise' if channels == group else 'grouped'} convolution (group = {group})"
+    channels = dims_of(op.w)[1].value
+    if group > 1 and channels < MIN_GROUP_CHANNELS and not grouped:
+        if channels == 1:
+            return f"depthwise convolution (group = {group})"
+        return f"grouped convolution (group = {group}) of {channels} channels each, fewer than {MIN_GROUP_CHANNELS}"
     return _weight_reason(op.w, product(dims_of(op.w)[1:]).value, store, min_k)
 
 

@@ -132,6 +132,35 @@ def test_convolutions(spatial: list[DimLike]) -> None:
     assert relative_l2(expected, run(module, net, x)) <= bound
 
 
+def grouped(channels: int) -> tuple[Net, ModuleOp]:
+    """A convolution in two groups of so many channels each, to 10 outputs."""
+    net = Net(["B", 2 * channels, 6, 5])
+    result, ones = tensor_type(f32, ["B", 10, 6, 5]), [1, 1]
+    weight = net.constant(10, channels, 3, 3)
+    op = ConvOp(net.args[0], weight, None, result, strides=ones, pads=ones * 2, dilations=ones, group=2)
+    net.function.body.block.add_op(op)
+    return net, net.finish(op.result)
+
+
+def test_grouped_convolutions() -> None:
+    net, module = grouped(16)
+    x = net.rng.normal(size=(3, 32, 6, 5)).astype(np.float32)
+    expected = run(module, net, x)
+    QuantizeToTernary(planes=3).apply(net.context, module)
+    module.verify()
+    (record,) = quantization_report(module, net.context.weights)
+    assert record.sqnr_db is not None
+    assert (record.n, record.k, record.planes) == (10, 16 * 9, 3)
+    assert relative_l2(expected, run(module, net, x)) <= CROSS_TERM * (10 ** (-record.sqnr_db / 20) + ACTIVATION_ERROR)
+
+
+def test_convolutions_in_small_groups_stay_and_say_so() -> None:
+    net, module = grouped(4)
+    QuantizeToTernary(planes=3).apply(net.context, module)
+    (record,) = quantization_report(module, net.context.weights)
+    assert record.kept_reason == "grouped convolution (group = 2) of 4 channels each, fewer than 16"
+
+
 def test_grouped_scales_of_ternary_weights_are_exact() -> None:
     """Weights that are ternary and activations that are codes already: nothing is lost."""
     net = Net([4, 256])

@@ -98,14 +98,16 @@ class DirectEmitter(TileEmitter, Generic[X]):
         """For so many tokens at a time: vectors of codes at a time, and the window.
 
         The widest window, which takes the fewest shifts, for which there are accumulators; then the most vectors.
+        Where a vector has few planes there are two at least, for each load of activations.
         """
         there = self.layout.tiles * TILE_BYTES // self.vector_bytes
-        windows = self.windows(tokens)
+        windows, least = self.windows(tokens), min(there, 2 if self.layout.planes <= 2 else 1)
         for window in windows:
             needed = tokens * len(set(self.slots(window)))
-            if needed <= self.accumulators or window == windows[-1]:
+            if needed * least <= self.accumulators or window == windows[-1]:
                 vectors = max(1, self.accumulators // needed)
-                return min(there, 1 << vectors.bit_length() - 1), window
+                most = there if tokens == 1 else min(there, self.codes.most_vectors)
+                return min(most, 1 << vectors.bit_length() - 1), window
         raise InternalError("no window")
 
     def chunk(self, at: Chunk, tokens: int) -> None:

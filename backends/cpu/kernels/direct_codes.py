@@ -27,9 +27,11 @@ class Codes(ABC):
 
     Attributes:
         signed: whether codes are signed bytes.
+        most_vectors: how many vectors are taken apart at a time when several tokens need the registers, too.
     """
 
     signed = False
+    most_vectors = 4
 
     @abstractmethod
     def planes(self, b: KernelBuilder, packed: Val, window: int) -> Iterator[Val]:
@@ -111,6 +113,8 @@ class TableCodes(Codes):
 
 class ThirdCodes(Codes):
     """`t5` as numbers to the base of three."""
+
+    most_vectors = 2
 
     def planes(self, b: KernelBuilder, packed: Val, window: int) -> Iterator[Val]:
         """Digits of 16-bit fractions, of even and odd bytes apart, each product's carry."""

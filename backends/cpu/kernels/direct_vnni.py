@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from xdsl.ir import Attribute
 
-from neuc.backends.cpu.builder import Val, i32, vec
+from neuc.backends.cpu.builder import KernelBuilder, Val, i32, vec
 from neuc.backends.cpu.kernels.direct_base import DirectEmitter
-from neuc.backends.cpu.packing.direct import QUAD
+from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK
+from neuc.backends.cpu.packing.direct import QUAD, DirectLayout
 
 
 class VnniEmitter(DirectEmitter[tuple[Val, int]]):
     """Vectors of 16 rows."""
 
-    token_sizes = (16, 8, 4, 2, 1)
+    def __init__(
+        self, b: KernelBuilder, layout: DirectLayout, tokens: int = TOKEN_BLOCK, *, padded: bool = False
+    ) -> None:
+        super().__init__(b, layout, tokens, padded=padded)
+        # Sixteen where there is much unpacking to share.
+        self.token_sizes = (16, 8, 4, 2, 1) if layout.planes > 2 else (8, 4, 2, 1)
 
     def taken(self, step: Val, token: int) -> tuple[Val, int]:
         """Where they are: each plane's activations are an operand in memory."""
