@@ -6,11 +6,13 @@ The only place besides `onnx_proto.py` where the dialect imports onnx, and it do
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnx import AttributeProto
     from onnx.defs import OpSchema
 
 DEFAULT_DOMAIN = "ai.onnx"
@@ -89,6 +91,48 @@ def raw_schema(op_type: str, domain: str, opset: int) -> OpSchema | None:
     if not defs.has(op_type, opset, domain):
         return None
     return defs.get_schema(op_type, opset, domain)
+
+
+def has_function_body(op_type: str, opset: int) -> bool:
+    """Whether ONNX defines an operator of the default domain by others."""
+    schema = raw_schema(op_type, "", opset)
+    return (
+        schema is not None and (_versions(schema, "function") or _versions(schema, "context_dependent_function")) != []
+    )
+
+
+def function_body(op_type: str, opset: int, node: bytes, types: Sequence[bytes]) -> bytes | None:
+    """The function that ONNX defines an operator of the default domain by, as a serialised message.
+
+    Args:
+        op_type: the operator.
+        opset: the version that holds.
+        node: a node of it, serialised; some bodies depend on what a node has.
+        types: the types of its inputs, serialised; "" for absent ones.
+
+    Returns:
+        None if there is none for this node.
+    """
+    schema: Any = raw_schema(op_type, "", opset)  # onnx's stubs lack what is asked here
+    for kind, arguments in (("function", ()), ("context_dependent_function", (node, list(types)))):
+        known = [version for version in _versions(schema, kind) if version <= opset]
+        if known:
+            try:
+                return getattr(schema, f"get_{kind}_with_opset_version")(max(known), *arguments) or None
+            except RuntimeError:
+                return None
+    return None
+
+
+def attribute_defaults(op_type: str, opset: int) -> list[AttributeProto]:
+    """The attributes of an operator of the default domain that have defaults."""
+    schema = raw_schema(op_type, "", opset)
+    known = () if schema is None else schema.attributes.values()
+    return [attribute.default_value for attribute in known if attribute.default_value.name]
+
+
+def _versions(schema: Any, kind: str) -> list[int]:
+    return list(getattr(schema, f"{kind}_opset_versions")) if getattr(schema, f"has_{kind}") else []
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,8 @@ class GraphBuilder:
                 none = self._append(block, NoneOp(), "")
             op = self._node(node, scope, none, types)
             if op is None:
+                for name in filter(None, node.output):  # so that users of it are not reported too
+                    scope.setdefault(name, NoneOp().result)
                 continue
             first = next((name for name in node.output if name), "")
             op.location = self._location(self.found.get(first), node)
@@ -148,8 +150,6 @@ class GraphBuilder:
                 kind = AttributeProto.AttributeType.Name(attribute.type)
                 reason = f"attribute {attribute.name} of kind {kind} has no form in the IR"
                 self.problems.append(NodeRef(node.name, display_type(node), reason))
-                for name in filter(None, node.output):  # so that users of it are not reported too
-                    scope.setdefault(name, NoneOp().result)
                 return None
             attributes[attribute.name] = value
         for name, graph in subgraphs(node):

@@ -17,6 +17,7 @@ from xdsl.ir import Attribute
 
 from neuc.compiler.importers.declared_sizes import check_dims, check_outputs, static_dims
 from neuc.compiler.importers.fold_constants import fold_constants
+from neuc.compiler.importers.function_bodies import expand_function_bodies
 from neuc.compiler.importers.graph_builder import GraphBuilder
 from neuc.compiler.importers.inline_functions import inline_functions
 from neuc.compiler.importers.library_steps import (
@@ -95,6 +96,8 @@ def _import(source: Source, ctx: NeucContext, shapes: Shapes, name: str) -> Modu
     check_model(shell)
     shell, kept = convert_opset(shell)
     shell = infer_shapes(shell, inputs)
+    if expand_function_bodies(shell, found):
+        shell = infer_shapes(shell, inputs)
 
     for tensor in shell.graph.initializer:  # the converter may have added or changed small ones
         weights[tensor.name] = read_tensor(tensor, None, "the graph")
