@@ -18,7 +18,7 @@ class ByteOps(ABC):
     Args:
         b: where to write.
         lanes: byte lanes of a vector.
-        at_once: how many pairs of `Words` the registers hold, for vectors, tokens and planes to share what they share.
+        at_once: how many vectors times tokens the registers hold sums of.
     """
 
     def __init__(self, b: KernelBuilder, lanes: int, at_once: int) -> None:
@@ -59,13 +59,26 @@ class ByteOps(ABC):
         """The sums of the even byte lanes, and those of the odd ones."""
 
 
+def _name(b: KernelBuilder) -> str:
+    return "llvm.x86.avx2.{}" if "avx2" in b.isa.features else "llvm.x86.ssse3.{}.128"
+
+
+def multiply_pairs(b: KernelBuilder, unsigned: Val, signed: Val) -> Val:
+    """x86's `pmaddubsw`: the sum of the products of each two neighbouring bytes, as int16; 16 or 32 bytes."""
+    name, result = _name(b).format("pmadd.ub.sw"), vec(i16, unsigned.lanes // 2)
+    if unsigned.lanes == 16 or "avx2" in b.isa.features:
+        return b.intrinsic(name, result, [unsigned, signed])
+    halves = ([b.slice(x, half, 16) for x in (unsigned, signed)] for half in (0, 16))
+    return b.concat(*(b.intrinsic(name, vec(i16, 8), half) for half in halves))
+
+
 class X86Ops(ByteOps):
     """`pshufb`, `psignb`, `pmaddubsw` on 256 (AVX2) or 128 (SSSE3) bits."""
 
     def __init__(self, b: KernelBuilder) -> None:
         wide = "avx2" in b.isa.features
         super().__init__(b, 32 if wide else 16, at_once=2)
-        self._name = "llvm.x86.avx2.{}" if wide else "llvm.x86.ssse3.{}.128"
+        self._name = _name(b)
 
     def table(self, address: Val) -> Val:
         """Repeated in both halves of 256 bits."""
@@ -98,7 +111,7 @@ class X86Ops(ByteOps):
     def _join(self, words: Val, low: Val, high: Val, base: int, odd: int) -> Val:
         for digit, weight in ((low, 1), (high, base)):
             keep = self.b.vec_const([weight if lane % 2 == odd else 0 for lane in range(self.lanes)], i8)
-            words = words + self.b.intrinsic(self._name.format("pmadd.ub.sw"), self.words, [keep, digit])
+            words = words + multiply_pairs(self.b, keep, digit)
         return words
 
     def in_order(self, words: Words) -> Words:

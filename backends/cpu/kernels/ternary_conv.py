@@ -6,7 +6,6 @@ are the same integers and outputs the same floats.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
@@ -18,7 +17,7 @@ from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.direct import direct_emitter, direct_scratch_bytes
 from neuc.backends.cpu.kernels.lut_accumulate import lut_emitter
 from neuc.backends.cpu.kernels.lut_base import lut_scratch_bytes
-from neuc.backends.cpu.kernels.lut_build import TableBuilder
+from neuc.backends.cpu.kernels.lut_build import READ_PAST, TableBuilder
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue, TransposedWriter
 from neuc.backends.cpu.kernels.ternary_tiles import Places, TileEmitter
 from neuc.backends.cpu.packing.direct import DirectLayout
@@ -27,6 +26,7 @@ from neuc.backends.cpu.packing.lut import TABLE_BYTES, LutLayout, table_kind
 _ALIGNMENT = 64
 _UNROLLED_BYTES = 512
 _UNROLLED_RUNS = 9
+_WIDEST = 64
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,18 @@ class TernaryConvKernel(KernelSpec):
         return -(-self.layout.table_groups // 4) * 4 if isinstance(self.layout, LutLayout) else 0
 
     @property
-    def digits(self) -> int:
-        """Columns of a gathered row that tables are made of, with four more, which `quads` reads."""
-        return self.table_groups * self.layout.g + 4 if isinstance(self.layout, LutLayout) else 0
+    def row_bytes(self) -> int:
+        """Bytes of a gathered row, with those that are read behind the window's."""
+        layout = self.layout
+        if isinstance(layout, DirectLayout):
+            return layout.tiling.padded_columns
+        return self.table_groups * layout.g + READ_PAST
 
     @property
     def regions(self) -> tuple[int, int, int]:
         """Bytes of the gathered rows (one where tables are made of it), of the sums, and of the tables."""
         t = self.layout.tiling
-        rows = 2 * self.digits if self.digits else self.together * t.padded_columns
+        rows = self.row_bytes if self.table_groups else self.together * self.row_bytes
         sizes = (rows, 4 * self.tokens * t.rows, self.together * self.table_groups * TABLE_BYTES)
         return tuple(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)  # pyright: ignore[reportReturnType]
 
@@ -111,6 +114,7 @@ class _ConvEmitter:
         self.sums = b.ptr(b.scratch, spec.regions[0])
         self.tables = b.ptr(b.scratch, sum(spec.regions[:2]))
         self.rest = b.ptr(b.scratch, sum(spec.regions))
+        self.bias = 0
 
     def emit(self) -> None:
         b, spec, e = self.b, self.spec, self.spec.epilogue
@@ -161,30 +165,39 @@ class _ConvEmitter:
 
     def _gather(self, source: Val, first: Val, count: Val) -> None:
         """The windows of `count` pixels as rows of activations, or as tables."""
-        b, spec, t = self.b, self.spec, self.spec.layout.tiling
+        b, spec = self.b, self.spec
         if isinstance(spec.layout, DirectLayout):
             with b.loop(0, count) as token:
-                row = b.ptr(self.rows, token.i * t.padded_columns)
-
-                def move(address: Val, at: Operand, size: int) -> None:
-                    b.store(b.load(address, vec(i8, size)), b.ptr(row, at))
-
-                self._window(self._corner(source, first + token.i), move, 64)
-                if t.padded_columns > t.columns:
-                    with b.loop(t.columns, t.padded_columns) as at:
-                        b.store(b.const(0, i8), b.ptr(row, at.i))
+                row = b.ptr(self.rows, token.i * spec.row_bytes)
+                self._row(source, first + token.i, row)
+                self._pad(row)
             return
         builder = TableBuilder(b, table_kind(b.isa), spec.layout.code.table)
-        with b.loop(t.columns, spec.digits) as at:
-            builder.fill(self.rows, at.i)
+        self.bias = builder.bias
+        self._pad(self.rows)
         with b.loop(0, count) as token:
-
-            def widen(address: Val, at: Operand, size: int) -> None:
-                builder.copy(address, self.rows, at, size)
-
-            self._window(self._corner(source, first + token.i), widen, 64 if builder.kind == "quads" else 16)
+            self._row(source, first + token.i, self.rows)
             target = b.ptr(self.tables, token.i * (spec.table_groups * TABLE_BYTES))
-            builder.tables(self.rows, target, spec.table_groups)
+            builder.tables(self.rows, target, spec.table_groups, spec.layout.g)
+
+    def _row(self, source: Val, pixel: Val, row: Val) -> None:
+        """The window of one pixel: all its runs, one behind the other."""
+        corner = self._corner(source, pixel)
+        kernel, channels = self.spec.kernel, self.spec.channels
+        # Neighbours on the last axis are one run if nothing lies between them.
+        if self.spec.groups == 1 and self.spec.dilations[-1] == 1:
+            kernel, channels = kernel[:-1], channels * kernel[-1]
+        if prod(kernel) <= _UNROLLED_RUNS:
+            self._unrolled(corner, row, kernel, channels)
+        else:
+            self._looped(corner, row, self.b.i64(0), kernel, channels)
+
+    def _pad(self, row: Val) -> None:
+        """Zeros, as biased, behind a window."""
+        columns, size = self.spec.layout.tiling.columns, self.spec.row_bytes
+        if size > columns:
+            with self.b.loop(columns, size) as at:
+                self.b.store(self.b.const(self.bias, i8), self.b.ptr(row, at.i))
 
     def _corner(self, source: Val, pixel: Val) -> Val:
         """Address of the first byte under the window of an output pixel."""
@@ -196,52 +209,35 @@ class _ConvEmitter:
             pixel = following
         return b.ptr(source, offset + pixel * strides[0] * self.steps[0])
 
-    def _window(self, corner: Val, move: Callable[[Val, Operand, int], None], widest: int) -> None:
-        """Move all runs of a window, which start at `corner`, one behind the other."""
-        kernel, channels = self.spec.kernel, self.spec.channels
-        # Neighbours on the last axis are one run if nothing lies between them.
-        if self.spec.groups == 1 and self.spec.dilations[-1] == 1:
-            kernel, channels = kernel[:-1], channels * kernel[-1]
-        if prod(kernel) <= _UNROLLED_RUNS:
-            self._unrolled(corner, kernel, channels, move, widest)
-        else:
-            self._looped(corner, self.b.i64(0), kernel, channels, move, widest)
-
-    def _unrolled(
-        self, corner: Val, kernel: tuple[int, ...], size: int, move: Callable[[Val, Operand, int], None], widest: int
-    ) -> None:
+    def _unrolled(self, corner: Val, row: Val, kernel: tuple[int, ...], size: int) -> None:
         for number in range(prod(kernel)):
             address, rest = corner, number
             for axis in range(len(kernel) - 1, -1, -1):
                 tap, rest = rest % kernel[axis], rest // kernel[axis]
                 address = self.b.ptr(address, self.steps[axis] * (tap * self.spec.dilations[axis]))
-            self._run(address, number * size, size, move, widest)
+            self._run(address, self.b.ptr(row, number * size), size)
 
-    def _looped(
-        self,
-        address: Val,
-        number: Val,
-        kernel: tuple[int, ...],
-        size: int,
-        move: Callable[[Val, Operand, int], None],
-        widest: int,
-        axis: int = 0,
-    ) -> None:
+    def _looped(self, address: Val, row: Val, number: Val, kernel: tuple[int, ...], size: int, axis: int = 0) -> None:
         if axis == len(kernel):
-            self._run(address, number * size, size, move, widest)
+            self._run(address, self.b.ptr(row, number * size), size)
             return
         with self.b.loop(0, kernel[axis]) as tap:
             here = self.b.ptr(address, tap.i * self.spec.dilations[axis] * self.steps[axis])
-            self._looped(here, number * kernel[axis] + tap.i, kernel, size, move, widest, axis + 1)
+            self._looped(here, row, number * kernel[axis] + tap.i, kernel, size, axis + 1)
 
-    def _run(self, source: Val, at: Operand, size: int, move: Callable[[Val, Operand, int], None], widest: int) -> None:
-        """Move `size` neighbouring bytes, the widest pieces first."""
-        b, done = self.b, 0
+    def _run(self, source: Val, target: Val, size: int) -> None:
+        """Move, and bias, `size` neighbouring bytes, the widest pieces first."""
+        done = 0
         if size > _UNROLLED_BYTES:
-            done = size // widest * widest
-            with b.loop(0, done, widest) as piece:
-                move(b.ptr(source, piece.i), piece.i + at, widest)
+            done = size // _WIDEST * _WIDEST
+            with self.b.loop(0, done, _WIDEST) as piece:
+                self._move(source, target, piece.i, _WIDEST)
         while done < size:
-            piece = min(widest, 1 << (size - done).bit_length() - 1)
-            move(b.ptr(source, done), at + done, piece)
+            piece = min(_WIDEST, 1 << (size - done).bit_length() - 1)
+            self._move(source, target, done, piece)
             done += piece
+
+    def _move(self, source: Val, target: Val, at: Operand, size: int) -> None:
+        b = self.b
+        moved = b.load(b.ptr(source, at), vec(i8, size))
+        b.store(moved ^ self.bias if self.bias else moved, b.ptr(target, at))
