@@ -6,7 +6,7 @@ of scales. A whole quantiser that `ternary.quantize` matches to the bit becomes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ from neuc.dialects.ternary import QuantizeOp
 from neuc.dialects.weight_store import WeightStore
 from neuc.passes.analysis.absmax_quantizer import AbsMaxQuantizer, absmax_quantizer
 from neuc.passes.analysis.activation_codes import Codes, Frame
-from neuc.passes.analysis.scalar_points import Movement, Point
+from neuc.passes.analysis.scalar_points import Movement, Point, slice_of
 from neuc.passes.analysis.ternary_layers import REPLAYED
 from neuc.passes.scalar_builder import Scalar, cast
 
@@ -37,9 +37,11 @@ class CodeBuilder:
 
     Attributes:
         store: where constants go.
+        replaced: results of layers that became others since codes were found, and what they became: scales may be one.
     """
 
     store: WeightStore
+    replaced: dict[SSAValue, SSAValue] = field(default_factory=dict)
     _built: dict[tuple[SSAValue, int], tuple[SSAValue, SSAValue]] = field(default_factory=dict)
     _quantized: dict[tuple[SSAValue, int, bool], tuple[SSAValue, SSAValue]] = field(default_factory=dict)
 
@@ -53,7 +55,7 @@ class CodeBuilder:
             rewriter: at a layer that reads `x`; layers before it in the block come before it here.
         """
         if (x, shared) not in self._built:
-            building = _Building(codes, self.store, rewriter)
+            building = _Building(codes, self.store, self.replaced, rewriter)
             whole = absmax_quantizer(codes, self.store)
             self._built[x, shared] = building.run() if whole is None else self._whole(whole, shared, building)
         return self._built[x, shared]
@@ -75,6 +77,7 @@ class _Building:
 
     codes: Codes
     store: WeightStore
+    replaced: Mapping[SSAValue, SSAValue]
     rewriter: PatternRewriter
 
     def run(self) -> tuple[SSAValue, SSAValue]:
@@ -165,7 +168,7 @@ class _Building:
     def tensor(self, point: Point) -> SSAValue:
         """A tensor of what a point is: that of its map if it gives just this, else of a map of its own."""
         if point.map is None:
-            return point.value
+            return self.replaced.get(point.value, point.value)
         last = point.map.body.block.last_op
         dims = point.dims()
         if isinstance(last, YieldOp) and last.value is point.value and dims_of(point.map.result) == dims:
@@ -183,17 +186,12 @@ class _Building:
 
 def _slice_of(source: MapOp, value: SSAValue) -> MapOp:
     """A map that gives what `value`, a scalar in the body of `source`, is."""
-    needed = {value}
-    for op in reversed(list(source.body.block.ops)):
-        if op.results and op.results[0] in needed:
-            needed.update(op.operands)
-    used = [arg for arg in source.body.block.args if arg in needed]
-    inputs = [source.inputs[arg.index] for arg in used]
-    block = Block(arg_types=[arg.type for arg in used])
-    values: dict[SSAValue, SSAValue] = dict(zip(used, block.args))
-    for op in source.body.block.ops:
-        if op.results and op.results[0] in needed:
-            block.add_op(op.clone(value_mapper=values))
+    indices, ops = slice_of(source, value)
+    inputs = [source.inputs[i] for i in indices]
+    block = Block(arg_types=[source.body.block.args[i].type for i in indices])
+    values: dict[SSAValue, SSAValue] = {source.body.block.args[i]: arg for i, arg in zip(indices, block.args)}
+    for op in ops:
+        block.add_op(op.clone(value_mapper=values))
     block.add_op(YieldOp(values[value]))
     dims = shapes.broadcast([dims_of(v) for v in inputs])
     return MapOp(inputs, tensor_type(value.type, dims), Region(block))

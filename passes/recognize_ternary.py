@@ -180,8 +180,9 @@ class RecognizeMatMul(RewritePattern):
         """Replace a planned matmul."""
         found = self.plan.get(op)
         if found is not None:
-            codes = self.builder.build(found.codes, op.a, 1, rewriter)
-            replace_matmul(op, codes, found.weight, self.builder.store, rewriter, found.shift)
+            old, codes = op.result, self.builder.build(found.codes, op.a, 1, rewriter)
+            new = replace_matmul(op, codes, found.weight, self.builder.store, rewriter, found.shift)
+            self.builder.replaced[old] = new
 
 
 @dataclass
@@ -196,5 +197,6 @@ class RecognizeConv(RewritePattern):
         """Replace a planned convolution."""
         found = self.plan.get(op)
         if found is not None:
-            codes = self.builder.build(found.codes, op.x, len(dims_of(op.x)) - 1, rewriter)
-            replace_conv(op, codes, found.weight, self.builder.store, rewriter, found.shift)
+            old, codes = op.result, self.builder.build(found.codes, op.x, len(dims_of(op.x)) - 1, rewriter)
+            new = replace_conv(op, codes, found.weight, self.builder.store, rewriter, found.shift)
+            self.builder.replaced[old] = new

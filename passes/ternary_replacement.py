@@ -27,8 +27,8 @@ def replace_matmul(
     store: WeightStore,
     rewriter: PatternRewriter,
     shift: np.ndarray | None = None,
-) -> None:
-    """Replace a matmul by a `ternary.linear`.
+) -> SSAValue:
+    """Replace a matmul by a `ternary.linear`; its new result.
 
     Args:
         op: its constant weights are those of `weight`; the bias and the activation are carried over.
@@ -43,11 +43,12 @@ def replace_matmul(
     bias, n, constant = op.bias, trits.type.rows, op.b
     if bias is None or per_column(bias, n):
         bias = _bias(bias, n, store, rewriter, shift)
-        rewriter.replace(op, LinearOp(*codes, trits, bias, op.activation, op.result.type))
+        new = LinearOp(*codes, trits, bias, op.activation, op.result.type)
     else:
-        linear = rewriter.insert(LinearOp(*codes, trits, result_type=op.result.type))
-        rewriter.replace(op, _sum(linear.result, bias))
+        new = _sum(rewriter.insert(LinearOp(*codes, trits, result_type=op.result.type)).result, bias)
+    rewriter.replace(op, new)
     _drop_unused(constant, rewriter)
+    return new.result
 
 
 def replace_conv(
@@ -57,18 +58,20 @@ def replace_conv(
     store: WeightStore,
     rewriter: PatternRewriter,
     shift: np.ndarray | None = None,
-) -> None:
-    """Replace a convolution by a `ternary.conv`; arguments are as for `replace_matmul`, with a scale for each image."""
+) -> SSAValue:
+    """Replace a convolution by a `ternary.conv`; arguments are as for `replace_matmul`, with a scale for each image.
+
+    Returns: its new result.
+    """
     kernel = tuple(d.value for d in dims_of(op.w)[2:])
     window = Window(kernel, op.strides.get_values(), op.pads.get_values(), op.dilations.get_values())
     trits, constant = rewriter.insert(weight).result, op.w
     bias = _bias(op.bias, dims_of(op.w)[0].value, store, rewriter, shift)
     group = op.group.value.data
-    rewriter.replace(
-        op,
-        TernaryConvOp(*codes, trits, window, bias, group=group, activation=op.activation, result_type=op.result.type),
-    )
+    new = TernaryConvOp(*codes, trits, window, bias, group=group, activation=op.activation, result_type=op.result.type)
+    rewriter.replace(op, new)
     _drop_unused(constant, rewriter)
+    return new.result
 
 
 def _bias(

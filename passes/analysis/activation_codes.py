@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from xdsl.dialects import arith
 from xdsl.ir import Operation, SSAValue
 
-from neuc.dialects import dense_shapes as shapes
 from neuc.dialects.dense import ReshapeOp, TransposeOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.store import dims_of
@@ -112,7 +111,7 @@ class CodeFinder:
         point, dims = Point.of(tensor), dims_of(tensor)
         found = self._split(point, shared)
         if isinstance(found, _Found):
-            if not _same_dims(found.point.dims(), dims):
+            if found.point.dims() != dims:  # sizes that are equal only at times, too
                 return "its activations are broadcast"
             return Codes(
                 found.point, int(found.range.low), int(found.range.high), (Frame(dims, shared, found.factors),)
@@ -177,10 +176,6 @@ def _uniform(point: Point, shared: int) -> bool:
     """Whether it is one number along the last `shared` axes."""
     dims = point.dims()
     return dims is not None and all(dim == 1 for dim in dims[max(0, len(dims) - shared) :])
-
-
-def _same_dims(a: Sequence[Dim] | None, b: Sequence[Dim]) -> bool:
-    return a is not None and len(a) == len(b) and not any(shapes.differ(x, y) for x, y in zip(a, b))
 
 
 def _shared_before(op: Operation, shared: int) -> int:

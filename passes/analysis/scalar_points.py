@@ -67,14 +67,24 @@ class Point:
         return Point.of(self.map.inputs[_index(value)]) if isinstance(value.owner, Block) else Point(value, self.map)
 
     def dims(self) -> tuple[Dim, ...] | None:
-        """The shape it has where it is computed: that of all tensors it depends on, broadcast; None if unknown."""
-        if self.op is None:
+        """The shape it has where it is computed: that of the tensors its map reads for it; None if unknown."""
+        if self.map is None:
             return dims_of(self.value)
-        parts = [point.dims() for point in self.operands()]
         try:
-            return shapes.broadcast([part for part in parts if part is not None]) if None not in parts else None
+            inputs, _ = slice_of(self.map, self.value)
+            return shapes.broadcast([dims_of(self.map.inputs[i]) for i in inputs])
         except VerifyException:
             return None
+
+
+def slice_of(source: MapOp, value: SSAValue) -> tuple[list[int], list[Operation]]:
+    """What a scalar in the body of a map is computed from: which of the map's inputs, and operations in their order."""
+    needed, ops = {value}, list[Operation]()
+    for op in reversed(list(source.body.block.ops)):
+        if op.results and op.results[0] in needed:
+            needed.update(op.operands)
+            ops.append(op)
+    return [arg.index for arg in source.body.block.args if arg in needed], ops[::-1]
 
 
 def _index(argument: SSAValue) -> int:
@@ -108,6 +118,8 @@ class Range:
 UNKNOWN = Range()
 _GREATER, _LESS = (2, 3, 9, 10), (4, 5, 11, 12)
 """Predicates of arith.cmpf: > and ≥, < and ≤, ordered and unordered."""
+_NARROWING_DEPTH = 6
+"""How far what a comparison says is followed: nested selects are a few deep, and every step may double the work."""
 
 
 class Ranges:
@@ -117,21 +129,23 @@ class Ranges:
         self._store = store
         self._known: dict[SSAValue, Range] = {}
 
-    def of(self, point: Point, given: Mapping[SSAValue, Range] | None = None) -> Range:
+    def of(self, point: Point, given: Mapping[SSAValue, Range] | None = None, depth: int = 0) -> Range:
         """The range of a point.
 
         Args:
             point: the point.
             given: what is known besides, by the values of points.
+            depth: how many operations lie between here and the select where that is known.
         """
-        if given:  # inside a select; not worth remembering
-            found = self._compute(point, given)
-            return found.within(given[point.value]) if point.value in given else found
+        if given and point.value in given:
+            return self.of(point).within(given[point.value])
+        if given and depth < _NARROWING_DEPTH:  # of use to this select only: not worth remembering
+            return self._compute(point, given, depth)
         if point.value not in self._known:
-            self._known[point.value] = self._compute(point, {})
+            self._known[point.value] = self._compute(point, {}, 0)
         return self._known[point.value]
 
-    def _compute(self, point: Point, given: Mapping[SSAValue, Range]) -> Range:
+    def _compute(self, point: Point, given: Mapping[SSAValue, Range], depth: int) -> Range:
         op = point.op
         if op is None:
             return self._tensor(point.value)
@@ -140,9 +154,9 @@ class Ranges:
             return _of_numbers(np.array(float(op.value.value.data)))
         operands = point.operands()
         if isinstance(op, arith.SelectOp):
-            return self._select(operands, given)
+            return self._select(operands, given, depth + 1)
         rule = _RULES.get(type(op))
-        return UNKNOWN if rule is None else rule(op, [self.of(operand, given) for operand in operands])
+        return UNKNOWN if rule is None else rule(op, [self.of(operand, given, depth + 1) for operand in operands])
 
     def _tensor(self, value: SSAValue) -> Range:
         array = constant_value(value, self._store)
@@ -153,24 +167,24 @@ class Ranges:
             return _of_type(element)
         return self.of(Point.of(value.owner.operands[0])) if isinstance(value.owner, MOVEMENTS) else UNKNOWN
 
-    def _select(self, operands: Sequence[Point], given: Mapping[SSAValue, Range]) -> Range:
+    def _select(self, operands: Sequence[Point], given: Mapping[SSAValue, Range], depth: int) -> Range:
         """Either value, where a comparison of it with a number narrows the range it can have there."""
         condition, then, other = operands
         test = condition.op
         if not isinstance(test, arith.CmpfOp):
-            return self.of(then, given).union(self.of(other, given))
+            return self.of(then, given, depth).union(self.of(other, given, depth))
         left, right = condition.operands()
-        bound = self.of(right, given)
+        bound = self.of(right, given, depth)
         if bound.low != bound.high:
-            return self.of(then, given).union(self.of(other, given))
+            return self.of(then, given, depth).union(self.of(other, given, depth))
         below, above = Range(high=bound.high), Range(low=bound.low)
         predicate = test.predicate.value.data
         if predicate not in (*_GREATER, *_LESS):
-            return self.of(then, given).union(self.of(other, given))
+            return self.of(then, given, depth).union(self.of(other, given, depth))
         true, false = (above, below) if predicate in _GREATER else (below, above)
         known = given.get(left.value, UNKNOWN)
-        return self.of(then, {**given, left.value: known.within(true)}).union(
-            self.of(other, {**given, left.value: known.within(false)})
+        return self.of(then, {**given, left.value: known.within(true)}, depth).union(
+            self.of(other, {**given, left.value: known.within(false)}, depth)
         )
 
 
@@ -244,7 +258,7 @@ def _to_integer(op: Operation, v: Sequence[Range]) -> Range:
     type_ = op.results[0].type
     assert isinstance(type_, IntegerType)
     all_ = _of_type(type_)
-    whole = Range(math.ceil(v[0].low), math.floor(v[0].high), integer=True) if v[0].bounded else UNKNOWN
+    whole = Range(math.trunc(v[0].low), math.trunc(v[0].high), integer=True) if v[0].bounded else UNKNOWN
     return whole if whole.bounded and all_.low <= whole.low and whole.high <= all_.high else all_
 
 

@@ -413,6 +413,69 @@ def test_integer_inputs_are_codes(number: int) -> None:
     assert found.error <= 4 * TOLERANCE
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.5, 256.3), (-256.3, -0.5)])
+def test_casts_truncate_towards_zero(low: float, high: float) -> None:
+    """The ends of the range become 0 and ±256, a code more than eight bits hold."""
+    nodes = [
+        om.node("Clip", "x low high", "clipped"),
+        om.node("Cast", "clipped", "int32", to=TensorProto.INT32),
+        om.node("Cast", "int32", "codes", to=TensorProto.FLOAT),
+        om.node("MatMul", "codes w", "y"),
+    ]
+    weights = {"w": ternary().T, "low": np.array(low, np.float32), "high": np.array(high, np.float32)}
+    x = np.linspace(-300, 300, 4 * K, dtype=np.float32).reshape(4, K)
+    found = recognised(nodes, x, weights, [4, K])
+    assert found.records[0].source == "float"
+    np.testing.assert_array_equal(found.before, found.after)
+
+
+def test_a_scale_may_be_the_result_of_a_recognised_layer() -> None:
+    """A gate of one column, computed from the codes that it scales."""
+    gate = np.ones((K, 1), np.float32)
+    nodes = _static(
+        om.node("MatMul", "codes gate", "scale"),
+        om.node("Mul", "codes scale", "back"),
+        om.node("MatMul", "back w", "y"),
+    )
+    found = recognised(nodes, 9 * activations(4, K), {**CONSTANTS, "w": ternary().T, "gate": gate}, ["B", K])
+    assert [record.source for record in found.records] == ["recognised", "recognised"]
+    assert found.error <= TOLERANCE
+
+
+@pytest.mark.parametrize("rows", [1, "A"])
+def test_codes_of_one_row_that_scales_broadcast(rows: int | str) -> None:
+    """Codes [1, K] with scales [B, 1] are B rows, also where only run time can tell that there is one row of codes."""
+    nodes = _static(om.node("Mul", "codes column", "back"), om.node("MatMul", "back w", "y"))
+    inputs = [om.value("x", [rows, K]), om.value("column", ["B", 1])]
+    model = om.model(nodes, inputs, [om.value("y", None)], {**CONSTANTS, "w": ternary().T})
+    context = new_context()
+    module = import_onnx(model, context)
+    for step in (LowerOnnxToDense(), RecognizeTernary()):
+        step.apply(context, module)
+    (record,) = quantization_report(module, context.weights)
+    assert record.kept_reason.endswith("its activations are broadcast")
+    x, column = activations(1, K), activations(5, 1)
+    (y,) = interpret(module, [x, column], context.weights)
+    np.testing.assert_allclose(y, np.round(x) * column @ ternary().T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["LeakyRelu", "Swish"])
+def test_long_residual_chains_take_no_longer_than_they_are(activation: str) -> None:
+    """What is known is remembered: twice the work at each of fifty blocks would never end."""
+    nodes, x = list[NodeProto](), "x"
+    for i in range(50):
+        nodes += [om.node("MatMul", f"{x} w", f"m{i}"), om.node("Add", f"{x} m{i}", f"a{i}")]
+        if activation == "Swish":
+            nodes += [om.node("Sigmoid", f"a{i}", f"s{i}"), om.node("Mul", f"a{i} s{i}", f"h{i}")]
+        else:
+            nodes.append(om.node(activation, f"a{i}", f"h{i}"))
+        x = f"h{i}"
+    nodes.append(om.node("Identity", x, "y"))
+    weight = ternary(K) * np.float32(0.01)
+    found = recognised(nodes, activations(2, K), {"w": weight}, ["B", K])
+    assert {record.source for record in found.records} == {"float"}
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_random_models(seed: int) -> None:
     """Sizes, levels, scales and order of operations by chance."""
