@@ -15,6 +15,7 @@ _NEON = ("neon", "dotprod")
 _AVX2 = ("avx2", "fma", "f16c", "bmi", "bmi2", "popcnt")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
 _AVX512_OPTIONAL = ("avx512vnni", "avx512vbmi", "gfni")
+_AVX2_OPTIONAL = ("avxvnni",)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Isa:
         if features >= set(_AVX512):
             return Isa.avx512(tuple(name for name in _AVX512_OPTIONAL if name in features))
         if features >= set(_AVX2):
-            return Isa.avx2()
+            return Isa.avx2(tuple(name for name in _AVX2_OPTIONAL if name in features))
         return Isa.sse4() if features >= set(_SSE4) else Isa.portable(machine)
 
     @staticmethod
@@ -54,9 +55,9 @@ class Isa:
         return Isa("avx512", (*_AVX512, *optional), f32_lanes=16, registers=32)
 
     @staticmethod
-    def avx2() -> Isa:
-        """AVX2 with FMA."""
-        return Isa("avx2", _AVX2, f32_lanes=8, registers=16)
+    def avx2(optional: tuple[str, ...] = ()) -> Isa:
+        """AVX2 with FMA, and avxvnni or not (Intel's cores without AVX-512 since Alder Lake)."""
+        return Isa("avx2", (*_AVX2, *optional), f32_lanes=8, registers=16)
 
     @staticmethod
     def sse4() -> Isa:
@@ -78,6 +79,11 @@ class Isa:
     def scalar(arch: str | None = None) -> Isa:
         """One lane: the reference the vector code is compared with."""
         return Isa("scalar", (), f32_lanes=1, registers=16, arch=arch or _host_arch())
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The features that not every machine of this instruction set has."""
+        return tuple(name for name in self.features if name in _AVX512_OPTIONAL or name in _AVX2_OPTIONAL)
 
     @property
     def feature_string(self) -> str:
@@ -126,8 +132,8 @@ class Isa:
 
     @property
     def has_vnni(self) -> bool:
-        """AVX-512 VNNI: u8 x i8 dot products."""
-        return "avx512vnni" in self.features
+        """VNNI: u8 x i8 dot products."""
+        return "avx512vnni" in self.features or "avxvnni" in self.features
 
     @property
     def has_vbmi(self) -> bool:

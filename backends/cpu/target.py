@@ -94,9 +94,8 @@ def host_isa() -> Isa:
 
 def isa_text(isa: Isa) -> str:
     """`isa` as the text that `isa_from_text` reads."""
-    optional = [f for f in isa.features if f in ("avx512vnni", "avx512vbmi", "gfni")] if isa.name == "avx512" else []
     arch = [] if isa.arch == "x86_64" or isa.name == "neon" else [isa.arch]
-    return "+".join([isa.name, *optional, *arch])
+    return "+".join([isa.name, *isa.optional, *arch])
 
 
 def isa_from_text(text: str) -> Isa:
@@ -113,8 +112,8 @@ def isa_from_text(text: str) -> Isa:
             return host_isa()
         case "avx512" if set(optional) <= {"avx512vnni", "avx512vbmi", "gfni"}:
             return Isa.avx512(optional)
-        case "avx2" if not optional:
-            return Isa.avx2()
+        case "avx2" if set(optional) <= {"avxvnni"}:
+            return Isa.avx2(optional)
         case "sse4" if not rest:
             return Isa.sse4()
         case "neon" if not optional:
@@ -127,6 +126,6 @@ def isa_from_text(text: str) -> Isa:
             raise Error(
                 "NEUC-E002",
                 f"no instruction set {text!r}",
-                hint="use host, avx512[+avx512vnni][+avx512vbmi][+gfni], avx2, sse4, neon, portable or scalar",
+                hint="use host, avx512[+avx512vnni][+avx512vbmi][+gfni], avx2[+avxvnni], sse4, neon, portable, scalar",
                 exit_code=Exit.USAGE,
             )

@@ -15,6 +15,7 @@ from neuc.backends.cpu import codegen
 from neuc.backends.cpu.builder import KernelBuilder, f32, f64, i8, i16, i32, i64, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
+from neuc.backends.cpu.target import isa_from_text, isa_text
 from neuc.errors import InternalError
 
 ISAS = pytest.mark.parametrize("isa", runnable_isas(), ids=lambda isa: isa.name)
@@ -216,10 +217,17 @@ def test_isa_select_takes_the_widest_that_fits() -> None:
     assert Isa.select(every, "x86_64").has_vnni
     assert not Isa.select(every, "x86_64").has_vbmi
     assert Isa.select(every - {"avx512dq"}, "x86_64").name == "avx2"
+    assert Isa.select({*every, "avxvnni"} - {"avx512dq"}, "x86_64") == Isa.avx2(("avxvnni",))
     assert Isa.select(every - {"fma"}, "x86_64").name == "portable"
     assert Isa.select(set(Isa.sse4().features), "x86_64") == Isa.sse4()
     assert Isa.select({"neon"}, "aarch64") == Isa.portable("aarch64")
     assert Isa.select({"neon", "dotprod"}, "aarch64") == Isa.neon()
+
+
+def test_isa_text_reads_back() -> None:
+    isas = [Isa.avx512(("avx512vnni", "gfni")), Isa.avx2(("avxvnni",)), Isa.avx2(), Isa.sse4(), Isa.neon()]
+    for isa in [*isas, Isa.portable("x86_64"), Isa.portable("aarch64"), Isa.scalar("x86_64")]:
+        assert isa_from_text(isa_text(isa)) == isa
 
 
 def test_spec_names_differ_with_every_field() -> None:

@@ -23,14 +23,14 @@ VNNI = ("avx512vnni", "avx512vbmi")
 
 def isas() -> list[Isa]:
     """Every instruction set with kernels of its own that this machine runs."""
-    narrower = [Isa.avx512(VNNI), Isa.avx512(VNNI[:1]), Isa.avx512()]
+    narrower = [Isa.avx512(VNNI), Isa.avx512(VNNI[:1]), Isa.avx512(), Isa.avx2(("avxvnni",))]
     return [isa for isa in narrower if host_features() >= set(isa.features)] + [
         isa for isa in runnable_isas() if isa.name != "avx512"
     ]
 
 
 def label(isa: Isa) -> str:
-    return "+".join([isa.name, *(feature.removeprefix("avx512") for feature in isa.features if feature in VNNI)])
+    return "+".join([isa.name, *isa.optional])
 
 
 ISAS = isas()

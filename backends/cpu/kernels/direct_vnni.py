@@ -15,14 +15,15 @@ from neuc.backends.cpu.packing.direct import QUAD, DirectLayout
 
 
 class VnniEmitter(DirectEmitter[tuple[Val, int]]):
-    """Vectors of 16 rows."""
+    """Vectors of 16 rows, or of 8."""
 
     def __init__(
         self, b: KernelBuilder, layout: DirectLayout, tokens: int = TOKEN_BLOCK, *, padded: bool = False
     ) -> None:
         super().__init__(b, layout, tokens, padded=padded)
+        self.accumulators = b.isa.registers // 2
         # Sixteen where there is much unpacking to share.
-        self.token_sizes = (16, 8, 4, 2, 1) if layout.planes > 2 else (8, 4, 2, 1)
+        self.token_sizes = (16, 8, 4, 2, 1) if layout.planes > 2 and self.accumulators >= 16 else (8, 4, 2, 1)
 
     def taken(self, step: Val, token: int) -> tuple[Val, int]:
         """Where they are: each plane's activations are an operand in memory."""
@@ -31,7 +32,8 @@ class VnniEmitter(DirectEmitter[tuple[Val, int]]):
     def multiply(self, total: Val, codes: tuple[Val, ...], x: tuple[Val, int], plane: int) -> Val:
         """One instruction."""
         quad = self.quad(*x, plane)
-        return self.b.intrinsic("llvm.x86.avx512.vpdpbusd.512", self.partial, [total, *codes, quad])
+        name = f"llvm.x86.avx512.vpdpbusd.{8 * self.vector_bytes}"
+        return self.b.intrinsic(name, self.partial, [total, *codes, quad])
 
     @property
     def partial(self) -> Attribute:

@@ -75,7 +75,8 @@ class WordsEmitter(DirectEmitter[Val]):
     def _products(self, total: Val, words: Val, x: Val) -> Val:
         b = self.b
         if b.isa.has_vnni:
-            return b.intrinsic("llvm.x86.avx512.vpdpwssd.512", self.partial, [total, words, x])
+            name = f"llvm.x86.avx512.vpdpwssd.{8 * self.vector_bytes}"
+            return b.intrinsic(name, self.partial, [total, words, x])
         if b.isa.arch == "x86_64":
             return total + b.intrinsic(f"llvm.x86.{_MADD[self.vector_bytes]}", self.partial, [words, x])
         return total + b.sext(words, i32) * b.sext(x, i32)
