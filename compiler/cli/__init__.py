@@ -14,10 +14,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments without the program's name; those of the process by default.
     """
-    from neuc.compiler.cli.app import leave_interrupted, run
-    from neuc.errors import Exit
+    if argv is not None:
+        from neuc.compiler.cli.app import run
 
-    status = run(argv)
-    if argv is None and status == Exit.INTERRUPTED:
-        leave_interrupted()
-    return status
+        return run(argv)
+    import gc
+
+    # IR is many small objects that live long: at Python's usual pace a fifth of a compile goes into looking for garbage.
+    gc.set_threshold(100_000, 50, 100)
+    from neuc.compiler.cli.app import leave, run
+
+    leave(run())
