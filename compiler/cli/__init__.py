@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(argv)
     import gc
 
-    # IR is many small objects that live long: at Python's usual pace a fifth of a compile goes into looking for garbage.
+    # IR is many small, long-lived objects: at its usual pace Python spends a fifth of a compile looking for garbage.
     gc.set_threshold(100_000, 50, 100)
     from neuc.compiler.cli.app import leave, run
 
