@@ -32,7 +32,8 @@ NARROWED = {
     "host": "",
     "avx512 without vnni": "-avx512vnni",
     "avx512 without vbmi": "-avx512vbmi",
-    "avx2": "-avx512f",
+    "avx2": "-avx512f,-avxvnni",
+    "avx2 with vnni": "-avx512f",
     "sse4": "-avx2",
     "portable": "-ssse3",
 }
