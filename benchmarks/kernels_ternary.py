@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import llvmlite.binding as llvmlite
@@ -93,6 +93,11 @@ class Case:
     weights: np.ndarray
     levels: tuple[int, ...]
 
+    def bits(self, encoding: str) -> float:
+        """Bits a weight takes in an encoding."""
+        rule = ENCODINGS[encoding]
+        return rule.bits(self.levels, rule.largest_group(self.levels, None))
+
     def variant(self, encoding: str, isa: Isa, label: str) -> Variant | None:
         """The kernels of one encoding, having computed the right answer once; None if it cannot hold the weights."""
         (tokens, columns), rule, cpu = self.q.shape, ENCODINGS[encoding], CPU_ENCODINGS[encoding]
@@ -137,21 +142,35 @@ def variants(
                         yield made
 
 
-def report(options: argparse.Namespace, rows: int, columns: int, tokens: int, isas: dict[str, Isa]) -> None:
-    """Measure one shape and print its lines."""
-    lines = list(variants(options, isas, rows, columns, tokens))
+def measured(lines: list[Variant], seconds: float) -> list[tuple[float, float]]:
+    """Seconds of the product and of the table building of each line, in turns, `seconds` for each."""
     samples: list[list[tuple[float, float]]] = [[] for _ in lines]
-    end = time.perf_counter() + options.seconds * len(lines)
+    end = time.perf_counter() + seconds * len(lines)
     while time.perf_counter() < end or len(samples[0]) < 5:
         for line, taken in zip(lines, samples, strict=True):
             taken.append(line.measure())
+    runs, builds = (np.percentile(np.array(samples)[:, :, part], 10, axis=1) for part in range(2))
+    return list(zip(runs.tolist(), builds.tolist(), strict=True))
+
+
+def report(options: argparse.Namespace, rows: int, columns: int, tokens: int, isas: dict[str, Isa]) -> None:
+    """Measure one shape and print its lines."""
+    lines = list(variants(options, isas, rows, columns, tokens))
     operations = 2.0 * rows * columns * tokens
     print(f"{rows}x{columns}, batch {tokens}")
-    tenth: Callable[[list[float]], float] = lambda values: float(np.percentile(values, 10))  # noqa: E731
-    for line, taken in zip(lines, samples, strict=True):
-        run, build = tenth([t[0] for t in taken]), tenth([t[1] for t in taken])
+    for line, (run, build) in zip(lines, measured(lines, options.seconds), strict=True):
         share = f"   build {100 * build / (run + build):4.1f} %" if line.build is not None else ""
         print(f"  {line.name:32} {operations / run * 1e-9:7.1f} GOPS {run * 1e6:10.1f} us{share}", flush=True)
+
+
+def here_isas() -> dict[str, Isa]:
+    """Instruction sets of this CPU to measure, the widest first."""
+    llvmlite.initialize_native_target()
+    llvmlite.initialize_native_asmprinter()
+    features = {name for name, present in llvmlite.get_host_cpu_features().items() if present}
+    candidates = {"avx512": Isa.select(features), "avx512 no gfni": Isa.select(features - {"gfni"}), "avx2": Isa.avx2()}
+    candidates |= {"avx2 with vnni": Isa.avx2(("avxvnni",)), "sse4": Isa.sse4(), "portable": Isa.portable()}
+    return {name: isa for name, isa in candidates.items() if features >= set(isa.features) and isa.name in name}
 
 
 def main() -> None:
@@ -164,13 +183,7 @@ def main() -> None:
     parser.add_argument("--isas", default="")
     parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args()
-    llvmlite.initialize_native_target()
-    llvmlite.initialize_native_asmprinter()
-    features = {name for name, present in llvmlite.get_host_cpu_features().items() if present}
-    candidates = {"avx512": Isa.select(features), "avx512 no gfni": Isa.select(features - {"gfni"}), "avx2": Isa.avx2()}
-    candidates |= {"sse4": Isa.sse4(), "portable": Isa.portable()}
-    asked = options.isas.split(",") if options.isas else list(candidates)
-    isas = {n: i for n, i in candidates.items() if features >= set(i.features) and i.name in n and n in asked}
+    isas = {n: isa for n, isa in here_isas().items() if not options.isas or n in options.isas.split(",")}
     for shape in options.shapes.split(","):
         rows, columns = (int(part) for part in shape.split("x"))
         for tokens in options.batches.split(","):
