@@ -14,6 +14,7 @@ from neuc.backends.cpu.codegen import assembly
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.direct import DirectKernel
 from neuc.backends.cpu.kernels.direct_i8 import DirectI8Kernel
+from neuc.backends.cpu.lowerings.ternary_products import MAX_COLUMNS
 from neuc.backends.cpu.packing.direct import DirectEncoding, DirectLayout, pack_direct
 
 TERNARY = (-1, 0, 1)
@@ -54,11 +55,12 @@ MORE_CASES: list[Case] = [
 EXTREMES: list[tuple[DirectEncoding, tuple[int, ...]]] = [
     ("i2", (-3, -2, -1, 0)),
     ("t5", TERNARY),
-    ("i4", INT4),
+    ("i4", tuple(range(16))),
     ("i8", (-127, 127)),
 ]
 KINDS: list[tuple[DirectEncoding, tuple[int, ...]]] = [
     *EXTREMES,
+    ("i4", INT4),
     ("i2", TERNARY),
     ("i2", (-1, 1)),
     ("i2", (1, 2, 3)),
@@ -121,10 +123,10 @@ def test_more_equals_numpy(case: Case, isa: Isa) -> None:
 
 @pytest.mark.slow
 @each_isa
+@pytest.mark.parametrize("columns", [2400, MAX_COLUMNS])
 @pytest.mark.parametrize(("encoding", "levels"), EXTREMES, ids=str)
-def test_sums_of_many_columns(encoding: DirectEncoding, levels: tuple[int, ...], isa: Isa) -> None:
-    """Every product at its extreme, for longer than any narrow accumulator stands."""
-    columns = 2400
+def test_sums_of_many_columns(encoding: DirectEncoding, levels: tuple[int, ...], columns: int, isa: Isa) -> None:
+    """Every product at its extreme, for longer than any narrow accumulator stands, and for as long as int32 does."""
     weights = np.full((16, columns), levels[-1], np.int8)
     weights[1::2] = levels[0]
     layout = DirectLayout.of(encoding, isa, levels, 16, columns, columns, 16, columns)

@@ -1,6 +1,8 @@
 """The frame of the multiplying kernels: blocks of activations, and the loop over steps, planes, tokens and vectors.
 
 With a weight = low + step·code, Σ w·x = low·Σ x + step·Σ code·x: sums start from low·Σ x, and codes are multiplied.
+Sums may wrap on their way, but not those that are shifted in the end: of i4, with 2^16 columns of codes of 15·2^4 and
+activations of 128, they stay just below 2^31.
 How instruction sets multiply is said in `direct_vnni.py`, `direct_madd.py`, `direct_sdot.py` and `direct_words.py`.
 """
 
@@ -16,7 +18,6 @@ from neuc.backends.cpu.builder import KernelBuilder, Operand, Val, i8, i32, vec
 from neuc.backends.cpu.kernels.direct_codes import codes_of
 from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, Chunk, TileEmitter, scratch_bytes
 from neuc.backends.cpu.packing.direct import QUAD, TILE_BYTES, DirectLayout
-from neuc.errors import InternalError
 
 X = TypeVar("X")
 _COPIED = 16
@@ -100,24 +101,26 @@ class DirectEmitter(TileEmitter, Generic[X]):
         The widest window, which takes the fewest shifts, for which there are accumulators; then the most vectors.
         Where a vector has few planes there are two at least, for each load of activations.
         """
-        there = self.layout.tiles * TILE_BYTES // self.vector_bytes
-        windows, least = self.windows(tokens), min(there, 2 if self.layout.planes <= 2 else 1)
-        for window in windows:
-            needed = tokens * len(set(self.slots(window)))
-            if needed * least <= self.accumulators or window == windows[-1]:
-                vectors = max(1, self.accumulators // needed)
-                most = there if tokens == 1 else min(there, self.codes.most_vectors)
-                return min(most, 1 << vectors.bit_length() - 1), window
-        raise InternalError("no window")
+        there, windows = self.chunk_vectors, self.windows(tokens)
+        least = min(there, 2 if self.layout.planes <= 2 else 1)
+        needed = {window: tokens * len(set(self.slots(window))) for window in windows}
+        window = next((window for window in windows if needed[window] * least <= self.accumulators), windows[-1])
+        vectors = max(1, self.accumulators // needed[window])
+        most = there if tokens == 1 else min(there, self.codes.most_vectors)
+        return min(most, 1 << vectors.bit_length() - 1), window
+
+    @property
+    def chunk_vectors(self) -> int:
+        """Vectors per step of a chunk; a power of two."""
+        return self.layout.tiles * TILE_BYTES // self.vector_bytes
 
     def chunk(self, at: Chunk, tokens: int) -> None:
         """Some vectors of rows at a time."""
-        there = self.layout.tiles * TILE_BYTES // self.vector_bytes
         vectors, window = self.shape(tokens)
-        if vectors == there:
+        if vectors == self.chunk_vectors:
             self._vectors(at, self.b.i64(0), vectors, tokens, window)
             return
-        with self.b.loop(0, there, vectors) as first:
+        with self.b.loop(0, self.chunk_vectors, vectors) as first:
             self._vectors(at, first.i, vectors, tokens, window)
 
     def _vectors(self, at: Chunk, first: Val, vectors: int, tokens: int, window: int) -> None:
@@ -204,7 +207,7 @@ class DirectEmitter(TileEmitter, Generic[X]):
     def quad(self, step: Val, token: int, plane: int) -> Val:
         """The four activations of a plane in every lane of a vector."""
         b, lanes = self.b, self.vector_bytes // QUAD
-        address = b.ptr(b.ptr(step, token * self.row_bytes), QUAD * plane)
+        address = b.ptr(step, token * self.row_bytes + QUAD * plane)
         return b.bitcast(b.splat(b.load(address, i32), lanes), vec(i8, self.vector_bytes))
 
     def prepare(self, tokens: Val) -> None:
