@@ -54,6 +54,8 @@ class QuadsEmitter(LutEmitter):
             sums = list(step.carried)
             weights = b.ptr(at.weights, step.i * layout.tiling.step_bytes)
             here = b.ptr(tables, step.i * (quads * _QUAD_BYTES))
+            if tokens == 1:
+                self.prefetch(weights, layout.tiling.step_bytes)
             for quad in range(quads):
                 for some in together:
                     found = [[self._lookup(weights, p, layout.tiles * quad + tile) for tile in tiles] for p in some]
