@@ -30,9 +30,11 @@ def value(name: str, dims: Dims | None, number: int = F) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, number, dims)
 
 
-def node(op: str, inputs: str, outputs: str, *, name: str | None = None, **attributes: object) -> NodeProto:
-    """A node; names are separated by spaces, `_` is an absent one."""
+def node(op: str, inputs: str, outputs: str, **attributes: object) -> NodeProto:
+    """A node; names are separated by spaces, `_` is an absent one. `name` names the node."""
     read, made = (["" if n == "_" else n for n in text.split()] for text in (inputs, outputs))
+    name = attributes.pop("name", None)
+    assert name is None or isinstance(name, str)
     return helper.make_node(op, read, made, name, None, None, None, **attributes)
 
 
