@@ -93,20 +93,22 @@ class DirectEmitter(TileEmitter, Generic[X]):
         """An accumulator as int32 lanes, one a row."""
         return total
 
+    def advanced(self, step: Val) -> Val:
+        """The address of the next step's activations."""
+        return self.b.ptr(step, self.step_bytes)
+
     # ---------------------------------------------------------------- products
 
     def shape(self, tokens: int) -> tuple[int, int]:
         """For so many tokens at a time: vectors of codes at a time, and the window.
 
         The widest window, which takes the fewest shifts, for which there are accumulators; then the most vectors.
-        Where a vector has few planes there are two at least, for each load of activations.
         """
-        there, windows = self.chunk_vectors, self.windows(tokens)
-        least = min(there, 2 if self.layout.planes <= 2 else 1)
+        windows = self.windows(tokens)
         needed = {window: tokens * len(set(self.slots(window))) for window in windows}
-        window = next((window for window in windows if needed[window] * least <= self.accumulators), windows[-1])
+        window = next((window for window in windows if needed[window] <= self.accumulators), windows[-1])
         vectors = max(1, self.accumulators // needed[window])
-        most = there if tokens == 1 else min(there, self.codes.most_vectors)
+        most = self.chunk_vectors if tokens == 1 else min(self.chunk_vectors, self.codes.most_vectors)
         return min(most, 1 << vectors.bit_length() - 1), window
 
     @property
@@ -143,18 +145,18 @@ class DirectEmitter(TileEmitter, Generic[X]):
         count = tokens * vectors * len(set(self.slots(window)))
         none, safe = [b.zero(self.partial)] * count, self.safe_steps(window)
 
-        def products(step: Val, sums: Sequence[Val]) -> list[Val]:
-            here = b.ptr(weights, step * self.tiling.step_bytes)
-            return self._step(here, b.ptr(x, step * self.step_bytes), sums, vectors, tokens, window)
+        def products(first: Operand, until: Val) -> list[Val]:
+            with b.loop(first, until, init=[*none, b.ptr(x, first * self.step_bytes)]) as step:
+                *sums, here = step.carried
+                packed = b.ptr(weights, step.i * self.tiling.step_bytes)
+                step.yield_([*self._step(packed, here, sums, vectors, tokens, window), self.advanced(here)])
+            return [self.widened(total) for total in step.results[:-1]]
 
         if safe is None:
-            with b.loop(0, at.steps, init=none) as step:
-                step.yield_(products(step.i, step.carried))
-            return [self.widened(total) for total in step.results]
+            return products(0, at.steps)
         with b.loop(0, at.steps, safe, init=[self.widened(total) for total in none]) as run:
-            with b.loop(run.i, b.min(run.i + safe, at.steps), init=none) as step:
-                step.yield_(products(step.i, step.carried))
-            run.yield_([wide + self.widened(total) for wide, total in zip(run.carried, step.results, strict=True)])
+            widened = products(run.i, b.min(run.i + safe, at.steps))
+            run.yield_([total + more for total, more in zip(run.carried, widened, strict=True)])
         return run.results
 
     def _step(self, weights: Val, x: Val, sums: Sequence[Val], vectors: int, tokens: int, window: int) -> list[Val]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from xdsl.ir import Attribute
 
-from neuc.backends.cpu.builder import KernelBuilder, Val, i32, vec
+from neuc.backends.cpu.builder import KernelBuilder, Val, i32, ptr, vec
 from neuc.backends.cpu.kernels.direct_base import DirectEmitter
 from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK
 from neuc.backends.cpu.packing.direct import QUAD, DirectLayout
@@ -22,12 +22,15 @@ class VnniEmitter(DirectEmitter[tuple[Val, int]]):
     ) -> None:
         super().__init__(b, layout, tokens, padded=padded)
         self.accumulators = b.isa.registers // 2
-        # Sixteen where there is much unpacking to share.
-        self.token_sizes = (16, 8, 4, 2, 1) if layout.planes > 2 and self.accumulators >= 16 else (8, 4, 2, 1)
+        self.token_sizes = (16, 8, 4, 2, 1) if self.accumulators >= 16 else (8, 4, 2, 1)
 
     def taken(self, step: Val, token: int) -> tuple[Val, int]:
         """Where they are: each plane's activations are an operand in memory."""
         return step, token
+
+    def advanced(self, step: Val) -> Val:
+        """A register of its own: an operand with an index takes two slots, which halves the rate of broadcasts."""
+        return self.b.intrinsic("llvm.launder.invariant.group.p0", ptr, [super().advanced(step)])
 
     def multiply(self, total: Val, codes: tuple[Val, ...], x: tuple[Val, int], plane: int) -> Val:
         """One instruction."""
