@@ -8,7 +8,8 @@ adds into BM accumulators. The model keeps each of these in the cache it is reus
 - BK: a table is 32 bytes (16 low and 16 high bytes). The tables of BK columns, BK/g · 32 bytes, may fill half of L1;
   K is cut into equal blocks no larger than that. Direct encodings hold BK activation bytes instead.
 - BM: a packed tile may fill half of L2, the accumulators (4 bytes a row) a quarter of L1, and there should be at least
-  `SHARES` tiles of rows, for threads to share (one will do for convolutions: threads share their pixels).
+  `SHARES` tiles of rows, for threads to share (one will do for convolutions: threads share their pixels). Direct
+  kernels take four tiles of 16 rows at a time, or two, where that leaves few rows empty.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from neuc.dialects.ternary_types import EncodingAttr, TritsType
 TABLE_BYTES = 32
 ACCUMULATOR_BYTES = 4
 SHARES = 8
+DIRECT_UNITS = (4 * ROW_MULTIPLE, 2 * ROW_MULTIPLE)
+"""Rows that direct kernels take at a time: as fast as they go, and nearly so; with 16 a third is lost on one token."""
 L1_BYTES = 32 * 1024
 L2_BYTES = 1024 * 1024
 
@@ -51,9 +54,16 @@ def choose_tile(
     bk = _columns(trits, 4 * g, most)
     bits = encoding.rule.bits(trits.level_set, g)
     rows = ceil(trits.plane_count * trits.rows / ROW_MULTIPLE) * ROW_MULTIPLE
-    fits = (l2 // 2 * 8 / (bk * bits), l1 // 4 / ACCUMULATOR_BYTES, rows / shares)
-    bm = int(min(fits)) // ROW_MULTIPLE * ROW_MULTIPLE
-    return Tile(max(ROW_MULTIPLE, bm), bk)
+    room = int(min(l2 // 2 * 8 / (bk * bits), l1 // 4 / ACCUMULATOR_BYTES))
+    unit = ROW_MULTIPLE if tabled else _unit(rows, room)
+    bm = min(room, rows // shares) // unit * unit
+    return Tile(max(unit, bm), bk)
+
+
+def _unit(rows: int, room: int) -> int:
+    """What BM should be a multiple of for a direct kernel: the most rows up to `room` of which an eighth at most is empty."""
+    units = (unit for unit in DIRECT_UNITS if unit <= room and -rows % unit <= rows // 8)
+    return next(units, ROW_MULTIPLE)
 
 
 def _columns(trits: TritsType, quad: int, most: int) -> int:
