@@ -80,6 +80,7 @@ class RecognizeTernary(ModulePass):
         """Run the pass."""
         store = store_of(ctx)
         finder, plan = CodeFinder(store), dict[Operation, _Planned]()
+        finder.learn(op)
         for name, layer in list(layers(op)):
             if not isinstance(layer, MatMulOp | ConvOp):
                 continue
@@ -131,22 +132,23 @@ def _planned(layer: MatMulOp | ConvOp, name: str, finder: CodeFinder, store: Wei
     matrix = weight_matrix(layer, store)
     weight = exact_weight(matrix, weight_entry(layer, name), store)
     if weight is None:
-        return "" if codes == FLOAT else "its activations are 8-bit codes, but its weights hold more than few levels"
+        some = "hold more than few levels" if matrix.any() else "are all zero"
+        return "" if codes == FLOAT else f"its activations are 8-bit codes, but its weights {some}"
     if isinstance(codes, str):
         return f"its weights hold {len(weight.result.type.level_set)} levels ({ulp_text(weight)}), but {codes}"
     if codes.offset == 0:
         return _Planned(codes, weight)
     scale = constant_scale(codes, store)
     if scale is None:
-        return "its activations are unsigned codes with a scale that is computed"
+        return f"its activations are codes {codes.low} to {codes.high}, and their scale is not one constant"
     if isinstance(layer, ConvOp) and any(layer.pads.get_values()):
-        return "its activations are unsigned codes, and it has padding"
+        return f"its activations are codes {codes.low} to {codes.high}, and it has padding"
     if isinstance(layer, MatMulOp) and layer.bias is not None:
         n = len(matrix)
         if constant_value(layer.bias, store) is None or not per_column(layer.bias, n):
-            return "its activations are unsigned codes, and its bias is computed"
+            return f"its activations are codes {codes.low} to {codes.high}, and its bias is computed"
     if isinstance(layer, ConvOp) and layer.bias is not None and constant_value(layer.bias, store) is None:
-        return "its activations are unsigned codes, and its bias is computed"
+        return f"its activations are codes {codes.low} to {codes.high}, and its bias is computed"
     return _Planned(codes, weight, codes.offset * scale * matrix.sum(axis=1, dtype=np.float64))
 
 

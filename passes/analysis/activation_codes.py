@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xdsl.dialects import arith
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 
-from neuc.dialects.dense import ReshapeOp, TransposeOp
+from neuc.dialects.dense import MapOp, ReshapeOp, TransposeOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.store import dims_of
 from neuc.dialects.weight_store import WeightStore
@@ -24,6 +25,9 @@ LOWEST, HIGHEST = -128, 127
 """What int8 holds; ternary kernels are exact for all of it."""
 
 FLOAT = "its activations are float"
+
+_MAX_STEPS = 64
+"""Most factors and straight-through estimators between codes and a layer; models have two or three."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,12 @@ class CodeFinder:
     def __post_init__(self) -> None:
         self._ranges = Ranges(self.store)
 
+    def learn(self, module: ModuleOp) -> None:
+        """Find the ranges of all values in program order, so that long chains are no deep recursions later."""
+        for op in module.walk():
+            if isinstance(op, MapOp):
+                self._ranges.of(Point.of(op.result))
+
     def find(self, tensor: SSAValue, shared: int) -> Codes | str:
         """The codes in `tensor`, or why there are none.
 
@@ -126,14 +136,16 @@ class CodeFinder:
         moved = Frame(last.dims, last.shared, last.factors, source)
         return Codes(inner.point, inner.low, inner.high, (*before, moved, Frame(dims, shared, ())))
 
-    def _split(self, point: Point, shared: int) -> _Found | str:
+    def _split(self, point: Point, shared: int, depth: int = 0) -> _Found | str:
+        if depth == _MAX_STEPS:
+            return FLOAT
         key = (point.value, shared)
         if key not in self._seen:
             self._seen[key] = FLOAT  # for a value that depends on itself, which there is none
-            self._seen[key] = self._compute(point, shared)
+            self._seen[key] = self._compute(point, shared, depth)
         return self._seen[key]
 
-    def _compute(self, point: Point, shared: int) -> _Found | str:
+    def _compute(self, point: Point, shared: int, depth: int) -> _Found | str:
         known = self._ranges.of(point)
         if known.integer and known.bounded and known.high - known.low <= HIGHEST - LOWEST:
             return _Found(point, known, ())
@@ -146,7 +158,7 @@ class CodeFinder:
                 if self._ranges.of(inner).integer:
                     reason = "the scale of its activations is not the same along a row"
                 continue
-            found = self._split(inner, shared)
+            found = self._split(inner, shared, depth + 1)
             if isinstance(found, _Found):
                 return _Found(found.point, found.range, (*found.factors, *(() if factor is None else (factor,))))
             reason = found if found != FLOAT else reason

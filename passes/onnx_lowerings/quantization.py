@@ -62,12 +62,15 @@ def lower_quantize(node: OnnxOp, build: Builder) -> Results:
     element = _code_type(node, zero)
     low, high = _limits(element)
     values, factors, offsets = build.array(x), build.array(scale), _integers(build, zero)
-    if values is not None and factors is not None and (zero is None or offsets is not None) and element in (i8, u8):
+    constant = values is not None and factors is not None and (zero is None or offsets is not None)
+    if element != i8 and not (constant and element == u8):
+        if not all(_reads_numbers(use.operation) for use in node.results[0].uses):
+            raise Unsupported(f"quantisation to {element} for others than DequantizeLinear")
+    if values is not None and factors is not None and constant:
         codes = np.round(values / _spread(node, factors, values))
         codes = codes if offsets is None else codes + _spread(node, offsets, values)
-        return [build.constant(np.clip(codes, low, high).astype(numpy_dtype(element)), "quantized")]
-    if element != i8 and not all(_reads_numbers(use.operation) for use in node.results[0].uses):
-        raise Unsupported(f"quantisation to {element} for others than DequantizeLinear")
+        held = numpy_dtype(element) if element in (i8, u8) else np.float32
+        return [build.constant(np.clip(codes, low, high).astype(held), "quantized")]
     if offsets is not None:
         zero = build.constant(offsets.astype(np.float32), "zero_point")
     given = [x, *(_along_axis(node, build, x, v) for v in (scale, zero) if v is not None)]
@@ -184,7 +187,9 @@ def lower_matmul_nbits(node: OnnxOp, build: Builder) -> Results:
     codes = _unpacked(packed.reshape(n, blocks, -1), bits).astype(np.float32)
     weights = ((codes - offsets) * scales.reshape(n, blocks, 1)).reshape(n, -1)[:, :k]
     w = build.constant(np.ascontiguousarray(weights, np.float32), "dequantized")
-    return [build.matmul(x, w, bias, transpose_b=True)]
+    vector = len(build.dims(x)) == 1
+    y = build.matmul(build.reshape(x, (1, k)) if vector else x, w, bias, transpose_b=True)
+    return [build.reshape(y, (n,)) if vector else y]
 
 
 def _block_offsets(zero: Array | None, bits: int, n: int, blocks: int) -> Array:

@@ -165,6 +165,19 @@ def test_quantised_clipped_dequantised_weights() -> None:
     np.testing.assert_array_equal(weights_of(model), np.clip(np.rint(w / scale), -1, 1) * scale)
 
 
+@pytest.mark.parametrize(("element", "limits"), [("INT4", (-8, 7)), ("UINT4", (0, 15))])
+def test_weights_quantised_to_types_that_numpy_lacks(element: str, limits: tuple[int, int]) -> None:
+    w, scale = x_of(8, 6), np.array(0.3, np.float32)
+    zero = helper.make_tensor("z", TensorProto.DataType.Value(element), (), [5])
+    nodes: list[Node] = [
+        ("QuantizeLinear", "w s z", "q", {}),
+        ("DequantizeLinear", "q s z", "d", {}),
+        ("Gemm", "x d", "y", {"transB": 1}),
+    ]
+    wanted = (np.clip(np.rint(w / scale) + 5, *limits) - 5).astype(np.float32) * scale
+    np.testing.assert_array_equal(weights_of(model_of(nodes, ("N", 6), {"w": w, "s": scale, "z": zero})), wanted)
+
+
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("zero", ["default", "packed", "float"])
 @pytest.mark.parametrize(("n", "k", "block"), [(5, 64, 32), (3, 96, 16), (4, 70, 32)])
@@ -192,6 +205,15 @@ def test_matmul_nbits(bits: int, zero: str, n: int, k: int, block: int) -> None:
     np.testing.assert_allclose(result, x @ wanted.T, rtol=0, atol=bound)
     if bits != 8 or zero != "float":  # onnxruntime's own combination of these is not there
         np.testing.assert_allclose(result, om.run(model, {"x": x})[0], rtol=0, atol=bound)
+
+
+def test_matmul_nbits_of_a_vector() -> None:
+    weights = {"w": RNG.integers(0, 256, (5, 2, 16)).astype(np.uint8), "s": np.ones((5, 2), np.float32)}
+    node: Node = ("MatMulNBits", "x w s", "y", {"N": 5, "K": 64, "bits": 4, "block_size": 32})
+    model, x = model_of([node], (64,), weights, domain="com.microsoft", opset=20), x_of(64)
+    (expected,) = om.run(model, {"x": x})
+    # Weights of up to 8: errors scale with the sum of magnitudes.
+    np.testing.assert_allclose(ours(model, x), expected, rtol=0, atol=TOLERANCE * 8 * np.abs(x).sum())
 
 
 def packed(codes: np.ndarray, bits: int) -> np.ndarray:

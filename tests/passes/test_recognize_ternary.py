@@ -392,6 +392,8 @@ def test_other_weights_and_few_columns_stay() -> None:
     assert found.records[0].kept_reason == "its activations are 8-bit codes, but its weights hold more than few levels"
     found = recognised(nodes, activations(4, 8), {**CONSTANTS, "w": ternary(N, 8).T}, [4, 8])
     assert (found.records[0].source, found.records[0].kept_reason) == ("float", "")
+    found = recognised(nodes, activations(4, K), {**CONSTANTS, "w": np.zeros((K, N), np.float32)}, [4, K])
+    assert found.records[0].kept_reason == "its activations are 8-bit codes, but its weights are all zero"
 
 
 @pytest.mark.parametrize("number", [TensorProto.INT8, TensorProto.UINT8])
@@ -474,6 +476,15 @@ def test_long_residual_chains_take_no_longer_than_they_are(activation: str) -> N
     weight = ternary(K) * np.float32(0.01)
     found = recognised(nodes, activations(2, K), {"w": weight}, ["B", K])
     assert {record.source for record in found.records} == {"float"}
+
+
+@pytest.mark.parametrize("op", ["Add", "Mul"])
+def test_long_chains_of_numbers_are_no_deep_recursions(op: str) -> None:
+    nodes = [om.node(op, f"h{i} step", f"h{i + 1}") for i in range(400)]
+    nodes = [om.node("Identity", "x", "h0"), *nodes, om.node("MatMul", "h400 w", "y")]
+    weights = {"w": ternary().T, "step": np.array(1.001, np.float32)}
+    found = recognised(nodes, activations(2, K), weights, ["B", K])
+    assert found.records[0].kept_reason.endswith("its activations are float")
 
 
 @pytest.mark.parametrize("seed", range(8))
