@@ -61,7 +61,7 @@ def choose_tile(
 
 
 def _unit(rows: int, room: int) -> int:
-    """What BM should be a multiple of for a direct kernel: the most rows up to `room` of which an eighth at most is empty."""
+    """What BM of a direct kernel should be a multiple of: the most rows up to `room` that leave few empty."""
     units = (unit for unit in DIRECT_UNITS if unit <= room and -rows % unit <= rows // 8)
     return next(units, ROW_MULTIPLE)
 
