@@ -217,7 +217,7 @@ def levels(count: int) -> st.SearchStrategy[tuple[int, ...]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(shapes(), encodings(), st.sampled_from((1, 2, 3, 17, 128)), st.integers(1, 4))
 def test_equals_numpy_at_random(shape: tuple[int, ...], encoding: Encoding, tokens: int, split: int) -> None:
     for isa in ISAS:
