@@ -100,7 +100,10 @@ class _Writer:
     made: dict[str, list[NodeProto]] = field(default_factory=dict)
     """New nodes, by the name of the node they go before."""
     domains: set[str] = field(default_factory=set)
-    _names: set[str] = field(default_factory=set)
+    _names: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._names = set(_names_in(self.graph))
 
     @property
     def graph(self) -> GraphProto:
@@ -122,17 +125,21 @@ class _Writer:
 
     def constant(self, name: str, array: np.ndarray | np.generic) -> str:
         """A new initialiser; its name."""
-        taken = {tensor.name for tensor in self.graph.initializer} | self._names
-        unique = next(n for i in range(len(taken) + 2) if (n := f"{name}_{i}" if i else name) not in taken)
-        self._names.add(unique)
+        unique = self._unique(name)
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), unique))
+        return unique
+
+    def _unique(self, name: str) -> str:
+        """`name`, with a number if a value or node has it."""
+        unique = next(n for i in range(len(self._names) + 1) if (n := f"{name}_{i}" if i else name) not in self._names)
+        self._names.add(unique)
         return unique
 
     def node(
         self, before: NodeProto, op_type: str, inputs: list[str], suffix: str, domain: str = "", **attrs: int | str
     ) -> str:
         """A new node before `before`; the name of its result."""
-        output = f"{before.name}_{suffix}"
+        output = self._unique(f"{before.name}_{suffix}")
         made = helper.make_node(op_type, inputs, [output], name=output, domain=domain, **attrs)  # type: ignore[arg-type]
         self.made.setdefault(before.name, []).append(made)
         return output
@@ -145,12 +152,27 @@ class _Writer:
         kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del self.graph.node[:]
         self.graph.node.extend(kept)
-        read = {name for node in kept for name in node.input} | {value.name for value in self.graph.output}
+        read = set(_names_in(self.graph, made=False))
         initializers = [t for t in self.graph.initializer if t.name in read]
         del self.graph.initializer[:]
         self.graph.initializer.extend(initializers)
         known = {opset.domain for opset in self.model.opset_import}
         self.model.opset_import.extend(helper.make_opsetid(domain, 1) for domain in sorted(self.domains - known))
+
+
+def _names_in(graph: GraphProto, *, made: bool = True) -> Iterator[str]:
+    """Names of values that `graph` and the graphs in its nodes read or give; with `made` all others, and of nodes."""
+    yield from (value.name for value in graph.output)
+    if made:
+        yield from (value.name for value in (*graph.input, *graph.initializer, *graph.value_info))
+        yield from (tensor.values.name for tensor in graph.sparse_initializer)
+    for node in graph.node:
+        yield from node.input
+        if made:
+            yield from (node.name, *node.output)
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _names_in(inner, made=made)
 
 
 def _scales(weight: _Weight, fit: LevelFit) -> tuple[np.ndarray, dict[str, int]]:

@@ -151,3 +151,42 @@ def test_a_weight_shared_by_a_layer_and_an_output_stays() -> None:
     write_low_bit_weights(made, "int2-qdq")
     assert "w" in {t.name for t in made.graph.initializer}
     run(made, {"x": np.zeros((1, K), np.float32)})
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_names_of_the_model_are_not_taken_again(form: str) -> None:
+    """What is written once has names that writing it again would give: also values, nodes and inputs have them."""
+    plain = matrix(TERNARY, "row", N, K).T
+    fresh = named(
+        model([node("MatMul", "x w", "y", name="fc")], [value("x", ["B", K])], [value("y", ["B", N])], {"w": plain})
+    )
+    write_low_bit_weights(fresh, form)
+    taken = sorted({t.name for t in fresh.graph.initializer} | {o for n in fresh.graph.node for o in n.output} - {"y"})
+    for name in taken:
+        nodes = [node("Relu", "x", name, name="relu"), node("MatMul", f"{name} w", "y", name="fc")]
+        made = named(model(nodes, [value("x", ["B", K])], [value("y", ["B", N])], {"w": plain}))
+        write_low_bit_weights(made, form)
+        given = ["x", *(t.name for t in made.graph.initializer), *(o for n in made.graph.node for o in n.output)]
+        assert len(given) == len(set(given))
+
+
+def test_weights_that_only_inner_graphs_read_stay() -> None:
+    branches = {
+        f"{name}_branch": helper.make_graph([node("MatMul", f"x {weight}", name)], name, [], [value(name, None)])
+        for name, weight in (("then", "w"), ("else", "v"))
+    }
+    nodes = [
+        node("MatMul", "x w", "h", name="fc"),
+        node("If", "choice", "z", name="if", **branches),
+        node("Add", "h z", "y", name="sum"),
+    ]
+    inputs = [value("x", ["B", K]), value("choice", [], onnx.TensorProto.BOOL)]
+    weights = {"w": matrix(TERNARY, "row", N, K).T, "v": matrix(FOUR, "row", N, K).T}
+    made = named(model(nodes, inputs, [value("y", ["B", N])], weights))
+    write_low_bit_weights(made, "int4-qdq")
+    assert {"w", "v"} <= {tensor.name for tensor in made.graph.initializer}
+    x = np.ones((2, K), np.float32)
+    for choice, inner in ((True, "w"), (False, "v")):
+        expected = x @ weights["w"] + x @ weights[inner]
+        found = run(made, {"x": x, "choice": np.array(choice)})
+        np.testing.assert_allclose(found, expected, rtol=SAME_SUM, atol=SAME_SUM * np.abs(expected).max())
