@@ -24,6 +24,8 @@ rounded to 16 bits are 2000 units and more from where they belong.
 """
 MIN_GROUP = 16
 """Fewest columns that may have a scale of their own: below, a scale costs more than the levels it goes with."""
+GROUP_MULTIPLE = 4
+"""What columns that share a scale come in: kernels take four at a time."""
 BOUNDS = (1, 3, 7, 15)
 """The largest magnitude of a level, tried in turn: fewer levels with finer scales rather than the other way round."""
 
@@ -62,7 +64,7 @@ def find_levels(matrix: Array) -> LevelFit | None:
 
     Returns:
         The fit with the smallest bound on levels, and of those the one with the fewest scales: one for the tensor, one
-        for each row, or one for each group of columns, at least `MIN_GROUP` of them.
+        for each row, or one for each group of columns, at least `MIN_GROUP` and a multiple of `GROUP_MULTIPLE` of them.
     """
     n, k = matrix.shape
     rows = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(int))
@@ -89,7 +91,7 @@ def _partitions(k: int) -> Iterator[tuple[str, int]]:
     """Ways to share scales, the coarsest first: usual group sizes, and those that cut a row into equal parts."""
     yield "tensor", k
     yield "row", k
-    divisors = {d for d in range(MIN_GROUP, k // 2 + 1) if k % d == 0}
+    divisors = {d for d in range(MIN_GROUP, k // 2 + 1, GROUP_MULTIPLE) if k % d == 0}
     for size in sorted(divisors.union(g for g in _GROUPS if g < k), reverse=True):
         yield "group", size
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from neuc.passes.analysis.level_sets import MAX_ULP, MIN_GROUP, LevelFit, find_levels
+from neuc.passes.analysis.level_sets import GROUP_MULTIPLE, MAX_ULP, MIN_GROUP, LevelFit, find_levels
 
 Array = np.ndarray
 N, K = 24, 192
@@ -82,6 +82,11 @@ def straight_through(seed: int = 0, *, tails: bool = False) -> Array:
 def test_forms(matrix: Array, scale: str, levels: tuple[int, ...]) -> None:
     fit = found(matrix)
     assert (str(fit.scale), fit.levels, fit.ulp) == (scale, levels, 0)
+
+
+@pytest.mark.parametrize("size", [17, 18, 25])
+def test_groups_that_kernels_cannot_take_are_none(size: int) -> None:
+    assert find_levels(rng(1).integers(-1, 2, (8, 4 * size)) * np.repeat(scales(8, 4), size, axis=1)) is None
 
 
 @pytest.mark.parametrize("tails", [False, True])
@@ -172,7 +177,7 @@ def test_near_misses(matrix: Callable[[], Array]) -> None:
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(1, 40),
     groups=st.integers(1, 4),
-    size=st.integers(MIN_GROUP, 48),
+    size=st.integers(MIN_GROUP // GROUP_MULTIPLE, 12).map(lambda fours: GROUP_MULTIPLE * fours),
     low=st.integers(-7, 0),
     high=st.integers(1, 7),
     wobble=st.integers(0, 3),
