@@ -25,7 +25,7 @@ from neuc.dialects.dims import Dim, DimLike, product
 from neuc.dialects.locations import node_names
 from neuc.dialects.store import ConstantOp, constant_array, constant_value, dims_of, element_of, numpy_dtype
 from neuc.dialects.weight_store import WeightStore
-from neuc.errors import InternalError
+from neuc.errors import Error, InternalError, NodeRef
 
 OpT = TypeVar("OpT", bound=Operation)
 Supports: TypeAlias = Callable[[Operation], str | None]
@@ -231,7 +231,12 @@ _AddedT = TypeVar("_AddedT", BufferOp, LaunchOp, RequireOp, CheckOp)
 
 
 def lower_segment(segment: func.FuncOp, isa: Isa, store: WeightStore, kernels: dict[str, llvm.FuncOp]) -> ProgramOp:
-    """The `cpu.program` of one native segment; its kernels are added to `kernels`."""
+    """The `cpu.program` of one native segment; its kernels are added to `kernels`.
+
+    Raises:
+        Error: NEUC-E252, it holds operations that no kernel runs, as edited IR may; all are named.
+    """
+    _refuse_unsupported(segment)
     s = SegmentLowering(isa, store, kernels)
     arguments = list(segment.body.block.args)
     for index, argument in enumerate(arguments):
@@ -250,6 +255,21 @@ def lower_segment(segment: func.FuncOp, isa: Isa, store: WeightStore, kernels: d
         [v.type for v in returned],
         Region(s.block),
     )
+
+
+def _refuse_unsupported(segment: func.FuncOp) -> None:
+    refused: list[NodeRef] = []
+    for op in segment.body.block.ops:
+        reason = None if isinstance(op, func.ReturnOp) else unsupported_reason(op)
+        if reason is not None:
+            refused.append(NodeRef(", ".join(node_names(op)) or op.name, op.name, reason))
+    if refused:
+        raise Error(
+            "NEUC-E252",
+            f"lower-to-cpu: @{segment.sym_name.data} holds what no CPU kernel runs",
+            hint="change the IR before this pass, or start from the model",
+            nodes=refused,
+        )
 
 
 def _bind_outputs(s: SegmentLowering, returned: Iterable[SSAValue]) -> None:
