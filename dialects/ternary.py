@@ -140,12 +140,16 @@ class QuantizeOp(IRDLOperation):
 
 
 class ProductOp(IRDLOperation, ABC):
-    """Operands and activation that `ternary.linear` and `ternary.conv` share."""
+    """Operands and activation that `ternary.linear` and `ternary.conv` share.
+
+    `offset` is added to every q first: activations 0 … 255 are q = activation - 128 with offset 128.
+    """
 
     q = operand_def(TensorType)
     s = operand_def(TensorType)
     weight = operand_def(TritsType)
     bias = opt_operand_def(TensorType)
+    offset = prop_def(IntegerAttr.constr(i64), default_value=int_attr(0))
     activation = prop_def(ActivationAttr, default_value=NO_ACTIVATION)
     result = result_def(TensorType)
 
@@ -155,14 +159,24 @@ class ProductOp(IRDLOperation, ABC):
     def trits(self) -> TritsType:
         return _trits_type(self.weight)
 
+    @property
+    def code_offset(self) -> int:
+        return self.offset.value.data
+
+    def _verify_offset(self) -> None:
+        trits = self.trits
+        largest = (128 + abs(self.code_offset)) * max(map(abs, trits.level_set)) * trits.group_size
+        if self.code_offset and largest >= 2**31:
+            raise VerifyException(f"offset = {self.code_offset}: sums of {trits.group_size} products pass int32")
+
 
 @irdl_op_definition
 class LinearOp(ProductOp):
-    """y[…,n] = activation(Σ_p Σ_g scales[p,n,g]·(Σ_{k in g} q[…,k]·trits[p,n,k])·s + bias[n])."""
+    """y[…,n] = activation(Σ_p Σ_g scales[p,n,g]·(Σ_{k in g} (q[…,k] + offset)·trits[p,n,k])·s + bias[n])."""
 
     name = "ternary.linear"
     assembly_format = (
-        "$q `,` $s `,` $weight (`bias` $bias^)? (`activation` $activation^)? attr-dict "
+        "$q `,` $s `,` $weight (`bias` $bias^)? (`offset` $offset^)? (`activation` $activation^)? attr-dict "
         "`:` functional-type(operands, results)"
     )
 
@@ -174,9 +188,10 @@ class LinearOp(ProductOp):
         bias: SSAValue | None = None,
         activation: ActivationAttr = NO_ACTIVATION,
         result_type: Attribute | None = None,
+        offset: int = 0,
     ) -> None:
         result = result_type or tensor_type(f32, [*dims_of(q)[:-1], _trits_type(weight).rows])
-        properties: dict[str, Attribute | None] = {"activation": activation}
+        properties: dict[str, Attribute | None] = {"activation": activation, "offset": int_attr(offset)}
         super().__init__(operands=[q, s, weight, bias], result_types=[result], properties=properties)
 
     def verify_(self) -> None:
@@ -186,6 +201,7 @@ class LinearOp(ProductOp):
         shapes.check_dims("q", dims, [*dims[:-1], Dim.of(self.trits.columns)])
         shapes.check_dims("s", shape_of(self.s, "s", f32), dims[:-1])
         _verify_bias(self.bias, self.trits.rows)
+        self._verify_offset()
         shapes.check_dims("result", shape_of(self.result, "result", f32), [*dims[:-1], Dim.of(self.trits.rows)])
 
 
@@ -225,13 +241,16 @@ _WINDOW_FORMAT = "`kernel` $kernel `strides` $strides `pads` $pads `dilations` $
 
 @irdl_op_definition
 class ConvOp(ProductOp, WindowedOp):
-    """y = activation(conv(q, Σ_p scales[p]·trits[p] as [N, C/group, …kernel])·s + bias), one s per image."""
+    """y = activation(conv(q + offset, Σ_p scales[p]·trits[p] as [N, C/group, …kernel])·s + bias), one s per image.
+
+    With an offset there are no pads: what they would hold is for q to say.
+    """
 
     name = "ternary.conv"
     group = prop_def(IntegerAttr.constr(i64), default_value=int_attr(1))
 
     assembly_format = (
-        "$q `,` $s `,` $weight (`bias` $bias^)? " + _WINDOW_FORMAT + "(`group` $group^)? "
+        "$q `,` $s `,` $weight (`bias` $bias^)? (`offset` $offset^)? " + _WINDOW_FORMAT + "(`group` $group^)? "
         "(`activation` $activation^)? attr-dict `:` functional-type(operands, results)"
     )
 
@@ -245,12 +264,14 @@ class ConvOp(ProductOp, WindowedOp):
         group: int = 1,
         activation: ActivationAttr = NO_ACTIVATION,
         result_type: Attribute | None = None,
+        offset: int = 0,
     ) -> None:
         dims = dims_of(q)
         result = result_type or tensor_type(f32, [dims[0], _trits_type(weight).rows, *window.output_dims(dims[2:])])
         properties: dict[str, Attribute | None] = {
             **window.properties(),
             "group": int_attr(group),
+            "offset": int_attr(offset),
             "activation": activation,
         }
         super().__init__(operands=[q, s, weight, bias], result_types=[result], properties=properties)
@@ -272,6 +293,9 @@ class ConvOp(ProductOp, WindowedOp):
             )
         shapes.check_dims("s", shape_of(self.s, "s", f32), dims[:1])
         _verify_bias(self.bias, n)
+        self._verify_offset()
+        if self.code_offset and any(window.pads):
+            raise VerifyException(f"offset = {self.code_offset} and pads {list(window.pads)}: pad q itself")
         expected = [dims[0], Dim.of(n), *window.output_dims(dims[2:])]
         shapes.check_dims("result", shape_of(self.result, "result", f32), expected)
 

@@ -129,7 +129,9 @@ def _is_sum(op: MapOp) -> bool:
 
 def _with_bias(source: Fusable, bias: SSAValue) -> Operation:
     if isinstance(source, TernaryLinearOp):
-        return TernaryLinearOp(source.q, source.s, source.weight, bias, result_type=source.result.type)
+        return TernaryLinearOp(
+            source.q, source.s, source.weight, bias, result_type=source.result.type, offset=source.code_offset
+        )
     if isinstance(source, TernaryConvOp):
         return TernaryConvOp(
             source.q,
@@ -139,6 +141,7 @@ def _with_bias(source: Fusable, bias: SSAValue) -> Operation:
             bias,
             group=source.group_count,
             result_type=source.result.type,
+            offset=source.code_offset,
         )
     if isinstance(source, MatMulOp):
         return MatMulOp(

@@ -7,10 +7,8 @@ number is rounded here that the model did not round: layers that need rounding a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass
 
-import numpy as np
 from xdsl.context import Context
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr
@@ -20,16 +18,15 @@ from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewri
 
 from neuc.dialects.context import store_of
 from neuc.dialects.dense import ConvOp, MatMulOp, TransposeOp
-from neuc.dialects.store import ConstantOp, constant_value, dims_of
+from neuc.dialects.store import ConstantOp, dims_of
 from neuc.dialects.ternary import WeightOp
 from neuc.dialects.weight_store import WeightStore
-from neuc.passes.analysis.activation_codes import FLOAT, CodeFinder, Codes
+from neuc.passes.analysis.activation_codes import FLOAT, HIGHEST, LOWEST, CodeFinder, Codes
 from neuc.passes.analysis.exact_weights import exact_weight
 from neuc.passes.analysis.ternary_layers import (
     KEPT,
     MIN_K,
     layers,
-    per_column,
     reason_to_keep,
     ulp_of,
     weight_entry,
@@ -52,8 +49,8 @@ class RecognizeTernary(ModulePass):
            Operations up to the codes stay; from the codes on, scales go to the layer. A straight-through estimator
            x + (y - x) is taken for y.
         2. `dense.conv` likewise, with one scale for each image, grouped ones too.
-        3. Codes that fit into eight bits only when shifted (0 … 255) are shifted; the bias makes up for it. Their
-           scale must be a constant.
+        3. Codes that fit into eight bits only when shifted (0 … 255) are shifted, and the layer has the `offset` that
+           makes up for it in its integer sums. Convolutions then have one channel group, and pads in the codes.
         4. A float layer of which only one half is there gets the attribute `ternary.kept` with what is missing.
 
     Before and after::
@@ -109,7 +106,6 @@ class _Planned:
 
     codes: Codes
     weight: WeightOp
-    shift: np.ndarray | None = field(default=None, repr=False)
 
 
 def _read_through_transpose(layer: MatMulOp) -> None:
@@ -136,38 +132,17 @@ def _planned(layer: MatMulOp | ConvOp, name: str, finder: CodeFinder, store: Wei
         return "" if codes == FLOAT else f"its activations are 8-bit codes, but its weights {some}"
     if isinstance(codes, str):
         return f"its weights hold {len(weight.result.type.level_set)} levels ({ulp_text(weight)}), but {codes}"
-    if codes.offset == 0:
-        return _Planned(codes, weight)
-    scale = constant_scale(codes, store)
-    if scale is None:
-        return f"its activations are codes {codes.low} to {codes.high}, and their scale is not one constant"
-    if isinstance(layer, ConvOp) and any(layer.pads.get_values()):
-        return f"its activations are codes {codes.low} to {codes.high}, and it has padding"
-    if isinstance(layer, MatMulOp) and layer.bias is not None:
-        n = len(matrix)
-        if constant_value(layer.bias, store) is None or not per_column(layer.bias, n):
-            return f"its activations are codes {codes.low} to {codes.high}, and its bias is computed"
-    if isinstance(layer, ConvOp) and layer.bias is not None and constant_value(layer.bias, store) is None:
-        return f"its activations are codes {codes.low} to {codes.high}, and its bias is computed"
-    return _Planned(codes, weight, codes.offset * scale * matrix.sum(axis=1, dtype=np.float64))
+    if codes.offset and isinstance(layer, ConvOp):
+        if layer.group.value.data != 1:
+            return f"its activations are codes {codes.low} to {codes.high}, and it is a grouped convolution"
+        if any(layer.pads.get_values()) and not LOWEST <= -codes.offset <= HIGHEST:
+            return f"its activations are codes {codes.low} to {codes.high}, and it is padded with zeros"
+    return _Planned(codes, weight)
 
 
 def ulp_text(weight: WeightOp) -> str:
     """How exact recognised weights are."""
     return "exactly" if ulp_of(weight) == 0 else f"exact to {ulp_of(weight)} ULP"
-
-
-def constant_scale(codes: Codes, store: WeightStore) -> float | None:
-    """The one scale of codes, if it is a constant."""
-    factors: list[float] = []
-    for frame in codes.frames:
-        for factor in frame.factors:
-            array = constant_value(factor.point.value, store) if factor.point.map is None else None
-            if array is None or array.size != 1:
-                return None
-            value = float(array.reshape(-1)[0])
-            factors.append(1 / value if factor.divides else value)
-    return prod(factors)
 
 
 @dataclass
@@ -183,7 +158,7 @@ class RecognizeMatMul(RewritePattern):
         found = self.plan.get(op)
         if found is not None:
             old, codes = op.result, self.builder.build(found.codes, op.a, 1, rewriter)
-            new = replace_matmul(op, codes, found.weight, self.builder.store, rewriter, found.shift)
+            new = replace_matmul(op, codes, found.weight, self.builder.store, rewriter, found.codes.offset)
             self.builder.replaced[old] = new
 
 
@@ -200,5 +175,5 @@ class RecognizeConv(RewritePattern):
         found = self.plan.get(op)
         if found is not None:
             old, codes = op.result, self.builder.build(found.codes, op.x, len(dims_of(op.x)) - 1, rewriter)
-            new = replace_conv(op, codes, found.weight, self.builder.store, rewriter, found.shift)
+            new = replace_conv(op, codes, found.weight, self.builder.store, rewriter, found.codes.offset)
             self.builder.replaced[old] = new

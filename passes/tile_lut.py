@@ -10,21 +10,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 from xdsl.context import Context
+from xdsl.dialects.arith import AddiOp
 from xdsl.dialects.builtin import ModuleOp, f32
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
 from xdsl.utils.exceptions import VerifyException
 
-from neuc.dialects.dense import ReshapeOp, TransposeOp
+from neuc.dialects.context import store_of
+from neuc.dialects.dense import MapOp, ReshapeOp, TransposeOp, YieldOp
 from neuc.dialects.locations import fuse_locations
 from neuc.dialects.lut import AccumulateOp as LutAccumulateOp
 from neuc.dialects.lut import BuildOp, TableType
-from neuc.dialects.store import dims_of, tensor_type
+from neuc.dialects.store import dims_of, make_constant, tensor_type
 from neuc.dialects.ternary import AccumulateOp, ConvOp, DequantizeOp, Im2ColOp, LinearOp, PackOp, ProductOp, verify_tile
 from neuc.dialects.ternary_encodings import ENCODINGS
 from neuc.dialects.ternary_types import EncodingAttr, PackedType, TritsType
+from neuc.dialects.ternary_weights import defining_weight, weight_arrays
+from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
 from neuc.passes.analysis.tile_cost import L1_BYTES, L2_BYTES, SHARES, Tile, choose_tile, largest_group
 from neuc.passes.rewriting import rewrite
@@ -43,6 +48,7 @@ class TileLut(ModulePass):
            (direct ones), `ternary.dequantize`; bias and activation go to the last.
         2. `ternary.conv` with group = 1 → `ternary.im2col`, then as 1. on its rows, then transpose and reshape to
            [N, C, …]. A grouped convolution stays as it is.
+           An `offset` becomes a constant that a `dense.map` adds to the sums, integers as they are.
         3. Products of the same value with the same g share its `lut.build`; convolutions with the same window share
            their `ternary.im2col`.
         4. Weights with levels that the encoding cannot hold get another (`FALLBACKS`).
@@ -83,7 +89,8 @@ class TileLut(ModulePass):
             raise Error("NEUC-E230", f"group = {self.group} is out of range", hint=f"choose 1 to {most}, or 0")
         if min(self.bm, self.bk) < 0 or min(self.l1, self.l2) < 1024:
             raise Error("NEUC-E230", "tile and cache sizes must be positive", hint="caches have at least 1024 bytes")
-        rewrite(op, [TileLinear(self), TileConv(self)], recursive=False)
+        store = store_of(ctx)
+        rewrite(op, [TileLinear(self, store), TileConv(self, store)], recursive=False)
 
     def layout(self, trits: TritsType, shares: int = SHARES) -> tuple[EncodingAttr, Tile]:
         """Encoding and tile of a weight matrix, which is cut into at least `shares` tiles of rows.
@@ -112,11 +119,12 @@ class TileLinear(RewritePattern):
     """Rule 1."""
 
     options: TileLut
+    store: WeightStore
 
     @op_type_rewrite_pattern
     def match_and_rewrite(self, op: LinearOp, rewriter: PatternRewriter) -> None:
         """Tile a linear layer."""
-        acc = _accumulate(op, op.q, self.options, rewriter)
+        acc = _with_offset(op, _accumulate(op, op.q, self.options, rewriter), self.store, rewriter)
         rewriter.replace(op, DequantizeOp(acc, op.s, op.weight, op.bias, op.activation, op.result.type))
 
 
@@ -125,6 +133,7 @@ class TileConv(RewritePattern):
     """Rule 2."""
 
     options: TileLut
+    store: WeightStore
 
     @op_type_rewrite_pattern
     def match_and_rewrite(self, op: ConvOp, rewriter: PatternRewriter) -> None:
@@ -137,6 +146,7 @@ class TileConv(RewritePattern):
             patches = rewriter.insert(Im2ColOp(op.q, window))
         # Threads share the pixels, so rows need no cutting for their sake.
         acc = _accumulate(op, patches.result, self.options, rewriter, shares=1)
+        acc = _with_offset(op, acc, self.store, rewriter)
         rows = rewriter.insert(DequantizeOp(acc, op.s, op.weight, op.bias, op.activation))
         batch, pixels, channels = dims_of(rows.result)
         planar = rewriter.insert(TransposeOp(rows.result, (0, 2, 1), tensor_type(f32, [batch, channels, pixels])))
@@ -157,6 +167,23 @@ def _accumulate(
         build = rewriter.insert(BuildOp(q, table.group, table.level_set))
     leading = dims_of(q)[:-1]
     return rewriter.insert(LutAccumulateOp(build.table, packed, leading, tile.bm, tile.bk)).result
+
+
+def _with_offset(op: ProductOp, acc: SSAValue, store: WeightStore, rewriter: PatternRewriter) -> SSAValue:
+    """The sums of activations without `offset` as those with it."""
+    if op.code_offset == 0:
+        return acc
+    weight = defining_weight(op.weight)
+    trits = weight_arrays(weight, store)[0].reshape(-1, op.trits.columns).astype(np.int32)
+    starts = range(0, op.trits.columns, op.trits.group_size)
+    added = np.add.reduceat(trits, list(starts), axis=1, dtype=np.int32).T * np.int32(op.code_offset)
+    name = f"{weight.trits.data}.offset{op.code_offset}"
+    constant = rewriter.insert(make_constant(name, np.ascontiguousarray(added), store)).result
+    total = MapOp([acc, constant], acc.type)
+    block = total.body.block
+    both = AddiOp(block.args[0], block.args[1])
+    block.add_ops([both, YieldOp(both.result)])
+    return rewriter.insert(total).result
 
 
 def _shared(kind: type[OpT], value: SSAValue, same: Callable[[OpT], bool], reader: Operation) -> OpT | None:

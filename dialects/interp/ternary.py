@@ -61,16 +61,21 @@ def dequantize(acc: Array, s: Array, scales: Array) -> Array:
     return y * s.reshape(s.shape + (1,) * (y.ndim - s.ndim))
 
 
-def _product(q: Array, s: Array, trits: Array, scales: Array, group_size: int) -> Array:
-    acc = accumulate(q, trits.reshape(-1, trits.shape[2]), group_size)
-    return dequantize(acc, s, scales)
+def offset_sums(offset: int, rows: Array, group_size: int) -> Array:
+    """int32 [G, R]: what `offset` added to every activation adds to the sums."""
+    return accumulate(np.ones(rows.shape[1], np.int8), rows, group_size) * np.int32(offset)
+
+
+def _product(q: Array, s: Array, trits: Array, scales: Array, op: ternary.ProductOp) -> Array:
+    rows, size = trits.reshape(-1, trits.shape[2]), op.trits.group_size
+    return dequantize(accumulate(q, rows, size) + offset_sums(op.code_offset, rows, size), s, scales)
 
 
 @implements(ternary.LinearOp)
 def _linear(op: ternary.LinearOp, args: list[Array], env: Env) -> list[Array]:
     _, scales = weight_arrays(defining_weight(op.weight), env.store)
     q, s, trits = args[:3]
-    y = _product(q, s, trits, scales, op.trits.group_size)
+    y = _product(q, s, trits, scales, op)
     return [activate(y + args[3] if op.bias is not None else y, op.activation)]
 
 
@@ -83,7 +88,7 @@ def _conv(op: ternary.ConvOp, args: list[Array], env: Env) -> list[Array]:
     for i in range(op.group_count):
         patches = im2col(q[:, i * channels : (i + 1) * channels], op)
         part = slice(i * rows, (i + 1) * rows)
-        results.append(_product(patches, s, trits[:, part], scales[:, part], op.trits.group_size))
+        results.append(_product(patches, s, trits[:, part], scales[:, part], op))
     y = np.concatenate(results, axis=-1)
     y = activate(y + args[3] if op.bias is not None else y, op.activation)
     return [np.moveaxis(y, 2, 1).reshape(env.shape_of(op.result))]

@@ -13,11 +13,12 @@ from xdsl.ir import Operation, SSAValue
 from kernel_harness import runnable_isas
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lowering import lower_segment, unsupported_reason
+from neuc.backends.cpu.lowerings.ternary_products import too_many_columns
 from neuc.dialects.context import NeucContext
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.store import tensor_type
 from neuc.dialects.ternary import ConvOp, LinearOp, PackOp, QuantizeOp
-from neuc.dialects.ternary_types import EncodingAttr, ScaleAttr, Window
+from neuc.dialects.ternary_types import EncodingAttr, ScaleAttr, TritsType, Window
 from neuc.dialects.ternary_weights import make_weight
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
@@ -174,3 +175,18 @@ def test_scale_groups_that_tables_would_straddle_are_refused(encoding: str) -> N
     assert [(node.op_type, node.reason) for node in caught.value.nodes] == [
         ("ternary.pack", "scale groups of 25 columns are not a multiple of 4·g = 4")
     ]
+
+
+@pytest.mark.parametrize(
+    ("trits", "fits"),
+    [
+        (TritsType.of(8, 1 << 20, ScaleAttr.of("row"), 1), True),
+        (TritsType.of(8, 140_000, ScaleAttr.of("row"), 1, (-15, 0, 15)), True),
+        (TritsType.of(8, 1 << 24, ScaleAttr.of("group", 128), 1), True),
+        (TritsType.of(8, 1 << 24, ScaleAttr.of("row"), 1), False),
+        (TritsType.of(8, 1 << 18, ScaleAttr.of("row"), 1, tuple(range(-64, 65))), False),
+    ],
+    ids=str,
+)
+def test_as_many_columns_as_int32_sums_stand(trits: TritsType, fits: bool) -> None:
+    assert (too_many_columns(trits) is None) == fits

@@ -26,7 +26,7 @@ from neuc.passes.tile_lut import TileLut
 def network(
     context: NeucContext, scale: ScaleAttr, planes: int, k: int, *, levels: tuple[int, ...] = (-1, 0, 1)
 ) -> ModuleOp:
-    """Two linear layers on one value and a convolution."""
+    """Two linear layers on one value and two convolutions on another, with and without offset."""
     rng = np.random.default_rng(k)
     function = FuncOp("main", ([tensor_type(f32, ["B", k]), tensor_type(f32, ["B", 3, 7, "W"])], []))
     block = function.body.block
@@ -42,15 +42,18 @@ def network(
     block.add_op(codes := QuantizeOp(x))
     block.add_op(bias := make_constant("b", rng.normal(size=19).astype(np.float32), context.weights))
     results = []
-    for activation in ("none", "gelu"):
-        linear = LinearOp(codes.q, codes.s, weight(19, k), bias.result, ActivationAttr.of(activation))  # type: ignore[arg-type]
+    for activation, offset in (("none", 0), ("gelu", 128)):
+        linear = LinearOp(codes.q, codes.s, weight(19, k), bias.result, ActivationAttr.of(activation), offset=offset)  # type: ignore[arg-type]
         block.add_op(linear)
         results.append(linear.result)
     block.add_op(pixels := QuantizeOp(image, axes=3))
-    window = Window((3, 2), (2, 1), (1, 0, 1, 1), (1, 1))
-    conv = ConvOp(pixels.q, pixels.s, weight(5, 18), window, activation=ActivationAttr.of("relu"))  # type: ignore[arg-type]
-    block.add_op(conv)
-    block.add_op(ReturnOp(*results, conv.result))
+    for pads, offset in (((1, 0, 1, 1), 0), ((0, 0, 0, 0), -3)):
+        window = Window((3, 2), (2, 1), pads, (1, 1))
+        relu = ActivationAttr.of("relu")
+        conv = ConvOp(pixels.q, pixels.s, weight(5, 18), window, activation=relu, offset=offset)  # type: ignore[arg-type]
+        block.add_op(conv)
+        results.append(conv.result)
+    block.add_op(ReturnOp(*results))
     function.update_function_type()
     module = ModuleOp([function])
     module.verify()
@@ -80,8 +83,8 @@ def test_one_table_for_all_products_of_a_value() -> None:
     context = NeucContext()
     module = network(context, ScaleAttr.of("row"), 3, 48)
     TileLut().apply(context, module)
-    assert sum(isinstance(op, BuildOp) for op in module.walk()) == 2
-    assert sum(isinstance(op, AccumulateOp) for op in module.walk()) == 3
+    assert sum(isinstance(op, BuildOp) for op in module.walk()) == 3  # two windows on one image
+    assert sum(isinstance(op, AccumulateOp) for op in module.walk()) == 4
 
 
 @pytest.mark.parametrize(

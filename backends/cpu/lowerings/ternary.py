@@ -13,13 +13,13 @@ from neuc.backends.cpu.kernels.ternary_quantize import (
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.ternary_conv_chain import ConvChain, conv_chain, launch_conv
 from neuc.backends.cpu.lowerings.ternary_products import (
-    MAX_COLUMNS,
     Packed,
     launch_dequantize,
     launch_product,
     layout_of,
     pack,
     rows_of,
+    too_many_columns,
     trits_of,
     untiled,
 )
@@ -35,7 +35,6 @@ from neuc.dialects.ternary import (
     WeightOp,
     packed_type,
 )
-from neuc.dialects.ternary_types import PackedType, TritsType
 from neuc.dialects.ternary_weights import defining_weight
 from neuc.errors import InternalError
 
@@ -62,13 +61,11 @@ def lower_quantize(op: QuantizeOp, s: SegmentLowering) -> None:
     s.launch(QuantizePartsKernel(reciprocal), [x, maxima, length, parts, q, scale], work=rows * parts)
 
 
-def _few_columns(type_: TritsType | PackedType) -> str | None:
-    if type_.columns > MAX_COLUMNS:
-        return f"{type_.columns} columns are more than the {MAX_COLUMNS} that int32 sums stand"
-    return None
+def _linear_supported(op: LinearOp) -> str | None:
+    return "an offset of the activations is tile-lut's business" if op.code_offset else too_many_columns(op.trits)
 
 
-@lowers(LinearOp, supports=lambda op: _few_columns(op.trits))
+@lowers(LinearOp, supports=_linear_supported)
 def lower_linear(op: LinearOp, s: SegmentLowering) -> None:
     """Without `tile-lut`: a direct product and dequantization."""
     weight = defining_weight(op.weight)
@@ -88,7 +85,7 @@ def _packable(op: PackOp) -> str | None:
     if kind not in CPU_ENCODINGS:
         return f"no CPU kernels read encoding {kind}"
     matrix = Matrix.of(op.packed, op.BM.value.data, op.BK.value.data)
-    return CPU_ENCODINGS[kind].reason_against(matrix) or _few_columns(op.packed)
+    return CPU_ENCODINGS[kind].reason_against(matrix) or too_many_columns(op.packed)
 
 
 @lowers(PackOp, supports=_packable)

@@ -10,11 +10,11 @@ from neuc.backends.cpu.kernels.ternary_dequantize import DequantizeTransposedKer
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.ternary_conv_blocks import BlockedConv, launch_blocks
 from neuc.backends.cpu.lowerings.ternary_products import (
-    MAX_COLUMNS,
     epilogue_of,
     launch_product,
     pack,
     scales_weight,
+    too_many_columns,
     trits_of,
     untiled,
 )
@@ -25,11 +25,11 @@ from neuc.dialects.ternary_weights import defining_weight
 
 
 def _supported(op: ConvOp) -> str | None:
+    if op.code_offset:
+        return "an offset of the activations is tile-lut's business, and it leaves grouped convolutions alone"
     if not dims_of(op.q)[1].is_static:
         return "a convolution of a symbolic number of channels"
-    if op.trits.columns > MAX_COLUMNS:
-        return f"{op.trits.columns} columns are more than the {MAX_COLUMNS} that int32 sums stand"
-    return None
+    return too_many_columns(op.trits)
 
 
 @lowers(ConvOp, supports=_supported)

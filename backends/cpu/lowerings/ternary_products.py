@@ -16,11 +16,8 @@ from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.dims import Dim
 from neuc.dialects.ternary import ROW_MULTIPLE, PackOp, WeightOp
 from neuc.dialects.ternary_encodings import ENCODINGS
-from neuc.dialects.ternary_types import TritsType
+from neuc.dialects.ternary_types import PackedType, TritsType
 from neuc.dialects.ternary_weights import weight_arrays
-
-MAX_COLUMNS = 1 << 17
-"""Columns a kernel's int32 accumulators stand, whatever the weights and activations."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,14 @@ class Packed:
     weights: SSAValue
     first_rows: np.ndarray
     correction: SSAValue | None = None
+
+
+def too_many_columns(type_: TritsType | PackedType) -> str | None:
+    """Why int32 sums of a scale group could overflow, if they could. What wraps on the way there does not matter."""
+    largest = 128 * max(map(abs, type_.level_set)) * type_.group_size
+    if largest < 2**31:
+        return None
+    return f"int32 does not hold sums of {type_.group_size} columns at levels up to {max(map(abs, type_.level_set))}"
 
 
 def rows_of(type_: TritsType) -> int:

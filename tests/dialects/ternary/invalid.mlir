@@ -256,3 +256,21 @@ func.func @main(%a: tensor<2x1x16xi32>, %s: tensor<3xf32>) {
   %y = ternary.dequantize %a, %s, %w : (tensor<2x1x16xi32>, tensor<3xf32>, !ternary.trits<8x16, scale = row, planes = 2>) -> tensor<2x8xf32>
   func.return
 }
+
+// -----
+
+// CHECK: offset = 200000000: sums of 16 products pass int32
+func.func @main(%q: tensor<2x16xi8>, %s: tensor<2xf32>) {
+  %w = ternary.weight trits "t" sha "0" scales "s" sha "1" : !ternary.trits<8x16, scale = row, planes = 1>
+  %y = ternary.linear %q, %s, %w offset 200000000 : (tensor<2x16xi8>, tensor<2xf32>, !ternary.trits<8x16, scale = row, planes = 1>) -> tensor<2x8xf32>
+  func.return
+}
+
+// -----
+
+// CHECK: offset = 128 and pads [1, 0, 0, 0]: pad q itself
+func.func @main(%q: tensor<1x4x5x8xi8>, %s: tensor<1xf32>) {
+  %w = ternary.weight trits "t" sha "0" scales "s" sha "1" : !ternary.trits<6x36, scale = tensor, planes = 2>
+  %y = ternary.conv %q, %s, %w offset 128 kernel [3, 3] strides [1, 1] pads [1, 0, 0, 0] dilations [1, 1] : (tensor<1x4x5x8xi8>, tensor<1xf32>, !ternary.trits<6x36, scale = tensor, planes = 2>) -> tensor<1x6x4x6xf32>
+  func.return
+}

@@ -13,6 +13,8 @@ func.func @linear(%x: tensor<?x384xf32, #store.dims<"B", "384">>) {
   %b = store.constant "b" sha "0" : tensor<40xf32>
   // CHECK: %y = ternary.linear %q, %s, %w bias %b activation <relu> : (
   %y = ternary.linear %q, %s, %w bias %b activation <relu> : (tensor<?x384xi8, #store.dims<"B", "384">>, tensor<?xf32, #store.dims<"B">>, !ternary.trits<40x384, scale = row, planes = 3>, tensor<40xf32>) -> tensor<?x40xf32, #store.dims<"B", "40">>
+  // CHECK: %o = ternary.linear %q, %s, %w offset 128 : (
+  %o = ternary.linear %q, %s, %w offset 128 : (tensor<?x384xi8, #store.dims<"B", "384">>, tensor<?xf32, #store.dims<"B">>, !ternary.trits<40x384, scale = row, planes = 3>) -> tensor<?x40xf32, #store.dims<"B", "40">>
   // CHECK: %z = ternary.linear %q, %s, %v : (
   %z = ternary.linear %q, %s, %v : (tensor<?x384xi8, #store.dims<"B", "384">>, tensor<?xf32, #store.dims<"B">>, !ternary.trits<40x384, scale = group<128>, planes = 1, levels = [-3, -1, 1, 3]>) -> tensor<?x40xf32, #store.dims<"B", "40">>
   // CHECK: %p = ternary.pack %v BM = 64 BK = 128 : !ternary.trits<40x384, scale = group<128>, planes = 1, levels = [-3, -1, 1, 3]> -> !ternary.packed<#ternary.encoding<i8>, 40x384, scale = group<128>, planes = 1, levels = [-3, -1, 1, 3]>
@@ -31,6 +33,8 @@ func.func @conv(%x: tensor<1x4x?x8xf32, #store.dims<"1", "4", "H", "8">>) {
   %q, %s = ternary.quantize %x axes 3 : tensor<1x4x?x8xf32, #store.dims<"1", "4", "H", "8">> -> tensor<1x4x?x8xi8, #store.dims<"1", "4", "H", "8">>, tensor<1xf32>
   // CHECK: %y = ternary.conv %q, %s, %w kernel [3, 3] strides [1, 2] pads [1, 0, 1, 1] dilations [1, 1] group 2 activation <relu> : (
   %y = ternary.conv %q, %s, %w kernel [3, 3] strides [1, 2] pads [1, 0, 1, 1] dilations [1, 1] group 2 activation <relu> : (tensor<1x4x?x8xi8, #store.dims<"1", "4", "H", "8">>, tensor<1xf32>, !ternary.trits<6x18, scale = tensor, planes = 2>) -> tensor<1x6x?x4xf32, #store.dims<"1", "6", "H", "4">>
+  // CHECK: %o = ternary.conv %q, %s, %w offset -5 kernel [3, 3] strides [1, 2] pads [0, 0, 0, 0] dilations [1, 1] group 2 : (
+  %o = ternary.conv %q, %s, %w offset -5 kernel [3, 3] strides [1, 2] pads [0, 0, 0, 0] dilations [1, 1] group 2 : (tensor<1x4x?x8xi8, #store.dims<"1", "4", "H", "8">>, tensor<1xf32>, !ternary.trits<6x18, scale = tensor, planes = 2>) -> tensor<1x6x?x3xf32, #store.dims<"1", "6", "H - 2", "3">>
   // CHECK: %i = ternary.im2col %q kernel [3, 3] strides [1, 2] pads [1, 0, 1, 1] dilations [1, 1] : {{.*}} -> tensor<1x?x36xi8, #store.dims<"1", "4*H", "36">>
   %i = ternary.im2col %q kernel [3, 3] strides [1, 2] pads [1, 0, 1, 1] dilations [1, 1] : tensor<1x4x?x8xi8, #store.dims<"1", "4", "H", "8">> -> tensor<1x?x36xi8, #store.dims<"1", "4*H", "36">>
   func.return
