@@ -94,11 +94,15 @@ def host_nodes(main: func.FuncOp) -> list[NodeRef]:
     for op in main.body.block.ops:
         if is_host(op):
             assert isinstance(op, OnnxOp | CustomOp)
-            reason = op.attributes.get(REASON)
-            text = reason.data if isinstance(reason, StringAttr) else "no lowering"
             type_ = f"{op.domain}::{op.op_type}" if op.domain else op.op_type
-            found.append(NodeRef(" + ".join(node_names(op)) or type_, type_, text))
+            found.append(NodeRef(" + ".join(node_names(op)) or type_, type_, _reason(op)))
     return found
+
+
+def _reason(op: OnnxOp | CustomOp) -> str:
+    """Why the target cannot run `op`."""
+    reason = op.attributes.get(REASON)
+    return reason.data if isinstance(reason, StringAttr) else "no lowering"
 
 
 def drop_unused(block: Block) -> None:
@@ -133,7 +137,9 @@ def _refuse_foreign_nodes(main: func.FuncOp, target: str) -> None:
     """Refuse what neither the target nor the host can run."""
     nodes = [
         NodeRef(
-            " + ".join(node_names(op)) or op.full_name, op.full_name, "onnxruntime does not have this domain either"
+            " + ".join(node_names(op)) or op.full_name,
+            op.full_name,
+            f"{_reason(op)}, and onnxruntime does not have this domain",
         )
         for op in main.walk()
         if isinstance(op, OnnxOp | CustomOp) and not isinstance(op, YieldOp) and op.domain not in HOST_DOMAINS

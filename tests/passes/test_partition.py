@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, ModuleOp, StringAttr, f32
 from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.rewriter import InsertPoint, Rewriter
 
 from neuc.dialects import dense_arithmetic, dense_movement, onnx
 from neuc.dialects.context import NeucContext
 from neuc.dialects.interp.core import Env, interpret
 from neuc.dialects.locations import node_location
-from neuc.dialects.onnx_base import NAME, OnnxOp
+from neuc.dialects.onnx_base import NAME, CustomOp, OnnxOp
 from neuc.dialects.store import make_constant, tensor_type
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, Exit
@@ -146,4 +147,23 @@ def test_all_host_nodes_are_refused_at_once() -> None:
     assert [(n.name, n.op_type, n.reason) for n in caught.value.nodes] == [
         ("node0", "Add", "test says so"),
         ("node2", "Add", "test says so"),
+    ]
+
+
+def test_nodes_that_onnxruntime_does_not_have_are_refused_with_the_reason_of_the_lowering() -> None:
+    module, _ = build([(False, 0, 1)], [0])
+    product = next(op for op in module.walk() if isinstance(op, dense_arithmetic.MatMulOp))
+    for index, reason in enumerate(["2.5 bits", ""]):
+        quant = CustomOp.of("qonnx.custom_op.general", "Quant", [product.a], [SQUARE], {}, {})
+        quant.location = node_location(f"quant{index}", "m.onnx", index)
+        if reason:
+            quant.attributes[REASON] = StringAttr(reason)
+        Rewriter.insert_op(quant, InsertPoint.before(product))
+        product.operands[index] = quant.results[0]
+    with pytest.raises(Error, match="2 operators supported neither by target cpu-tl2 nor by onnxruntime") as caught:
+        Partition(target="cpu-tl2").apply(NeucContext(), module)
+    assert caught.value.code == "NEUC-E101"
+    assert [(n.name, n.reason) for n in caught.value.nodes] == [
+        ("quant0", "2.5 bits, and onnxruntime does not have this domain"),
+        ("quant1", "no lowering, and onnxruntime does not have this domain"),
     ]
