@@ -19,7 +19,7 @@ from neuc.compiler.pipeline import ChosenTarget, float_passes, graph_passes, par
 from neuc.compiler.program import BuiltProgram
 from neuc.compiler.quantize import PlaneSearch, Reference, budget_missed, quantize_fixed, quantize_within
 from neuc.compiler.report import Report
-from neuc.compiler.reporting import describe_errors, describe_hosts, describe_layers, describe_program
+from neuc.compiler.reporting import describe_errors, describe_hosts, describe_inputs, describe_layers, describe_program
 from neuc.errors import Error, Exit, InternalError
 
 _AIMS = (0.98, 0.85, 0.7, 0.5)
@@ -78,6 +78,7 @@ class Compilation:
     def _from_graph(self, steps: tuple[str, ...]) -> None:
         """Through the graph level, as often as it takes to be within the error budget."""
         driver, report = self.driver, self.report
+        describe_inputs(driver.module, report)
         driver.run(graph_passes())
         reference = None if report.quantize == "none" else Reference.of(driver, self.options)
         if reference is not None and reference.model is None:

@@ -46,7 +46,8 @@ def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> Iterator[lis
     if options.calib is None:
         leading = {dim for spec in inputs for dim in spec.shape[:1] if isinstance(dim, str)}
         one = random_inputs(inputs, sizes=dict.fromkeys(leading, 1))
-        batch = min(EVALUATION_BATCH, max(1, EVALUATION_ELEMENTS // max(array.size for array in one.values())))
+        largest = max((array.size for array in one.values()), default=1)
+        batch = min(EVALUATION_BATCH, max(1, EVALUATION_ELEMENTS // max(largest, 1)))
         for sizes, limit in more_modest(inputs):
             yield [random_inputs(inputs, sizes={**dict.fromkeys(leading, batch), **sizes}, limit=limit)]
         return

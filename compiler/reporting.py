@@ -10,19 +10,35 @@ from collections import Counter
 from dataclasses import replace
 
 from xdsl.dialects import func
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr
 
 from neuc.backends.cpu.target import isa_text
+from neuc.compiler.importers.onnx_file import FIXED_INPUTS
 from neuc.compiler.inputs import symbol_sizes
 from neuc.compiler.layer_errors import Measured
 from neuc.compiler.program import BuiltProgram
 from neuc.compiler.report import HostRow, LayerRow, Report
 from neuc.compiler.signature import signature_of
 from neuc.dialects.context import NeucContext
+from neuc.dialects.onnx import decode_name
 from neuc.passes.analysis.multiply_adds import multiply_adds
 from neuc.passes.analysis.ternary_layers import QuantRecord, quantization_report
 from neuc.passes.partition import host_nodes, is_host
 from neuc.runtime.program import NativeSegment
+
+_SHOWN_INPUTS = 4
+
+
+def describe_inputs(module: ModuleOp, report: Report) -> None:
+    """Note the inputs of an imported model that cannot be fed any more."""
+    names = module.attributes.get(FIXED_INPUTS)
+    if not isinstance(names, ArrayAttr) or not names.data:
+        return
+    fixed = [decode_name(name.data) for name in names if isinstance(name, StringAttr)]
+    shown = ", ".join(fixed[:_SHOWN_INPUTS]) + (" …" if len(fixed) > _SHOWN_INPUTS else "")
+    many = f"{len(fixed)} inputs with default values are constants of these" if len(fixed) > 1 else ""
+    one = "an input with a default value is a constant of it"
+    report.hints.append(f"{many or one} and cannot be fed: {shown}")
 
 
 def describe_hosts(module: ModuleOp, report: Report) -> None:

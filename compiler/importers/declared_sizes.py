@@ -1,10 +1,10 @@
-"""What a model says about the sizes of its inputs and outputs: absurd ones are refused, and contradicted ones."""
+"""What a model says about its inputs and outputs: absurd sizes are refused, and contradicted ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnx import ValueInfoProto
+from onnx import TensorProto, ValueInfoProto
 from xdsl.dialects.func import FuncOp
 
 from neuc.dialects.onnx import function_names
@@ -39,6 +39,44 @@ def static_dims(info: ValueInfoProto) -> list[int | None] | None:
         return None
     dims = info.type.tensor_type.shape.dim
     return [d.dim_value if d.HasField("dim_value") and d.dim_value != -1 else None for d in dims]
+
+
+def check_default(info: ValueInfoProto, number: int, dims: Sequence[int]) -> None:
+    """Compare what an input is declared as with its default value, an initializer of its name.
+
+    Args:
+        info: the input; it may be declared without a type.
+        number: ONNX's number of the default value's element type.
+        dims: the default value's shape.
+
+    Raises:
+        Error: NEUC-E108, the types differ, or the sizes that are numbers.
+    """
+    if not info.type.WhichOneof("value"):
+        return
+    declared = info.type.tensor_type.elem_type
+    if declared != number:
+        raise _contradicted(info.name, _element(declared), _element(number))
+    sizes = static_dims(info)
+    if sizes is not None and (len(sizes) != len(dims) or any(s not in (None, d) for s, d in zip(sizes, dims))):
+        raise _contradicted(info.name, *(_shape(shape) for shape in (sizes, dims)))
+
+
+def _element(number: int) -> str:
+    known = number in TensorProto.DataType.values()
+    return f"element type {TensorProto.DataType.Name(number) if known else number}"
+
+
+def _shape(sizes: Sequence[int | None]) -> str:
+    return f"shape [{', '.join('?' if size is None else str(size) for size in sizes)}]"
+
+
+def _contradicted(name: str, declared: str, found: str) -> Error:
+    return Error(
+        "NEUC-E108",
+        f"input {name!r} is declared with {declared}, but its default value, an initializer, has {found}",
+        hint="export the model again, or remove the input or the initializer from the file",
+    )
 
 
 def check_outputs(func: FuncOp, declared: Sequence[Sequence[int | None] | None]) -> None:

@@ -42,7 +42,7 @@ def make_shell(model: ModelProto, weights: Mapping[str, Payload], inputs: Mappin
         if isinstance(payload, np.ndarray) and payload.nbytes <= PLACEHOLDER_BYTES:
             graph.initializer.append(numpy_helper.from_array(payload, name))
         else:
-            number, dims = _type_of(payload)
+            number, dims = payload_type(payload)
             graph.input.append(onnx.helper.make_tensor_value_info(name, number, dims))
     if model.ir_version < 4:  # older files list every initializer as an input, which newer ones need not
         model.ir_version = 4
@@ -52,7 +52,8 @@ def make_shell(model: ModelProto, weights: Mapping[str, Payload], inputs: Mappin
     return model
 
 
-def _type_of(payload: Payload) -> tuple[int, tuple[int, ...]]:
+def payload_type(payload: Payload) -> tuple[int, tuple[int, ...]]:
+    """ONNX's number of the element type, and the shape."""
     if isinstance(payload, np.ndarray):
         return onnx.helper.np_dtype_to_tensor_dtype(payload.dtype), payload.shape
     if isinstance(payload, RawTensor):

@@ -12,10 +12,10 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, TypeProto
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, i64
+from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, ModuleOp, StringAttr, i64
 from xdsl.ir import Attribute
 
-from neuc.compiler.importers.declared_sizes import check_dims, check_outputs, static_dims
+from neuc.compiler.importers.declared_sizes import check_default, check_dims, check_outputs, static_dims
 from neuc.compiler.importers.fold_constants import fold_constants
 from neuc.compiler.importers.function_bodies import expand_function_bodies
 from neuc.compiler.importers.graph_builder import GraphBuilder
@@ -26,6 +26,7 @@ from neuc.compiler.importers.library_steps import (
     convert_opset,
     infer_shapes,
     make_shell,
+    payload_type,
     restore_origins,
     verify_operations,
 )
@@ -40,6 +41,8 @@ from neuc.passes.infer_symbolic_shapes import infer_symbolic_shapes
 
 MAX_FILE = 2**31 - 1
 """Protobuf's own limit."""
+FIXED_INPUTS = "onnx.fixed_inputs"
+"""Attribute of a module: the names of inputs that had default values and are constants now."""
 
 Source = str | Path | bytes | ModelProto
 Shapes = Mapping[str, Sequence[int | str]]
@@ -47,6 +50,9 @@ Shapes = Mapping[str, Sequence[int | str]]
 
 def import_onnx(source: Source, ctx: NeucContext, *, shapes: Shapes | None = None, name: str = "") -> ModuleOp:
     """Import a model.
+
+    An input with a default value (an initializer of its name) is a constant of that value from here on. Of IR version 4
+    and newer it could be fed; such names are listed in the module's attribute ``onnx.fixed_inputs``.
 
     Args:
         source: path of a file, its bytes, or a loaded model (left unchanged).
@@ -79,7 +85,9 @@ def _import(source: Source, ctx: NeucContext, shapes: Shapes, name: str) -> Modu
     for function in model.functions:
         name_nodes(function.node)
     check_operators(model)
+    given = {info.name for info in model.graph.input}
     weights = _take_weights(model, folder)
+    fixed = [name for name in weights if name in given and model.ir_version >= 4]
     found = origins(model.graph.node)
     inline_functions(model, found)
     sort_graph(model.graph)
@@ -108,6 +116,8 @@ def _import(source: Source, ctx: NeucContext, shapes: Shapes, name: str) -> Modu
     module.attributes["onnx.ir_version"] = IntegerAttr(shell.ir_version, i64)
     if kept:
         module.attributes["onnx.kept_opset"] = StringAttr(encode_name(kept))
+    if fixed:
+        module.attributes[FIXED_INPUTS] = ArrayAttr(StringAttr(encode_name(name)) for name in fixed)
     verify_operations(module)
     _settle(module, ctx)
     check_outputs(func, declared)
@@ -175,17 +185,21 @@ def _take_weights(model: ModelProto, folder: Path | None) -> dict[str, Payload]:
             raise Error("NEUC-E104", what, hint="export the model again")
         weights[tensor.name] = read_tensor(tensor, folder, "the graph")
     del graph.initializer[:]
+    given = {info.name: info for info in graph.input}
+    for name, payload in weights.items():
+        if name in given:
+            check_default(given[name], *payload_type(payload))
     for index in reversed(range(len(graph.node))):
         node = graph.node[index]
         if node.op_type != "Constant" or node.domain or len(node.attribute) != 1 or len(node.output) != 1:
             continue
         (attribute,) = node.attribute
-        if attribute.name == "value" and attribute.t.ByteSize() > PLACEHOLDER_BYTES and node.output[0] not in weights:
+        large = attribute.name == "value" and attribute.t.ByteSize() > PLACEHOLDER_BYTES
+        if large and node.output[0] not in weights and node.output[0] not in given:
             weights[node.output[0]] = read_tensor(attribute.t, folder, node.name)
             del graph.node[index]
-    known = {info.name for info in graph.input}
     for name in weights:
-        if name not in known:  # so that the structure checks know the name
+        if name not in given:  # so that the structure checks know the name
             graph.input.add(name=name)
     return weights
 

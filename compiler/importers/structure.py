@@ -156,7 +156,8 @@ def sort_graph(graph: GraphProto, outer: frozenset[str] = frozenset(), where: st
     """Check names and put nodes in an order where everything is defined before it is used.
 
     Raises:
-        Error: NEUC-E104 for a name defined twice, used but never defined, or defined by itself.
+        Error: NEUC-E104 for a name defined twice (also by an initializer in a subgraph), used but never defined, or
+            defined by itself.
     """
     defined: dict[str, int] = {}
     given = [i.name for i in graph.input]
@@ -167,6 +168,9 @@ def sort_graph(graph: GraphProto, outer: frozenset[str] = frozenset(), where: st
             raise _malformed(f"{kind} {repeated!r} of {where} is defined twice")
         if "" in names:
             raise _malformed(f"{where} has an {kind} without a name")
+    hiding = next((name for name in initial if name in outer), None)
+    if hiding is not None:  # onnxruntime takes the outer one in some cases, the inner one in others
+        raise _malformed(f"initializer {hiding!r} of {where} has the name of a value outside of it")
     fixed = set(given) | set(initial)
     for index, node in enumerate(graph.node):
         for name in node.output:

@@ -52,6 +52,24 @@ def nested(depth: int) -> ModelProto:
     return model([helper.make_node("If", ["c"], ["y"], then_branch=graph)], [X, value("c", [], B)], [Y])
 
 
+def with_default(declared: onnx.ValueInfoProto) -> ModelProto:
+    return changed(lambda p: p.graph.input.append(declared))
+
+
+def large_constant_that_is_an_input() -> ModelProto:
+    given = numpy_helper.from_array(np.ones((4, 2048), np.float32), "given")
+    nodes = [helper.make_node("Constant", [], ["w"], value=given), node("MatMul", "x w", "y")]
+    return model(nodes, [X, value("w", [4, 2048])], [Y])
+
+
+def hidden_in_a_branch() -> ModelProto:
+    inner = numpy_helper.from_array(np.zeros((4, 4), np.float32), "w")
+    then = helper.make_graph([node("MatMul", "x w", "t")], "then", [], [value("t", None)], [inner])
+    other = helper.make_graph([node("MatMul", "x w", "e")], "else", [], [value("e", None)])
+    branch = helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)
+    return model([branch], [X, value("c", [], B)], [Y], {"w": np.ones((4, 4), np.float32)})
+
+
 def float_data(dims: list[int], count: int) -> TensorProto:
     return TensorProto(name="w", data_type=F, dims=dims, float_data=[0.0] * count)
 
@@ -109,6 +127,15 @@ CASES: dict[str, tuple[Callable[[], ModelProto], str, str]] = {
         "E104",
         "'x'",
     ),
+    "default value of another shape": (
+        lambda: with_default(value("w", ["K", 5])),
+        "E108",
+        r"'w' is declared with shape \[\?, 5\], but its default value, an initializer, has shape \[4, 4\]",
+    ),
+    "default value of another rank": (lambda: with_default(value("b", [4, 1])), "E108", r"'b'.*\[4, 1\].*\[4\]"),
+    "default value of another type": (lambda: with_default(value("b", [4], INT)), "E108", "'b'.*INT64.*FLOAT"),
+    "large constant that is an input": (large_constant_that_is_an_input, "E104", "'w' of the graph is defined twice"),
+    "initializer hidden in a branch": (hidden_in_a_branch, "E104", "initializer 'w' of subgraph then_branch of If#0"),
     "too many inputs": (lambda: with_nodes(node("Relu", "x x", "y")), "E104", "not valid"),
     "too few inputs": (lambda: with_nodes(node("Add", "x", "y")), "E104", "not valid"),
     "unknown attribute": (lambda: with_nodes(node("Relu", "x", "y", slope=1)), "E104", "slope"),

@@ -126,8 +126,14 @@ def test_given_shapes_replace_declared_ones() -> None:
 
 def test_initializers_that_are_inputs_too_are_constants() -> None:
     weights = {"w": np.arange(4, dtype=np.float32)}
-    module, _ = load(model([node("Add", "x w", "y")], [X, value("w", [4])], [Y], weights))
+    source = model([node("Add", "x w", "y")], [X, value("w", ["K"])], [Y], weights)
+    module, ctx = load(source)
     assert function_names(main_of(module))[0] == ("x",)
+    assert 'onnx.fixed_inputs = ["w"]' in text_of(module)
+    feeds = {"x": np.ones((2, 4), np.float32)}
+    np.testing.assert_array_equal(run(export_onnx(module, ctx.weights), feeds)[0], run(source, feeds)[0])
+    source.ir_version = 3  # which has every initializer among the inputs
+    assert "onnx.fixed_inputs" not in load(source)[0].attributes
 
 
 def test_large_weights_are_views_and_small_ones_inline() -> None:
