@@ -1,0 +1,316 @@
+"""What this machine's memory and multipliers give at most: generated kernels that only read, or only multiply.
+
+Benchmarks run these in turns with what they measure, so that a share "of the limit" is of the same minute on the same
+busy machine. Nothing of a model is in here. Threads are pinned, one to a processor; a burst is timed from the first
+thread's start to the last one's end.
+
+    python benchmarks/limits.py [--threads 1,2] [--seconds 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import llvmlite.binding as llvmlite
+import numpy as np
+
+from neuc.runtime.cpu_features import host_features
+from neuc.runtime.native import llvm
+
+POOL_BYTES = 1 << 30
+"""Larger than any last-level cache: what a burst reads was last read a gigabyte ago."""
+
+BURST_BYTES = 1 << 28
+_STEP = 512
+_PEAK_LOOPS = 1_000_000
+_HUGE_PAGE = 1 << 21
+
+_READ = """
+define i64 @read(ptr %data, i64 %steps) {{
+entry:
+  br label %loop
+loop:
+  %i = phi i64 [0, %entry], [%next, %loop]
+{phis}
+  %base = mul i64 %i, {step}
+{loads}
+  %next = add i64 %i, 1
+  %more = icmp ult i64 %next, %steps
+  br i1 %more, label %loop, label %done
+done:
+{fold}
+  %sum = call i64 @llvm.vector.reduce.or.v8i64(<8 x i64> %total)
+  ret i64 %sum
+}}
+"""
+
+_PEAK = """
+define i64 @peak(i64 %loops) {{
+entry:
+  %byte = trunc i64 %loops to i8
+  %first = insertelement <{b} x i8> poison, i8 %byte, i32 0
+  %x = shufflevector <{b} x i8> %first, <{b} x i8> poison, <{b} x i32> zeroinitializer
+  %y = xor <{b} x i8> %x, splat (i8 5)
+  br label %loop
+loop:
+  %i = phi i64 [0, %entry], [%next, %loop]
+{phis}
+{products}
+  %next = add i64 %i, 1
+  %more = icmp ult i64 %next, %loops
+  br i1 %more, label %loop, label %done
+done:
+{fold}
+  %word = extractelement <{n} x i32> %total, i32 0
+  %sum = zext i32 %word to i64
+  ret i64 %sum
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and the 10th and 90th percentile of one figure."""
+
+    median: float
+    p10: float
+    p90: float
+
+    @staticmethod
+    def of(samples: list[float]) -> Spread:
+        """Of at least one sample."""
+        p10, median, p90 = np.percentile(samples, [10, 50, 90]).tolist()
+        return Spread(median, p10, p90)
+
+
+@dataclass(frozen=True)
+class DotProduct:
+    """How one instruction set multiplies bytes and adds them to 32-bit lanes.
+
+    Attributes:
+        features: what code for it needs, in LLVM's names.
+        lanes: 32-bit lanes of a vector.
+        accumulators: independent sums, enough to hide the latency and few enough for the registers.
+        body: LLVM IR from the running sum %acc, bytes %x and %y to the next sum %out; `#` makes names unique.
+    """
+
+    features: tuple[str, ...]
+    lanes: int
+    accumulators: int
+    body: str
+
+
+_VPDPBUSD = """
+  %out# = call <{n} x i32> @llvm.x86.avx512.vpdpbusd.{bits}(<{n} x i32> %acc#, <{b} x i8> %x, <{b} x i8> %y)"""
+_PMADD = """
+  %bytes# = bitcast <{n} x i32> %acc# to <{b} x i8>
+  %pairs# = call <{h} x i16> @llvm.x86.avx2.pmadd.ub.sw(<{b} x i8> %bytes#, <{b} x i8> %y)
+  %quads# = call <{n} x i32> @llvm.x86.avx2.pmadd.wd(<{h} x i16> %pairs#, <{h} x i16> splat (i16 1))
+  %out# = add <{n} x i32> %quads#, %acc#"""
+
+DOT_PRODUCTS = {
+    "avx512": DotProduct(("avx512f", "avx512vl", "avx512vnni"), 16, 20, _VPDPBUSD),
+    "avxvnni": DotProduct(("avx2", "avxvnni"), 8, 12, _VPDPBUSD),
+    "avx2": DotProduct(("avx2",), 8, 12, _PMADD),
+}
+"""Instruction sets whose peak can be measured, the fastest first. AVX2 takes three instructions, as all do there."""
+
+
+class ReadBandwidth:
+    """Reads a pool of memory, some of it in each burst.
+
+    Attributes:
+        threads: how many read, each a part of its own.
+        huge_pages: whether the pool asks for 2 MiB pages, which spare the processor page walks.
+    """
+
+    def __init__(self, threads: int, *, huge_pages: bool = True, pool_bytes: int = POOL_BYTES) -> None:
+        self.threads = threads
+        self._team = _Team(threads)
+        self._pool = mmap.mmap(-1, pool_bytes + _HUGE_PAGE)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            self._pool.madvise(mmap.MADV_HUGEPAGE if huge_pages else mmap.MADV_NOHUGEPAGE)
+        data = np.frombuffer(self._pool, np.uint8)
+        data[::4096] = 1  # an untouched page would be read from the one zero page, which is in cache
+        self._start = data.ctypes.data + -data.ctypes.data % _HUGE_PAGE
+        self._bytes = pool_bytes
+        self._burst = min(BURST_BYTES, pool_bytes)
+        self._at = 0
+        self._code = _compiled(_read_ir(), "read", _widest_features())
+        self._read = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64)(self._code.addresses["read"])
+
+    def burst(self) -> float:
+        """Read the next quarter of the pool: GB/s of all threads together."""
+        part = self._burst // self.threads // _STEP * _STEP
+        begin = self._start + self._at
+        self._at = (self._at + self._burst) % self._bytes
+        seconds = self._team.run(lambda thread: self._read(begin + thread * part, part // _STEP))
+        return part * self.threads / seconds * 1e-9
+
+
+class DotProductPeak:
+    """Multiplies registers and adds them up, with nothing to load or store.
+
+    Attributes:
+        threads: how many do.
+        isa: a key of `DOT_PRODUCTS`.
+    """
+
+    def __init__(self, threads: int, isa: str) -> None:
+        self.threads = threads
+        self.isa = isa
+        self._team = _Team(threads)
+        product = DOT_PRODUCTS[isa]
+        self._operations = 2.0 * 4 * product.lanes * product.accumulators * _PEAK_LOOPS
+        self._code = _compiled(_peak_ir(product), "peak", product.features)
+        self._peak = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_int64)(self._code.addresses["peak"])
+
+    def burst(self) -> float:
+        """GOPS of all threads together; a multiply-add counts as two operations."""
+        seconds = self._team.run(lambda _thread: self._peak(_PEAK_LOOPS))
+        return self._operations * self.threads / seconds * 1e-9
+
+
+def read_bandwidth(threads: int, seconds: float = 1.0) -> Spread:
+    """GB/s that `threads` cores read from memory (1 GiB pool, 2 MiB pages)."""
+    return _sampled(ReadBandwidth(threads).burst, seconds)
+
+
+def vnni_peak(threads: int, seconds: float = 1.0, isa: str | None = None) -> Spread:
+    """GOPS of byte dot products of `threads` cores, with the best instruction set of this processor or with `isa`."""
+    return _sampled(DotProductPeak(threads, isa or best_dot_product()).burst, seconds)
+
+
+def best_dot_product() -> str:
+    """The fastest key of `DOT_PRODUCTS` that this processor has.
+
+    Raises:
+        SystemExit: it has none.
+    """
+    present = host_features()
+    for name, product in DOT_PRODUCTS.items():
+        if present >= set(product.features):
+            return name
+    raise SystemExit("limits are measured with AVX2, AVX-VNNI or AVX-512 VNNI: this processor has none of them")
+
+
+class _Team:
+    """Threads that start together, each on a processor of its own."""
+
+    def __init__(self, threads: int) -> None:
+        self._processors = sorted(os.sched_getaffinity(0))[:threads]
+        if len(self._processors) < threads:
+            raise SystemExit(f"{threads} threads on {len(self._processors)} processors: there must be one each")
+
+    def run(self, job: Callable[[int], object]) -> float:
+        """Seconds from the first start to the last end of job(0), job(1) …"""
+        barrier = threading.Barrier(len(self._processors))
+        times: list[tuple[int, int]] = []
+
+        def work(thread: int, processor: int) -> None:
+            os.sched_setaffinity(0, {processor})
+            barrier.wait()
+            start = time.perf_counter_ns()
+            job(thread)
+            times.append((start, time.perf_counter_ns()))
+
+        workers = [threading.Thread(target=work, args=pair) for pair in enumerate(self._processors)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return (max(end for _, end in times) - min(start for start, _ in times)) * 1e-9
+
+
+def _sampled(burst: Callable[[], float], seconds: float) -> Spread:
+    burst()
+    end = time.perf_counter() + seconds
+    samples = [burst() for _ in range(5)]
+    while time.perf_counter() < end:
+        samples.append(burst())
+    return Spread.of(samples)
+
+
+def _widest_features() -> tuple[str, ...]:
+    present = host_features()
+    return next((names for names in (("avx512f", "avx512vl"), ("avx2",)) if present >= set(names)), ())
+
+
+def _compiled(ir: str, symbol: str, features: tuple[str, ...]) -> llvm.LoadedCode:
+    llvmlite.initialize_native_target()
+    llvmlite.initialize_native_asmprinter()
+    machine = llvmlite.Target.from_default_triple().create_target_machine(
+        cpu="",
+        features=",".join(f"+{name}" for name in features),
+        opt=2,
+        reloc="static",
+        codemodel="jitdefault",
+        jit=True,
+    )
+    module = llvmlite.parse_assembly(ir)
+    module.verify()
+    return llvm.link_objects([machine.emit_object(module)], [symbol])
+
+
+def _read_ir() -> str:
+    vectors = range(_STEP // 64)
+    return _READ.format(
+        step=_STEP,
+        phis="\n".join(f"  %acc{v} = phi <8 x i64> [zeroinitializer, %entry], [%or{v}, %loop]" for v in vectors),
+        loads="\n".join(
+            f"  %at{v} = add i64 %base, {64 * v}\n  %p{v} = getelementptr i8, ptr %data, i64 %at{v}\n"
+            f"  %w{v} = load <8 x i64>, ptr %p{v}, align 64\n  %or{v} = or <8 x i64> %acc{v}, %w{v}"
+            for v in vectors
+        ),
+        fold=_fold("or", "<8 x i64>", [f"%or{v}" for v in vectors]),
+    )
+
+
+def _peak_ir(product: DotProduct) -> str:
+    n = product.lanes
+    sizes = {"n": n, "h": 2 * n, "b": 4 * n, "bits": 32 * n}
+    sums = range(product.accumulators)
+    return _PEAK.format(
+        phis="\n".join(f"  %acc{v} = phi <{n} x i32> [splat (i32 {v}), %entry], [%out{v}, %loop]" for v in sums),
+        products="\n".join(product.body.format(**sizes).replace("#", str(v)) for v in sums),
+        fold=_fold("xor", f"<{n} x i32>", [f"%out{v}" for v in sums]),
+        **sizes,
+    )
+
+
+def _fold(operation: str, kind: str, values: list[str]) -> str:
+    """All values into %total, one after the other."""
+    lines: list[str] = []
+    running = values[0]
+    for number, value in enumerate(values[1:], start=1):
+        name = "%total" if number == len(values) - 1 else f"%fold{number}"
+        lines.append(f"  {name} = {operation} {kind} {running}, {value}")
+        running = name
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="read bandwidth and dot product peak of this machine")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--seconds", type=float, default=1.0)
+    options = parser.parse_args()
+    for threads in (int(part) for part in options.threads.split(",")):
+        for label, huge_pages in (("2 MiB pages", True), ("4 KiB pages", False)):
+            read = _sampled(ReadBandwidth(threads, huge_pages=huge_pages).burst, options.seconds)
+            print(f"{threads} threads, read, {label}: {read.median:7.1f} GB/s (p10 {read.p10:.1f}, p90 {read.p90:.1f})")
+        for isa, product in DOT_PRODUCTS.items():
+            if host_features() >= set(product.features):
+                peak = vnni_peak(threads, options.seconds, isa)
+                print(f"{threads} threads, {isa:8}: {peak.median:9.0f} GOPS (p10 {peak.p10:.0f}, p90 {peak.p90:.0f})")
+
+
+if __name__ == "__main__":
+    main()
