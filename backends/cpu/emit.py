@@ -22,6 +22,7 @@ from neuc.dialects.store import dims_of, element_of, numpy_dtype
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import InternalError
 from neuc.runtime import program as schema
+from neuc.runtime.cpu_features import available_cpus
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,15 @@ def emit(module: ModuleOp, store: WeightStore) -> EmittedProgram:
 
 
 def _compile(kernels: Mapping[str, llvm.FuncOp], isa: Isa) -> dict[str, bytes]:
-    """Objects of all kernels; LLVM releases the GIL, so two at a time pays."""
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        objects = pool.map(lambda item: compile_object(item[1], isa), sorted(kernels.items()))
-        return dict(zip(sorted(kernels), objects, strict=True))
+    """Objects of all kernels, longest first, on all CPUs there are."""
+
+    def blocks(name: str) -> int:
+        return sum(len(block.ops) for block in kernels[name].body.blocks)
+
+    names = sorted(kernels, key=lambda name: (-blocks(name), name))
+    with ThreadPoolExecutor(max_workers=available_cpus()) as pool:
+        objects = dict(zip(names, pool.map(lambda name: compile_object(kernels[name], isa), names), strict=True))
+    return {name: objects[name] for name in sorted(kernels)}
 
 
 def _launches(program: ProgramOp) -> list[LaunchOp]:
@@ -184,6 +190,7 @@ def _launch(op: LaunchOp, numbers: Mapping[SSAValue, int]) -> schema.Launch:
         work=_scalar(op.work.data),
         grain=op.grain.value.data,
         label=" + ".join(node_names(op)),
+        barrier=op.concurrent is None,
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from llvmlite.binding import ffi
 from xdsl.context import Context
 from xdsl.dialects import builtin, llvm
 from xdsl.parser import Parser
@@ -245,3 +247,18 @@ def test_spec_names_differ_with_every_field() -> None:
 
     specs = [Spec(1), Spec(-1), Spec(1, 0.25), Spec(1, -0.5), Spec(1, sizes=(1, 2)), Spec(1, sizes=(12,))]
     assert len({spec.name for spec in specs}) == len(specs)
+
+
+def test_threads_that_compile_at_once_get_what_one_gets() -> None:
+    isa = runnable_isas()[0]
+    kernels = [scale_kernel(isa, f"scale{number}") for number in range(12)]
+    alone = [codegen.compile_object(kernel, isa, cache=False) for kernel in kernels]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda kernel: codegen.compile_object(kernel, isa, cache=False), kernels * 4))
+    assert together == alone * 4
+
+
+def test_llvm_is_entered_without_llvmlites_lock() -> None:
+    """With the lock kernels compile all the same, but one after the other: an llvmlite that hides it should be seen."""
+    locked = ffi.lib.LLVMPY_TargetMachineEmitToMemory
+    assert codegen._without_lock(locked) is not locked
