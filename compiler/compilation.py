@@ -21,6 +21,7 @@ from neuc.compiler.quantize import PlaneSearch, Reference, budget_missed, quanti
 from neuc.compiler.report import Report
 from neuc.compiler.reporting import describe_errors, describe_hosts, describe_inputs, describe_layers, describe_program
 from neuc.errors import Error, Exit, InternalError
+from neuc.passes.tile_lut import TileLut
 
 _AIMS = (0.98, 0.85, 0.7, 0.5)
 """Shares of the error budget that trials aim at, one after the other until the compiled model is within the budget.
@@ -134,11 +135,12 @@ class Compilation:
                     driver.run([partition_pass(self.options, self.chosen)])
                     describe_hosts(driver.module, report)
                 case "machine":
-                    tile, *rest = self.chosen.passes()
-                    driver.run([tile])
+                    passes = self.chosen.passes()
+                    tiled = next(i for i, step in enumerate(passes) if isinstance(step, TileLut)) + 1
+                    driver.run(passes[:tiled])
                     describe_layers(driver.module, driver.context, report)
                     self._advise()
-                    driver.run(rest)
+                    driver.run(passes[tiled:])
                 case _:
                     with driver.timed("emit"):
                         self.program = program.build(driver.module, driver.context)

@@ -33,6 +33,7 @@ class LayerRow:
         levels: the integers that ternary weights are, times scales.
         ulp: how far recognised weights are from the model's at most, in units in the last place; None for others.
         activations: who rounds the layer's activations to 8 bits: ``model`` or ``neuc``; ``float`` if nobody does.
+        why: why its encoding is what it is; empty where the target fixes it.
     """
 
     node: str
@@ -51,6 +52,7 @@ class LayerRow:
     levels: tuple[int, ...] = ()
     ulp: int | None = None
     activations: str = "float"
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Plain text when piped, coloured on a terminal; no figure is computed here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -92,6 +93,8 @@ def summary_lines(report: Report) -> list[str]:
     share = report.ternary_share
     if share or (report.quantize != "none" and share is not None):
         lines.append(f"ternary: {share:.1%} of the layers' weights")
+    chosen = Counter((row.encoding, row.why) for row in report.layers if row.why)
+    lines += [f"{kind} for {_counted(count, 'layer')}: {why}" for (kind, why), count in chosen.items()]
     if report.layer_errors:
         lines.append(f"error of a layer: {report.layer_errors}")
     if report.measured is not None:

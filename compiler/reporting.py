@@ -75,6 +75,7 @@ def describe_layers(module: ModuleOp, context: NeucContext, report: Report) -> N
             levels=record.levels,
             ulp=record.ulp,
             activations=record.activations,
+            why=record.why,
         )
         for record in quantization_report(module, context.weights)
         if record.bytes_before

@@ -68,6 +68,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "plan-memory": _pass("backends.cpu.plan_memory", "PlanMemory"),
     "quantize-to-ternary": _pass("passes.quantize_to_ternary", "QuantizeToTernary"),
     "recognize-ternary": _pass("passes.recognize_ternary", "RecognizeTernary"),
+    "choose-encoding": _pass("passes.choose_encoding", "ChooseEncoding"),
     "tile-lut": _pass("passes.tile_lut", "TileLut"),
 }
 

@@ -7,13 +7,13 @@ later, by a backend.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 from xdsl.context import Context
 from xdsl.dialects.arith import AddiOp
-from xdsl.dialects.builtin import ModuleOp, f32
+from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, StringAttr, f32
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
@@ -32,6 +32,7 @@ from neuc.dialects.ternary_weights import defining_weight, weight_arrays
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
 from neuc.passes.analysis.tile_cost import L1_BYTES, L2_BYTES, SHARES, Tile, choose_tile, largest_group
+from neuc.passes.choose_encoding import CHOICE, WHY
 from neuc.passes.rewriting import rewrite
 
 FALLBACKS = ("i2", "i4", "i8")
@@ -64,6 +65,9 @@ class TileLut(ModulePass):
 
     Results are equal bit for bit.
 
+    A layer's attribute `ternary.choice` (`choose_encoding.py`) goes before the encoding given here and the cost model;
+    its reason becomes the attribute `ternary.why` of the `ternary.pack`.
+
     Options:
         encoding: one of `dialects/ternary_encodings.py`.
         group: g of a look-up encoding; 0 lets the cost model choose.
@@ -91,6 +95,21 @@ class TileLut(ModulePass):
             raise Error("NEUC-E230", "tile and cache sizes must be positive", hint="caches have at least 1024 bytes")
         store = store_of(ctx)
         rewrite(op, [TileLinear(self, store), TileConv(self, store)], recursive=False)
+
+    def chosen(self, op: ProductOp) -> TileLut:
+        """The options for a layer: what was chosen for it goes first."""
+        choice = op.attributes.get(CHOICE)
+        if not isinstance(choice, DictionaryAttr):
+            return self
+        encoding, sizes = choice.data.get("encoding"), {}
+        for option, name in (("bm", "BM"), ("bk", "BK")):
+            size = choice.data.get(name)
+            if isinstance(size, IntegerAttr) and not getattr(self, option):
+                sizes[option] = size.value.data
+        kind = encoding.data if isinstance(encoding, StringAttr) else self.encoding
+        if kind not in ENCODINGS:
+            raise Error("NEUC-E230", f"encoding {kind!r} is unknown", hint=f"choose {', '.join(ENCODINGS)}")
+        return replace(self, encoding=kind, group=self.group if kind == self.encoding else 0, **sizes)
 
     def layout(self, trits: TritsType, shares: int = SHARES) -> tuple[EncodingAttr, Tile]:
         """Encoding and tile of a weight matrix, which is cut into at least `shares` tiles of rows.
@@ -157,8 +176,11 @@ def _accumulate(
     op: ProductOp, q: SSAValue, options: TileLut, rewriter: PatternRewriter, shares: int = SHARES
 ) -> SSAValue:
     """The accumulators of a product of `q` with the packed weights of `op`."""
-    encoding, tile = options.layout(op.trits, shares)
-    packed = rewriter.insert(PackOp(op.weight, encoding, tile.bm, tile.bk)).result
+    encoding, tile = options.chosen(op).layout(op.trits, shares)
+    pack = rewriter.insert(PackOp(op.weight, encoding, tile.bm, tile.bk))
+    packed, why = pack.result, op.attributes.get(CHOICE)
+    if isinstance(why, DictionaryAttr) and isinstance(why.data.get("why"), StringAttr):
+        pack.attributes[WHY] = why.data["why"]
     if not encoding.rule.lookup:
         return rewriter.insert(AccumulateOp(q, packed)).result
     table = TableType.of(op.trits.columns, encoding.g.data, encoding.rule.table_levels(op.trits.level_set))

@@ -9,6 +9,7 @@ from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
 from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.rates import rates_of
 from neuc.errors import Error, Exit
 from neuc.runtime.cpu_features import host_features
 
@@ -22,8 +23,9 @@ class CpuTarget:
     Attributes:
         name: how the user calls it.
         summary: one line for ``neuc targets``.
-        encoding: of ternary weights, one of `dialects/ternary_encodings.py`; ``auto`` takes the fastest for the
-            instruction set. Weights whose levels it cannot hold get another (`passes/tile_lut.py`).
+        encoding: of ternary weights, one of `dialects/ternary_encodings.py`; ``auto`` chooses among
+            those that `rates.py` has for the instruction set. Weights whose levels it cannot hold get another
+            (`passes/tile_lut.py`).
         default_quantize: what ``--quantize`` means when it is not given.
         scalar: use the one-lane reference kernels.
     """
@@ -38,9 +40,9 @@ class CpuTarget:
         """The instruction set this target uses on this machine."""
         return Isa.scalar() if self.scalar else host_isa()
 
-    def chosen_encoding(self, isa: Isa) -> str:
-        """The ternary encoding for `isa`: ``auto`` takes direct products, which win for all but one-row inputs."""
-        return "i2" if self.encoding == "auto" else self.encoding
+    def encodings(self, isa: Isa) -> tuple[str, ...]:
+        """The ternary encodings to choose from on `isa`, the preferred first."""
+        return tuple(rates_of(isa)) if self.encoding == "auto" else (self.encoding,)
 
     def advice(self, isa: Isa) -> str | None:
         """What to tell a user of this target whose ternary layers another target would run faster.
@@ -61,11 +63,14 @@ class CpuTarget:
         """The passes from the paradigm level to the machine level."""
         from neuc.backends.cpu.lower_to_cpu import LowerToCpu
         from neuc.backends.cpu.plan_memory import PlanMemory
+        from neuc.passes.choose_encoding import ChooseEncoding
         from neuc.passes.tile_lut import TileLut
 
         chosen = isa or self.isa()
-        tile = TileLut(encoding=self.chosen_encoding(chosen), group=group, bm=bm, bk=bk)
-        return [tile, LowerToCpu(isa=isa_text(chosen)), PlanMemory()]
+        first, *others = self.encodings(chosen)
+        choose = [ChooseEncoding((first, *others), tuple(rates_of(chosen).values()))] if others else []
+        tile = TileLut(encoding=first, group=group, bm=bm, bk=bk)
+        return [*choose, tile, LowerToCpu(isa=isa_text(chosen)), PlanMemory()]
 
 
 TARGETS: dict[str, CpuTarget] = {

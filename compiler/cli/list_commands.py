@@ -51,7 +51,7 @@ def targets_command(as_json: bool) -> int:
                 "summary": target.summary,
                 "default_quantize": target.default_quantize,
                 "isa": isa_text(isa),
-                "ternary_encoding": target.chosen_encoding(isa),
+                "ternary_encoding": " or ".join(target.encodings(isa)),
                 "options": ["group", "bm", "bk"],
             }
         )

@@ -27,6 +27,7 @@ from neuc.dialects.ternary_encodings import planes_of
 from neuc.dialects.ternary_types import EncodingAttr, TritsType
 from neuc.dialects.ternary_weights import defining_weight
 from neuc.dialects.weight_store import WeightStore
+from neuc.passes.choose_encoding import WHY
 
 KEPT = "ternary.kept"
 """Attribute of a float layer that `recognize-ternary` or `quantize-to-ternary` passed over: why."""
@@ -62,6 +63,7 @@ class QuantRecord:
         levels: the integers that the weights are, times scales; empty for a float layer.
         ulp: how far recognised weights are from the model's at most, in units in the last place; None for others.
         activations: who rounds the layer's activations: the `model`, or `neuc`; `float` if nobody does.
+        why: why the encoding is what it is, where something chose it.
     """
 
     layer: str
@@ -80,6 +82,7 @@ class QuantRecord:
     levels: tuple[int, ...] = ()
     ulp: int | None = None
     activations: str = "float"
+    why: str = ""
 
 
 def layers(module: ModuleOp) -> Iterator[tuple[str, Operation]]:
@@ -223,6 +226,7 @@ def _record(name: str, op: Operation, store: WeightStore) -> QuantRecord:
             levels,
             ulp,
             rounded,
+            _why(weight),
         )
     kept = op.attributes.get(KEPT)
     reason = kept.data if isinstance(kept, StringAttr) else ""
@@ -242,8 +246,17 @@ def is_own_rounding(op: Operation | Block) -> TypeGuard[QuantizeOp]:
 
 
 def _encoding(weight: WeightOp) -> EncodingAttr | None:
-    packs = [use.operation for use in weight.result.uses if isinstance(use.operation, PackOp)]
+    packs = _packs(weight)
     return packs[0].packed.encoding if packs else None
+
+
+def _why(weight: WeightOp) -> str:
+    reasons = [pack.attributes.get(WHY) for pack in _packs(weight)]
+    return next((reason.data for reason in reasons if isinstance(reason, StringAttr)), "")
+
+
+def _packs(weight: WeightOp) -> list[PackOp]:
+    return [use.operation for use in weight.result.uses if isinstance(use.operation, PackOp)]
 
 
 def ternary_bytes(type_: TritsType, encoding: EncodingAttr | None = None) -> int:
