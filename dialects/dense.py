@@ -1,8 +1,9 @@
 """The `dense` dialect: the closed set of structured tensor operations every importer lowers to.
 
 Shapes are in the result types, symbolic dims included; `interp/dense.py` says in numpy what each operation computes.
-`dense.map` and the reductions are defined here, the other operations in `dense_arithmetic.py` and `dense_movement.py`,
-attributes and the textual form in `dense_attrs.py`, shape arithmetic in `dense_shapes.py`. Import operations from here.
+`dense.map` and the reductions are defined here, the other operations in `dense_arithmetic.py`, `dense_movement.py` and
+`dense_attention.py`, attributes and the textual form in `dense_attrs.py`, shape arithmetic in `dense_shapes.py`. Import
+operations from here.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects import dense_shapes as shapes
 from neuc.dialects.dense_arithmetic import ConvOp, LayerNormOp, LstmOp, MatMulOp, PoolOp, SoftmaxOp
+from neuc.dialects.dense_attention import AttentionOp, CacheAppendOp, RmsNormOp, RotaryOp
 from neuc.dialects.dense_attrs import (
     ActivationAttr,
     DenseOp,
@@ -211,6 +213,10 @@ Dense = Dialect(
         GatherOp,
         DimsOp,
         LstmOp,
+        RmsNormOp,
+        RotaryOp,
+        CacheAppendOp,
+        AttentionOp,
     ],
     [ActivationAttr, ReduceKindAttr, PoolKindAttr, PadModeAttr, DirectionAttr],
 )

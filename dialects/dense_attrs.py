@@ -223,9 +223,11 @@ def parse_float(parser: AttrParser) -> float:
     return sign * parser.parse_number()
 
 
-_FLOATS = frozenset({"eps", "alpha", "value"})
+_FLOATS = frozenset({"eps", "alpha", "scale", "value"})
 _TEXTS = frozenset({"starts", "exprs"})
-_FLAGS = frozenset({"keepdims", "select_last", "log", "rms", "transpose_a", "transpose_b", "count_include_pad"})
+_FLAGS = frozenset(
+    {"interleaved", "keepdims", "select_last", "log", "rms", "transpose_a", "transpose_b", "count_include_pad"}
+)
 _SEGMENTS = "operandSegmentSizes"
 
 

@@ -11,9 +11,7 @@ from math import prod
 
 from xdsl.dialects.builtin import (
     DenseArrayBase,
-    FloatAttr,
     IntegerAttr,
-    StringAttr,
     TensorType,
     UnitAttr,
     f32,
@@ -40,6 +38,7 @@ from neuc.dialects.dense_attrs import NO_ACTIVATION, ActivationAttr, flag, int_a
 from neuc.dialects.dims import Dim, product
 from neuc.dialects.store import dims_of, tensor_type
 from neuc.dialects.ternary_encodings import ENCODINGS
+from neuc.dialects.ternary_rows import LookupOp, WeightOp
 from neuc.dialects.ternary_types import EncodingAttr, PackedType, ScaleAttr, TritsType, Window
 
 ROW_MULTIPLE = 16
@@ -65,41 +64,6 @@ def packed_type(value: SSAValue) -> PackedType:
     """The type of a packed operand."""
     assert isinstance(value.type, PackedType)
     return value.type
-
-
-@irdl_op_definition
-class WeightOp(IRDLOperation):
-    """W ≈ Σ_p scales[p]·trits[p], both named in the weight store: int8 [P, N, K] and f32 [P, N, G]."""
-
-    name = "ternary.weight"
-    trits = prop_def(StringAttr)
-    trits_sha = prop_def(StringAttr)
-    scales = prop_def(StringAttr)
-    scales_sha = prop_def(StringAttr)
-    sqnr = opt_prop_def(FloatAttr.constr(f32))
-    result = result_def(TritsType)
-
-    traits = traits_def(Pure())
-    assembly_format = (
-        "`trits` $trits `sha` $trits_sha `scales` $scales `sha` $scales_sha (`sqnr` $sqnr^)? "
-        "attr-dict `:` type($result)"
-    )
-
-    def __init__(
-        self,
-        type_: TritsType,
-        trits: tuple[str, str],
-        scales: tuple[str, str],
-        sqnr: float | None = None,
-    ) -> None:
-        properties: dict[str, Attribute | None] = {
-            "trits": StringAttr(trits[0]),
-            "trits_sha": StringAttr(trits[1][:12]),
-            "scales": StringAttr(scales[0]),
-            "scales_sha": StringAttr(scales[1][:12]),
-            "sqnr": None if sqnr is None else FloatAttr(sqnr, f32),
-        }
-        super().__init__(result_types=[type_], properties=properties)
 
 
 @irdl_op_definition
@@ -452,6 +416,6 @@ class DequantizeOp(IRDLOperation):
 
 Ternary = Dialect(
     "ternary",
-    [WeightOp, QuantizeOp, LinearOp, ConvOp, Im2ColOp, PackOp, AccumulateOp, DequantizeOp],
+    [WeightOp, LookupOp, QuantizeOp, LinearOp, ConvOp, Im2ColOp, PackOp, AccumulateOp, DequantizeOp],
     [ScaleAttr, EncodingAttr, TritsType, PackedType],
 )

@@ -15,6 +15,7 @@ from xdsl.dialects.builtin import DenseArrayBase, IntegerType
 
 from neuc.dialects import dense
 from neuc.dialects.dense_attrs import ActivationAttr, ActivationKind, Direction, PadMode, PoolKind, ReduceKind, dim_list
+from neuc.dialects.interp import dense_attention  # noqa: F401 -- registers its operations
 from neuc.dialects.interp.core import Env, implements
 from neuc.dialects.interp.scalar import erf, run_body
 

@@ -23,6 +23,18 @@ def _weight(op: ternary.WeightOp, args: list[Array], env: Env) -> list[Array]:
     return [weight_arrays(op, env.store)[0]]
 
 
+@implements(ternary.LookupOp)
+def _lookup(op: ternary.LookupOp, args: list[Array], env: Env) -> list[Array]:
+    ids, trits = args
+    _, scales = weight_arrays(defining_weight(op.weight), env.store)
+    rows = np.clip(ids, 0, trits.shape[1] - 1)
+    columns = np.arange(trits.shape[2]) // op.trits.group_size
+    y = np.zeros((*ids.shape, trits.shape[2]), np.float32)
+    for p in range(trits.shape[0]):
+        y = y + trits[p, rows].astype(np.float32) * scales[p, rows][..., columns]
+    return [y]
+
+
 def quantize(x: Array, axes: int, reciprocal: bool = False) -> tuple[Array, Array]:
     """Codes and scale of x, with one scale for the last `axes` axes; what is not a number has code 0."""
     shared = tuple(range(x.ndim - axes, x.ndim))

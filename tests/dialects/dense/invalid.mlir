@@ -214,3 +214,67 @@ func.func @main(%a: tensor<4xf64>) {
   %y = dense.softmax(%a) {axis = 0} : (tensor<4xf64>) -> tensor<4xf64>
   func.return
 }
+
+// -----
+
+// CHECK: gamma has shape [3], should have [4]
+func.func @main(%x: tensor<2x4xf32>, %g: tensor<3xf32>) {
+  %y = dense.rms_norm(%x, %g) {eps = 1.0e-05} : (tensor<2x4xf32>, tensor<3xf32>) -> tensor<2x4xf32>
+  func.return
+}
+
+// -----
+
+// CHECK: x has heads of 5 elements, which do not make pairs
+func.func @main(%x: tensor<2x4x5xf32>, %c: tensor<2x2xf32>) {
+  %y = dense.rotary(%x, %c, %c) : (tensor<2x4x5xf32>, tensor<2x2xf32>, tensor<2x2xf32>) -> tensor<2x4x5xf32>
+  func.return
+}
+
+// -----
+
+// CHECK: cos has shape [2, 6], should have [2, 3]
+func.func @main(%x: tensor<2x4x6xf32>, %c: tensor<2x6xf32>) {
+  %y = dense.rotary(%x, %c, %c) : (tensor<2x4x6xf32>, tensor<2x6xf32>, tensor<2x6xf32>) -> tensor<2x4x6xf32>
+  func.return
+}
+
+// -----
+
+// CHECK: k_cache holds f64, must hold f16 or f32
+func.func @main(%q: tensor<2x4x6xf32>, %k: tensor<2x3x6x16xf64>, %v: tensor<2x3x16x6xf64>, %p: tensor<i64>) {
+  %y = dense.attention(%q, %k, %v, %p) {scale = 1.0} : (tensor<2x4x6xf32>, tensor<2x3x6x16xf64>, tensor<2x3x16x6xf64>, tensor<i64>) -> tensor<2x4x6xf32>
+  func.return
+}
+
+// -----
+
+// CHECK: v_cache has shape [2, 3, 6, 16], should have [2, 3, 16, 6]
+func.func @main(%q: tensor<2x4x6xf32>, %k: tensor<2x3x6x16xf16>, %p: tensor<i64>) {
+  %y = dense.attention(%q, %k, %k, %p) {scale = 1.0} : (tensor<2x4x6xf32>, tensor<2x3x6x16xf16>, tensor<2x3x6x16xf16>, tensor<i64>) -> tensor<2x4x6xf32>
+  func.return
+}
+
+// -----
+
+// CHECK: 5 heads of q are no multiple of the 2 heads of the caches
+func.func @main(%q: tensor<2x5x6xf32>, %k: tensor<2x3x6x16xf16>, %v: tensor<2x3x16x6xf16>, %p: tensor<i64>) {
+  %y = dense.attention(%q, %k, %v, %p) {scale = 1.0} : (tensor<2x5x6xf32>, tensor<2x3x6x16xf16>, tensor<2x3x16x6xf16>, tensor<i64>) -> tensor<2x5x6xf32>
+  func.return
+}
+
+// -----
+
+// CHECK: v has shape [2, 1, 6], should have [2, 2, 6]
+func.func @main(%a: tensor<2x2x6xf32>, %b: tensor<2x1x6xf32>, %k: tensor<2x3x6x16xf16>, %v: tensor<2x3x16x6xf16>, %p: tensor<i64>) {
+  %y, %z = dense.cache_append(%k, %v, %a, %b, %p) : (tensor<2x3x6x16xf16>, tensor<2x3x16x6xf16>, tensor<2x2x6xf32>, tensor<2x1x6xf32>, tensor<i64>) -> (tensor<2x3x6x16xf16>, tensor<2x3x16x6xf16>)
+  func.return
+}
+
+// -----
+
+// CHECK: position holds i32, should hold i64
+func.func @main(%a: tensor<2x2x6xf32>, %k: tensor<2x3x6x16xf16>, %v: tensor<2x3x16x6xf16>, %p: tensor<i32>) {
+  %y, %z = dense.cache_append(%k, %v, %a, %a, %p) : (tensor<2x3x6x16xf16>, tensor<2x3x16x6xf16>, tensor<2x2x6xf32>, tensor<2x2x6xf32>, tensor<i32>) -> (tensor<2x3x6x16xf16>, tensor<2x3x16x6xf16>)
+  func.return
+}

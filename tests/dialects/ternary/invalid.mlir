@@ -274,3 +274,12 @@ func.func @main(%q: tensor<1x4x5x8xi8>, %s: tensor<1xf32>) {
   %y = ternary.conv %q, %s, %w offset 128 kernel [3, 3] strides [1, 1] pads [1, 0, 0, 0] dilations [1, 1] : (tensor<1x4x5x8xi8>, tensor<1xf32>, !ternary.trits<6x36, scale = tensor, planes = 2>) -> tensor<1x6x4x6xf32>
   func.return
 }
+
+// -----
+
+// CHECK: result has shape [2, 8], should have [2, 16]
+func.func @main(%ids: tensor<2xi64>) {
+  %w = ternary.weight trits "t" sha "0" scales "s" sha "1" : !ternary.trits<8x16, scale = row, planes = 1>
+  %y = ternary.lookup %ids, %w : (tensor<2xi64>, !ternary.trits<8x16, scale = row, planes = 1>) -> tensor<2x8xf32>
+  func.return
+}

@@ -39,3 +39,11 @@ func.func @conv(%x: tensor<1x4x?x8xf32, #store.dims<"1", "4", "H", "8">>) {
   %i = ternary.im2col %q kernel [3, 3] strides [1, 2] pads [1, 0, 1, 1] dilations [1, 1] : tensor<1x4x?x8xi8, #store.dims<"1", "4", "H", "8">> -> tensor<1x?x36xi8, #store.dims<"1", "4*H", "36">>
   func.return
 }
+
+// CHECK-LABEL: func.func @embedding
+func.func @embedding(%ids: tensor<?xi64, #store.dims<"S">>) {
+  %w = ternary.weight trits "w.t" sha "0" scales "w.s" sha "1" : !ternary.trits<40x64, scale = group<32>, planes = 1>
+  // CHECK: %y = ternary.lookup %ids, %w : (tensor<?xi64, #store.dims<"S">>, !ternary.trits<40x64, scale = group<32>, planes = 1>) -> tensor<?x64xf32, #store.dims<"S", "64">>
+  %y = ternary.lookup %ids, %w : (tensor<?xi64, #store.dims<"S">>, !ternary.trits<40x64, scale = group<32>, planes = 1>) -> tensor<?x64xf32, #store.dims<"S", "64">>
+  func.return
+}
