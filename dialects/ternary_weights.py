@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from xdsl.dialects.builtin import StringAttr
 from xdsl.ir import SSAValue
 
+from neuc.dialects.lazy_array import LazyArray
 from neuc.dialects.ternary import WeightOp
 from neuc.dialects.ternary_encodings import LEVELS
 from neuc.dialects.ternary_types import ScaleAttr, TritsType
@@ -17,7 +19,7 @@ from neuc.errors import Error, InternalError
 
 def make_weight(
     name: str,
-    trits: np.ndarray,
+    trits: np.ndarray | LazyArray,
     scales: np.ndarray,
     store: WeightStore,
     *,
@@ -25,14 +27,19 @@ def make_weight(
     levels: Sequence[int] = LEVELS,
     sqnr: float | None = None,
 ) -> WeightOp:
-    """Store `trits` (int8 [P, N, K]) and `scales` (f32 [P, N, G]) as `name.trits` and `name.scales`."""
+    """Store `trits` (int8 [P, N, K]) and `scales` (f32 [P, N, G]) as `name.trits` and `name.scales`.
+
+    Lazy trits have P·N parts, the rows.
+    """
     planes, n, k = trits.shape
     type_ = TritsType.of(n, k, scale, planes, levels)
     if scales.shape != (planes, n, type_.groups) or trits.dtype != np.int8 or scales.dtype != np.float32:
         raise InternalError(
             f"{name}: trits {trits.dtype}{list(trits.shape)} and scales {scales.dtype}{list(scales.shape)} for {type_}"
         )
-    keys = store.add(f"{name}.trits", trits), store.add(f"{name}.scales", scales)
+    lazy = isinstance(trits, LazyArray)
+    key = store.add_lazy(f"{name}.trits", trits) if lazy else store.add(f"{name}.trits", trits)
+    keys = key, store.add(f"{name}.scales", scales)
     (trits_entry, scales_entry) = ((key, store.sha(key)) for key in keys)
     return WeightOp(type_, trits_entry, scales_entry, sqnr)
 
@@ -43,12 +50,42 @@ def weight_arrays(op: WeightOp, store: WeightStore) -> tuple[np.ndarray, np.ndar
     Raises:
         Error: NEUC-E201, an entry is missing; NEUC-E203, it is not what the IR was written with.
     """
-    type_ = op.result.type
-    assert isinstance(type_, TritsType)
-    planes, n = type_.plane_count, type_.rows
-    trits = _entry(op.trits, op.trits_sha, (planes, n, type_.columns), np.dtype(np.int8), store)
-    scales = _entry(op.scales, op.scales_sha, (planes, n, type_.groups), np.dtype(np.float32), store)
-    return trits, scales
+    trits = _trits(op, store)
+    return trits.array() if isinstance(trits, LazyArray) else trits, weight_scales(op, store)
+
+
+def weight_scales(op: WeightOp, store: WeightStore) -> np.ndarray:
+    """Scales f32 [P, N, G] alone: trits of large models are made anew by every reader.
+
+    Raises:
+        Error: as `weight_arrays`.
+    """
+    type_ = _type(op)
+    shape = (type_.plane_count, type_.rows, type_.groups)
+    found = _entry(op.scales, op.scales_sha, shape, np.dtype(np.float32), store)
+    return found.array() if isinstance(found, LazyArray) else found
+
+
+def weight_rows(op: WeightOp, store: WeightStore) -> np.ndarray | LazyArray:
+    """The P·N rows of the trits, int8 [P·N, K]; lazy ones have a part for each row.
+
+    Raises:
+        Error: as `weight_arrays`.
+    """
+    trits = _trits(op, store)
+    shape = (trits.shape[0] * trits.shape[1], trits.shape[2])
+    return replace(trits, shape=shape) if isinstance(trits, LazyArray) else trits.reshape(shape)
+
+
+def _trits(op: WeightOp, store: WeightStore) -> np.ndarray | LazyArray:
+    type_ = _type(op)
+    shape = (type_.plane_count, type_.rows, type_.columns)
+    return _entry(op.trits, op.trits_sha, shape, np.dtype(np.int8), store)
+
+
+def _type(op: WeightOp) -> TritsType:
+    assert isinstance(op.result.type, TritsType)
+    return op.result.type
 
 
 def defining_weight(value: SSAValue) -> WeightOp:
@@ -67,8 +104,10 @@ def defining_weight(value: SSAValue) -> WeightOp:
     return owner
 
 
-def _entry(key: StringAttr, sha: StringAttr, shape: tuple[int, ...], dtype: np.dtype, store: WeightStore) -> np.ndarray:
-    array = store.get(key.data)
+def _entry(
+    key: StringAttr, sha: StringAttr, shape: tuple[int, ...], dtype: np.dtype, store: WeightStore
+) -> np.ndarray | LazyArray:
+    array = store.entry(key.data)
     if array.shape != shape or array.dtype != dtype:
         raise Error(
             "NEUC-E203",

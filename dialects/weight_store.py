@@ -2,6 +2,7 @@
 
 Arrays never live in IR text; `store.constant` names an entry here. Saved as safetensors with the hashes in the header's
 metadata. numpy is what weights are, so this file (and the interpreters) may use it; nothing here knows about IR.
+An entry may be a `LazyArray` (`dialects/lazy_array.py`): what is read of it is made then, and not kept.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from neuc.dialects.lazy_array import LazyArray
 from neuc.errors import Error
 
 HASH_KEY_PREFIX = "sha256:"
+IDENTITY_KEY_PREFIX = "identity:"
+"""Before the key of an entry that was lazy: the identity that IR knows it by, which is no hash of its bytes."""
 
 
 def array_sha(array: np.ndarray) -> str:
@@ -29,7 +33,7 @@ class WeightStore:
     """Named read-only arrays, deduplicated by content."""
 
     def __init__(self) -> None:
-        self._arrays: dict[str, np.ndarray] = {}
+        self._arrays: dict[str, np.ndarray | LazyArray] = {}
         self._shas: dict[str, str] = {}
         self._by_sha: dict[str, str] = {}
 
@@ -39,7 +43,15 @@ class WeightStore:
         The key is `name`, or an existing key with the same content, or `name#2`, `name#3` … when the name holds
         other content.
         """
-        sha = array_sha(array)
+        view = np.ascontiguousarray(array).reshape(array.shape).view()
+        view.flags.writeable = False
+        return self._add(name, view, array_sha(array))
+
+    def add_lazy(self, name: str, array: LazyArray) -> str:
+        """The same for an array that is made when it is read; its `identity` stands for its content."""
+        return self._add(name, array, array.identity)
+
+    def _add(self, name: str, array: np.ndarray | LazyArray, sha: str) -> str:
         known = self._by_sha.get(sha)
         if known is not None:
             return known
@@ -47,13 +59,20 @@ class WeightStore:
         while key in self._arrays:
             count += 1
             key = f"{name}#{count}"
-        view = np.ascontiguousarray(array).reshape(array.shape).view()
-        view.flags.writeable = False
-        self._arrays[key], self._shas[key], self._by_sha[sha] = view, sha, key
+        self._arrays[key], self._shas[key], self._by_sha[sha] = array, sha, key
         return key
 
     def get(self, key: str) -> np.ndarray:
-        """The array of `key`, read-only.
+        """The array of `key`, read-only; a lazy one is made, and not kept.
+
+        Raises:
+            Error: NEUC-E201, no such entry.
+        """
+        array = self.entry(key)
+        return array.array() if isinstance(array, LazyArray) else array
+
+    def entry(self, key: str) -> np.ndarray | LazyArray:
+        """What `key` names, lazy if it is.
 
         Raises:
             Error: NEUC-E201, no such entry.
@@ -68,8 +87,8 @@ class WeightStore:
         return array
 
     def sha(self, key: str) -> str:
-        """SHA-256 (hex) of the entry's dtype, shape and bytes."""
-        self.get(key)
+        """SHA-256 (hex) of the entry's dtype, shape and bytes; of what a lazy one is made from."""
+        self.entry(key)
         return self._shas[key]
 
     def __contains__(self, key: object) -> bool:
@@ -85,8 +104,13 @@ class WeightStore:
         """Write all entries as safetensors, hashes in the metadata."""
         from safetensors.numpy import save_file
 
-        metadata = {HASH_KEY_PREFIX + key: sha for key, sha in sorted(self._shas.items())}
-        save_file({key: np.asarray(a) for key, a in self._arrays.items()}, path, metadata=metadata)
+        arrays = {key: self.get(key) for key in self._arrays}
+        metadata = {HASH_KEY_PREFIX + key: self._shas[key] for key in sorted(self._shas)}
+        for key, entry in self._arrays.items():
+            if isinstance(entry, LazyArray):
+                metadata[HASH_KEY_PREFIX + key] = array_sha(arrays[key])
+                metadata[IDENTITY_KEY_PREFIX + key] = entry.identity
+        save_file(arrays, path, metadata=metadata)
 
     @staticmethod
     def load(path: Path) -> WeightStore:
@@ -103,14 +127,15 @@ class WeightStore:
                 metadata = handle.metadata() or {}
                 for key in handle.keys():
                     array = handle.get_tensor(key)
-                    expected = metadata.get(HASH_KEY_PREFIX + key)
-                    if expected is not None and expected != array_sha(array):
+                    sha = array_sha(array)
+                    if metadata.get(HASH_KEY_PREFIX + key, sha) != sha:
                         raise Error(
                             "NEUC-E202",
                             f"{path}: the bytes of {key!r} do not match their hash",
                             hint="compile the model again",
                         )
-                    store.add(key, array)
+                    array.flags.writeable = False
+                    store._add(key, array, metadata.get(IDENTITY_KEY_PREFIX + key, sha))
         except (SafetensorError, OSError, ValueError) as error:
             raise Error(
                 "NEUC-E202", f"{path}: not a readable weight store ({error})", hint="compile the model again"

@@ -19,14 +19,14 @@ Padding has code 0 whatever 0 stands for: kernels count `low` for real columns o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from neuc.backends.cpu.isa import Isa
-from neuc.backends.cpu.packing.t5 import encode_tables, encode_thirds
+from neuc.backends.cpu.packing.t5 import encode_number
 from neuc.backends.cpu.packing.tiling import Tiling, tiles_per_chunk
 from neuc.dialects.ternary_encodings import ENCODINGS, progression
 from neuc.errors import InternalError
@@ -122,26 +122,63 @@ class DirectLayout:
 
 
 def pack_direct(weights: np.ndarray, layout: DirectLayout) -> np.ndarray:
-    """Pack int8 weights [R, K]; the result is flat."""
-    pieces = layout.tiling.cut(_codes(weights, layout))
-    # [..., step, tile, row, plane, column] -> one byte for the planes.
-    planes = pieces.reshape(*pieces.shape[:4], layout.tiles, TILE_ROWS, layout.planes, QUAD)
+    """Pack int8 weights [R, K]; the result is flat.
+
+    Four codes of neighbouring columns are one 32-bit number all the way: their planes are put together by shifts (or by
+    multiplying, for five digits), in which no byte overflows into the next.
+    """
+    tiling = layout.tiling
+    quads = _padded(_codes(weights, layout), tiling).view(np.uint32)
+    # [row block, chunk, row in chunk, segment, step, plane]
+    planes = quads.reshape(
+        tiling.row_blocks, tiling.chunks, tiling.chunk_rows, tiling.segments, tiling.segment_steps, layout.planes
+    )
     match layout.code:
-        case "t5_tables":
-            packed = encode_tables(planes)
-        case "t5_thirds":
-            packed = encode_thirds(planes)
+        case "t5_tables" | "t5_thirds":
+            number = _join(planes, lambda sum_, plane: sum_ * np.uint32(3) + plane)
+            joined = encode_number(number.view(np.uint8), layout.code == "t5_tables").view(np.uint32)
         case _:
-            shifts = (8 // layout.planes * np.arange(layout.planes, dtype=np.uint8))[:, None]
-            packed = np.bitwise_or.reduce(planes << shifts, axis=-2)
-    return layout.tiling.arrange(packed.reshape(*packed.shape[:4], -1))
+            bits = np.uint32(8 // layout.planes)
+            joined = _join(planes[..., ::-1], lambda sum_, plane: sum_ << bits | plane)
+    steps = joined.transpose(0, 3, 1, 4, 2)
+    return tiling.arrange(steps).view(np.uint8)
+
+
+def _join(planes: np.ndarray, step: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    joined = np.ascontiguousarray(planes[..., 0])
+    for plane in range(1, planes.shape[-1]):
+        joined = step(joined, planes[..., plane])
+    return joined
+
+
+def _padded(codes: np.ndarray, tiling: Tiling) -> np.ndarray:
+    """Codes [R, K] with code 0 wherever blocks, chunks and steps are larger than what fills them."""
+    steps = tiling.segment_steps * tiling.step_columns
+    rows, columns = codes.shape
+    if (rows, columns) != (tiling.rows, tiling.columns):
+        raise InternalError(f"{rows}x{columns} weights for a layout of {tiling.rows}x{tiling.columns}")
+    if rows == tiling.row_blocks * tiling.padded_block_rows and columns == tiling.segments * steps:
+        return codes
+    wide = np.zeros((tiling.row_blocks * tiling.block_rows, tiling.segments * tiling.segment), np.uint8)
+    wide[:rows, :columns] = codes
+    padded = np.zeros((tiling.row_blocks, tiling.padded_block_rows, tiling.segments, steps), np.uint8)
+    by_segment = wide.reshape(tiling.row_blocks, tiling.block_rows, tiling.segments, tiling.segment)
+    padded[:, : tiling.block_rows, :, : tiling.segment] = by_segment
+    return padded.reshape(-1, tiling.segments * steps)
 
 
 def _codes(weights: np.ndarray, layout: DirectLayout) -> np.ndarray:
+    codes = np.ascontiguousarray(weights).view(np.uint8)
     if layout.code == "i8":
-        return np.ascontiguousarray(weights).view(np.uint8)
-    codes, rest = np.divmod(weights.astype(np.int16) - layout.low, layout.step)
-    if rest.any() or (codes.size and (codes.min() < 0 or codes.max() > layout.top_code)):
+        return codes
+    if layout.code == "u8":
+        return codes ^ np.uint8(128)
+    # Below the lowest level is beyond the highest, modulo 256.
+    codes = codes - np.uint8(layout.low % 256)
+    rest: np.ndarray | None = None
+    if layout.step != 1:
+        codes, rest = np.divmod(codes, np.uint8(layout.step))
+    if codes.size and (codes.max() > layout.top_code or (rest is not None and rest.any())):
         levels = [layout.low + layout.step * code for code in range(layout.count)]
         raise InternalError(f"{layout.encoding} weights are outside its levels {levels}")
-    return codes.astype(np.uint8)
+    return codes

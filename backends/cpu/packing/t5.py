@@ -37,21 +37,9 @@ SECOND = (
 # fmt: on
 
 
-def encode_tables(codes: np.ndarray) -> np.ndarray:
-    """Bytes of the *tables* code for codes uint8 [..., 5, n]: uint8 [..., n]."""
-    return _inverse()[_number(codes)]
-
-
-def encode_thirds(codes: np.ndarray) -> np.ndarray:
-    """Bytes of the *thirds* code for codes uint8 [..., 5, n]: uint8 [..., n]."""
-    return _number(codes)
-
-
-def _number(codes: np.ndarray) -> np.ndarray:
-    number = codes[..., 0, :]
-    for plane in range(1, PLANES):
-        number = 3 * number + codes[..., plane, :]
-    return number.astype(np.uint8)
+def encode_number(numbers: np.ndarray, tables: bool) -> np.ndarray:
+    """Bytes of the *tables* code, or of the *thirds* code, for numbers 81·c0 + 27·c1 + 9·c2 + 3·c3 + c4, uint8."""
+    return _inverse()[numbers] if tables else numbers
 
 
 @cache
