@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import llvmlite.binding as llvmlite
 import numpy as np
@@ -28,13 +29,17 @@ POOL_BYTES = 1 << 30
 """Larger than any last-level cache: what a burst reads was last read a gigabyte ago."""
 
 BURST_BYTES = 1 << 28
-_STEP = 512
+READ_STREAMS = (1, 8)
+"""Regions a thread walks through at once: some processors fetch ahead further in one, some in several."""
+
+_STEP = 1024
 _PEAK_LOOPS = 1_000_000
 _HUGE_PAGE = 1 << 21
 
 _READ = """
 define i64 @read(ptr %data, i64 %steps) {{
 entry:
+  %region = mul i64 %steps, {step}
   br label %loop
 loop:
   %i = phi i64 [0, %entry], [%next, %loop]
@@ -143,15 +148,21 @@ class ReadBandwidth:
         self._bytes = pool_bytes
         self._burst = min(BURST_BYTES, pool_bytes)
         self._at = 0
-        self._code = _compiled(_read_ir(), "read", _widest_features())
-        self._read = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64)(self._code.addresses["read"])
+        self._code = {n: _compiled(_read_ir(n), "read", _widest_features()) for n in READ_STREAMS}
+        kind = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64)
+        self._read = {streams: kind(code.addresses["read"]) for streams, code in self._code.items()}
 
-    def burst(self) -> float:
-        """Read the next quarter of the pool: GB/s of all threads together."""
+    def burst(self, streams: int) -> float:
+        """Read the next quarter of the pool, each thread `streams` (of `READ_STREAMS`) regions at once.
+
+        Returns:
+            GB/s of all threads together.
+        """
         part = self._burst // self.threads // _STEP * _STEP
         begin = self._start + self._at
         self._at = (self._at + self._burst) % self._bytes
-        seconds = self._team.run(lambda thread: self._read(begin + thread * part, part // _STEP))
+        read = self._read[streams]
+        seconds = self._team.run(lambda thread: read(begin + thread * part, part // _STEP))
         return part * self.threads / seconds * 1e-9
 
 
@@ -179,13 +190,15 @@ class DotProductPeak:
 
 
 def read_bandwidth(threads: int, seconds: float = 1.0) -> Spread:
-    """GB/s that `threads` cores read from memory (1 GiB pool, 2 MiB pages)."""
-    return _sampled(ReadBandwidth(threads).burst, seconds)
+    """GB/s that `threads` cores read from memory (1 GiB pool, 2 MiB pages), with the better number of streams."""
+    pool = ReadBandwidth(threads)
+    samples = _in_turns([partial(pool.burst, streams) for streams in READ_STREAMS], seconds)
+    return max((Spread.of(taken) for taken in samples), key=lambda spread: spread.median)
 
 
 def vnni_peak(threads: int, seconds: float = 1.0, isa: str | None = None) -> Spread:
     """GOPS of byte dot products of `threads` cores, with the best instruction set of this processor or with `isa`."""
-    return _sampled(DotProductPeak(threads, isa or best_dot_product()).burst, seconds)
+    return Spread.of(_in_turns([DotProductPeak(threads, isa or best_dot_product()).burst], seconds)[0])
 
 
 def best_dot_product() -> str:
@@ -229,13 +242,16 @@ class _Team:
         return (max(end for _, end in times) - min(start for start, _ in times)) * 1e-9
 
 
-def _sampled(burst: Callable[[], float], seconds: float) -> Spread:
-    burst()
+def _in_turns(bursts: list[Callable[[], float]], seconds: float) -> list[list[float]]:
+    """Samples of each burst, which take turns for `seconds` and at least five times."""
+    samples: list[list[float]] = [[] for _ in bursts]
+    for burst in bursts:
+        burst()
     end = time.perf_counter() + seconds
-    samples = [burst() for _ in range(5)]
-    while time.perf_counter() < end:
-        samples.append(burst())
-    return Spread.of(samples)
+    while time.perf_counter() < end or len(samples[0]) < 5:
+        for burst, taken in zip(bursts, samples, strict=True):
+            taken.append(burst())
+    return samples
 
 
 def _widest_features() -> tuple[str, ...]:
@@ -259,16 +275,23 @@ def _compiled(ir: str, symbol: str, features: tuple[str, ...]) -> llvm.LoadedCod
     return llvm.link_objects([machine.emit_object(module)], [symbol])
 
 
-def _read_ir() -> str:
+def _read_ir(streams: int) -> str:
+    """A loop that reads `_STEP` bytes: as much of each stream, which are `steps` times that apart."""
+    each = _STEP // 64 // streams
+    loads: list[str] = []
+    for stream in range(streams):
+        loads.append(f"  %far{stream} = mul i64 %region, {stream}\n  %from{stream} = add i64 %base, %far{stream}")
+        for v in range(stream * each, (stream + 1) * each):
+            loads.append(
+                f"  %at{v} = add i64 %from{stream}, {64 * (v - stream * each)}\n"
+                f"  %p{v} = getelementptr i8, ptr %data, i64 %at{v}\n"
+                f"  %w{v} = load <8 x i64>, ptr %p{v}, align 64\n  %or{v} = or <8 x i64> %acc{v}, %w{v}"
+            )
     vectors = range(_STEP // 64)
     return _READ.format(
-        step=_STEP,
+        step=_STEP // streams,
         phis="\n".join(f"  %acc{v} = phi <8 x i64> [zeroinitializer, %entry], [%or{v}, %loop]" for v in vectors),
-        loads="\n".join(
-            f"  %at{v} = add i64 %base, {64 * v}\n  %p{v} = getelementptr i8, ptr %data, i64 %at{v}\n"
-            f"  %w{v} = load <8 x i64>, ptr %p{v}, align 64\n  %or{v} = or <8 x i64> %acc{v}, %w{v}"
-            for v in vectors
-        ),
+        loads="\n".join(loads),
         fold=_fold("or", "<8 x i64>", [f"%or{v}" for v in vectors]),
     )
 
@@ -303,13 +326,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args()
     for threads in (int(part) for part in options.threads.split(",")):
-        for label, huge_pages in (("2 MiB pages", True), ("4 KiB pages", False)):
-            read = _sampled(ReadBandwidth(threads, huge_pages=huge_pages).burst, options.seconds)
-            print(f"{threads} threads, read, {label}: {read.median:7.1f} GB/s (p10 {read.p10:.1f}, p90 {read.p90:.1f})")
-        for isa, product in DOT_PRODUCTS.items():
-            if host_features() >= set(product.features):
-                peak = vnni_peak(threads, options.seconds, isa)
-                print(f"{threads} threads, {isa:8}: {peak.median:9.0f} GOPS (p10 {peak.p10:.0f}, p90 {peak.p90:.0f})")
+        pools = {"2 MiB": ReadBandwidth(threads), "4 KiB": ReadBandwidth(threads, huge_pages=False)}
+        variants = {
+            f"{streams} stream{'s' * (streams > 1)}, {page} pages": partial(pool.burst, streams)
+            for streams in READ_STREAMS
+            for page, pool in pools.items()
+        }
+        print(f"{threads} thread{'s' * (threads > 1)}: read GB/s, dot products GOPS")
+        _print(variants, options.seconds)
+        isas = [isa for isa, product in DOT_PRODUCTS.items() if host_features() >= set(product.features)]
+        _print({isa: DotProductPeak(threads, isa).burst for isa in isas}, options.seconds)
+
+
+def _print(bursts: dict[str, Callable[[], float]], seconds: float) -> None:
+    for name, samples in zip(bursts, _in_turns(list(bursts.values()), seconds), strict=True):
+        spread = Spread.of(samples)
+        print(f"  {name:24}{spread.median:9.1f}   p10 {spread.p10:.1f}   p90 {spread.p90:.1f}")
 
 
 if __name__ == "__main__":
