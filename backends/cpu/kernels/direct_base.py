@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from xdsl.ir import Attribute
 
-from neuc.backends.cpu.builder import KernelBuilder, Operand, Val, i8, i32, vec
+from neuc.backends.cpu.builder import KernelBuilder, Operand, Val, i8, i32, i64, vec
 from neuc.backends.cpu.kernels.direct_codes import codes_of
 from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, Chunk, TileEmitter, scratch_bytes
 from neuc.backends.cpu.packing.direct import QUAD, TILE_BYTES, DirectLayout
@@ -126,16 +126,21 @@ class DirectEmitter(TileEmitter, Generic[X]):
             self._vectors(at, first.i, vectors, tokens, window)
 
     def _vectors(self, at: Chunk, first: Val, vectors: int, tokens: int, window: int) -> None:
+        for place, total in enumerate(self.totals(at, first, vectors, tokens, window)):
+            row = (first + place % vectors) * (self.vector_bytes // QUAD)
+            self.add(total, self.sums_of(at, place // vectors, row))
+
+    def totals(self, at: Chunk, first: Val, vectors: int, tokens: int, window: int) -> list[Val]:
+        """Step·Σ code·x over a chunk's steps, in int32 lanes: token by token, `vectors` of its rows from `first`."""
         slots = sorted(set(self.slots(window)))
-        sums = self._sums(at, first, vectors, tokens, window)
-        for token in range(tokens):
-            for vector in range(vectors):
-                place = (token * vectors + vector) * len(slots)
-                total, step = sums[place].ashr(slots[0][0]), self.layout.step
-                for part, (shift, _) in zip(sums[place + 1 :], slots[1:], strict=False):
-                    total = total + part.ashr(shift)
-                row = (first + vector) * (self.vector_bytes // QUAD)
-                self.add(total * step if step != 1 else total, self.sums_of(at, token, row))
+        sums, step = self._sums(at, first, vectors, tokens, window), self.layout.step
+        totals: list[Val] = []
+        for place in range(0, len(sums), len(slots)):
+            total = sums[place].ashr(slots[0][0])
+            for part, (shift, _) in zip(sums[place + 1 :], slots[1:], strict=False):
+                total = total + part.ashr(shift)
+            totals.append(total * step if step != 1 else total)
+        return totals
 
     def _sums(self, at: Chunk, first: Val, vectors: int, tokens: int, window: int) -> list[Val]:
         """Int32 sums over all steps, for each token, vector and kept shift."""
@@ -246,10 +251,14 @@ class DirectEmitter(TileEmitter, Generic[X]):
 
     def initial(self, token: Val, segment: Val, row_block: Val, row: Val) -> Val:
         """low·Σ x."""
+        return self.low_sums(token, segment, self.b.lanes)
+
+    def low_sums(self, token: Operand, segment: Operand, lanes: int) -> Val:
+        """low·Σ x of a segment of a prepared token, counted from the block's first, in every lane."""
         b = self.b
         if not self.layout.low:
-            return b.zero(vec(i32, b.lanes))
-        return b.splat(b.load(self._sum(token, segment), i32) * self.layout.low, b.lanes)
+            return b.zero(vec(i32, lanes))
+        return b.splat(b.load(self._sum(b.as_val(token, i64), segment), i32) * self.layout.low, lanes)
 
     def _sum(self, token: Val, segment: Operand) -> Val:
         b = self.b

@@ -1,0 +1,205 @@
+"""A linear layer of a direct encoding in one launch: products, scales, bias, activation and what follows element-wise.
+
+A work unit is one chunk of rows for a block of tokens. Its int32 sums stay in registers, or in scratch memory where a
+scale group's sum is over; nothing but outputs is written to memory. How it ends is said in `linear_epilogue.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+from xdsl.dialects import llvm
+
+from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i32, i64, vec
+from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.kernels.base import KernelSpec
+from neuc.backends.cpu.kernels.direct import OneByWords, direct_emitter, direct_scratch_bytes
+from neuc.backends.cpu.kernels.direct_base import DirectEmitter
+from neuc.backends.cpu.kernels.linear_epilogue import LinearPlaces, LinearWriter, Tail
+from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue
+from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, Chunk, Places
+from neuc.backends.cpu.packing.direct import QUAD, DirectLayout
+from neuc.errors import InternalError
+
+_F16_LARGEST = 65504.0
+
+
+@dataclass(frozen=True)
+class DirectLinearKernel(KernelSpec):
+    """Slots: 0 q (int8 [tokens, K]), 1 packed weights, 2 y (out, f32 [tokens, N]), 3 tokens, 4 s (f32),
+
+    5 scales (`pack_scales`), 6 bias (f32 [N]; any integer if none), 7 tokens that share one s, from 8 on the operands
+    of the tail that are not y. Packed weights are those of one plane after the other, each in `layout`.
+    Work units: `units`. Scratch: `scratch_bytes`.
+
+    Attributes:
+        layout: one plane's packed matrix; a block of rows is one chunk, of as many steps as a scale group has.
+        epilogue: from sums to outputs.
+        half: whether scales are f16.
+        tail: what follows.
+    """
+
+    layout: DirectLayout
+    epilogue: Epilogue
+    half: bool = False
+    tail: Tail | None = None
+
+    family = "direct_linear"
+    written = (2,)
+    token_block = TOKEN_BLOCK
+
+    @property
+    def name(self) -> str:
+        """What it computes for the reader, and a hash of everything."""
+        t, e = self.layout.tiling, self.epilogue
+        said = [self.layout.code, f"{t.rows}x{t.columns}"]
+        said += [f"group{t.segment}"] if t.segments > 1 else []
+        said += [e.activation] if e.activation != "none" else []
+        said += [instr.op.partition(".")[2] for instr in self.tail.body[:3]] if self.tail is not None else []
+        digest = hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+        return "_".join([self.family, *said, digest])
+
+    def units(self, tokens: int) -> int:
+        """Work units of so many tokens."""
+        return -(-tokens // self.token_block) * self.layout.tiling.row_blocks
+
+    def scratch_bytes(self, isa: Isa) -> int:
+        """Bytes of scratch memory."""
+        return direct_scratch_bytes(self.layout, isa, self.token_block)
+
+    def build(self, isa: Isa) -> llvm.FuncOp:
+        """The kernel for this instruction set."""
+        b = KernelBuilder(self.name, isa)
+        _LinearEmitter(b, self).emit()
+        return b.finish()
+
+
+def linear_layout(layout: DirectLayout) -> DirectLayout:
+    """The layout of a fused layer: the same chunks, but one block each, and no blocks of columns."""
+    t = layout.tiling
+    return replace(layout, tiling=replace(t, block_rows=t.chunk_rows, block_steps=t.segment_steps))
+
+
+def pack_scales(scales: np.ndarray, layout: DirectLayout) -> np.ndarray:
+    """Scales f32 [P, N, G] as kernels read them: [chunk, P, G, row], f16 if that holds every one of them exactly."""
+    planes, rows, groups = scales.shape
+    t = layout.tiling
+    padded = np.zeros((planes, t.row_blocks * t.block_rows, groups), np.float32)
+    padded[:, :rows] = scales
+    ordered = padded.reshape(planes, t.row_blocks, t.block_rows, groups).transpose(1, 0, 3, 2)
+    if np.abs(padded).max(initial=0) <= _F16_LARGEST:
+        half = ordered.astype(np.float16)
+        if np.array_equal(half.astype(np.float32).view(np.int32), np.ascontiguousarray(ordered).view(np.int32)):
+            return np.ascontiguousarray(half)
+    return np.ascontiguousarray(ordered)
+
+
+class _LinearEmitter:
+    def __init__(self, b: KernelBuilder, spec: DirectLinearKernel) -> None:
+        self.b = b
+        self.spec = spec
+        self.tiling = spec.layout.tiling
+        if self.tiling.chunks != 1 or self.tiling.block_steps < self.tiling.segment_steps:
+            raise InternalError("a fused linear layer needs the layout of `linear_layout`")
+        self.products = direct_emitter(b, spec.layout, spec.token_block)
+        self.writer = LinearWriter(b, spec.epilogue, spec.half, spec.tail)
+        self.scale_bytes = 2 if spec.half else 4
+
+    def emit(self) -> None:
+        """Units; a thread keeps what it prepared for a block of tokens."""
+        b, t, spec = self.b, self.tiling, self.spec
+        with b.loop(b.begin, b.end, init=[b.i64(-1)]) as unit:
+            token_block = b.udiv(unit.i, t.row_blocks)
+            row_block = unit.i - token_block * t.row_blocks
+            first = token_block * spec.token_block
+            tokens = b.min(b.arg_int(3) - first, b.i64(spec.token_block))
+            q = b.ptr(b.arg_ptr(0), first * t.columns)
+            self.products.at = Places(q, t.columns, b.arg_ptr(1), b.scratch, b.scratch, b.scratch)
+            with b.if_(b.icmp("ne", token_block, unit.carried[0])):
+                self.products.prepare(tokens)
+            self._chunk(tokens, row_block)
+            first_row = row_block * t.block_rows
+            at = LinearPlaces(b.scratch, self._scales(row_block), first, first_row, t.padded_block_rows)
+            self.writer.write(at, tokens, b.min(t.rows - first_row, b.i64(t.block_rows)))
+            unit.yield_([token_block])
+
+    def _scales(self, row_block: Val) -> Val:
+        e, t = self.spec.epilogue, self.tiling
+        size = e.planes * e.segments * t.block_rows * self.scale_bytes
+        return self.b.ptr(self.b.arg_ptr(5), row_block * size)
+
+    def _chunk(self, tokens: Val, row_block: Val) -> None:
+        """Sums of one chunk for all tokens, in scratch memory."""
+        b, products = self.b, self.products
+        done = b.i64(0)
+        for size in products.token_sizes:
+            # Whole groups of `size` tokens; the smaller sizes take what is left.
+            until = tokens - b.urem(tokens, size) if size > 1 else tokens
+            emitter = self._emitter(size)
+            emitter.at = products.at
+            vectors, window = emitter.shape(size)
+            with b.loop(done, until, size) as token, b.loop(0, emitter.chunk_vectors, vectors) as first:
+                self._tile(emitter, row_block, token.i, first.i, (size, vectors, window))
+            done = until
+
+    def _emitter(self, tokens: int) -> DirectEmitter:
+        if isinstance(self.products, OneByWords):
+            return self.products.one if tokens == 1 else self.products.several
+        assert isinstance(self.products, DirectEmitter)
+        return self.products
+
+    def _tile(
+        self, emitter: DirectEmitter, row_block: Val, token: Val, first: Val, shape: tuple[int, int, int]
+    ) -> None:
+        """Some vectors of rows for some tokens: sums over all planes and scale groups."""
+        b, t = self.b, self.tiling
+        tokens, vectors, _ = shape
+        if self.writer.one_term:
+            values = self._sums(emitter, row_block, token, first, b.i64(0), b.i64(0), shape)
+        else:
+            zero = b.zero(vec(f32, emitter.vector_bytes // QUAD))
+            e = self.spec.epilogue
+            with b.loop(0, e.planes, init=[zero] * (tokens * vectors)) as plane:
+                with b.loop(0, t.segments, init=plane.carried) as segment:
+                    term = plane.i * t.segments + segment.i
+                    sums = self._sums(emitter, row_block, token, first, plane.i, segment.i, shape)
+                    scales = self._row_scales(emitter, row_block, first, term, vectors)
+                    segment.yield_(
+                        self.writer.add_term(y, total, scales[place % vectors])
+                        for place, (y, total) in enumerate(zip(segment.carried, sums, strict=True))
+                    )
+                plane.yield_(segment.results)
+            values = plane.results
+        for place, value in enumerate(values):
+            row = (first + place % vectors) * (emitter.vector_bytes // QUAD)
+            line = (token + place // vectors) * t.padded_block_rows
+            b.store(value, b.elem(b.scratch, line + row, i32))
+
+    def _row_scales(self, emitter: DirectEmitter, row_block: Val, first: Val, term: Val, vectors: int) -> list[Val]:
+        b, lanes = self.b, emitter.vector_bytes // QUAD
+        scales = b.ptr(self._scales(row_block), term * (self.tiling.block_rows * self.scale_bytes))
+        return [self.writer.scales(scales, (first + vector) * lanes, lanes) for vector in range(vectors)]
+
+    def _sums(
+        self,
+        emitter: DirectEmitter,
+        row_block: Val,
+        token: Val,
+        first: Val,
+        plane: Val,
+        segment: Val,
+        shape: tuple[int, int, int],
+    ) -> list[Val]:
+        """Int32 sums of one scale group."""
+        b, t = self.b, self.tiling
+        tokens, vectors, window = shape
+        weights = b.ptr(b.arg_ptr(1), plane * t.nbytes + row_block * t.row_block_bytes + segment * t.segment_bytes)
+        at = Chunk(weights, b.as_val(t.segment_steps, i64), b.i64(0), segment, token, b.scratch)
+        totals = emitter.totals(at, first, vectors, tokens, window)
+        if not self.spec.layout.low:
+            return totals
+        lanes = emitter.vector_bytes // QUAD
+        low = [emitter.low_sums(token + i, segment, lanes) for i in range(tokens)]
+        return [total + low[place // vectors] for place, total in enumerate(totals)]

@@ -1,0 +1,145 @@
+"""How a fused linear layer ends: sums of one token's rows to values, in registers. No products here.
+
+y = 0; for each plane, for each scale group: y += f32(sum)·scale; then y·s, then + bias, each rounded once, then the
+activation; all as `ternary.dequantize` says. Then perhaps the body of an element-wise operation that reads y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from xdsl.ir import Attribute
+
+from neuc.backends.cpu.builder import KernelBuilder, Operand, Val, f16, f32, i32, vec
+from neuc.backends.cpu.kernels.map_body import Instr, emit_body
+from neuc.backends.cpu.kernels.map_half import half_to_float
+from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue
+
+TailOperand = Literal["y", "full", "row", "scalar"]
+"""Where a tail's operand comes from: the layer itself, f32 [tokens, N], f32 [N], or one f32."""
+
+
+@dataclass(frozen=True)
+class Tail:
+    """An element-wise operation on the outputs.
+
+    Attributes:
+        body: its instructions, all f32 in and out.
+        result: number of the value that is stored.
+        operands: what they are, in the body's order.
+    """
+
+    body: tuple[Instr, ...]
+    result: int
+    operands: tuple[TailOperand, ...]
+
+    @property
+    def slots(self) -> int:
+        """How many of them come in argument slots."""
+        return sum(operand != "y" for operand in self.operands)
+
+
+@dataclass(frozen=True)
+class LinearPlaces:
+    """Where a block of tokens and rows has what it ends with.
+
+    Attributes:
+        sums: [tokens, `stride`] of 4 bytes: int32 sums of the rows if there is one scale a row, else f32 Σ sum·scale.
+        scales: of the block's rows, if there is one a row.
+        first_token: number of the first token.
+        first_row: number of the first row.
+        stride: numbers from one token's sums to the next's.
+    """
+
+    sums: Val
+    scales: Val
+    first_token: Val
+    first_row: Val
+    stride: int
+
+
+@dataclass(frozen=True)
+class LinearWriter:
+    """Writes the end of a layer. Slots: 2 y, 4 s, 6 bias, 7 tokens that share one s, from 8 on the tail's operands.
+
+    Attributes:
+        b: where to write.
+        epilogue: from sums to outputs.
+        half: whether scales are f16.
+        tail: what follows.
+    """
+
+    b: KernelBuilder
+    epilogue: Epilogue
+    half: bool
+    tail: Tail | None
+
+    @property
+    def one_term(self) -> bool:
+        """Whether there is one scale a row."""
+        return self.epilogue.planes * self.epilogue.segments == 1
+
+    def scales(self, scales: Val, row: Operand, lanes: int) -> Val:
+        """Scales of neighbouring rows, as f32."""
+        b = self.b
+        if self.half:
+            return half_to_float(b, b.load(b.elem(scales, row, f16), vec(f16, lanes)))
+        return b.load(b.elem(scales, row, f32), vec(f32, lanes))
+
+    def add_term(self, y: Val, sums: Val, scales: Val) -> Val:
+        """Add f32(sums)·scales to y."""
+        return y + self.b.sitofp(sums, f32) * scales
+
+    def write(self, at: LinearPlaces, tokens: Val, rows: Val) -> None:
+        """The outputs of so many tokens and rows."""
+        b, n = self.b, self.epilogue.rows
+        with b.loop(0, tokens) as token:
+            number = at.first_token + token.i
+            s = b.splat(b.load(b.elem(b.arg_ptr(4), b.udiv(number, b.arg_int(7)), f32), f32), b.lanes)
+            sums = b.elem(at.sums, token.i * at.stride, i32)
+            whole = rows - b.urem(rows, b.lanes)
+            with b.loop(0, whole, b.lanes) as row:
+                self._write(at, sums, s, number, row.i, None)
+            if n % b.lanes:
+                with b.if_(b.icmp("slt", whole, rows)):
+                    self._write(at, sums, s, number, whole, b.mask_below(rows - whole, b.lanes))
+
+    def _write(self, at: LinearPlaces, sums: Val, s: Val, token: Val, row: Val, mask: Val | None) -> None:
+        """`b.lanes` rows; scratch memory and packed scales are whole vectors, the rest is masked."""
+        b, e, n = self.b, self.epilogue, at.first_row + row
+        if self.one_term:
+            total = b.load(b.elem(sums, row, i32), b.vtype(i32))
+            y = self.add_term(b.zero(b.vtype(f32)), total, self.scales(at.scales, row, b.lanes))
+        else:
+            y = b.load(b.elem(sums, row, f32), b.vtype(f32))
+        y = y * s
+        if e.bias:
+            y = y + self._load(b.elem(b.arg_ptr(6), n, f32), mask)
+        y, place = e.activate(b, y), token * e.rows + n
+        if self.tail is not None:
+            y = emit_body(b, self.tail.body, self.tail.result, self._operands(self.tail, y, place, n, mask), b.lanes)
+        target = b.elem(b.arg_ptr(2), place, f32)
+        if mask is None:
+            b.store(y, target)
+        else:
+            b.masked_store(y, target, mask)
+
+    def _operands(self, tail: Tail, y: Val, place: Val, n: Val, mask: Val | None) -> Sequence[Val]:
+        b, slot, values = self.b, 8, list[Val]()
+        for operand in tail.operands:
+            if operand == "y":
+                values.append(y)
+                continue
+            base = b.arg_ptr(slot)
+            slot += 1
+            if operand == "scalar":
+                values.append(b.splat(b.load(base, f32), b.lanes))
+            else:
+                values.append(self._load(b.elem(base, place if operand == "full" else n, f32), mask))
+        return values
+
+    def _load(self, address: Val, mask: Val | None) -> Val:
+        type_: Attribute = self.b.vtype(f32)
+        return self.b.load(address, type_) if mask is None else self.b.masked_load(address, type_, mask)

@@ -1,0 +1,232 @@
+"""Fused linear layers of direct encodings: bit for bit the interpreter's products, scales, bias and activation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernel_harness import assert_guards, guarded, host_features, run_kernel, runnable_isas
+from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, pack_scales
+from neuc.backends.cpu.kernels.linear_epilogue import Tail, TailOperand
+from neuc.backends.cpu.kernels.map_body import Instr
+from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue
+from neuc.backends.cpu.packing.direct import DirectEncoding, DirectLayout, pack_direct
+from neuc.dialects.interp.ternary import accumulate, dequantize
+
+TERNARY = (-1, 0, 1)
+INT4 = tuple(range(-8, 8))
+INT8 = tuple(range(-127, 128))
+VNNI = ("avx512vnni", "avx512vbmi")
+SQUARED_RELU_TIMES = Tail(
+    (
+        Instr("arith.constant", (), "f32", (0.0).hex()),
+        Instr("arith.maximumf", (1, 3), "f32"),
+        Instr("arith.mulf", (4, 4), "f32"),
+        Instr("arith.mulf", (5, 0), "f32"),
+        Instr("arith.addf", (6, 2), "f32"),
+    ),
+    7,
+    ("y", "full", "row"),
+)
+"""relu²(full)·y + row."""
+SCALED = Tail((Instr("arith.mulf", (1, 0), "f32"),), 2, ("y", "scalar"))
+
+
+def isas() -> list[Isa]:
+    """Every instruction set with kernels of its own that this machine runs; one lane at a time is not fused."""
+    narrower = [Isa.avx512(VNNI), Isa.avx512(VNNI[:1]), Isa.avx512(), Isa.avx2(("avxvnni",))]
+    rest = [isa for isa in runnable_isas() if isa.name not in ("avx512", "scalar")]
+    return [isa for isa in narrower if host_features() >= set(isa.features)] + rest
+
+
+each_isa = pytest.mark.parametrize("isa", isas(), ids=lambda isa: "+".join([isa.name, *isa.optional]))
+
+Case = tuple[DirectEncoding, int, int, int, int, int, bool, tuple[int, ...]]
+# Encoding, planes, N, K, BM, columns per scale (0: one scale a row), scales that f16 holds, levels.
+CASES: list[Case] = [
+    ("i2", 1, 131, 301, 64, 0, False, TERNARY),
+    ("t5", 1, 67, 330, 128, 0, True, TERNARY),
+    ("i4", 1, 70, 203, 64, 32, True, INT4),
+    ("i8", 1, 67, 77, 64, 32, False, INT8),
+    ("i2", 3, 20, 100, 32, 64, True, (-3, -1, 1, 3)),
+]
+MORE_CASES: list[Case] = [
+    ("i8", 1, 130, 256, 64, 32, True, INT8),
+    ("i8", 1, 67, 301, 64, 0, False, INT8),
+    ("i4", 2, 67, 203, 64, 0, False, INT4),
+    ("t5", 2, 33, 96, 16, 64, False, (0, 1)),
+    ("t5", 1, 96, 2560, 64, 0, False, TERNARY),
+    ("i2", 1, 96, 2570, 64, 0, False, TERNARY),
+    ("i4", 1, 20, 300, 48, 128, False, tuple(range(-15, 16, 2))),
+]
+
+
+def activations(tokens: int, columns: int, seed: int = 0) -> np.ndarray:
+    """Random rows, and among them all -128, all 127, all zero."""
+    q = np.random.default_rng(seed).integers(-128, 128, (tokens, columns)).astype(np.int8)
+    for row, value in zip(q[1:], (-128, 127, 0), strict=False):
+        row[:] = value
+    return q
+
+
+class Layer:
+    """Weights of one case, and what the fused kernel and the interpreter make of them."""
+
+    def __init__(self, case: Case, isa: Isa, seed: int = 0) -> None:
+        encoding, planes, rows, columns, bm, group, halves, levels = case
+        random = np.random.default_rng(seed)
+        self.isa, self.rows, self.columns, self.planes = isa, rows, columns, planes
+        self.segment = min(group, columns) or columns
+        self.groups = -(-columns // self.segment)
+        self.weights = random.choice(np.array(levels, np.int8), (planes, rows, columns))
+        for row, level in zip(self.weights[0, 1:], (levels[0], levels[-1], 0 if 0 in levels else levels[0])):
+            row[:] = level
+        scales = random.standard_normal((planes, rows, self.groups))
+        self.scales = scales.astype(np.float16 if halves else np.float32).astype(np.float32)
+        self.bias = random.standard_normal(rows).astype(np.float32)
+        layout = DirectLayout.of(encoding, isa, levels, rows, columns, self.segment, bm, columns)
+        self.layout = linear_layout(layout)
+        self.packed_scales = pack_scales(self.scales, self.layout)
+        assert (self.packed_scales.dtype == np.float16) == halves
+
+    def run(
+        self,
+        q: np.ndarray,
+        s: np.ndarray,
+        tail: Tail | None = None,
+        operands: Sequence[np.ndarray] = (),
+        *,
+        activation: str = "none",
+        split: int = 1,
+    ) -> np.ndarray:
+        epilogue = Epilogue(self.rows, self.planes, self.groups, True, activation)
+        kernel = DirectLinearKernel(self.layout, epilogue, self.packed_scales.dtype == np.float16, tail)
+        y, whole = guarded(np.full((len(q), self.rows), np.nan, np.float32))
+        packed = np.concatenate([pack_direct(plane, self.layout) for plane in self.weights])
+        shared = len(q) // len(s)
+        args = [q, packed, y, len(q), s, self.packed_scales, self.bias, shared, *operands]
+        scratch = kernel.scratch_bytes(self.isa)
+        run_kernel(kernel, self.isa, args, kernel.units(len(q)), threads_split=split, scratch_bytes=scratch)
+        assert_guards(whole)
+        return y
+
+    def expected(self, q: np.ndarray, s: np.ndarray) -> np.ndarray:
+        sums = accumulate(q, self.weights.reshape(-1, self.columns), self.segment)
+        return dequantize(sums, np.repeat(s, len(q) // len(s)), self.scales) + self.bias
+
+
+def token_scales(tokens: int) -> np.ndarray:
+    return np.random.default_rng(tokens).random(tokens).astype(np.float32)
+
+
+@each_isa
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_the_interpreter(case: Case, isa: Isa) -> None:
+    layer = Layer(case, isa)
+    for tokens, split in ((1, 1), (2, 2), (3, 3), (17, 4), (128, 2)):
+        q, s = activations(tokens, layer.columns), token_scales(tokens)
+        assert np.array_equal(layer.run(q, s, split=split), layer.expected(q, s))
+
+
+@pytest.mark.slow
+@each_isa
+@pytest.mark.parametrize("case", MORE_CASES, ids=str)
+def test_more_equals_the_interpreter(case: Case, isa: Isa) -> None:
+    test_equals_the_interpreter(case, isa)
+
+
+@each_isa
+@pytest.mark.parametrize("case", [CASES[0], CASES[3]], ids=str)
+def test_activation_and_tail(case: Case, isa: Isa) -> None:
+    layer = Layer(case, isa)
+    for tokens in (1, 5):
+        q, s = activations(tokens, layer.columns), token_scales(tokens)
+        y = np.maximum(layer.expected(q, s), 0)
+        assert np.array_equal(layer.run(q, s, activation="relu"), y)
+        random = np.random.default_rng(1)
+        full = random.standard_normal(y.shape).astype(np.float32)
+        row, scalar = (random.standard_normal(size).astype(np.float32) for size in (layer.rows, 1))
+        gate = np.maximum(full, 0)
+        found = layer.run(q, s, SQUARED_RELU_TIMES, [full, row], activation="relu")
+        assert np.array_equal(found, gate * gate * y + row)
+        assert np.array_equal(layer.run(q, s, SCALED, [scalar], activation="relu"), scalar * y)
+
+
+@pytest.mark.parametrize("isa", isas()[:1], ids=lambda isa: isa.name)
+def test_tokens_that_share_a_scale(isa: Isa) -> None:
+    layer = Layer(CASES[0], isa)
+    q, s = activations(6, layer.columns), token_scales(2)
+    assert np.array_equal(layer.run(q, s), layer.expected(q, s))
+
+
+@pytest.mark.parametrize("isa", isas()[:1], ids=lambda isa: isa.name)
+def test_no_tokens(isa: Isa) -> None:
+    layer = Layer(CASES[0], isa)
+    assert layer.run(activations(0, layer.columns), token_scales(1)).shape == (0, layer.rows)
+
+
+def test_scales_are_halves_only_if_nothing_is_lost() -> None:
+    layout = linear_layout(DirectLayout.of("i8", isas()[0], INT8, 16, 64, 32, 16, 64))
+    scales = np.full((1, 16, 2), 0.5, np.float32)
+    assert pack_scales(scales, layout).dtype == np.float16
+    for lost in (1 / 3, 1e-9, 65536.0, np.nan):
+        scales[0, 3, 1] = lost
+        kept = pack_scales(scales, layout)
+        assert kept.dtype == np.float32
+        assert np.array_equal(kept[0, 0, 1, 3], np.float32(lost), equal_nan=True)
+
+
+OPERANDS: tuple[TailOperand, ...] = ("y", "full", "row", "scalar")
+
+
+def test_names_tell_kernels_apart() -> None:
+    layout = linear_layout(DirectLayout.of("i8", isas()[0], INT8, 16, 64, 32, 16, 64))
+    epilogue = Epilogue(16, 1, 2, False)
+    tails = [Tail((Instr("arith.mulf", (0, 1), "f32"),), 2, ("y", operand)) for operand in OPERANDS]
+    kernels = [DirectLinearKernel(layout, epilogue, half, tail) for half in (False, True) for tail in (None, *tails)]
+    assert len({kernel.name for kernel in kernels}) == len(kernels)
+
+
+KINDS: list[tuple[DirectEncoding, tuple[int, ...]]] = [
+    ("i2", TERNARY),
+    ("i2", (1, 2, 3)),
+    ("t5", TERNARY),
+    ("i4", INT4),
+    ("i8", INT8),
+    ("i8", (-127, -5, 3, 127)),
+]
+
+
+@pytest.mark.slow
+@each_isa
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 200), st.integers(1, 300)),
+    st.sampled_from((16, 32, 64, 96, 128)),
+    st.sampled_from((0, 1, 7, 16, 32, 64, 128)),
+    st.booleans(),
+    st.sampled_from((1, 2, 3, 5, 17, 33, 128, 135)),
+    st.integers(1, 4),
+    st.sampled_from(KINDS),
+    st.integers(0, 1000),
+)
+def test_equals_the_interpreter_at_random(
+    isa: Isa,
+    shape: tuple[int, int, int],
+    bm: int,
+    group: int,
+    halves: bool,
+    tokens: int,
+    split: int,
+    kind: tuple[DirectEncoding, tuple[int, ...]],
+    seed: int,
+) -> None:
+    (planes, rows, columns), (encoding, levels) = shape, kind
+    layer = Layer((encoding, planes, rows, columns, bm, group, halves, levels), isa, seed)
+    q, s = activations(tokens, columns, seed), token_scales(tokens)
+    assert np.array_equal(layer.run(q, s, split=split), layer.expected(q, s))
