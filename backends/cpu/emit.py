@@ -190,7 +190,6 @@ def _launch(op: LaunchOp, numbers: Mapping[SSAValue, int]) -> schema.Launch:
         work=_scalar(op.work.data),
         grain=op.grain.value.data,
         label=" + ".join(node_names(op)),
-        barrier=op.concurrent is None,
     )
 
 
