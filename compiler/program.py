@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+import numpy as np
 from xdsl.dialects import func, llvm
 from xdsl.dialects.builtin import ModuleOp
 
@@ -25,6 +27,7 @@ from neuc.compiler.exporters.onnx_file import export_onnx
 from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.report import Report
 from neuc.dialects.context import NeucContext
+from neuc.dialects.lazy_array import LazyArray
 from neuc.runtime.program import HostSegment
 
 if TYPE_CHECKING:
@@ -53,7 +56,7 @@ class BuiltProgram:
             path,
             program=self.emitted.program,
             kernels=self.emitted.kernels,
-            weights=self.emitted.weights,
+            weights=self.emitted.weights if "arrays" not in self.__dict__ else self.arrays,
             hosts=self.hosts,
             ir=ir,
             manifest={
@@ -68,6 +71,12 @@ class BuiltProgram:
             debug_map={name: [list(nodes) for nodes in launches] for name, launches in self.emitted.debug_map.items()},
         )
 
+    @cached_property
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """The weights, lazy ones made and kept."""
+        weights = self.emitted.weights
+        return {key: w.array() if isinstance(w, LazyArray) else w for key, w in weights.items()}
+
     def session(self, *, threads: int | None, profile: bool) -> Session:
         """A session without a file."""
         from neuc.runtime.session import Session
@@ -76,7 +85,7 @@ class BuiltProgram:
         return Session.from_parts(
             self.emitted.program,
             self.emitted.kernels,
-            self.emitted.weights,
+            self.arrays,
             self.hosts,
             threads=threads,
             profile=profile,

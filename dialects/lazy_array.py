@@ -16,7 +16,7 @@ import numpy as np
 
 from neuc.errors import InternalError
 
-PIECE_BYTES = 4 * 2**20
+PIECE_BYTES = 2**20
 """About so many bytes are made at a time."""
 
 

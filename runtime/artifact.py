@@ -11,11 +11,12 @@ import hashlib
 import mmap
 import os
 import zlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from neuc.runtime.checked_json import Node, dump_json, parse_json
 from neuc.runtime.cpu_features import available_cpus
 from neuc.runtime.program import FORMAT, Program
 from neuc.runtime.program_reader import check_format
-from neuc.runtime.tensor_file import Tensor, read_tensors, tensor_file
+from neuc.runtime.tensor_file import Part, Pending, PiecewiseTensor, Tensor, as_bytes, read_tensors, tensor_file
 from neuc.runtime.zipstore import Member, StoredZipWriter, read_directory
 
 CHUNK = 4 * 2**20
@@ -50,7 +51,7 @@ def write_artifact(
     *,
     program: Program,
     kernels: Mapping[str, bytes],
-    weights: Mapping[str, NDArray[np.generic]],
+    weights: Mapping[str, NDArray[np.generic] | PiecewiseTensor],
     hosts: Mapping[str, bytes] | None = None,
     ir: Mapping[str, str] | None = None,
     manifest: Mapping[str, object] | None = None,
@@ -62,7 +63,7 @@ def write_artifact(
         path: the file to write or replace.
         program: what to run.
         kernels: object code by kernel name.
-        weights: arrays by key.
+        weights: arrays by key; those that are made piece by piece are written so.
         hosts: ONNX bytes by the ``model`` path that host segments name.
         ir: IR texts by file name, kept for people to read.
         manifest: JSON data to add, such as ``target``, ``features`` (CPU features the code needs, a list),
@@ -76,24 +77,24 @@ def write_artifact(
     small |= {f"{_KERNELS}{name}{_SUFFIX}": data for name, data in kernels.items()}
     small |= {name: data for name, data in (hosts or {}).items()}
     small |= {f"{_IR}{name}": text.encode("utf-8") for name, text in (ir or {}).items()}
-    weight_parts = tensor_file(weights)
     members: dict[str, object] = {name: {"sha256": _sha(data), "size": len(data)} for name, data in small.items()}
-    members[WEIGHTS] = {"chunks": _chunk_hashes(weight_parts), "size": sum(len(part) for part in weight_parts)}
     signature = program.to_json()
-    described = {
-        **(manifest or {}),
-        "format": list(FORMAT),
-        "signature": {"inputs": signature["inputs"], "outputs": signature["outputs"]},
-        "members": members,
-    }
     target = Path(path)
     try:
         with replacing(target) as file:
             writer = StoredZipWriter(file)
-            writer.add(MANIFEST, [dump_json(described)])
             for name in sorted(small):
                 writer.add(name, [small[name]])
-            writer.add(WEIGHTS, weight_parts)
+            hashes = _ChunkHashes()
+            writer.add(WEIGHTS, hashes.of(_made(tensor_file(weights))))
+            members[WEIGHTS] = {"chunks": hashes.finished(), "size": hashes.size}
+            described = {
+                **(manifest or {}),
+                "format": list(FORMAT),
+                "signature": {"inputs": signature["inputs"], "outputs": signature["outputs"]},
+                "members": members,
+            }
+            writer.add(MANIFEST, [dump_json(described)])
             writer.finish()
     except OSError as error:
         raise Error(
@@ -107,20 +108,51 @@ def _sha(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _chunk_hashes(parts: Sequence[bytes | memoryview]) -> list[str]:
-    """SHA-256 of each 4 MiB of the concatenated parts."""
-    hashes: list[str] = []
-    current, filled = hashlib.sha256(), 0
-    for part in parts:
-        view, position = memoryview(part), 0
-        while position < len(view):
-            piece = view[position : position + CHUNK - filled]
-            current.update(piece)
-            filled, position = filled + len(piece), position + len(piece)
-            if filled == CHUNK:
-                hashes.append(current.hexdigest())
-                current, filled = hashlib.sha256(), 0
-    return [*hashes, current.hexdigest()] if filled else hashes
+def _made(parts: Sequence[Part]) -> Iterator[bytes | memoryview]:
+    """The parts in order; those still to be made are made ahead, a few at a time, on all CPUs."""
+    ready: deque[bytes | memoryview | Future[NDArray[Any]]] = deque()
+    waiting, workers = 0, available_cpus()
+    with ThreadPoolExecutor(workers) as pool:
+        for part in parts:
+            if isinstance(part, Pending):
+                ready.append(pool.submit(part.make))
+                waiting += 1
+            else:
+                ready.append(part)
+            while ready and (waiting > 2 * workers or not isinstance(ready[0], Future)):
+                first = ready.popleft()
+                if isinstance(first, Future):
+                    waiting -= 1
+                    first = as_bytes(first.result())
+                yield first
+        for last in ready:
+            yield as_bytes(last.result()) if isinstance(last, Future) else last
+
+
+class _ChunkHashes:
+    """SHA-256 of each 4 MiB of a stream of bytes."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._hashes: list[str] = []
+        self._current = hashlib.sha256()
+
+    def of(self, parts: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        """The same parts, seen on their way."""
+        for part in parts:
+            view, position = memoryview(part), 0
+            while position < len(view):
+                piece = view[position : position + CHUNK - self.size % CHUNK]
+                self._current.update(piece)
+                self.size, position = self.size + len(piece), position + len(piece)
+                if self.size % CHUNK == 0:
+                    self._hashes.append(self._current.hexdigest())
+                    self._current = hashlib.sha256()
+            yield part
+
+    def finished(self) -> list[str]:
+        """The hashes, the last of fewer bytes perhaps."""
+        return [*self._hashes, self._current.hexdigest()] if self.size % CHUNK else self._hashes
 
 
 # ---------------------------------------------------------------------------------------------------- reading

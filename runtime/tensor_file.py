@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,40 @@ _MAX_RANK = 32
 Tensor = NDArray[np.generic]
 
 
+class PiecewiseTensor(Protocol):
+    """A tensor that is made piece by piece while it is written, and never whole."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its elements."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole."""
+        ...
+
+    def pieces(self) -> Sequence[tuple[int, Callable[[], NDArray[Any]]]]:
+        """Consecutive pieces: bytes of each, and what makes it, from any thread."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A part of a weight file that is yet to be made."""
+
+    nbytes: int
+    make: Callable[[], NDArray[Any]]
+
+
+Part = bytes | memoryview | Pending
+
+
 @dataclass(frozen=True)
 class _Placed:
     """A tensor of the file: its data begin at byte ``begin`` of the data part."""
@@ -51,13 +86,15 @@ class _Placed:
     shape: tuple[int, ...]
 
 
-def tensor_file(tensors: Mapping[str, Tensor]) -> list[bytes | memoryview]:
+def tensor_file(tensors: Mapping[str, Tensor | PiecewiseTensor]) -> list[Part]:
     """The parts of a weight file, in order; equal tensors give equal bytes."""
     header: dict[str, object] = {}
-    parts: list[bytes | memoryview] = []
+    parts: list[Part] = []
     position = 0
     for key in sorted(tensors):
-        array = np.asarray(tensors[key], dtype=tensors[key].dtype.newbyteorder("="), order="C")
+        array = tensors[key]
+        if isinstance(array, np.ndarray):
+            array = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
         if array.dtype.name not in _CODES or key.startswith("__"):
             raise Error(CODE, f"weight '{key}' ({array.dtype.name}) cannot be stored", hint="convert it to float32")
         padding = -position % ALIGNMENT
@@ -66,11 +103,19 @@ def tensor_file(tensors: Mapping[str, Tensor]) -> list[bytes | memoryview]:
             parts.append(bytes(padding))
             position += padding
         header[key] = _entry(_CODES[array.dtype.name], array.shape, position, array.nbytes)
-        parts.append(array.reshape(-1).view(np.uint8).data)
+        if isinstance(array, np.ndarray):
+            parts.append(as_bytes(array))
+        else:
+            parts += [Pending(nbytes, make) for nbytes, make in array.pieces()]
         position += array.nbytes
     text = dump_json(header)
     text += b" " * (-(len(text) + _LENGTH.size) % ALIGNMENT)
     return [_LENGTH.pack(len(text)), text, *parts]
+
+
+def as_bytes(array: NDArray[Any]) -> memoryview:
+    """The bytes of a contiguous array."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _entry(code: str, shape: tuple[int, ...], begin: int, nbytes: int) -> dict[str, object]:

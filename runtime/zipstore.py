@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -49,21 +49,27 @@ class StoredZipWriter:
         self._position = 0
         self._central: list[bytes] = []
 
-    def add(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
-        """Store the concatenation of ``parts`` as member ``name``."""
-        size = sum(len(part) for part in parts)
-        crc = 0
-        for part in parts:
-            crc = zlib.crc32(part, crc)
+    def add(self, name: str, parts: Iterable[bytes | memoryview]) -> None:
+        """Store the concatenation of ``parts`` as member ``name``; each is taken, written and let go of."""
         offset, encoded = self._position, name.encode("utf-8")
         # Sizes are always in the 64-bit extra field of the directory, never in doubt between two forms.
         start = offset + _LOCAL.size + len(encoded) + _EXTRA64.size - 8 + 4
         padding = -start % ALIGNMENT
-        extra = struct.pack("<HHQQ", 1, 16, size, size) + struct.pack("<HH", _PADDING_TAG, padding) + bytes(padding)
-        local = _LOCAL.pack(
-            b"PK\x03\x04", _VERSION, _UTF8, 0, 0, _DATE, crc, _FULL32, _FULL32, len(encoded), len(extra)
-        )
-        self._write(local, encoded, extra, *parts)
+
+        def header(crc: int, size: int) -> bytes:
+            extra = struct.pack("<HHQQHH", 1, 16, size, size, _PADDING_TAG, padding) + bytes(padding)
+            sizes = _FULL32, _FULL32, len(encoded), len(extra)
+            return _LOCAL.pack(b"PK\x03\x04", _VERSION, _UTF8, 0, 0, _DATE, crc, *sizes) + encoded + extra
+
+        self._write(header(0, 0))
+        begin, crc = self._position, 0
+        for part in parts:
+            crc = zlib.crc32(part, crc)
+            self._write(part)
+        size = self._position - begin
+        self._file.seek(offset)
+        self._file.write(header(crc, size))
+        self._file.seek(self._position)
         central = _CENTRAL.pack(
             b"PK\x01\x02", _VERSION, _VERSION, _UTF8, 0, 0, _DATE, crc, _FULL32, _FULL32, len(encoded), _EXTRA64.size,
             0, 0, 0, 0, _FULL32,

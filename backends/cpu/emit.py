@@ -16,6 +16,7 @@ from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lower_to_cpu import module_isa
 from neuc.dialects.cpu import BufferArgAttr, BufferOp, CallOp, CheckOp, LaunchOp, ProgramOp, RequireOp
 from neuc.dialects.dims import Dim
+from neuc.dialects.lazy_array import LazyArray
 from neuc.dialects.locations import node_names
 from neuc.dialects.onnx import function_names
 from neuc.dialects.store import dims_of, element_of, numpy_dtype
@@ -32,14 +33,14 @@ class EmittedProgram:
     Attributes:
         program: the schedule and its segments.
         kernels: object code by kernel name.
-        weights: arrays by key, just those the program names.
+        weights: arrays by key, just those the program names; of large models, lazy ones.
         debug_map: per segment, the ONNX node names of each launch.
         isa: what the kernels were compiled for.
     """
 
     program: schema.Program
     kernels: Mapping[str, bytes]
-    weights: Mapping[str, np.ndarray]
+    weights: Mapping[str, np.ndarray | LazyArray]
     debug_map: Mapping[str, Sequence[Sequence[str]]]
     isa: Isa
 
@@ -81,7 +82,7 @@ def emit(module: ModuleOp, store: WeightStore) -> EmittedProgram:
     if missing:
         raise InternalError(f"launched kernels without code: {', '.join(sorted(missing))}")
     used = {name: op for name, op in kernel_ops.items() if name in program.kernels()}
-    weights = {key: store.get(key) for key in sorted(program.weight_keys())}
+    weights = {key: store.entry(key) for key in sorted(program.weight_keys())}
     return EmittedProgram(program, _compile(used, isa), weights, debug_map, isa)
 
 

@@ -18,9 +18,11 @@ from neuc.backends.cpu.kernels.direct_i8 import DirectI8Kernel
 from neuc.backends.cpu.kernels.lut_accumulate import LutAccumulateKernel
 from neuc.backends.cpu.kernels.lut_build import LutBuildKernel
 from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK
+from neuc.backends.cpu.packing.by_blocks import packed_direct, packed_lut
 from neuc.backends.cpu.packing.direct import DirectEncoding, DirectLayout, pack_direct
 from neuc.backends.cpu.packing.lut import LutLayout, pack_lut, table_kind
 from neuc.dialects.dims import Dim
+from neuc.dialects.lazy_array import LazyArray
 from neuc.dialects.ternary_types import PackedType
 from neuc.errors import InternalError
 
@@ -102,6 +104,7 @@ class CpuEncoding:
     Attributes:
         layout: the layout for an instruction set.
         pack: int8 weights [rows, K] to the packed bytes, and what sums start from, if that is not zero.
+        pack_lazy: the same for rows that are made when they are read.
         product: what multiplies.
         tables: what it is read through; None for direct encodings.
         reason_against: why kernels cannot read this matrix, although the encoding holds its levels.
@@ -109,6 +112,7 @@ class CpuEncoding:
 
     layout: Callable[[Isa, Matrix], PackedLayout]
     pack: Callable[[np.ndarray, PackedLayout], tuple[np.ndarray, np.ndarray | None]]
+    pack_lazy: Callable[[LazyArray, PackedLayout], tuple[np.ndarray | LazyArray, np.ndarray | None]]
     product: Callable[[Isa, PackedLayout], Product]
     tables: Callable[[Isa, PackedLayout], Tables] | None = None
     reason_against: Callable[[Matrix], str | None] = field(default=_no_reason)
@@ -159,19 +163,27 @@ def _pack_direct(weights: np.ndarray, layout: PackedLayout) -> tuple[np.ndarray,
     return pack_direct(weights, layout), None
 
 
+def _pack_direct_lazy(rows: LazyArray, layout: PackedLayout) -> tuple[LazyArray, None]:
+    if isinstance(layout, DirectI8Kernel):
+        return rows, None
+    assert isinstance(layout, DirectLayout)
+    return packed_direct(rows, layout), None
+
+
 def _direct(name: DirectEncoding) -> CpuEncoding:
     def layout(isa: Isa, m: Matrix) -> PackedLayout:
         if name == "i8" and isa.name == "scalar":
             return DirectI8Kernel(m.rows, m.columns, m.segment)
         return DirectLayout.of(name, isa, m.levels, m.rows, m.columns, m.segment, m.bm, m.bk)
 
-    return CpuEncoding(layout, _pack_direct, _direct_product)
+    return CpuEncoding(layout, _pack_direct, _pack_direct_lazy, _direct_product)
 
 
 def _look_up(name: str) -> CpuEncoding:
     return CpuEncoding(
         lambda isa, m: LutLayout.of(isa, name, m.levels, m.g, m.rows, m.columns, m.segment, m.bm, m.bk),
         lambda weights, layout: pack_lut(weights, _lut(layout)),
+        lambda rows, layout: packed_lut(rows, _lut(layout)),
         _lut_product,
         _lut_tables,
         _whole_quads,

@@ -22,6 +22,7 @@ from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.dialects.cpu import BufferOp, CheckOp, LaunchArg, LaunchOp, ProgramOp, RequireOp
 from neuc.dialects.dense_shapes import undecided
 from neuc.dialects.dims import Dim, DimLike, product
+from neuc.dialects.lazy_array import LazyArray
 from neuc.dialects.locations import node_names
 from neuc.dialects.store import ConstantOp, constant_array, constant_value, dims_of, element_of, numpy_dtype
 from neuc.dialects.weight_store import WeightStore
@@ -142,9 +143,10 @@ class SegmentLowering:
         """A fresh arena buffer of `nbytes` bytes, live from its first launch to its last."""
         return self._add(BufferOp("arena", nbytes)).result
 
-    def weight(self, name: str, array: np.ndarray) -> SSAValue:
+    def weight(self, name: str, array: np.ndarray | LazyArray) -> SSAValue:
         """A buffer with the bytes of `array`, which goes into the weight store."""
-        key = self.store.add(name, array)
+        lazy = isinstance(array, LazyArray)
+        key = self.store.add_lazy(name, array) if lazy else self.store.add(name, array)
         if key not in self._weights:
             self._weights[key] = self._add(BufferOp("weight", array.nbytes, entry=key)).result
         return self._weights[key]

@@ -12,15 +12,16 @@ from neuc.backends.cpu.kernels.ternary_quantize import (
 )
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.ternary_conv_chain import ConvChain, conv_chain, launch_conv
+from neuc.backends.cpu.lowerings.ternary_linear_chain import launch_linear, linear_chain
 from neuc.backends.cpu.lowerings.ternary_products import (
     Packed,
     launch_dequantize,
     launch_product,
     layout_of,
-    pack,
+    pack_weight,
     rows_of,
     too_many_columns,
-    trits_of,
+    type_of,
     untiled,
 )
 from neuc.dialects.dims import Dim, product
@@ -69,10 +70,10 @@ def _linear_supported(op: LinearOp) -> str | None:
 def lower_linear(op: LinearOp, s: SegmentLowering) -> None:
     """Without `tile-lut`: a direct product and dequantization."""
     weight = defining_weight(op.weight)
-    type_, trits, _ = trits_of(weight, s)
+    type_ = type_of(weight)
     rows = rows_of(type_)
     kind, layout = untiled(s, type_, rows)
-    packed = pack(s, weight.trits.data, trits.reshape(rows, type_.columns), kind, layout)
+    packed = pack_weight(s, weight, kind, layout)
     tokens = product(dims_of(op.q)[:-1])
     acc = s.temp(tokens * (4 * type_.groups * rows))
     launch_product(s, s.buffer(op.q), tokens, packed, acc)
@@ -90,11 +91,14 @@ def _packable(op: PackOp) -> str | None:
 
 @lowers(PackOp, supports=_packable)
 def lower_pack(op: PackOp, s: SegmentLowering) -> None:
-    """Pack at compile time."""
-    weight = defining_weight(op.weight)
-    type_, trits, _ = trits_of(weight, s)
-    matrix = trits.reshape(rows_of(type_), type_.columns)
-    s.remember(op.result, pack(s, weight.trits.data, matrix, op.packed.encoding.kind.data, layout_of(op, s.isa)))
+    """Pack at compile time; nothing here if what follows goes together with it."""
+    chain = linear_chain(op, s)
+    if chain is not None:
+        s.absorb(chain.absorbed)
+        s.lower_instead(chain.last, lambda: launch_linear(chain, s))
+        return
+    weight, kind = defining_weight(op.weight), op.packed.encoding.kind.data
+    s.remember(op.result, pack_weight(s, weight, kind, layout_of(op, s.isa)))
 
 
 @lowers(AccumulateOp)

@@ -14,10 +14,11 @@ from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.backends.cpu.self_check import add_check, checked_rows
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.dims import Dim
+from neuc.dialects.lazy_array import LazyArray
 from neuc.dialects.ternary import ROW_MULTIPLE, PackOp, WeightOp
 from neuc.dialects.ternary_encodings import ENCODINGS
 from neuc.dialects.ternary_types import PackedType, TritsType
-from neuc.dialects.ternary_weights import weight_arrays
+from neuc.dialects.ternary_weights import weight_arrays, weight_rows, weight_scales
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,17 @@ def default_block_rows(rows: int) -> int:
     return 128 if rows >= 2048 else min(64, -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE)
 
 
-def trits_of(op: WeightOp, s: SegmentLowering) -> tuple[TritsType, np.ndarray, np.ndarray]:
-    """Type, trits [P, N, K] and scales [P, N, G] of a weight."""
+def type_of(op: WeightOp) -> TritsType:
+    """The type of a weight."""
     type_ = op.result.type
     assert isinstance(type_, TritsType)
+    return type_
+
+
+def trits_of(op: WeightOp, s: SegmentLowering) -> tuple[TritsType, np.ndarray, np.ndarray]:
+    """Type, trits [P, N, K] and scales [P, N, G] of a weight."""
     trits, scales = weight_arrays(op, s.store)
-    return type_, trits, scales
+    return type_of(op), trits, scales
 
 
 def untiled(s: SegmentLowering, type_: TritsType, rows: int) -> tuple[str, PackedLayout]:
@@ -88,6 +94,21 @@ def pack(s: SegmentLowering, name: str, weights: np.ndarray, kind: str, layout: 
     starts = [start for _, start in packed if start is not None]
     start = s.weight(f"{name}.{kind}.bias", np.concatenate(starts)) if starts else None
     return Packed(kind, layout, data, matrices[0, : checked_rows(layout)].copy(), start)
+
+
+def pack_weight(s: SegmentLowering, op: WeightOp, kind: str, layout: PackedLayout) -> Packed:
+    """Pack the rows of a `ternary.weight`, lazily if its trits are lazy; only the rows of its check are read now."""
+    name, rows = op.trits.data, weight_rows(op, s.store)
+    if not isinstance(rows, LazyArray):
+        return pack(s, name, rows, kind, layout)
+    data, start = encoding_named(kind).pack_lazy(rows, layout)
+    return Packed(
+        kind,
+        layout,
+        s.weight(f"{name}.{kind}", data),
+        rows.part(0, checked_rows(layout)),
+        None if start is None else s.weight(f"{name}.{kind}.bias", start),
+    )
 
 
 def launch_product(
@@ -139,7 +160,7 @@ def launch_dequantize(
     out: SSAValue,
 ) -> None:
     """Sums [tokens, G, P·N] to f32 [tokens, N]; `shared` tokens have the same activation scale."""
-    type_, _, scales = trits_of(weight, s)
+    type_, scales = type_of(weight), weight_scales(weight, s.store)
     kernel = TernaryDequantizeKernel(epilogue_of(type_, bias is not None, activation))
     s.launch(
         kernel,
