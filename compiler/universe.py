@@ -65,6 +65,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "lower-onnx-to-dense": _pass("passes.lower_onnx_to_dense", "LowerOnnxToDense"),
     "lower-to-cpu": _pass("backends.cpu.lower_to_cpu", "LowerToCpu"),
     "partition": _pass("passes.partition", "Partition"),
+    "place-barriers": _pass("backends.cpu.place_barriers", "PlaceBarriers"),
     "plan-memory": _pass("backends.cpu.plan_memory", "PlanMemory"),
     "quantize-to-ternary": _pass("passes.quantize_to_ternary", "QuantizeToTernary"),
     "recognize-ternary": _pass("passes.recognize_ternary", "RecognizeTernary"),

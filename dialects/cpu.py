@@ -12,11 +12,13 @@ from typing import TypeAlias
 
 from xdsl.dialects.builtin import (
     ArrayAttr,
+    DenseArrayBase,
     FloatAttr,
     IntegerAttr,
     StringAttr,
     SymbolNameConstraint,
     SymbolRefAttr,
+    UnitAttr,
     f32,
     i64,
 )
@@ -130,10 +132,12 @@ LaunchArg: TypeAlias = "SSAValue | tuple[SSAValue, DimLike] | DimLike | float"
 
 @irdl_op_definition
 class LaunchOp(IRDLOperation):
-    """Run `kernel` over `work` units, split among threads in multiples of `grain`; then a barrier.
+    """Run `kernel` over `work` units, split among threads in multiples of `grain`.
 
+    All threads meet before it, unless it is `concurrent` with the launches before it, back to the last that is not.
     Slots of the kernel's argument array, in order: a buffer's address (`%b`, or `%b at "bytes"`), an integer (a string
-    with a dim expression) or the bits of an f32.
+    with a dim expression) or the bits of an f32. `out` stands before buffers that the kernel writes; where it stands
+    nowhere, the kernel may write any of them but weights.
     """
 
     name = "cpu.launch"
@@ -143,6 +147,8 @@ class LaunchOp(IRDLOperation):
     work = prop_def(StringAttr)
     grain = prop_def(IntegerAttr)
     scratch = prop_def(StringAttr)
+    writes = opt_prop_def(DenseArrayBase.constr(i64))
+    concurrent = opt_prop_def(UnitAttr)
 
     def __init__(
         self,
@@ -152,6 +158,7 @@ class LaunchOp(IRDLOperation):
         work: DimLike,
         grain: int = 1,
         scratch: DimLike = 0,
+        writes: Sequence[int] | None = None,
     ) -> None:
         buffers: list[SSAValue] = []
         slots: list[Attribute] = []
@@ -166,16 +173,24 @@ class LaunchOp(IRDLOperation):
                 slots.append(FloatAttr(arg, f32))
             else:
                 slots.append(StringAttr(str(Dim.of(arg))))
-        super().__init__(
-            operands=[buffers],
-            properties={
-                "kernel": SymbolRefAttr(kernel),
-                "slots": ArrayAttr(slots),
-                "work": StringAttr(str(Dim.of(work))),
-                "grain": IntegerAttr(grain, i64),
-                "scratch": StringAttr(str(Dim.of(scratch))),
-            },
-        )
+        properties: dict[str, Attribute] = {
+            "kernel": SymbolRefAttr(kernel),
+            "slots": ArrayAttr(slots),
+            "work": StringAttr(str(Dim.of(work))),
+            "grain": IntegerAttr(grain, i64),
+            "scratch": StringAttr(str(Dim.of(scratch))),
+        }
+        if writes is not None:
+            properties["writes"] = DenseArrayBase.from_list(i64, writes)
+        super().__init__(operands=[buffers], properties=properties)
+
+    def written(self) -> set[SSAValue]:
+        """Buffers that the kernel writes, or may write if that is not known."""
+        if self.writes is None:
+            return {b for b in self.buffers if not (isinstance(b.owner, BufferOp) and b.owner.entry is not None)}
+        slots = set(self.writes.get_values())
+        places = [i for i, slot in enumerate(self.slots) if isinstance(slot, BufferArgAttr)]
+        return {buffer for place, buffer in zip(places, self.buffers, strict=True) if place in slots}
 
     def verify_(self) -> None:
         taken = sum(isinstance(slot, BufferArgAttr) for slot in self.slots)
@@ -195,16 +210,22 @@ class LaunchOp(IRDLOperation):
         _check_expr(self.scratch.data, "scratch")
         if self.grain.value.data < 1:
             raise VerifyException("grain is less than 1")
+        for place in () if self.writes is None else self.writes.get_values():
+            if not (0 <= place < len(self.slots) and isinstance(self.slots.data[place], BufferArgAttr)):
+                raise VerifyException(f"slot {place} is said to be written, but is no buffer")
 
     def print(self, printer: Printer) -> None:
         printer.print_string(" ")
         printer.print_attribute(self.kernel)
         operands = iter(self.buffers)
+        written = set(self.writes.get_values()) if self.writes is not None else set[int]()
         with printer.in_parens():
             for i, slot in enumerate(self.slots):
                 if i:
                     printer.print_string(", ")
                 if isinstance(slot, BufferArgAttr):
+                    if i in written:
+                        printer.print_string("out ")
                     printer.print_ssa_value(next(operands))
                     if slot.offset.data != "0":
                         printer.print_string(" at ")
@@ -218,6 +239,8 @@ class LaunchOp(IRDLOperation):
         if self.scratch.data != "0":
             printer.print_string(" scratch ")
             printer.print_attribute(self.scratch)
+        if self.concurrent is not None:
+            printer.print_string(" concurrent")
         printer.print_op_attributes(self.attributes)
 
     @classmethod
@@ -225,8 +248,11 @@ class LaunchOp(IRDLOperation):
         kernel = parser.parse_symbol_name()
         operands: list[SSAValue] = []
         slots: list[Attribute] = []
+        written: list[int] = []
 
         def slot() -> None:
+            if parser.parse_optional_keyword("out"):
+                written.append(len(slots))
             operand = parser.parse_optional_unresolved_operand()
             if operand is None:
                 slots.append(parser.parse_attribute())
@@ -240,18 +266,18 @@ class LaunchOp(IRDLOperation):
         work = parser.parse_str_literal()
         grain = parser.parse_integer() if parser.parse_optional_keyword("grain") else 1
         scratch = parser.parse_str_literal() if parser.parse_optional_keyword("scratch") else "0"
-        op = cls.create(
-            operands=operands,
-            properties={
-                "kernel": SymbolRefAttr(kernel),
-                "slots": ArrayAttr(slots),
-                "work": StringAttr(work),
-                "grain": IntegerAttr(grain, i64),
-                "scratch": StringAttr(scratch),
-            },
-            attributes=parser.parse_optional_attr_dict(),
-        )
-        return op
+        properties: dict[str, Attribute] = {
+            "kernel": SymbolRefAttr(kernel),
+            "slots": ArrayAttr(slots),
+            "work": StringAttr(work),
+            "grain": IntegerAttr(grain, i64),
+            "scratch": StringAttr(scratch),
+        }
+        if written:
+            properties["writes"] = DenseArrayBase.from_list(i64, written)
+        if parser.parse_optional_keyword("concurrent"):
+            properties["concurrent"] = UnitAttr()
+        return cls.create(operands=operands, properties=properties, attributes=parser.parse_optional_attr_dict())
 
 
 @irdl_op_definition

@@ -76,6 +76,12 @@ class Node:
             raise self.refuse(f"longer than {longest} characters")
         return self.value
 
+    def boolean(self) -> bool:
+        """A truth value."""
+        if not isinstance(self.value, bool):
+            raise self._is("true or false")
+        return self.value
+
     def number(self) -> float:
         """A float; integers count."""
         if not isinstance(self.value, int | float) or isinstance(self.value, bool):

@@ -12,8 +12,11 @@ from typing import TypeAlias, cast
 
 from neuc.runtime.checked_json import Node, dump_json, parse_json
 
-FORMAT = (1, 1)
-"""Program format (major, minor): a reader takes its own major and any minor up to its own. 1.1 has checks."""
+FORMAT = (1, 2)
+"""Program format (major, minor): a reader takes its own major and any minor up to its own.
+
+1.1 has checks, 1.2 launches without a barrier.
+"""
 
 DTYPES = "float32 float64 float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()  # numpy's names
 
@@ -93,13 +96,18 @@ Arg: TypeAlias = BufferArg | IntArg | F32Arg
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel over ``work`` units, split between threads in multiples of ``grain``; then a barrier."""
+    """One kernel over ``work`` units, split between threads in multiples of ``grain``.
+
+    Without a ``barrier`` it runs at the same time as the launches before it, back to the last that has one; what it
+    touches, none of them writes, and what it writes, none of them touches.
+    """
 
     kernel: str
     args: tuple[Arg, ...]
     work: Scalar
     grain: int = 1
     label: str = ""
+    barrier: bool = True
 
 
 @dataclass(frozen=True)
@@ -278,12 +286,14 @@ def _buffer_json(buffer: Buffer) -> dict[str, object]:
 
 
 def _launch_json(launch: Launch) -> dict[str, object]:
+    free: dict[str, object] = {} if launch.barrier else {"barrier": False}
     return {
         "kernel": launch.kernel,
         "args": [_arg_json(arg) for arg in launch.args],
         "work": launch.work,
         "grain": launch.grain,
         "label": launch.label,
+        **free,
     }
 
 

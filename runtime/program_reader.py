@@ -186,14 +186,15 @@ def _read_buffer(node: Node, scalar: Callable[[Node], Scalar], counts: Mapping[s
 
 
 def _read_launch(node: Node, scalar: Callable[[Node], Scalar], buffers: int) -> Launch:
-    node.only(("kernel", "args", "work", "grain", "label"))
+    node.only(("kernel", "args", "work", "grain", "label", "barrier"))
     kernel = node.get("kernel").string()
     if not _NAME.fullmatch(kernel) or ".." in kernel:
         raise node.refuse(f"'{kernel[:40]}' is not a kernel name")
     args = node.get("args").list_of(lambda item: _read_arg(item, scalar, buffers), _MAX_ARGS)
     grain = node.get("grain").integer(1, 2**31) if node.has("grain") else 1
     label = node.get("label").string(_MAX_STRING) if node.has("label") else ""
-    return Launch(kernel, args, scalar(node.get("work")), grain, label)
+    barrier = node.get("barrier").boolean() if node.has("barrier") else True
+    return Launch(kernel, args, scalar(node.get("work")), grain, label, barrier)
 
 
 def _read_requirement(node: Node, scalar: Callable[[Node], Scalar]) -> Requirement:

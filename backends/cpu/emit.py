@@ -64,7 +64,7 @@ def emit(module: ModuleOp, store: WeightStore) -> EmittedProgram:
         match op:
             case ProgramOp():
                 name = op.sym_name.data
-                segments[name] = _native_segment(op)
+                segments[name] = native_segment(op)
                 debug_map[name] = [list(node_names(launch)) for launch in _launches(op)]
             case llvm.FuncOp():
                 kernel_ops[op.sym_name.data] = op
@@ -102,7 +102,8 @@ def _launches(program: ProgramOp) -> list[LaunchOp]:
     return [op for op in program.body.block.ops if isinstance(op, LaunchOp)]
 
 
-def _native_segment(op: ProgramOp) -> schema.NativeSegment:
+def native_segment(op: ProgramOp) -> schema.NativeSegment:
+    """A `cpu.program` as the runtime runs it."""
     if op.arena is None:
         raise InternalError(f"@{op.sym_name.data} has no memory plan; run plan-memory")
     numbers: dict[SSAValue, int] = {}
@@ -191,6 +192,7 @@ def _launch(op: LaunchOp, numbers: Mapping[SSAValue, int]) -> schema.Launch:
         work=_scalar(op.work.data),
         grain=op.grain.value.data,
         label=" + ".join(node_names(op)),
+        barrier=op.concurrent is None,
     )
 
 

@@ -190,7 +190,7 @@ class SegmentLowering:
         name = kernel.name
         if name not in self.kernels:
             self.kernels[name] = kernel.build(self.isa)
-        made = self._add(LaunchOp(name, args, work=work, grain=grain, scratch=scratch))
+        made = self._add(LaunchOp(name, args, work=work, grain=grain, scratch=scratch, writes=kernel.writes()))
         source = op if op is not None else self._op
         if source is not None:
             made.location = source.location

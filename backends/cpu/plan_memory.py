@@ -1,8 +1,8 @@
 """`plan-memory`: gives every arena buffer of a `cpu.program` an offset, by liveness.
 
-Buffers that are never live at the same launch share a slot. Sizes are dim expressions, so offsets are too: a slot is as
-large as the largest of its buffers, and slots follow one another. Which buffers share is decided at nominal symbol
-values; the result is right for all values.
+Buffers that are never live at the same time share a slot; launches without a barrier between them are one time. Sizes
+are dim expressions, so offsets are too: a slot is as large as the largest of its buffers, and slots follow one another.
+Which buffers share is decided at nominal symbol values; the result is right for all values.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Slot:
 class PlanMemory(ModulePass):
     """Place arena buffers.
 
-    1. A buffer is live from the first launch that names it to the last.
+    1. A buffer is live from the first launch that names it to the last, and as long as launches concurrent with those.
     2. Largest first (at nominal sizes), each goes into the first slot whose buffers it never meets, else a new slot.
     3. Slot offsets are the running sum of slot sizes, rounded up to 64 bytes; the program's `arena` is their total.
 
@@ -79,8 +79,11 @@ def plan_program(program: ProgramOp) -> None:
 
 def _lifetimes(program: ProgramOp) -> list[_Lifetime]:
     found: dict[BufferOp, _Lifetime] = {}
-    launches = (op for op in program.body.block.ops if isinstance(op, LaunchOp))
-    for time, launch in enumerate(launches):
+    time = 0
+    for launch in program.body.block.ops:
+        if not isinstance(launch, LaunchOp):
+            continue
+        time += launch.concurrent is None
         for value in launch.buffers:
             buffer = value.owner
             if not isinstance(buffer, BufferOp) or buffer.kind.data != "arena":

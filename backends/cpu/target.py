@@ -62,6 +62,7 @@ class CpuTarget:
     def pipeline(self, isa: Isa | None = None, *, group: int = 0, bm: int = 0, bk: int = 0) -> list[ModulePass]:
         """The passes from the paradigm level to the machine level."""
         from neuc.backends.cpu.lower_to_cpu import LowerToCpu
+        from neuc.backends.cpu.place_barriers import PlaceBarriers
         from neuc.backends.cpu.plan_memory import PlanMemory
         from neuc.passes.choose_encoding import ChooseEncoding
         from neuc.passes.tile_lut import TileLut
@@ -70,7 +71,7 @@ class CpuTarget:
         first, *others = self.encodings(chosen)
         choose = [ChooseEncoding((first, *others), tuple(rates_of(chosen).values()))] if others else []
         tile = TileLut(encoding=first, group=group, bm=bm, bk=bk)
-        return [*choose, tile, LowerToCpu(isa=isa_text(chosen)), PlanMemory()]
+        return [*choose, tile, LowerToCpu(isa=isa_text(chosen)), PlaceBarriers(), PlanMemory()]
 
 
 TARGETS: dict[str, CpuTarget] = {

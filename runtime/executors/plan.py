@@ -62,6 +62,7 @@ class SegmentCode:
             np.int64
         )
         self.grains = np.array([launch.grain for launch in segment.launches], np.int64)
+        self.meets = np.array([launch.barrier for launch in segment.launches], np.bool_)
         self.labels = [launch.label or launch.kernel for launch in segment.launches]
         self.weights = setting.weights
         self._exprs: list[Expr] = []
@@ -159,7 +160,7 @@ class Plan:
         works, grains = self.works[self.launches], code.grains[self.launches]
         self.threads = code.threads if bool((works >= 2 * grains).any()) else 1
         self.ranges = split_work(works, grains, self.threads)
-        self.barriers = barriers(self.ranges)
+        self.barriers = barriers(self.ranges, groups_of(code.meets, self.launches))
         self.scratch_at = align_up(arena)
         self.scratch_stride = align_up(scratch)
         self.nbytes = self.scratch_at + self.scratch_stride * self.threads
@@ -212,19 +213,27 @@ def split_work(works: Ints, grains: Ints, threads: int) -> Ints:
     return np.stack((cuts[:, :-1], cuts[:, 1:]), axis=2)
 
 
-def barriers(ranges: Ints) -> Ints:
-    """1 for each launch after which all threads must meet.
+def groups_of(meets: NDArray[np.bool_], launches: Ints) -> Ints:
+    """For each of these launches the number of barriers before it, in a list that says which need one."""
+    return np.cumsum(meets, dtype=np.int64)[launches]
 
-    Between two launches of thread 0 alone nobody else has anything to wait for. The last barrier is always there: it
+
+def barriers(ranges: Ints, groups: Ints) -> Ints:
+    """1 for each launch after which all threads must meet: the last of its group.
+
+    Between two groups of thread 0 alone nobody else has anything to wait for. The last barrier is always there: it
     tells thread 0 that the others are done with the job.
     """
-    threads = ranges.shape[1]
-    if threads == 1:
-        return np.zeros(len(ranges), np.int64)
+    count, threads = ranges.shape[:2]
+    needed = np.zeros(count, np.int64)
+    if threads == 1 or not count:
+        return needed
     busy: NDArray[np.bool_] = ranges[:, :, 0] < ranges[:, :, 1]
-    shared: NDArray[np.bool_] = np.logical_or.reduce(busy[:, 1:], axis=1)
-    following = np.append(shared[1:], True)
-    return (shared | following).astype(np.int64)
+    ends = np.append(np.flatnonzero(np.diff(groups)), count - 1)
+    starts = np.append(0, ends[:-1] + 1)
+    shared = np.logical_or.reduceat(np.logical_or.reduce(busy[:, 1:], axis=1), starts)
+    needed[ends] = shared | np.append(shared[1:], True)
+    return needed
 
 
 class Table:

@@ -1,4 +1,4 @@
-"""Hand-written programs for runtime tests: three tiny kernels in LLVM IR, and programs that launch them."""
+"""Hand-written programs for runtime tests: tiny kernels in LLVM IR, and programs that launch them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from neuc.runtime.program import (
 
 _LOOP = """
 define void @{name}(ptr %args, i64 %begin, i64 %end, ptr %scratch) {{
+{prelude}
 entry:
   %a.at = getelementptr i64, ptr %args, i64 0
   %a = load ptr, ptr %a.at
@@ -49,9 +50,27 @@ done:
 }}
 """
 
+# Thread 0 comes late: about a millisecond.
+_LATE = """
+  %word = alloca i64
+  %first = icmp eq i64 %begin, 0
+  br i1 %first, label %wait, label %entry
+wait:
+  %turn = phi i64 [ 0, %0 ], [ %following, %wait ]
+  store volatile i64 %turn, ptr %word
+  %following = add i64 %turn, 1
+  %again = icmp ult i64 %following, 500000
+  br i1 %again, label %wait, label %entry
+"""
+
 _BODIES = {
     # args: x, out, f32 factor
     "k_scale": """
+  %y = fmul float %x, %factor
+  %y.at = getelementptr float, ptr %b, i64 %i
+  store float %y, ptr %y.at""",
+    # args: x, out, f32 factor: k_scale, but the thread that begins at 0 is late
+    "k_late": """
   %y = fmul float %x, %factor
   %y.at = getelementptr float, ptr %b, i64 %i
   store float %y, ptr %y.at""",
@@ -89,7 +108,8 @@ def kernels() -> Mapping[str, bytes]:
 
 def llvm_text(name: str) -> str:
     """A test kernel as LLVM IR."""
-    return _LOOP.format(name=name, body=_BODIES[name])
+    prelude = _LATE if name == "k_late" else "br label %entry"
+    return _LOOP.format(name=name, prelude=prelude, body=_BODIES[name])
 
 
 WIDTH = 5

@@ -75,9 +75,12 @@ def run_segment(
                     assert op.index is not None
                     outputs[op.index.value.data] = memory[op.result][0]
             case LaunchOp():
+                kept = {buffer: memory[buffer][0].copy() for buffer in set(op.buffers) - op.written()}
                 _launch(op, kernels, memory, symbols, isa, threads_split)
                 for _, whole in memory.values():
                     assert_guards(whole)
+                for buffer, content in kept.items():
+                    np.testing.assert_array_equal(memory[buffer][0], content, "written, but not declared")
             case CheckOp():
                 _check(op, kernels, isa, store)
             case RequireOp():

@@ -9,9 +9,9 @@
 // CHECK: cpu.program @seg0 inputs [tensor<?x8xf32, #store.dims<"B", "8">>] outputs [tensor<?x8xf32, #store.dims<"B", "8">>] arena "64*((32*B + 63)//(64))"
 // CHECK-NEXT: %[[IN:.*]] = cpu.buffer "input" index 0 bytes "32*B"
 // CHECK-NEXT: %[[MID:.*]] = cpu.buffer "arena" bytes "32*B" offset "0"
-// CHECK-NEXT: cpu.launch @[[K:softmax[a-z0-9_]*]](%[[IN]], %[[MID]]{{.*}} loc("first")
+// CHECK-NEXT: cpu.launch @[[K:softmax[a-z0-9_]*]](%[[IN]], out %[[MID]]{{.*}} loc("first")
 // CHECK-NEXT: %[[OUT:.*]] = cpu.buffer "output" index 0 bytes "32*B"
-// CHECK-NEXT: cpu.launch @[[K]](%[[MID]], %[[OUT]]{{.*}} loc("second")
+// CHECK-NEXT: cpu.launch @[[K]](%[[MID]], out %[[OUT]]{{.*}} loc("second")
 // Two launches, one kernel.
 // CHECK: llvm.func @[[K]](%{{.*}}: !llvm.ptr{{.*}}, %{{.*}}: i64{{.*}}, %{{.*}}: i64{{.*}}, %{{.*}}: !llvm.ptr
 // CHECK-NOT: llvm.func

@@ -301,5 +301,7 @@ def test_work_is_split_into_whole_grains(threads: int) -> None:
 def test_barriers_stand_where_threads_depend_on_each_other() -> None:
     works = np.array([1, 1, 50, 50, 1, 1, 1])
     ranges = split_work(works, np.ones_like(works), 2)
-    assert barriers(ranges).tolist() == [0, 1, 1, 1, 0, 0, 1]
-    assert barriers(split_work(works, np.ones_like(works), 1)).tolist() == [0] * 7
+    assert barriers(ranges, np.arange(7)).tolist() == [0, 1, 1, 1, 0, 0, 1]
+    assert barriers(ranges, np.array([1, 1, 1, 2, 2, 3, 3])).tolist() == [0, 0, 1, 0, 1, 0, 1]
+    assert barriers(ranges[[0, 1, 4, 5]], np.array([1, 1, 2, 3])).tolist() == [0, 0, 0, 1]
+    assert barriers(split_work(works, np.ones_like(works), 1), np.arange(7)).tolist() == [0] * 7

@@ -34,6 +34,7 @@ class ArgReduceKernel(KernelSpec):
     last: bool
 
     family = "arg_reduce"
+    written = (1,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """One result or one vector of results at a time."""

@@ -43,6 +43,12 @@ class KernelSpec(ABC):
     """
 
     family: ClassVar[str] = "kernel"
+    written: ClassVar[tuple[int, ...] | None] = None
+    """Argument slots whose buffers the kernel writes; None if unknown, and then launches never overlap with others."""
+
+    def writes(self) -> tuple[int, ...] | None:
+        """`written`, for families in which it depends on the fields."""
+        return self.written
 
     @property
     def name(self) -> str:

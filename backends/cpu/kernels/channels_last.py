@@ -29,6 +29,7 @@ class ChannelsLastKernel(KernelSpec):
     pads: tuple[int, ...]
 
     family = "channels_last"
+    written = (1,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Zeros before and after, squares of bytes transposed in registers between."""

@@ -79,6 +79,7 @@ class ConvKernel(KernelSpec):
     filter_stride: int
     epilogue: Epilogue = NO_EPILOGUE
     family: ClassVar[str] = "conv"
+    written = (2,)
 
     @property
     def _block(self) -> int:

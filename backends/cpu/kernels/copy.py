@@ -75,6 +75,7 @@ class CopyKernel(KernelSpec):
     target: str
 
     family = "copy"
+    written = (1,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Vectors where both sides are contiguous, else one element at a time."""
@@ -121,6 +122,7 @@ class TransposeKernel(KernelSpec):
     outer: int
 
     family = "transpose"
+    written = (1,)
 
     def tile(self, isa: Isa) -> int:
         """The side of a tile: one vector, so that whole tiles are transposed in registers."""

@@ -19,6 +19,7 @@ class CopyBytesKernel(KernelSpec):
     """Copy ``args[2]`` bytes from ``args[0]`` to ``args[1]``; a work unit is `BYTES_PER_UNIT` bytes."""
 
     family = "copy_bytes"
+    written = (1,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """One byte loop; LLVM makes vectors of it."""

@@ -31,6 +31,7 @@ class PadKernel(KernelSpec):
     mode: str
 
     family = "pad"
+    written = (1,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Row by row: the border on the left, the source's row, the border on the right."""

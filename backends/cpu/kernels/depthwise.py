@@ -44,6 +44,7 @@ class DepthwiseKernel(KernelSpec):
     filters: int = 1
     epilogue: Epilogue = NO_EPILOGUE
     family: ClassVar[str] = "depthwise"
+    written = (2,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         b = KernelBuilder(self.name, isa)

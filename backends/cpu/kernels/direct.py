@@ -28,6 +28,7 @@ class DirectKernel(KernelSpec):
     layout: DirectLayout
 
     family = "direct"
+    written = (2,)
     token_block = TOKEN_BLOCK
 
     def scratch_bytes(self, isa: Isa) -> int:

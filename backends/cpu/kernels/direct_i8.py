@@ -25,6 +25,7 @@ class DirectI8Kernel(KernelSpec):
     segment: int
 
     family = "direct_i8"
+    written = (2,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Loops over rows, tokens and segments; one lane on the scalar instruction set."""

@@ -16,11 +16,12 @@ from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i32, i64, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.direct import OneByWords, direct_emitter, direct_scratch_bytes
+from neuc.backends.cpu.kernels.direct_amx import AMX_LEAST_TOKENS, AMX_TOKEN_BLOCK, AmxProducts, amx_scratch_bytes
 from neuc.backends.cpu.kernels.direct_base import DirectEmitter
 from neuc.backends.cpu.kernels.linear_epilogue import LinearPlaces, LinearWriter, Tail
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue
 from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, Chunk, Places
-from neuc.backends.cpu.packing.direct import QUAD, DirectLayout
+from neuc.backends.cpu.packing.direct import QUAD, TILE_BYTES, DirectLayout
 from neuc.errors import InternalError
 
 _F16_LARGEST = 65504.0
@@ -39,16 +40,22 @@ class DirectLinearKernel(KernelSpec):
         epilogue: from sums to outputs.
         half: whether scales are f16.
         tail: what follows.
+        tiles: whether many tokens are multiplied by AMX tiles, which takes one scale a row.
     """
 
     layout: DirectLayout
     epilogue: Epilogue
     half: bool = False
     tail: Tail | None = None
+    tiles: bool = False
 
     family = "direct_linear"
     written = (2,)
-    token_block = TOKEN_BLOCK
+
+    @property
+    def token_block(self) -> int:
+        """Tokens per work unit."""
+        return AMX_TOKEN_BLOCK if self.tiles else TOKEN_BLOCK
 
     @property
     def name(self) -> str:
@@ -67,13 +74,18 @@ class DirectLinearKernel(KernelSpec):
 
     def scratch_bytes(self, isa: Isa) -> int:
         """Bytes of scratch memory."""
-        return direct_scratch_bytes(self.layout, isa, self.token_block)
+        vectors = direct_scratch_bytes(self.layout, isa, self.token_block)
+        return _whole_lines(vectors) + amx_scratch_bytes(self.layout, self.token_block) if self.tiles else vectors
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """The kernel for this instruction set."""
         b = KernelBuilder(self.name, isa)
         _LinearEmitter(b, self).emit()
         return b.finish()
+
+
+def _whole_lines(nbytes: int) -> int:
+    return -(-nbytes // TILE_BYTES) * TILE_BYTES
 
 
 def linear_layout(layout: DirectLayout) -> DirectLayout:
@@ -106,6 +118,10 @@ class _LinearEmitter:
         self.products = direct_emitter(b, spec.layout, spec.token_block)
         self.writer = LinearWriter(b, spec.epilogue, spec.half, spec.tail)
         self.scale_bytes = 2 if spec.half else 4
+        place = _whole_lines(direct_scratch_bytes(spec.layout, b.isa, spec.token_block))
+        self.tiles = AmxProducts(b, spec.layout, place, spec.token_block) if spec.tiles else None
+        if spec.tiles and not (b.isa.has_amx and self.writer.one_term):
+            raise InternalError("AMX tiles need AMX, and one scale a row")
 
     def emit(self) -> None:
         """Units; a thread keeps what it prepared for a block of tokens."""
@@ -119,6 +135,8 @@ class _LinearEmitter:
             self.products.at = Places(q, t.columns, b.arg_ptr(1), b.scratch, b.scratch, b.scratch)
             with b.if_(b.icmp("ne", token_block, unit.carried[0])):
                 self.products.prepare(tokens)
+                if self.tiles is not None:
+                    self.tiles.prepare(self.products.at, tokens)
             self._chunk(tokens, row_block)
             first_row = row_block * t.block_rows
             at = LinearPlaces(b.scratch, self._scales(row_block), first, first_row, t.padded_block_rows)
@@ -132,6 +150,19 @@ class _LinearEmitter:
 
     def _chunk(self, tokens: Val, row_block: Val) -> None:
         """Sums of one chunk for all tokens, in scratch memory."""
+        if self.tiles is None:
+            self._vectors(tokens, row_block)
+            return
+        b, emitter = self.b, self._emitter(AMX_LEAST_TOKENS)
+        with b.if_(b.icmp("sge", tokens, AMX_LEAST_TOKENS)) as many:
+            weights = b.ptr(b.arg_ptr(1), row_block * self.tiling.row_block_bytes)
+            emitter.at = self.products.at
+            self.tiles.sums(emitter.at, weights, tokens, emitter)
+        with many.else_():
+            self._vectors(tokens, row_block)
+
+    def _vectors(self, tokens: Val, row_block: Val) -> None:
+        """The same without tiles."""
         b, products = self.b, self.products
         done = b.i64(0)
         for size in products.token_sizes:

@@ -33,6 +33,7 @@ class GatherKernel(KernelSpec):
     single: bool
 
     family = "gather"
+    written = (2,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """One row a unit."""

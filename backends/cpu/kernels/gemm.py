@@ -92,6 +92,7 @@ class GemmKernel(KernelSpec):
     epilogue: Epilogue = NO_EPILOGUE
     batch_rank: int = 0
     family: ClassVar[str] = "gemm"
+    written = (2,)
 
     @property
     def copies_a(self) -> bool:
@@ -223,6 +224,7 @@ class PackPanelsKernel(KernelSpec):
     transpose: bool
     columns: int
     family: ClassVar[str] = "pack_panels"
+    written = (1,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         b = KernelBuilder(self.name, isa)

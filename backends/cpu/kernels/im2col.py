@@ -37,6 +37,7 @@ class Im2ColKernel(KernelSpec):
     dilations: tuple[int, ...]
 
     family = "im2col"
+    written = (1,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """For each run of pixels, channel and window element: zeros, a strided copy, zeros."""

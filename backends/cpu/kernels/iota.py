@@ -22,6 +22,7 @@ class DimsKernel(KernelSpec):
     count: int
 
     family = "dims"
+    written = (0,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Straight stores."""

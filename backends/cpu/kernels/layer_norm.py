@@ -32,6 +32,9 @@ class LayerNormKernel(KernelSpec):
 
     family = "layer_norm"
 
+    def writes(self) -> tuple[int, ...]:
+        return (1 + self.scale + self.bias,)
+
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Two or three sweeps over a row that then is in the nearest cache."""
         b = KernelBuilder(self.name, isa)
@@ -47,8 +50,8 @@ class LayerNormKernel(KernelSpec):
             if self.rms:
                 mean = None
             else:
-                mean = b.splat(self._sum(b, here, size, None, squares=False) / count, lanes)
-            variance = self._sum(b, here, size, mean, squares=True) / count
+                mean = b.splat(row_sum(b, here, size, None, squares=False) / count, lanes)
+            variance = row_sum(b, here, size, mean, squares=True) / count
             factor = b.splat(1.0 / b.sqrt(variance + eps), lanes)
 
             def finish(j: Val, _: list[Val], mask: Val | None, width: int) -> list[Val]:
@@ -64,27 +67,28 @@ class LayerNormKernel(KernelSpec):
             chunks(b, b.i64(0), size, lanes, finish)
         return b.finish()
 
-    def _sum(self, b: KernelBuilder, here: Val, size: Val, mean: Val | None, *, squares: bool) -> Val:
-        """The sum of x, or of (x − mean)², over the row."""
-        wide = 4 * b.lanes if b.lanes > 1 else 1
-        wide_mean = None if mean is None else b.splat(b.extract(mean, 0), wide)
 
-        def add(old: Val, x: Val, centre: Val | None, mask: Val | None) -> Val:
-            if not squares:
-                return old + x
-            x = x if centre is None else x - centre
-            x = x if mask is None else b.select(mask, x, b.zero(x.type))
-            return b.fma(x, x, old)
+def row_sum(b: KernelBuilder, here: Val, size: Val, mean: Val | None, *, squares: bool) -> Val:
+    """The sum of x, or of (x − mean)², over the row of `size` f32 at `here`; `mean` is in every lane."""
+    wide = 4 * b.lanes if b.lanes > 1 else 1
+    wide_mean = None if mean is None else b.splat(b.extract(mean, 0), wide)
 
-        whole = b.udiv(size, wide) * wide
-        with b.loop(0, whole, wide, [b.zero(vec(f32, wide))]) as main:
-            main.yield_([add(main.carried[0], load_elements(b, here, main.i, "f32", wide), wide_mean, None)])
-        total = narrow(b, main.results[0], b.lanes, lambda x, y: x + y)
-        if b.lanes == 1:
-            return total
+    def add(old: Val, x: Val, centre: Val | None, mask: Val | None) -> Val:
+        if not squares:
+            return old + x
+        x = x if centre is None else x - centre
+        x = x if mask is None else b.select(mask, x, b.zero(x.type))
+        return b.fma(x, x, old)
 
-        def rest(j: Val, carried: list[Val], mask: Val | None, width: int) -> list[Val]:
-            return [add(carried[0], load_elements(b, here, j, "f32", width, mask), mean, mask)]
+    whole = b.udiv(size, wide) * wide
+    with b.loop(0, whole, wide, [b.zero(vec(f32, wide))]) as main:
+        main.yield_([add(main.carried[0], load_elements(b, here, main.i, "f32", wide), wide_mean, None)])
+    total = narrow(b, main.results[0], b.lanes, lambda x, y: x + y)
+    if b.lanes == 1:
+        return total
 
-        (total,) = chunks(b, whole, size, b.lanes, rest, [total])
-        return tree(b, total, lambda x, y: x + y)
+    def rest(j: Val, carried: list[Val], mask: Val | None, width: int) -> list[Val]:
+        return [add(carried[0], load_elements(b, here, j, "f32", width, mask), mean, mask)]
+
+    (total,) = chunks(b, whole, size, b.lanes, rest, [total])
+    return tree(b, total, lambda x, y: x + y)

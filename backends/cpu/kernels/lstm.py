@@ -57,6 +57,10 @@ class LstmKernel(KernelSpec):
         """Room for one hidden state of zeros."""
         return 4 * self.hidden
 
+    def writes(self) -> tuple[int, ...]:
+        first = 2 + self.bias + 2 * self.state
+        return (first, first + 1, first + 2)
+
     def build(self, isa: Isa) -> llvm.FuncOp:
         """For each step and each vector of hidden units: four gates' products, then the cell."""
         b = KernelBuilder(self.name, isa)

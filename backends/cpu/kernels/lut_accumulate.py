@@ -37,6 +37,7 @@ class LutAccumulateKernel(KernelSpec):
     layout: LutLayout
 
     family = "lut_accumulate"
+    written = (2,)
     token_block = TOKEN_BLOCK
 
     @property

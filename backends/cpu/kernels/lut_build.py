@@ -57,6 +57,7 @@ class LutBuildKernel(KernelSpec):
     groups: int
 
     family = "lut_build"
+    written = (1,)
 
     @property
     def units_per_token(self) -> int:

@@ -48,6 +48,9 @@ class MapKernel(KernelSpec):
         digest = hashlib.sha256(repr(self).encode()).hexdigest()[:12]
         return "_".join([self.family, *said[:3], digest])
 
+    def writes(self) -> tuple[int, ...]:
+        return (len(self.inputs),)
+
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Vectors along the innermost dim; one element at a time if an operand has an odd stride there."""
         b = KernelBuilder(self.name, isa)

@@ -40,6 +40,7 @@ class PoolKernel(KernelSpec):
     kind: str
     pads_after: tuple[int, ...] | None = None
     family: ClassVar[str] = "pool"
+    written = (1,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         b = KernelBuilder(self.name, isa)

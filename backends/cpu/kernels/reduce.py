@@ -75,6 +75,7 @@ class ReduceKernel(KernelSpec):
     last: bool
 
     family = "reduce"
+    written = (1,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """One result or one vector of results at a time."""

@@ -32,6 +32,7 @@ class SoftmaxKernel(KernelSpec):
     last: bool
 
     family = "softmax"
+    written = (1,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """One row or one vector of columns at a time."""

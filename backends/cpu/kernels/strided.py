@@ -97,6 +97,18 @@ def chunks_wide(b: KernelBuilder, lo: Val, hi: Val, lanes: int, body: Body) -> N
     chunks(b, lo + b.udiv(b.max(hi - lo, 0), wide) * wide, hi, lanes, body)
 
 
+def pieces(width: int, lanes: int) -> list[tuple[int, int]]:
+    """(first element, lanes) of vectors of at most `lanes` that cover `width` elements, known ahead, exactly."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    while at < width:
+        while lanes > width - at:
+            lanes //= 2
+        found.append((at, lanes))
+        at += lanes
+    return found
+
+
 def tree(b: KernelBuilder, x: Val, combine: Callable[[Val, Val], Val]) -> Val:
     """All lanes of `x` combined, halves first."""
     return narrow(b, x, 1, combine)

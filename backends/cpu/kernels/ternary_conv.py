@@ -63,6 +63,7 @@ class TernaryConvKernel(KernelSpec):
     together: int
 
     family = "ternary_conv"
+    written = (2,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """For each block of pixels: gather, multiply, write."""

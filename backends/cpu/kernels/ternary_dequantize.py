@@ -91,6 +91,7 @@ class TernaryDequantizeKernel(KernelSpec):
     epilogue: Epilogue
 
     family = "ternary_dequantize"
+    written = (4,)
 
     @property
     def units_per_token(self) -> int:
@@ -135,6 +136,7 @@ class DequantizeTransposedKernel(KernelSpec):
     epilogue: Epilogue
 
     family = "dequantize_transposed"
+    written = (4,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Square blocks of as many pixels and channels as a vector has lanes, transposed in registers."""

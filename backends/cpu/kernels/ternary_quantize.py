@@ -21,7 +21,7 @@ from neuc.backends.cpu.kernels.base import KernelSpec
 PART = 4096
 """Elements per part of a long row."""
 _SMALLEST_MAXIMUM = 1e-5
-_MAGNITUDE = 0x7FFFFFFF
+MAGNITUDE = 0x7FFFFFFF
 _INFINITY = 0x7F800000
 _ROUNDER = 1.5 * 2.0**23
 """Added to |v| < 2^22, this leaves v rounded half to even in the low bits of the sum."""
@@ -38,6 +38,7 @@ class TernaryQuantizeKernel(KernelSpec):
     reciprocal: bool = False
 
     family = "ternary_quantize"
+    written = (1, 2)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Two passes over each row."""
@@ -47,9 +48,9 @@ class TernaryQuantizeKernel(KernelSpec):
             first = row.i * length
             x = b.elem(b.arg_ptr(0), first, f32)
             largest = _largest(b, x, length)
-            a = _scale(b, largest, self.reciprocal)
+            a = code_scale(b, largest, self.reciprocal)
             b.store(b.f32(1.0) / a, b.elem(b.arg_ptr(2), row.i, f32))
-            _code(b, x, b.ptr(b.arg_ptr(1), first), length, largest, a)
+            write_codes(b, x, b.ptr(b.arg_ptr(1), first), length, largest, a)
         return b.finish()
 
 
@@ -61,6 +62,7 @@ class AbsMaxPartsKernel(KernelSpec):
     """
 
     family = "abs_max_parts"
+    written = (1,)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """One pass over each part."""
@@ -85,6 +87,7 @@ class QuantizePartsKernel(KernelSpec):
     reciprocal: bool = False
 
     family = "quantize_parts"
+    written = (4, 5)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """The row's maximum from its parts', then one pass."""
@@ -96,11 +99,11 @@ class QuantizePartsKernel(KernelSpec):
             with b.loop(0, parts, init=[b.i32(0)]) as part:
                 part.yield_([b.max(part.carried[0], b.load(b.elem(maxima, part.i, i32), i32))])
             largest = part.results[0]
-            a = _scale(b, largest, self.reciprocal)
+            a = code_scale(b, largest, self.reciprocal)
             with b.if_(b.icmp("eq", first, 0)):
                 b.store(b.f32(1.0) / a, b.elem(b.arg_ptr(5), row, f32))
             start = row * length + first
-            _code(b, b.elem(b.arg_ptr(0), start, f32), b.ptr(b.arg_ptr(4), start), count, largest, a)
+            write_codes(b, b.elem(b.arg_ptr(0), start, f32), b.ptr(b.arg_ptr(4), start), count, largest, a)
         return b.finish()
 
 
@@ -115,22 +118,23 @@ def _largest(b: KernelBuilder, x: Val, count: Val) -> Val:
     """The bits of max|x|. Magnitudes order like their bits, and those of NaN are above infinity's."""
     whole = count - b.urem(count, b.lanes)
     with b.loop(0, whole, b.lanes, init=[b.zero(b.vtype(i32))]) as i:
-        bits = b.load(b.elem(x, i.i, i32), b.vtype(i32)) & _MAGNITUDE
+        bits = b.load(b.elem(x, i.i, i32), b.vtype(i32)) & MAGNITUDE
         i.yield_([b.max(i.carried[0], bits)])
     with b.loop(whole, count, init=[b.reduce_max(i.results[0])]) as i:
-        i.yield_([b.max(i.carried[0], b.load(b.elem(x, i.i, i32), i32) & _MAGNITUDE)])
+        i.yield_([b.max(i.carried[0], b.load(b.elem(x, i.i, i32), i32) & MAGNITUDE)])
     return i.results[0]
 
 
-def _scale(b: KernelBuilder, largest: Val, reciprocal: bool) -> Val:
-    """127 / max(largest, 1e-5), or its reciprocal form."""
+def code_scale(b: KernelBuilder, largest: Val, reciprocal: bool) -> Val:
+    """127 / max(largest, 1e-5), or its reciprocal form; `largest` is an f32's bits."""
     maximum = b.bitcast(largest, f32)
     # Of this shape NaN stays NaN.
     floored = b.select(b.fcmp("olt", maximum, _SMALLEST_MAXIMUM), b.f32(_SMALLEST_MAXIMUM), maximum)
     return b.f32(1.0) / floored * b.f32(127.0) if reciprocal else b.f32(127.0) / floored
 
 
-def _code(b: KernelBuilder, x: Val, q: Val, count: Val, largest: Val, a: Val) -> None:
+def write_codes(b: KernelBuilder, x: Val, q: Val, count: Val, largest: Val, a: Val) -> None:
+    """`count` codes of x times a; zeros if the largest magnitude (its bits) is no number."""
     whole = count - b.urem(count, b.lanes)
     with b.if_(b.icmp("slt", largest, _INFINITY)):
         for lanes, first, until in ((b.lanes, b.i64(0), whole), (1, whole, count)):
