@@ -6,23 +6,24 @@ number is rounded here that the model did not round: layers that need rounding a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects import func
-from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr
+from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr, f32
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
 
 from neuc.dialects.context import store_of
 from neuc.dialects.dense import ConvOp, MatMulOp, TransposeOp
-from neuc.dialects.store import ConstantOp, dims_of
+from neuc.dialects.store import ConstantOp, dims_of, element_of
 from neuc.dialects.ternary import WeightOp
 from neuc.dialects.weight_store import WeightStore
 from neuc.passes.analysis.activation_codes import FLOAT, HIGHEST, LOWEST, CodeFinder, Codes
 from neuc.passes.analysis.exact_weights import exact_weight
+from neuc.passes.analysis.level_sets import find_levels, obstacle
 from neuc.passes.analysis.ternary_layers import (
     KEPT,
     MIN_K,
@@ -31,11 +32,15 @@ from neuc.passes.analysis.ternary_layers import (
     ulp_of,
     weight_entry,
     weight_matrix,
+    weight_operand,
 )
 from neuc.passes.code_builder import CodeBuilder
 from neuc.passes.partition import drop_unused
 from neuc.passes.rewriting import rewrite
 from neuc.passes.ternary_replacement import replace_conv, replace_matmul
+
+FEWEST_COLUMNS = 4
+"""Fewer columns are levels times a scale per row by chance, so that nothing is said of their levels."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,8 @@ class RecognizeTernary(ModulePass):
         2. `dense.conv` likewise, with one scale for each image, grouped ones too.
         3. Codes that fit into eight bits only when shifted (0 … 255) are shifted, and the layer has the `offset` that
            makes up for it in its integer sums. Convolutions then have one channel group, and pads in the codes.
-        4. A float layer of which only one half is there gets the attribute `ternary.kept` with what is missing.
+        4. A float layer of which one half is there, or that no ternary kernel can do, gets the attribute `ternary.kept`
+           with the reason.
 
     Before and after::
 
@@ -83,9 +89,8 @@ class RecognizeTernary(ModulePass):
                 continue
             if isinstance(layer, MatMulOp):
                 _read_through_transpose(layer)
-            if reason_to_keep(layer, store, self.min_k, grouped=True):
-                continue
-            found = _planned(layer, name, finder, store)
+            reason = reason_to_keep(layer, store, self.min_k, grouped=True)
+            found = _kept(layer, reason, finder, store) if reason else _planned(layer, name, finder, store)
             if isinstance(found, str):
                 if found:
                     layer.attributes[KEPT] = StringAttr(found)
@@ -123,15 +128,13 @@ def _read_through_transpose(layer: MatMulOp) -> None:
 
 def _planned(layer: MatMulOp | ConvOp, name: str, finder: CodeFinder, store: WeightStore) -> _Planned | str:
     """What becomes of a layer, or why it stays; "" if nothing about it is quantised."""
-    x, shared = (layer.a, 1) if isinstance(layer, MatMulOp) else (layer.x, len(dims_of(layer.x)) - 1)
-    codes = finder.find(x, shared)
+    codes = _codes(layer, finder)
     matrix = weight_matrix(layer, store)
     weight = exact_weight(matrix, weight_entry(layer, name), store)
     if weight is None:
-        some = "hold more than few levels" if matrix.any() else "are all zero"
-        return "" if codes == FLOAT else f"its activations are 8-bit codes, but its weights {some}"
+        return "" if codes == FLOAT else f"its activations are 8-bit codes, but its weights {obstacle(matrix)}"
     if isinstance(codes, str):
-        return f"its weights hold {len(weight.result.type.level_set)} levels ({ulp_text(weight)}), but {codes}"
+        return f"its weights hold {_levels_text(weight.result.type.level_set, ulp_of(weight))}, but {codes}"
     if codes.offset and isinstance(layer, ConvOp):
         if layer.group.value.data != 1:
             return f"its activations are codes {codes.low} to {codes.high}, and it is a grouped convolution"
@@ -140,9 +143,28 @@ def _planned(layer: MatMulOp | ConvOp, name: str, finder: CodeFinder, store: Wei
     return _Planned(codes, weight)
 
 
-def ulp_text(weight: WeightOp) -> str:
-    """How exact recognised weights are."""
-    return "exactly" if ulp_of(weight) == 0 else f"exact to {ulp_of(weight)} ULP"
+def _kept(layer: MatMulOp | ConvOp, reason: str, finder: CodeFinder, store: WeightStore) -> str:
+    """Why a layer stays that can have no ternary form; "" if nothing about it is quantised."""
+    operand = weight_operand(layer)
+    if operand is None or element_of(operand[0]) != f32:
+        return ""
+    matrix = weight_matrix(layer, store)
+    fit = find_levels(matrix) if matrix.shape[1] >= FEWEST_COLUMNS else None
+    if fit is not None:
+        return f"its weights hold {_levels_text(fit.levels, fit.ulp)}, but {reason}"
+    plain = isinstance(layer, ConvOp) or (operand[0] is layer.b and layer.transpose_a is None)
+    coded = plain and isinstance(_codes(layer, finder), Codes)
+    return f"its activations are 8-bit codes, but {reason}" if coded else ""
+
+
+def _codes(layer: MatMulOp | ConvOp, finder: CodeFinder) -> Codes | str:
+    """The codes of a layer's activations, or why there are none."""
+    x, shared = (layer.a, 1) if isinstance(layer, MatMulOp) else (layer.x, len(dims_of(layer.x)) - 1)
+    return finder.find(x, shared)
+
+
+def _levels_text(levels: Sequence[int], ulp: int | None) -> str:
+    return f"{len(levels)} levels ({'exactly' if ulp == 0 else f'exact to {ulp} ULP'})"
 
 
 @dataclass

@@ -29,6 +29,8 @@ GROUP_MULTIPLE = 4
 BOUNDS = (1, 3, 7, 15)
 """The largest magnitude of a level, tried in turn: fewer levels with finer scales rather than the other way round."""
 
+_BYTE = 128
+"""The largest magnitude of 8-bit weights, which are too many levels."""
 _GROUPS = (256, 128, 64, 32)
 _SAMPLE_ROWS = 16
 _MAGNITUDE = np.int32(0x7FFFFFFF)
@@ -85,6 +87,33 @@ def find_levels(matrix: Array) -> LevelFit | None:
                 if found is not None:
                     return found
     return None
+
+
+def obstacle(matrix: Array) -> str:
+    """Why `find_levels` finds none in an f32 matrix [N, K], as what its weights do; some rows of it are looked at."""
+    if not np.isfinite(matrix).all():
+        return "hold NaN or infinity"
+    if not matrix.any():
+        return "are all zero"
+    n, k = matrix.shape
+    sample = matrix[np.unique(np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(int))]
+    size = _group_size(sample, BOUNDS[-1])
+    if size and ("group", size) not in _partitions(k):
+        taken = f"{MIN_GROUP} or more that divide {k} and come in {GROUP_MULTIPLE}s, or {', '.join(map(str, _GROUPS))}"
+        return f"hold few levels only with a scale for every {size} columns, not {taken}"
+    if _group_size(sample, _BYTE):
+        return f"hold more levels than {-BOUNDS[-1]} to {BOUNDS[-1]}"
+    return "hold more than few levels"
+
+
+def _group_size(sample: Array, bound: int) -> int:
+    """How many columns share a scale if levels are up to `bound`; 0 if no number of columns does."""
+    low, high = 1, sample.shape[1]  # whatever columns have levels, the first of them have the same
+    while low < high:
+        middle = (low + high + 1) // 2
+        head = sample[:, :middle]
+        low, high = (low, middle - 1) if _units(head, _peaks(head), bound) is None else (middle, high)
+    return low if low > 1 and _fit(sample, "group", low, bound) is not None else 0
 
 
 def _partitions(k: int) -> Iterator[tuple[str, int]]:

@@ -109,16 +109,31 @@ def layer_kind(op: Operation) -> str:
 
 
 def weight_matrix(op: MatMulOp | ConvOp, store: WeightStore) -> np.ndarray:
-    """The constant weights of a layer as f32 [N, K], `alpha` of a matmul multiplied in."""
-    if isinstance(op, ConvOp):
-        array = constant_value(op.w, store)
-        assert array is not None
-        return array.reshape(array.shape[0], -1)
-    array = constant_value(op.b, store)
+    """The constant weights of a layer as f32 [N, K], `alpha` of a matmul multiplied in; a batch is more rows."""
+    found = weight_operand(op)
+    assert found is not None
+    value, rows_first = found
+    array = constant_value(value, store)
     assert array is not None
-    matrix = array if op.transpose_b is not None else array.T
+    if isinstance(op, ConvOp):
+        return array.reshape(array.shape[0], -1)
+    matrix = array if rows_first else array.swapaxes(-1, -2)
+    matrix = matrix.reshape(-1, matrix.shape[-1])
     alpha = op.alpha.value.data
     return np.ascontiguousarray(matrix if alpha == 1.0 else matrix * np.float32(alpha))
+
+
+def weight_operand(op: Operation) -> tuple[SSAValue, bool] | None:
+    """The constant weights of a matmul, on either side, or convolution, and whether they are [N, K] and not [K, N]."""
+    match op:
+        case ConvOp() if isinstance(op.w.owner, ConstantOp):
+            return op.w, True
+        case MatMulOp() if isinstance(op.b.owner, ConstantOp):
+            return op.b, op.transpose_b is not None
+        case MatMulOp() if isinstance(op.a.owner, ConstantOp):
+            return op.a, op.transpose_a is None
+        case _:
+            return None
 
 
 def weight_entry(op: MatMulOp | ConvOp, name: str) -> str:
@@ -276,13 +291,14 @@ def _float_size(op: Operation) -> tuple[int, int, int]:
         case LstmOp():
             directions, gates, inputs = (d.value for d in dims_of(op.w))
             return gates, inputs, 4 * directions * gates * (inputs + gates // 4)
-        case ConvOp() if isinstance(op.w.owner, ConstantOp):
-            n, *rest = (d.value for d in dims_of(op.w))
-            k = int(np.prod(rest))
-            return n, k, 4 * n * k
-        case MatMulOp() if isinstance(op.b.owner, ConstantOp):
-            *batch, k, n = (d.value for d in dims_of(op.b))
-            n, k = (k, n) if op.transpose_b is not None else (n, k)
-            return n, k, 4 * n * k * int(np.prod(batch))
         case _:
-            return 0, 0, 0
+            found = weight_operand(op)
+            if found is None:
+                return 0, 0, 0
+            value, rows_first = found
+            dims = [dim.value for dim in dims_of(value)]
+            if isinstance(op, ConvOp):
+                n, k = dims[0], int(np.prod(dims[1:]))
+            else:
+                n, k = dims[-2:] if rows_first else dims[:-3:-1]
+            return n, k, 4 * int(np.prod(dims))

@@ -131,10 +131,13 @@ class Builder:
         return self.add(dense.MapOp(inputs, tensor_type(result.type, shape), Region(block)))
 
     def reshape(self, x: SSAValue, dims: Sequence[DimLike]) -> SSAValue:
-        """`x` in another shape; `x` itself if that is its shape."""
+        """`x` in another shape; `x` itself if that is its shape, a constant if it is one."""
         target = tuple(Dim.of(d) for d in dims)
         if target == self.dims(x):
             return x
+        array = self.array(x)
+        if array is not None and all(dim.is_static for dim in target):
+            return self.constant(array.reshape([dim.value for dim in target]), "reshaped")
         return self.add(dense.ReshapeOp(x, tensor_type(element_of(x), target)))
 
     def transpose(self, x: SSAValue, perm: Sequence[int]) -> SSAValue:

@@ -47,3 +47,29 @@ def test_models_without_inputs_are_quantised(quantize: str) -> None:
     compiled = compile_model(source, target="cpu", quantize=quantize, max_error=0.9)
     assert compiled.session().get_inputs() == []
     assert compiled.report.measured is not None
+
+
+PRODUCTS = {
+    "vector": ("MatMul x w", ["B", K], (K,), ""),
+    "vector on the left": ("MatMul w x", [K, 5], (K,), "its weight is the left operand"),
+    "left": ("MatMul w x", [K, 5], (N, K), "its weight is the left operand"),
+    "left, batched": ("MatMul w x", [3, K, 5], (3, N, K), "its weight is the left operand"),
+    "left, transposed": ("Gemm w x", [K, 5], (K, N), "its weight is the left operand"),
+    "batched": ("MatMul x w", [3, 5, K], (3, K, N), "its weight has rank 3, not 2"),
+    "few columns": ("MatMul x w", ["B", 8], (8, N), "K = 8 is below 16"),
+    "in three axes": ("Einsum x w", [2, 5, K], (K, 2, 4), ""),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_every_product_with_constant_weights_has_a_row(name: str) -> None:
+    text, dims, shape, reason = PRODUCTS[name]
+    op, inputs = text.split(" ", 1)
+    attributes: dict[str, object] = {"Gemm": {"transA": 1}, "Einsum": {"equation": "bik,khd->bihd"}}.get(op, {})
+    source = model(
+        [node(op, inputs, "y", name="fc", **attributes)], [value("x", dims)], [value("y", None)], {"w": weights(*shape)}
+    )
+    (row,) = compile_model(source, target="cpu", quantize="ternary").report.layers
+    assert (row.node, row.note, row.ternary) == ("fc", reason, not reason)
+    assert row.bytes_before == 4 * int(np.prod(shape))
+    assert row.shape[1] == (8 if name == "few columns" else K)

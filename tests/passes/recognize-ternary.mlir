@@ -15,7 +15,7 @@
 // CHECK-LABEL: func.func @halves
 // CHECK: dense.matmul{{.*}} attributes {ternary.kept = "its weights hold 3 levels (exactly), but its activations are float"}
 // CHECK: dense.matmul{{.*}} attributes {ternary.kept = "its weights hold 3 levels (exactly), but its activations are rounded, but not clipped to eight bits"}
-// CHECK: dense.matmul{{.*}} attributes {ternary.kept = "its activations are 8-bit codes, but its weights hold more than few levels"}
+// CHECK: dense.matmul{{.*}} attributes {ternary.kept = "its activations are 8-bit codes, but its weights hold more levels than -15 to 15"}
 // CHECK: dense.matmul(%x, %v) : {{.*}} loc("plain")
 
 func.func @main(%x: tensor<2x16xf32>, %a: tensor<2x1xf32>, %b: tensor<1xf32>) -> tensor<2x1xf32> {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from neuc.passes.analysis.level_sets import GROUP_MULTIPLE, MAX_ULP, MIN_GROUP, LevelFit, find_levels
+from neuc.passes.analysis.level_sets import GROUP_MULTIPLE, MAX_ULP, MIN_GROUP, LevelFit, find_levels, obstacle
 
 Array = np.ndarray
 N, K = 24, 192
@@ -200,3 +200,33 @@ def test_whatever_is_planted_is_found(
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 12), k=st.integers(MIN_GROUP, 80))
 def test_random_weights_are_not_levels(seed: int, n: int, k: int) -> None:
     assert find_levels(rng(seed).normal(size=(n, k)).astype(np.float32)) is None
+
+
+def per_columns(size: int) -> Array:
+    """A scale for every `size` columns."""
+    return codes() * np.repeat(scales(N, -(-K // size)), size, axis=1)[:, :K]
+
+
+def with_nan() -> Array:
+    matrix = codes()
+    matrix[5, 100] = np.nan
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("matrix", "reason"),
+    [
+        (per_columns(8), "hold few levels only with a scale for every 8 columns, not 16 or more that divide 192"),
+        (per_columns(40), "hold few levels only with a scale for every 40 columns"),
+        (per_columns(38), "hold few levels only with a scale for every 38 columns"),
+        (codes(range(-128, 128)) * scales(N, 1), "hold more levels than -15 to 15"),
+        (codes(range(-16, 17)) * np.float32(0.3), "hold more levels than -15 to 15"),
+        (np.zeros((N, K), np.float32), "are all zero"),
+        (with_nan(), "hold NaN or infinity"),
+        (rng().normal(size=(N, K)).astype(np.float32), "hold more than few levels"),
+        (codes() + rng().normal(size=(N, K)).astype(np.float32) * np.float32(1e-5), "hold more than few levels"),
+    ],
+)
+def test_why_there_are_no_levels(matrix: Array, reason: str) -> None:
+    assert find_levels(matrix) is None
+    assert obstacle(matrix).startswith(reason)

@@ -437,14 +437,45 @@ def test_reasons(nodes: list[NodeProto], weights: dict[str, Array], reason: str)
     np.testing.assert_array_equal(found.before, found.after)
 
 
-def test_other_weights_and_few_columns_stay() -> None:
+def test_other_weights_stay() -> None:
     nodes = _static(om.node("MatMul", "codes w", "y"))
     found = recognised(nodes, activations(4, K), {**CONSTANTS, "w": activations(K, N)}, [4, K])
     assert found.records[0].kept_reason == "its activations are 8-bit codes, but its weights hold more than few levels"
-    found = recognised(nodes, activations(4, 8), {**CONSTANTS, "w": ternary(N, 8).T}, [4, 8])
-    assert (found.records[0].source, found.records[0].kept_reason) == ("float", "")
     found = recognised(nodes, activations(4, K), {**CONSTANTS, "w": np.zeros((K, N), np.float32)}, [4, K])
     assert found.records[0].kept_reason == "its activations are 8-bit codes, but its weights are all zero"
+    scales = np.repeat(np.random.default_rng(6).uniform(0.1, 1, (N, K // 12)).astype(np.float32), 12, axis=1)
+    found = recognised(nodes, activations(4, K), {**CONSTANTS, "w": (ternary() * scales).T}, [4, K])
+    assert "its weights hold few levels only with a scale for every 12 columns" in found.records[0].kept_reason
+
+
+@pytest.mark.parametrize(
+    ("last", "shape", "weights", "reason"),
+    [
+        ("MatMul codes w", [4, 8], ternary(N, 8).T, "K = 8 is below 16"),
+        ("MatMul codes w", [3, 4, K], np.stack([ternary(seed=i).T for i in range(3)]), "its weight has rank 3, not 2"),
+        ("MatMul w codes", [K, 4], ternary(), "its weight is the left operand"),
+        ("Gemm codes w", [K, 4], ternary().T, "its activations are transposed"),
+        ("Conv codes w", [1, 1, 6, 6], ternary(N, 9).reshape(N, 1, 3, 3), "K = 9 is below 16"),
+    ],
+)
+@pytest.mark.parametrize("few_levels", [True, False])
+def test_layers_without_a_ternary_form_say_so(
+    last: str, shape: list[int], weights: Array, reason: str, few_levels: bool
+) -> None:
+    """Where their weights or activations are quantised, and only there."""
+    other = weights if few_levels else activations(*weights.shape)
+    attributes = {"transA": 1} if "Gemm" in last else {}
+    for quantised in (True, False):
+        nodes = _static(om.node(last[: last.index(" ")], last[last.index(" ") :], "y", **attributes))
+        if not quantised:
+            nodes = [om.node("Identity", "x", "codes"), nodes[-1]]
+        found = recognised(nodes, activations(*shape), {**CONSTANTS, "w": other}, shape)
+        coded = quantised and reason not in ("its weight is the left operand", "its activations are transposed")
+        half = "its weights hold 3 levels (exactly), but " if few_levels else "its activations are 8-bit codes, but "
+        (record,) = found.records
+        assert record.kept_reason == (half + reason if few_levels or coded else "")
+        assert 4 * weights.size == record.bytes_before == record.bytes_after
+        np.testing.assert_array_equal(found.before, found.after)
 
 
 @pytest.mark.parametrize("number", [TensorProto.INT8, TensorProto.UINT8])
