@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from xdsl.dialects.builtin import (
     ArrayAttr,
     CallSiteLoc,
@@ -14,6 +16,8 @@ from xdsl.dialects.builtin import (
     UnknownLoc,
 )
 from xdsl.ir import Attribute, Operation
+
+Location: TypeAlias = UnknownLoc | FileLineColLoc | CallSiteLoc | NameLoc | FusedLoc
 
 
 def location_names(location: Attribute) -> tuple[str, ...]:
@@ -40,7 +44,7 @@ def node_names(op: Operation) -> tuple[str, ...]:
     return location_names(op.location)
 
 
-def fuse_locations(*ops: Operation) -> UnknownLoc | FileLineColLoc | CallSiteLoc | NameLoc | FusedLoc:
+def fuse_locations(*ops: Operation) -> Location:
     """One location for an operation that replaces `ops`."""
     flat: dict[Attribute, None] = {}
     for op in ops:

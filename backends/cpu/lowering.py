@@ -23,7 +23,7 @@ from neuc.dialects.cpu import BufferOp, CheckOp, LaunchArg, LaunchOp, ProgramOp,
 from neuc.dialects.dense_shapes import undecided
 from neuc.dialects.dims import Dim, DimLike, product
 from neuc.dialects.lazy_array import LazyArray
-from neuc.dialects.locations import node_names
+from neuc.dialects.locations import Location, node_names
 from neuc.dialects.store import ConstantOp, constant_array, constant_value, dims_of, element_of, numpy_dtype
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, InternalError, NodeRef
@@ -98,6 +98,7 @@ class SegmentLowering:
     _weights: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
     _facts: dict[SSAValue, object] = field(default_factory=dict[SSAValue, object])
     _absorbed: set[Operation] = field(default_factory=set[Operation])
+    _instead: dict[Operation, Callable[[], None]] = field(default_factory=dict["Operation", "Callable[[], None]"])
     _required: set[Dim] = field(default_factory=set[Dim])
     _op: Operation | None = None
 
@@ -167,6 +168,10 @@ class SegmentLowering:
         """Leave out these later ops, whose work the launches of another do."""
         self._absorbed.update(ops)
 
+    def lower_instead(self, op: Operation, run: Callable[[], None]) -> None:
+        """When this later op's turn comes, run `run` and not its own lowering."""
+        self._instead[op] = run
+
     def launch(
         self,
         kernel: KernelSpec,
@@ -176,6 +181,7 @@ class SegmentLowering:
         grain: int = 1,
         scratch: DimLike = 0,
         op: Operation | None = None,
+        location: Location | None = None,
     ) -> None:
         """Append a launch of `kernel`, whose code is built once per module.
 
@@ -186,13 +192,16 @@ class SegmentLowering:
             grain: units are handed out in multiples of it.
             scratch: bytes of private memory each thread needs.
             op: whose location the launch keeps; by default the op being lowered.
+            location: the launch's location, if it is no single op's.
         """
         name = kernel.name
         if name not in self.kernels:
             self.kernels[name] = kernel.build(self.isa)
         made = self._add(LaunchOp(name, args, work=work, grain=grain, scratch=scratch, writes=kernel.writes()))
         source = op if op is not None else self._op
-        if source is not None:
+        if location is not None:
+            made.location = location
+        elif source is not None:
             made.location = source.location
 
     def has_kernel(self, kernel: KernelSpec) -> bool:
@@ -214,6 +223,9 @@ class SegmentLowering:
         if entry is None:
             raise InternalError(f"{op.name} ({', '.join(node_names(op))}) reached the CPU lowering")
         self._op = op
+        if op in self._instead:
+            self._instead[op]()
+            return
         entry.run(op, self)
 
     def _require(self, op: Operation) -> None:

@@ -6,24 +6,47 @@ they were before packing, so a check covers packing and the kernel; nothing here
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from xdsl.dialects import arith, math
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, SSAValue
 
 from neuc.backends.cpu.encodings import CpuEncoding, PackedLayout
 from neuc.backends.cpu.kernels.direct_i8 import DirectI8Kernel
+from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, pack_scales
 from neuc.backends.cpu.kernels.ternary_conv import TernaryConvKernel
 from neuc.backends.cpu.lowering import SegmentLowering
+from neuc.backends.cpu.packing.direct import DirectLayout
 from neuc.backends.cpu.packing.lut import TABLE_BYTES
 from neuc.dialects.cpu import BufferOp, ExpectOp, LaunchArg, LaunchOp
+from neuc.dialects.dense import MapOp, YieldOp
 from neuc.dialects.dims import Dim
+from neuc.dialects.interp.core import Env
+from neuc.dialects.interp.scalar import run_body
 
 _BEYOND = 64
 """Bytes after the activations, which kernels may read and must not use."""
 _SINGLE_ROWS = 16
 _F32_EXACT = 2**24
 _EXACT_ACTIVATIONS = ("none", "relu")
+_EXACT_SCALARS = (
+    arith.AddfOp,
+    arith.SubfOp,
+    arith.MulfOp,
+    arith.NegfOp,
+    arith.MaximumfOp,
+    arith.MinimumfOp,
+    arith.MaxnumfOp,
+    arith.MinnumfOp,
+    arith.CmpfOp,
+    arith.SelectOp,
+    arith.ConstantOp,
+    math.AbsFOp,
+    YieldOp,
+)
+"""What gives the same bits everywhere."""
 
 
 def activations(count: int) -> np.ndarray:
@@ -123,6 +146,64 @@ def add_check(
     slots: list[LaunchArg] = [source, body.weight(packed[0]), result, 1, body.weight(packed[1]), tables]
     body.launch(product.kernel.name, slots, -(-len(first_rows) // unit_rows), product.scratch)
     body.expect(result, product.kernel.name, sums, rows)
+
+
+def add_linear_check(
+    s: SegmentLowering, kernel: DirectLinearKernel, packed: SSAValue, first_rows: np.ndarray, tail: MapOp | None
+) -> None:
+    """Have a fused linear layer tried on one token, with scales of 1 and no bias.
+
+    Nothing is added where the result is not the same bits everywhere: behind an exponential, say.
+
+    Args:
+        s: the segment that launches the kernel.
+        kernel: the kernel.
+        packed: buffer of the packed bytes.
+        first_rows: the first rows of each plane before packing, int8 [P, n, K].
+        tail: the element-wise operation that the kernel ends with.
+    """
+    e, t = kernel.epilogue, kernel.layout.tiling
+    inexact = tail is not None and not all(isinstance(op, _EXACT_SCALARS) for op in tail.body.block.ops)
+    if e.activation not in _EXACT_ACTIVATIONS or inexact:
+        return
+    body, (planes, count, columns) = _Body(s), first_rows.shape
+    codes = activations(columns + _BEYOND)
+    y = np.zeros(count, np.float32)
+    for plane in first_rows:
+        for sums in right_sums(plane, codes[:columns], t.segment):
+            y += sums.astype(np.float32)
+    y = np.maximum(y, 0) if e.activation == "relu" else y
+    operands: list[np.ndarray] = []
+    if tail is not None and kernel.tail is not None:
+        for number, kind in enumerate(kernel.tail.operands):
+            size = 1 if kind == "scalar" else count
+            # Small, none of them zero, of both signs.
+            operands.append(y if kind == "y" else ((np.arange(size) * 5 + number) % 16 - 7.5).astype(np.float32))
+        env = Env(ModuleOp([]), s.store)
+        y = np.broadcast_to(run_body(tail.body.block, operands, env), y.shape).astype(np.float32)
+    blocks = -(-count // t.block_rows)
+    ones = pack_scales(np.ones((planes, blocks * t.block_rows, t.segments), np.float32), _rows(kernel.layout, blocks))
+    result = body.memory(4 * count)
+    others = [] if kernel.tail is None else zip(operands, kernel.tail.operands, strict=True)
+    slots: list[LaunchArg] = [
+        body.constant(f"check.codes{columns}", codes),
+        body.weight(packed),
+        result,
+        1,
+        body.constant("check.one", np.ones(1, np.float32)),
+        body.constant(f"check.ones{ones.size}", ones if kernel.half else ones.astype(np.float32)),
+        body.constant(f"check.zeros{count}", np.zeros(count, np.float32)) if e.bias else 0,
+        1,
+        *(body.constant(f"check.operand.{kernel.name}", array) for array, kind in others if kind != "y"),
+    ]
+    body.launch(kernel.name, slots, blocks, kernel.scratch_bytes(s.isa))
+    body.expect(result, kernel.name, y.view(np.int32).reshape(1, -1), count)
+
+
+def _rows(layout: DirectLayout, blocks: int) -> DirectLayout:
+    """The layout of the first blocks of rows alone."""
+    t = layout.tiling
+    return replace(layout, tiling=replace(t, rows=blocks * t.block_rows))
 
 
 def add_conv_check(
