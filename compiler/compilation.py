@@ -13,7 +13,7 @@ from neuc.compiler import program
 from neuc.compiler.accuracy import Agreement
 from neuc.compiler.driver import LEVELS, Driver
 from neuc.compiler.evaluate import Evaluator, Outputs
-from neuc.compiler.layer_errors import FloatLayers
+from neuc.compiler.layer_errors import LayerErrors
 from neuc.compiler.options import DEFAULT_MAX_ERROR, CompileOptions
 from neuc.compiler.pipeline import ChosenTarget, float_passes, graph_passes, partition_pass
 from neuc.compiler.program import BuiltProgram
@@ -88,28 +88,29 @@ class Compilation:
         if reference is None:
             self._lower(steps)
             return
-        with driver.timed("measure layers"):
-            float_layers = FloatLayers(driver.module, driver.context, reference.feeds, self.options.measured_on)
-        if report.quantize == "ternary":
-            report.budget = self.options.max_error
-            quantize_fixed(driver, self.options)
-            quantized = driver.module.clone()
-            self._lower(steps)
-            agreement = reference.compare(self._outputs(reference))
-        else:
-            report.budget = DEFAULT_MAX_ERROR if self.options.max_error is None else self.options.max_error
-            quantized, agreement = self._within(report.budget, reference, steps)
-        with driver.timed("measure layers"):
-            describe_errors(float_layers.compare(quantized), report)
+        with LayerErrors(driver.module, driver.context, reference.feeds, self.options.measured_on) as layer_errors:
+            if report.quantize == "ternary":
+                report.budget = self.options.max_error
+                quantize_fixed(driver, self.options)
+                layer_errors.compare(driver.module.clone())
+                self._lower(steps)
+                agreement = reference.compare(self._outputs(reference))
+            else:
+                report.budget = DEFAULT_MAX_ERROR if self.options.max_error is None else self.options.max_error
+                agreement = self._within(report.budget, reference, layer_errors, steps)
+            with driver.timed("measure layers"):
+                describe_errors(layer_errors.result(), report)
         report.measured = agreement.to_json()
         if report.budget is not None and not agreement.error <= report.budget:  # true for NaN, too
             raise budget_missed(agreement, report.budget, self.options)
 
-    def _within(self, budget: float, reference: Reference, steps: tuple[str, ...]) -> tuple[ModuleOp, Agreement]:
+    def _within(
+        self, budget: float, reference: Reference, layer_errors: LayerErrors, steps: tuple[str, ...]
+    ) -> Agreement:
         """Choose planes and lower, aiming lower each time, until the result is within `budget` or no aim is left.
 
         Returns:
-            The quantised module as it was before it was lowered, and how well the result agrees with the float model.
+            How well the result agrees with the float model.
         """
         driver = self.driver
         with driver.timed("choose planes"):
@@ -118,12 +119,12 @@ class Compilation:
         for attempt, aim in enumerate(_AIMS, 1):
             driver.module = dense.clone()
             quantize_within(driver, search, aim * budget, self.options)
-            quantized = driver.module.clone()
+            layer_errors.compare(driver.module.clone())
             self._lower(steps)
             agreement = reference.compare(self._outputs(reference))
             if agreement.error <= budget or attempt == len(_AIMS):
                 self.report.hints.append(f"planes were chosen with {search.evaluations} measurements of the model")
-                return quantized, agreement
+                return agreement
         raise InternalError("there is no aim")
 
     def _lower(self, steps: tuple[str, ...]) -> None:

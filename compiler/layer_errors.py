@@ -7,6 +7,7 @@ agree with the interpreters is other tests' business. What the whole model is of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +104,35 @@ class FloatLayers:
         except (InternalError, ValueError) as error:  # rows that were cut off, say, were needed
             return f"not measured: {str(error).splitlines()[0]}"
         return ""
+
+
+class LayerErrors:
+    """`FloatLayers` on a thread of its own, beside which planes are chosen and kernels made: most of it is numpy's."""
+
+    def __init__(self, module: ModuleOp, context: NeucContext, feeds: Sequence[Arrays], source: str) -> None:
+        """Begin to interpret the float model; as for `FloatLayers`, but `module` may change at once."""
+        self._thread = ThreadPoolExecutor(1, "layer errors")
+        self._float = self._thread.submit(FloatLayers, module.clone(), context, feeds, source)
+        self._measured: Future[Measured] | None = None
+
+    def __enter__(self) -> LayerErrors:
+        """End the thread with the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def compare(self, module: ModuleOp) -> None:
+        """Begin to interpret the ternary form of the model, which must not change; the last one given counts."""
+        if self._measured is not None:
+            self._measured.cancel()
+        self._measured = self._thread.submit(lambda: self._float.result().compare(module))
+
+    def result(self) -> Measured:
+        """What was found, once it is."""
+        if self._measured is None:
+            raise InternalError("there is nothing to compare with the float model")
+        return self._measured.result()
 
 
 def _whole(layer: Operation) -> Operation:

@@ -8,6 +8,7 @@ An entry may be a `LazyArray` (`dialects/lazy_array.py`): what is read of it is 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,12 +31,13 @@ def array_sha(array: np.ndarray) -> str:
 
 
 class WeightStore:
-    """Named read-only arrays, deduplicated by content."""
+    """Named read-only arrays, deduplicated by content. Threads may add and read at once."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, np.ndarray | LazyArray] = {}
         self._shas: dict[str, str] = {}
         self._by_sha: dict[str, str] = {}
+        self._adding = threading.Lock()
 
     def add(self, name: str, array: np.ndarray) -> str:
         """Store `array` and return its key.
@@ -52,15 +54,16 @@ class WeightStore:
         return self._add(name, array, array.identity)
 
     def _add(self, name: str, array: np.ndarray | LazyArray, sha: str) -> str:
-        known = self._by_sha.get(sha)
-        if known is not None:
-            return known
-        key, count = name, 1
-        while key in self._arrays:
-            count += 1
-            key = f"{name}#{count}"
-        self._arrays[key], self._shas[key], self._by_sha[sha] = array, sha, key
-        return key
+        with self._adding:  # else two threads may take the same free name
+            known = self._by_sha.get(sha)
+            if known is not None:
+                return known
+            key, count = name, 1
+            while key in self._arrays:
+                count += 1
+                key = f"{name}#{count}"
+            self._arrays[key], self._shas[key], self._by_sha[sha] = array, sha, key
+            return key
 
     def get(self, key: str) -> np.ndarray:
         """The array of `key`, read-only; a lazy one is made, and not kept.

@@ -15,7 +15,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from neuc.compiler import api, layer_errors
 from neuc.compiler.cli import main
-from neuc.compiler.layer_errors import FloatLayers
+from neuc.compiler.layer_errors import FloatLayers, LayerErrors
 from neuc.compiler.options import CompileOptions
 from neuc.compiler.report import LayerRow
 from neuc.dialects.dense import MatMulOp
@@ -90,6 +90,21 @@ def test_an_error_in_one_layers_weights_shows_at_that_layer():
     assert found.errors["layer1"] == pytest.approx(np.linalg.norm(off - right) / np.linalg.norm(right), rel=SAME)
     assert found.errors["layer2"] > 0.1
     assert found.basis.endswith("on test data")
+
+
+def test_beside_the_compilation_the_last_module_counts():
+    dense = lowered(chain())
+    feed = {"x": np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)}
+    changed = dense.module.clone()
+    layer = dict(layers(changed))["layer2"]
+    assert isinstance(layer, MatMulOp)
+    constant = make_constant("zeros", np.zeros((64, 64), np.float32), dense.context.weights)
+    Rewriter.insert_op(constant, InsertPoint.before(layer))
+    layer.operands[1] = constant.result
+    with LayerErrors(dense.module, dense.context, [feed], "test data") as errors:
+        errors.compare(dense.module)
+        errors.compare(changed)
+        assert errors.result().errors == {"layer0": 0, "layer1": 0, "layer2": 1}
 
 
 def _weights(index: int) -> np.ndarray:
