@@ -80,7 +80,11 @@ def _check_expr(text: str, what: str) -> None:
 
 @irdl_op_definition
 class BufferOp(IRDLOperation):
-    """`nbytes` bytes: an arena range, a weight-store entry, an input or an output of the program."""
+    """`nbytes` bytes: an arena range, a weight-store entry, an input or an output of the program.
+
+    An output `over` an input may be the same memory as that input: the program writes it only where the input is not
+    read any more.
+    """
 
     name = "cpu.buffer"
     kind = prop_def(StringAttr)
@@ -88,10 +92,12 @@ class BufferOp(IRDLOperation):
     offset = opt_prop_def(StringAttr)
     entry = opt_prop_def(StringAttr)
     index = opt_prop_def(IntegerAttr.constr(i64))
+    over = opt_prop_def(IntegerAttr.constr(i64))
     result = result_def(BufferType)
 
     assembly_format = (
-        "$kind (`entry` $entry^)? (`index` $index^)? `bytes` $nbytes (`offset` $offset^)? attr-dict `:` type($result)"
+        "$kind (`entry` $entry^)? (`index` $index^)? (`over` $over^)? `bytes` $nbytes (`offset` $offset^)? "
+        "attr-dict `:` type($result)"
     )
 
     def __init__(
@@ -121,6 +127,8 @@ class BufferOp(IRDLOperation):
             raise VerifyException("a weight buffer, and no other, names an entry")
         if (kind in ("input", "output")) != (self.index is not None):
             raise VerifyException("an input or output buffer, and no other, has an index")
+        if self.over is not None and kind != "output":
+            raise VerifyException("only output buffers are over an input")
         if self.offset is not None:
             if kind != "arena":
                 raise VerifyException("only arena buffers have offsets")
@@ -181,7 +189,8 @@ class LaunchOp(IRDLOperation):
             "scratch": StringAttr(str(Dim.of(scratch))),
         }
         if writes is not None:
-            properties["writes"] = DenseArrayBase.from_list(i64, writes)
+            named = [place for place in writes if isinstance(slots[place], BufferArgAttr)]
+            properties["writes"] = DenseArrayBase.from_list(i64, named)
         super().__init__(operands=[buffers], properties=properties)
 
     def written(self) -> set[SSAValue]:

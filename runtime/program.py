@@ -15,7 +15,7 @@ from neuc.runtime.checked_json import Node, dump_json, parse_json
 FORMAT = (1, 2)
 """Program format (major, minor): a reader takes its own major and any minor up to its own.
 
-1.1 has checks, 1.2 launches without a barrier.
+1.1 has checks, 1.2 launches without a barrier, and outputs in the place of inputs.
 """
 
 DTYPES = "float32 float64 float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()  # numpy's names
@@ -61,9 +61,13 @@ class InputBuffer:
 
 @dataclass(frozen=True)
 class OutputBuffer:
-    """The segment's output ``index``: C-contiguous, aligned to its element size only."""
+    """The segment's output ``index``: C-contiguous, aligned to its element size only.
+
+    It may be the same memory as the input it is ``over``, if there is one.
+    """
 
     index: int
+    over: int | None = None
 
 
 Buffer: TypeAlias = ArenaBuffer | WeightBuffer | InputBuffer | OutputBuffer
@@ -281,8 +285,10 @@ def _buffer_json(buffer: Buffer) -> dict[str, object]:
             return {"kind": "weight", "key": key}
         case InputBuffer(index):
             return {"kind": "input", "index": index}
-        case OutputBuffer(index):
+        case OutputBuffer(index, None):
             return {"kind": "output", "index": index}
+        case OutputBuffer(index, over):
+            return {"kind": "output", "index": index, "over": over}
 
 
 def _launch_json(launch: Launch) -> dict[str, object]:

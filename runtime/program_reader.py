@@ -175,14 +175,22 @@ def _read_buffer(node: Node, scalar: Callable[[Node], Scalar], counts: Mapping[s
         case "weight":
             node.only(("kind", "key"))
             return WeightBuffer(node.get("key").string(_MAX_STRING))
-        case "input" | "output":
+        case "input":
             node.only(("kind", "index"))
-            index = node.get("index").integer()
-            if index >= counts[kind]:
-                raise node.refuse(f"{kind} {index} does not exist; the segment has {counts[kind]}")
-            return InputBuffer(index) if kind == "input" else OutputBuffer(index)
+            return InputBuffer(_read_index(node, "index", kind, counts))
+        case "output":
+            node.only(("kind", "index", "over"))
+            over = _read_index(node, "over", "input", counts) if node.has("over") else None
+            return OutputBuffer(_read_index(node, "index", kind, counts), over)
         case _:
             raise node.refuse(f"unknown buffer kind '{kind[:40]}'")
+
+
+def _read_index(node: Node, key: str, kind: str, counts: Mapping[str, int]) -> int:
+    index = node.get(key).integer()
+    if index >= counts[kind]:
+        raise node.refuse(f"{kind} {index} does not exist; the segment has {counts[kind]}")
+    return index
 
 
 def _read_launch(node: Node, scalar: Callable[[Node], Scalar], buffers: int) -> Launch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from neuc.errors import Error, Exit
 from neuc.runtime.artifact import Artifact
 from neuc.runtime.executors import executor_factory
-from neuc.runtime.executors.base import Array, Executor, Setting
+from neuc.runtime.executors.base import Array, Executor, PreparingExecutor, Setting
 from neuc.runtime.io_binding import IOBinding
 from neuc.runtime.loader import check_processor, load_kernels
 from neuc.runtime.native.pool import aligned_bytes, resolve_threads, shared_pool
+from neuc.runtime.prepared import PreparedRun, check_overlaps, in_place_pairs
 from neuc.runtime.profile import Profile
 from neuc.runtime.program import Program
 from neuc.runtime.self_check import require_sound_kernels
@@ -65,6 +66,7 @@ class Session:
         self._threads = setting.pool.threads
         self._profile = setting.profile
         self._signature = Signature(program)
+        self._in_place = in_place_pairs(program)
         executors = {
             name: executor_factory(segment.kind)(name, segment, setting) for name, segment in program.segments.items()
         }
@@ -133,13 +135,38 @@ class Session:
 
     def run_with_iobinding(self, iobinding: IOBinding, run_options: object = None) -> None:
         """Run on what is bound; results are in the bound arrays and in ``iobinding.get_outputs()``."""
+        check_overlaps(iobinding.feeds, iobinding.outputs, self._in_place)
         iobinding.results = self._run(list(iobinding.outputs), iobinding.feeds, iobinding.outputs)
+
+    def prepare(self, iobinding: IOBinding) -> PreparedRun:
+        """A run on what is bound, checked now and then called as often as wanted, in a few microseconds each.
+
+        The bound arrays are read and written where they are: change their contents between calls. An output may be
+        bound to the array of an input if the program updates it in place, as decoders do with their caches.
+
+        Raises:
+            Error: as for `run`; NEUC-E312, bound arrays overlap that may not.
+        """
+        self._require_open()
+        arrays, symbols = self._signature.check_feeds(iobinding.feeds)
+        values = dict(zip(self._signature.input_names, arrays))
+        check_overlaps(values, iobinding.outputs, self._in_place)
+        calls: list[Callable[[], None]] = [self._require_open]
+        for executor, inputs, outputs in self._steps:
+            given, places = [values[name] for name in inputs], [iobinding.outputs.get(name) for name in outputs]
+            if not isinstance(executor, PreparingExecutor):
+                hint = "call run_with_iobinding, which checks every time"
+                message = "a part of this model runs outside of compiled code and cannot be prepared"
+                raise Error("NEUC-E312", message, hint=hint, exit_code=Exit.USAGE)
+            made, call = executor.prepare(given, symbols, places)
+            calls.append(call)
+            values.update(zip(outputs, made))
+        return PreparedRun({name: values[name] for name in self._signature.output_names}, calls)
 
     def _run(
         self, names: Sequence[str], feeds: Mapping[str, ArrayLike], bound: Mapping[str, Array | None]
     ) -> dict[str, Array]:
-        if self._setting is None:
-            raise Error("NEUC-E318", "the session is closed", hint="load the model again", exit_code=Exit.USAGE)
+        self._require_open()
         self._signature.check_output_names(names)
         arrays, symbols = self._signature.check_feeds(feeds)
         values = dict(zip(self._signature.input_names, arrays))
@@ -147,6 +174,10 @@ class Session:
             made = executor.run([values[name] for name in inputs], symbols, [bound.get(name) for name in outputs])
             values.update(zip(outputs, made))
         return {name: self._own(values, name) for name in names}
+
+    def _require_open(self) -> None:
+        if self._setting is None:
+            raise Error("NEUC-E318", "the session is closed", hint="load the model again", exit_code=Exit.USAGE)
 
     def _own(self, values: Mapping[str, Array], name: str) -> Array:
         """An output of its own: one that is an input passed through must not share the caller's memory."""

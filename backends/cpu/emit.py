@@ -170,7 +170,7 @@ def _buffer(op: BufferOp) -> schema.Buffer:
             return schema.InputBuffer(op.index.value.data)
         case _:
             assert op.index is not None
-            return schema.OutputBuffer(op.index.value.data)
+            return schema.OutputBuffer(op.index.value.data, None if op.over is None else op.over.value.data)
 
 
 def _launch(op: LaunchOp, numbers: Mapping[SSAValue, int]) -> schema.Launch:

@@ -19,7 +19,7 @@ from xdsl.ir import Block, Operation, Region, SSAValue
 
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.dialects.cpu import BufferOp, CheckOp, LaunchArg, LaunchOp, ProgramOp, RequireOp
+from neuc.dialects.cpu import BufferArgAttr, BufferOp, CheckOp, LaunchArg, LaunchOp, ProgramOp, RequireOp
 from neuc.dialects.dense_shapes import undecided
 from neuc.dialects.dims import Dim, DimLike, product
 from neuc.dialects.lazy_array import LazyArray
@@ -100,6 +100,7 @@ class SegmentLowering:
     _absorbed: set[Operation] = field(default_factory=set[Operation])
     _instead: dict[Operation, Callable[[], None]] = field(default_factory=dict["Operation", "Callable[[], None]"])
     _required: set[Dim] = field(default_factory=set[Dim])
+    _in_place: dict[LaunchOp, tuple[int, int]] = field(default_factory=dict["LaunchOp", "tuple[int, int]"])
     _op: Operation | None = None
 
     def dims(self, value: SSAValue) -> tuple[Dim, ...]:
@@ -198,6 +199,8 @@ class SegmentLowering:
         if name not in self.kernels:
             self.kernels[name] = kernel.build(self.isa)
         made = self._add(LaunchOp(name, args, work=work, grain=grain, scratch=scratch, writes=kernel.writes()))
+        if kernel.in_place is not None:
+            self._in_place[made] = kernel.in_place
         source = op if op is not None else self._op
         if location is not None:
             made.location = location
@@ -263,6 +266,7 @@ def lower_segment(segment: func.FuncOp, isa: Isa, store: WeightStore, kernels: d
             s.lower(op)
     _bind_outputs(s, returned)
     _drop_unused(s.block.ops)
+    _put_outputs_over_inputs(s)
     return ProgramOp(
         segment.sym_name.data,
         [a.type for a in arguments],
@@ -310,6 +314,34 @@ def _bind_outputs(s: SegmentLowering, returned: Iterable[SSAValue]) -> None:
             work=size.ceildiv(BYTES_PER_UNIT),
             op=value.owner if isinstance(value.owner, Operation) else None,
         )
+
+
+def _put_outputs_over_inputs(s: SegmentLowering) -> None:
+    """Note which outputs may be the same memory as an input: those a copy of it begins and nothing reads it after."""
+    order = {op: place for place, op in enumerate(s.block.ops)}
+    for launch, (read, written) in s._in_place.items():
+        if launch not in order:
+            continue
+        source, target = (_whole_buffer(launch, place) for place in (read, written))
+        if source is None or target is None or source.kind.data != "input" or target.kind.data != "output":
+            continue
+        users = (
+            [order[use.operation] for use in source.result.uses],
+            [order[use.operation] for use in target.result.uses],
+        )
+        alone = max(users[0]) == min(users[1]) == order[launch] and source.nbytes == target.nbytes
+        if alone and target.over is None and source.index is not None:
+            target.properties["over"] = source.index
+
+
+def _whole_buffer(launch: LaunchOp, place: int) -> BufferOp | None:
+    """The buffer of an argument slot, if it is passed from its beginning."""
+    slots = launch.slots.data
+    slot = slots[place]
+    if not isinstance(slot, BufferArgAttr) or slot.offset.data != "0":
+        return None
+    owner = launch.buffers[sum(isinstance(before, BufferArgAttr) for before in slots[:place])].owner
+    return owner if isinstance(owner, BufferOp) else None
 
 
 def _drop_unused(ops: Iterable[Operation]) -> None:

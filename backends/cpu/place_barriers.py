@@ -6,7 +6,7 @@ launches between two barriers use.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from xdsl.context import Context
@@ -14,7 +14,7 @@ from xdsl.dialects.builtin import ModuleOp, UnitAttr
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
-from neuc.dialects.cpu import LaunchOp, ProgramOp
+from neuc.dialects.cpu import BufferOp, LaunchOp, ProgramOp
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class PlaceBarriers(ModulePass):
     1. A launch is `concurrent` if nothing it reads is written, and nothing it writes is read or written, by the
        launches since the last one that is not.
     2. A kernel whose writes are not known writes all its buffers but weights.
+    3. An output over an input counts as the same buffer.
 
     ``cpu.launch @k(%x, %w, out %q) …  cpu.launch @k(%x, %v, out %k) …`` becomes
     ``cpu.launch @k(%x, %w, out %q) …  cpu.launch @k(%x, %v, out %k) … concurrent``.
@@ -45,22 +46,30 @@ class _Stretch:
     touched: set[SSAValue] = field(default_factory=set[SSAValue])
     written: set[SSAValue] = field(default_factory=set[SSAValue])
 
-    def conflicts(self, touched: Iterable[SSAValue], written: set[SSAValue]) -> bool:
+    def conflicts(self, touched: Set[SSAValue], written: Set[SSAValue]) -> bool:
         return not self.written.isdisjoint(touched) or not self.touched.isdisjoint(written)
 
-    def add(self, touched: Iterable[SSAValue], written: set[SSAValue]) -> None:
+    def add(self, touched: Set[SSAValue], written: Set[SSAValue]) -> None:
         self.touched.update(touched)
         self.written.update(written)
 
 
 def place_barriers(program: ProgramOp) -> None:
     """Mark the launches of one program; replaces earlier marks, and asks for a new memory plan."""
-    stretch = _Stretch()
+    stretch, one = _Stretch(), _in_place(program)
     for index, launch in enumerate(op for op in program.body.block.ops if isinstance(op, LaunchOp)):
-        touched, written = launch.buffers, launch.written()
+        touched = {one.get(buffer, buffer) for buffer in launch.buffers}
+        written = {one.get(buffer, buffer) for buffer in launch.written()}
         launch.properties.pop("concurrent", None)
         if index and not stretch.conflicts(touched, written):
             launch.properties["concurrent"] = UnitAttr()
         else:
             stretch = _Stretch()
         stretch.add(touched, written)
+
+
+def _in_place(program: ProgramOp) -> dict[SSAValue, SSAValue]:
+    """The input of each output that is over one."""
+    buffers = [op for op in program.body.block.ops if isinstance(op, BufferOp) and op.index is not None]
+    inputs = {op.index.value.data: op.result for op in buffers if op.index is not None and op.kind.data == "input"}
+    return {op.result: inputs[op.over.value.data] for op in buffers if op.over is not None}

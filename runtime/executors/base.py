@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,20 @@ class Executor(Protocol):
             inputs: C-contiguous arrays, in the segment's order.
             symbols: sizes already known from the program's inputs.
             outputs: for each output an array to fill and return, or None to make a new one.
+        """
+        ...
+
+
+@runtime_checkable
+class PreparingExecutor(Executor, Protocol):
+    """An executor that can do the checks of a run ahead."""
+
+    def prepare(
+        self, inputs: Sequence[Array], symbols: Mapping[str, int], outputs: Sequence[Array | None]
+    ) -> tuple[list[Array], Callable[[], None]]:
+        """The arrays that will hold the outputs, and a call that runs the segment on what is in ``inputs`` then.
+
+        Arguments are those of `run`; the arrays are kept.
         """
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -36,22 +36,53 @@ class NativeExecutor:
     def run(self, inputs: Sequence[Array], symbols: Mapping[str, int], outputs: Sequence[Array | None]) -> list[Array]:
         """Run on ``inputs`` and return all outputs; see `neuc.runtime.executors.base.Executor`."""
         plan = self._plan(inputs, symbols)
+        results = self._results(plan, outputs)
+        if len(plan.launches):
+            table = self._take_table(plan.tables, plan)
+            table.place(inputs, results)
+            self._launch(table)
+            plan.tables.append(table)
+        return results
+
+    def prepare(
+        self, inputs: Sequence[Array], symbols: Mapping[str, int], outputs: Sequence[Array | None]
+    ) -> tuple[list[Array], Callable[[], None]]:
+        """Check once what `run` checks each time; see `neuc.runtime.executors.base.PreparingExecutor`."""
+        plan = self._plan(inputs, symbols)
+        results = self._results(plan, outputs)
+        if not len(plan.launches):
+            return results, _nothing
+        given = list(inputs)
+        tables: list[Table] = []
+
+        def call() -> None:
+            try:
+                table = tables.pop()
+            except IndexError:  # the first call, or one while another is running
+                table = self._take_table([], plan)
+                table.place(given, results)
+            self._launch(table)
+            tables.append(table)
+
+        return results, call
+
+    def _results(self, plan: Plan, outputs: Sequence[Array | None]) -> list[Array]:
+        """The bound arrays, and new ones where nothing is bound."""
         results = [
             np.empty(shape, spec.dtype) if given is None else given
             for given, shape, spec in zip(outputs, plan.output_shapes, self._code.outputs)
         ]
         self._check_results(plan, results, outputs)
-        if not len(plan.launches):
-            return results
-        memory, table = self._take_memory(plan.nbytes), self._take_table(plan)
-        table.place(memory, inputs, results)
-        pool = self._setting.pool
+        return results
+
+    def _launch(self, table: Table) -> None:
+        plan, pool = table.plan, self._setting.pool
+        memory = self._take_memory(plan.nbytes)
+        table.use(memory)
         (pool.run_alone if plan.threads == 1 else pool.run)(table.job)
         if table.trace is not None:
             self._record(table)
         self._memories.append(memory)
-        plan.tables.append(table)
-        return results
 
     def _plan(self, inputs: Sequence[Array], symbols: Mapping[str, int]) -> Plan:
         code = self._code
@@ -100,9 +131,9 @@ class NativeExecutor:
             return Memory(nbytes)
         return memory if memory.nbytes >= nbytes else Memory(nbytes)
 
-    def _take_table(self, plan: Plan) -> Table:
+    def _take_table(self, tables: list[Table], plan: Plan) -> Table:
         try:
-            return plan.tables.pop()
+            return tables.pop()
         except IndexError:
             return Table(plan, trace=self._setting.profile is not None)
 
@@ -121,3 +152,7 @@ class NativeExecutor:
                     events.append(Event(code.labels[launch], "native", begin, end, thread, {**details, "work": units}))
         trace[:] = 0
         profile.add(events)
+
+
+def _nothing() -> None:
+    """The run of a segment that has nothing to do."""

@@ -260,14 +260,17 @@ class Table:
         self.job = address_of(self._job)
         self._arena = 0
 
-    def place(self, memory: Memory, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
-        """Fill in the addresses of this run."""
-        slots = self._slots
+    def use(self, memory: Memory) -> None:
+        """Fill in the addresses of working memory."""
         if memory.base != self._arena:
             moved = self.plan.code.arena_slots
             self._args[moved] = self.plan.template[moved] + memory.base
             self._job[JobSlot.SCRATCH] = memory.base + self.plan.scratch_at
             self._arena = memory.base
+
+    def place(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+        """Fill in the addresses of inputs and outputs."""
+        slots = self._slots
         for places, array in zip(self.plan.inputs, inputs):
             address = address_of(array)
             for slot, offset in places:

@@ -46,6 +46,9 @@ class KernelSpec(ABC):
     written: ClassVar[tuple[int, ...] | None] = None
     """Argument slots whose buffers the kernel writes; None if unknown, and then launches never overlap with others."""
 
+    in_place: ClassVar[tuple[int, int] | None] = None
+    """The slot it reads and the slot it writes of buffers that may be the same one."""
+
     def writes(self) -> tuple[int, ...] | None:
         """`written`, for families in which it depends on the fields."""
         return self.written
