@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from neuc.errors import Error, Exit
-from neuc.runtime.native import llvm
+from neuc.runtime.native import amx, llvm
 
 FEATURES_VARIABLE = "NEUC_CPU_FEATURES"
 
@@ -52,7 +52,10 @@ _PREFIX_REQUIRES = (("avx512", "avx512f"), ("avx10", "avx512f"), ("avxvnni", "av
 
 @lru_cache(maxsize=1)
 def _detected() -> Mapping[str, bool]:
-    return llvm.host_cpu_features()
+    found = llvm.host_cpu_features()
+    if any(found.get(name) for name in amx.FEATURES) and not amx.tiles_supported():
+        return {name: here and name not in amx.FEATURES for name, here in found.items()}
+    return found
 
 
 def host_cpu_name() -> str:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 
 from neuc.errors import Error
 from neuc.runtime.cpu_features import host_architecture, missing_features
+from neuc.runtime.native import amx
 from neuc.runtime.native.llvm import LoadedCode, link_objects
 
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
@@ -29,6 +30,12 @@ def load_kernels(
         architecture: what it was compiled for; empty if unknown.
     """
     check_processor(features, architecture)
+    if amx.FEATURES & set(features) and not amx.permit_tiles():
+        raise Error(
+            "NEUC-E401",
+            "compiled for AMX, whose tiles the operating system does not let this process have",
+            hint="set NEUC_CPU_FEATURES=-amx-tile and compile the model again",
+        )
     absent = sorted(set(wanted) - set(kernels))
     if absent:
         raise Error(

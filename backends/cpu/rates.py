@@ -1,8 +1,8 @@
 """Rates of direct products by instruction set, for the cost model of `choose-encoding`.
 
 Multiply-adds per nanosecond on one core, for one row of activations and 2560x2560 ternary weights in cache: half the
-GOPS that `benchmarks/performance_page.py` measures on an x86-64 server processor. Only their ratios to each other and to
-the speed of memory decide anything; `neuc compile --tune` measures the machine at hand instead.
+GOPS that `benchmarks/performance_page.py` measures on an x86-64 server processor. Only their ratios to each other and
+to the speed of memory decide anything; `neuc compile --tune` measures the machine at hand instead.
 """
 
 from __future__ import annotations

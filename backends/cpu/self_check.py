@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, SSAValue
 
 from neuc.backends.cpu.encodings import CpuEncoding, PackedLayout
+from neuc.backends.cpu.kernels.direct_amx import TILE_TOKENS
 from neuc.backends.cpu.kernels.direct_i8 import DirectI8Kernel
 from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, pack_scales
 from neuc.backends.cpu.kernels.ternary_conv import TernaryConvKernel
@@ -151,7 +152,7 @@ def add_check(
 def add_linear_check(
     s: SegmentLowering, kernel: DirectLinearKernel, packed: SSAValue, first_rows: np.ndarray, tail: MapOp | None
 ) -> None:
-    """Have a fused linear layer tried on one token, with scales of 1 and no bias.
+    """Have a fused linear layer tried on one token, and on as many as AMX tiles take, with scales of 1 and no bias.
 
     Nothing is added where the result is not the same bits everywhere: behind an exponential, say.
 
@@ -166,38 +167,42 @@ def add_linear_check(
     inexact = tail is not None and not all(isinstance(op, _EXACT_SCALARS) for op in tail.body.block.ops)
     if e.activation not in _EXACT_ACTIVATIONS or inexact:
         return
-    body, (planes, count, columns) = _Body(s), first_rows.shape
-    codes = activations(columns + _BEYOND)
-    y = np.zeros(count, np.float32)
-    for plane in first_rows:
-        for sums in right_sums(plane, codes[:columns], t.segment):
-            y += sums.astype(np.float32)
-    y = np.maximum(y, 0) if e.activation == "relu" else y
-    operands: list[np.ndarray] = []
-    if tail is not None and kernel.tail is not None:
-        for number, kind in enumerate(kernel.tail.operands):
-            size = 1 if kind == "scalar" else count
-            # Small, none of them zero, of both signs.
-            operands.append(y if kind == "y" else ((np.arange(size) * 5 + number) % 16 - 7.5).astype(np.float32))
-        env = Env(ModuleOp([]), s.store)
-        y = np.broadcast_to(run_body(tail.body.block, operands, env), y.shape).astype(np.float32)
+    planes, count, columns = first_rows.shape
     blocks = -(-count // t.block_rows)
     ones = pack_scales(np.ones((planes, blocks * t.block_rows, t.segments), np.float32), _rows(kernel.layout, blocks))
-    result = body.memory(4 * count)
-    others = [] if kernel.tail is None else zip(operands, kernel.tail.operands, strict=True)
-    slots: list[LaunchArg] = [
-        body.constant(f"check.codes{columns}", codes),
-        body.weight(packed),
-        result,
-        1,
-        body.constant("check.one", np.ones(1, np.float32)),
-        body.constant(f"check.ones{ones.size}", ones if kernel.half else ones.astype(np.float32)),
-        body.constant(f"check.zeros{count}", np.zeros(count, np.float32)) if e.bias else 0,
-        1,
-        *(body.constant(f"check.operand.{kernel.name}", array) for array, kind in others if kind != "y"),
-    ]
-    body.launch(kernel.name, slots, blocks, kernel.scratch_bytes(s.isa))
-    body.expect(result, kernel.name, y.view(np.int32).reshape(1, -1), count)
+    for tokens in (1, TILE_TOKENS) if kernel.tiles else (1,):
+        body, codes = _Body(s), activations(tokens * columns + _BEYOND)
+        y = np.zeros((tokens, e.rows), np.float32)
+        for token, row in enumerate(codes[: tokens * columns].reshape(tokens, columns)):
+            for plane in first_rows:
+                for sums in right_sums(plane, row, t.segment):
+                    y[token, :count] += sums.astype(np.float32)
+        y = np.maximum(y, 0) if e.activation == "relu" else y
+        operands: list[np.ndarray] = []
+        if tail is not None and kernel.tail is not None:
+            for number, kind in enumerate(kernel.tail.operands):
+                shape = {"scalar": (1,), "row": (e.rows,)}.get(kind, y.shape)
+                # Small, none of them zero, of both signs.
+                other = (np.arange(np.prod(shape)) * 5 + number) % 16 - 7.5
+                operands.append(y if kind == "y" else other.astype(np.float32).reshape(shape))
+            env = Env(ModuleOp([]), s.store)
+            y = np.broadcast_to(run_body(tail.body.block, operands, env), y.shape).astype(np.float32)
+        result = body.memory(4 * tokens * e.rows)
+        others = [] if kernel.tail is None else zip(operands, kernel.tail.operands, strict=True)
+        slots: list[LaunchArg] = [
+            body.constant(f"check.codes{tokens * columns}", codes),
+            body.weight(packed),
+            result,
+            tokens,
+            body.constant(f"check.one{tokens}", np.ones(tokens, np.float32)),
+            body.constant(f"check.ones{ones.size}", ones if kernel.half else ones.astype(np.float32)),
+            body.constant(f"check.zeros{e.rows}", np.zeros(e.rows, np.float32)) if e.bias else 0,
+            1,
+            *(body.constant(f"check.operand.{kernel.name}", array) for array, kind in others if kind != "y"),
+        ]
+        body.launch(kernel.name, slots, blocks, kernel.scratch_bytes(s.isa))
+        right = np.ascontiguousarray(y[:, :count])
+        body.expect(result, kernel.name, right.view(np.int32), e.rows)
 
 
 def _rows(layout: DirectLayout, blocks: int) -> DirectLayout:

@@ -15,6 +15,7 @@ from xdsl.dialects import llvm
 from neuc.backends.cpu.codegen import compile_object
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
+from neuc.runtime.native import amx
 
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 _loaded: dict[tuple[KernelSpec, Isa], LoadedKernel] = {}
@@ -22,8 +23,14 @@ _loaded: dict[tuple[KernelSpec, Isa], LoadedKernel] = {}
 
 @cache
 def host_features() -> frozenset[str]:
-    """LLVM's names of what this CPU has."""
-    return frozenset(name for name, present in llvmlite.get_host_cpu_features().items() if present)
+    """LLVM's names of what this CPU has and this process may use."""
+    present = frozenset(name for name, present in llvmlite.get_host_cpu_features().items() if present)
+    return present if amx.permit_tiles() else present - amx.FEATURES
+
+
+def runnable(isa: Isa) -> bool:
+    """Whether this machine runs code for an instruction set."""
+    return host_features() >= set(isa.features)
 
 
 @cache

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel_harness import assert_guards, guarded, host_features, run_kernel, runnable_isas
+from kernel_harness import assert_guards, guarded, run_kernel, runnable, runnable_isas
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, pack_scales
 from neuc.backends.cpu.kernels.linear_epilogue import Tail, TailOperand
@@ -22,6 +22,7 @@ TERNARY = (-1, 0, 1)
 INT4 = tuple(range(-8, 8))
 INT8 = tuple(range(-127, 128))
 VNNI = ("avx512vnni", "avx512vbmi")
+AMX = (*VNNI, "amx-int8")
 SQUARED_RELU_TIMES = Tail(
     (
         Instr("arith.constant", (), "f32", (0.0).hex()),
@@ -39,9 +40,9 @@ SCALED = Tail((Instr("arith.mulf", (1, 0), "f32"),), 2, ("y", "scalar"))
 
 def isas() -> list[Isa]:
     """Every instruction set with kernels of its own that this machine runs; one lane at a time is not fused."""
-    narrower = [Isa.avx512(VNNI), Isa.avx512(VNNI[:1]), Isa.avx512(), Isa.avx2(("avxvnni",))]
+    narrower = [Isa.avx512(AMX), Isa.avx512(VNNI), Isa.avx512(VNNI[:1]), Isa.avx512(), Isa.avx2(("avxvnni",))]
     rest = [isa for isa in runnable_isas() if isa.name not in ("avx512", "scalar")]
-    return [isa for isa in narrower if host_features() >= set(isa.features)] + rest
+    return [isa for isa in narrower if runnable(isa)] + rest
 
 
 each_isa = pytest.mark.parametrize("isa", isas(), ids=lambda isa: "+".join([isa.name, *isa.optional]))
@@ -105,7 +106,8 @@ class Layer:
         split: int = 1,
     ) -> np.ndarray:
         epilogue = Epilogue(self.rows, self.planes, self.groups, True, activation)
-        kernel = DirectLinearKernel(self.layout, epilogue, self.packed_scales.dtype == np.float16, tail)
+        tiles = self.isa.has_amx and self.planes * self.groups == 1
+        kernel = DirectLinearKernel(self.layout, epilogue, self.packed_scales.dtype == np.float16, tail, tiles)
         y, whole = guarded(np.full((len(q), self.rows), np.nan, np.float32))
         packed = np.concatenate([pack_direct(plane, self.layout) for plane in self.weights])
         shared = len(q) // len(s)

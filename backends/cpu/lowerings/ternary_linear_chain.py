@@ -140,6 +140,7 @@ def launch_linear(chain: LinearChain, s: SegmentLowering) -> None:
         epilogue_of(type_of(weight), op.bias is not None, op.activation),
         half=scales.dtype == np.float16,
         tail=None if tail is None else tail.tail,
+        tiles=s.isa.has_amx and chain.pack.packed.plane_count * chain.pack.packed.groups == 1,
     )
     if not s.has_kernel(kernel):
         add_linear_check(s, kernel, packed.weights, first_rows, None if tail is None else tail.op)
@@ -164,12 +165,16 @@ def launch_linear(chain: LinearChain, s: SegmentLowering) -> None:
     )
 
 
-def _packed(chain: LinearChain, weight: WeightOp, s: SegmentLowering) -> tuple[Packed, np.ndarray]:
-    """The planes one after the other, and the first rows of each, int8 [P, n, K]."""
-    type_, kind = chain.pack.packed, chain.pack.packed.encoding.kind.data
+def layout_of_chain(chain: LinearChain, s: SegmentLowering) -> DirectLayout:
+    """How the weights of each plane lie."""
     whole = layout_of(chain.pack, s.isa)
     assert isinstance(whole, DirectLayout)
-    layout = linear_layout(replace(whole, tiling=replace(whole.tiling, rows=type_.rows)))
+    return linear_layout(replace(whole, tiling=replace(whole.tiling, rows=chain.pack.packed.rows)))
+
+
+def _packed(chain: LinearChain, weight: WeightOp, s: SegmentLowering) -> tuple[Packed, np.ndarray]:
+    """The planes one after the other, and the first rows of each, int8 [P, n, K]."""
+    type_, kind, layout = chain.pack.packed, chain.pack.packed.encoding.kind.data, layout_of_chain(chain, s)
     if type_.plane_count == 1:
         packed = pack_weight(s, weight, kind, layout)
         return packed, packed.first_rows[None]
