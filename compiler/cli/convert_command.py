@@ -43,8 +43,9 @@ def convert_command(
     IN is a GGUF file or a Hugging Face folder. Weights stay what they are, or nothing is written and every tensor that
     stands in the way is named. All other tensors and the metadata are copied.
 
-    IN may also be an ONNX model: its weights of few levels are then written in a low-bit ONNX form (int2-qdq, int4-qdq,
-    qcdq, qonnx, matmul-2bits, matmul-4bits), and the layers that stay as they are are named.
+    IN may also be an ONNX model: its weights of few levels, floats or in a low-bit form already, are then written in a
+    low-bit ONNX form (int2-qdq, int4-qdq, qcdq, qonnx, matmul-2bits, matmul-4bits), and the layers that stay as they are
+    are named.
     """
     if source.suffix == ".onnx":
         return _convert_onnx(source, target, name, as_json)

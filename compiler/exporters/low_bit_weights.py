@@ -1,7 +1,7 @@
 """Writes the few-level weights of an ONNX model in low-bit ONNX forms: INT2 and INT4 QDQ, QCDQ, QONNX, MatMulNBits.
 
-A weight goes over only if it holds few levels already (`passes/analysis/level_sets.py`); nothing is quantised here.
-Readers of these forms are the lowerings of the graph level.
+A weight goes over only if it holds few levels already (`passes/analysis/level_sets.py`), as floats or in another form;
+nothing is quantised here. Readers of these forms are the lowerings of the graph level.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 import ml_dtypes
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from neuc.compiler.importers.structure import display_type
+from neuc.compiler.exporters.computed_weights import ComputedWeights
+from neuc.compiler.importers.structure import all_nodes, display_type, subgraphs
 from neuc.dialects.ternary_encodings import planes_of
-from neuc.passes.analysis.level_sets import LevelFit, find_levels
+from neuc.passes.analysis.level_sets import LevelFit, find_levels, obstacle
 
 QONNX_DOMAIN = "qonnx.custom_op.general"
 CONTRIB_DOMAIN = "com.microsoft"
@@ -45,7 +46,7 @@ class Change:
 
 
 def write_low_bit_weights(model: ModelProto, form: str) -> list[Change]:
-    """Rewrite `model` in place; one record for each MatMul, Gemm and Conv with constant weights.
+    """Rewrite `model` in place; one record for each MatMul, Gemm, Conv and MatMulNBits with constant weights.
 
     Args:
         model: with its weights in it, checked, its nodes named, of an opset of 21 or newer (25 for ``int2-qdq``).
@@ -54,22 +55,41 @@ def write_low_bit_weights(model: ModelProto, form: str) -> list[Change]:
     writer = _Writer(model, form)
     changes: list[Change] = []
     for node, weight in list(writer.layers()):
-        found = find_levels(weight.matrix)
-        kept = "its weights hold no few levels" if found is None else FORMS[form](writer, node, weight, found)
-        if found is None or kept:
-            changes.append(Change(node.name, display_type(node), kept=kept))
+        op_type = display_type(node)
+        found = None if isinstance(weight, str) else find_levels(weight.matrix)
+        if isinstance(weight, str):
+            kept = weight
+        elif found is None:
+            kept = f"its weights {obstacle(weight.matrix)}"
         else:
-            changes.append(Change(node.name, display_type(node), found.levels, str(found.scale), found.ulp))
+            kept = _written(writer, node, weight, found)
+        if found is None or kept:
+            changes.append(Change(node.name, op_type, kept=kept))
+        else:
+            changes.append(Change(node.name, op_type, found.levels, str(found.scale), found.ulp))
     writer.finish()
     return changes
 
 
+def _written(writer: _Writer, node: NodeProto, weight: _Weight, fit: LevelFit) -> str:
+    """Write one weight; why not, and then nothing has changed."""
+    before = NodeProto()
+    before.CopyFrom(node)
+    if node.op_type == "MatMulNBits":
+        del node.input[2:], node.attribute[:]
+        node.op_type, node.domain = "MatMul", ""
+    kept = FORMS[writer.form](writer, node, weight, fit)
+    if kept:
+        node.CopyFrom(before)
+    return kept
+
+
 @dataclass(frozen=True)
 class _Weight:
-    """A constant second operand.
+    """A constant second operand, or what a MatMulNBits holds.
 
     Attributes:
-        name: the initialiser.
+        name: the value.
         array: f32 as the node reads it.
         rows_first: whether its first axis is the outputs (Conv, Gemm with transB), else its last.
     """
@@ -103,25 +123,30 @@ class _Writer:
     _names: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._names = set(_names_in(self.graph))
+        self._names = set(_names_in(self.graph, made=True))
 
     @property
     def graph(self) -> GraphProto:
         return self.model.graph
 
-    def layers(self) -> Iterator[tuple[NodeProto, _Weight]]:
-        """Layers with constant float weights, as matrices."""
-        constants = {tensor.name: tensor for tensor in self.graph.initializer}
+    def layers(self) -> Iterator[tuple[NodeProto, _Weight | str]]:
+        """Layers with constant weights: those, or why they cannot be written."""
+        computed = ComputedWeights(self.model)
         for node in self.graph.node:
-            if node.op_type not in ("MatMul", "Gemm", "Conv") or node.domain or len(node.input) < 2:
-                continue
-            tensor = constants.get(node.input[1])
-            if tensor is None or tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
-                continue
-            array = numpy_helper.to_array(tensor)
-            transposed = any(a.name == "transB" and a.i for a in node.attribute)
-            if array.size and (node.op_type == "Conv" or array.ndim == 2):
-                yield node, _Weight(tensor.name, array, node.op_type == "Conv" or transposed)
+            if (node.op_type, node.domain) == ("MatMulNBits", CONTRIB_DOMAIN):
+                array = computed.packed(node)
+                if array is None:
+                    yield node, "neuc does not read this form of it"
+                elif len(node.input) > 5 and node.input[5]:
+                    yield node, "its bias is part of it"
+                else:
+                    yield node, _Weight(node.input[1], array, False)
+            elif node.op_type in ("MatMul", "Gemm", "Conv") and not node.domain and len(node.input) > 1:
+                array = computed.value(node.input[1])
+                if array is not None:
+                    yield node, _weight(node, array)
+                elif node.op_type != "Conv" and computed.value(node.input[0]) is not None:
+                    yield node, "its weight is the left operand"
 
     def constant(self, name: str, array: np.ndarray | np.generic) -> str:
         """A new initialiser; its name."""
@@ -149,30 +174,54 @@ class _Writer:
         nodes: list[NodeProto] = []
         for node in self.graph.node:
             nodes += [*self.made.pop(node.name, []), node]
-        kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        read = {value.name for value in self.graph.output}
+        kept: list[NodeProto] = []
+        for node in reversed(nodes):  # what computed a weight that is written otherwise now goes
+            if not read.isdisjoint(node.output):
+                read.update(_reads(node))
+                kept.append(NodeProto.FromString(node.SerializeToString()))
         del self.graph.node[:]
-        self.graph.node.extend(kept)
-        read = set(_names_in(self.graph, made=False))
+        self.graph.node.extend(reversed(kept))
         initializers = [t for t in self.graph.initializer if t.name in read]
         del self.graph.initializer[:]
         self.graph.initializer.extend(initializers)
-        known = {opset.domain for opset in self.model.opset_import}
-        self.model.opset_import.extend(helper.make_opsetid(domain, 1) for domain in sorted(self.domains - known))
+        used = {node.domain for node in all_nodes(self.graph.node)}
+        opsets = [opset for opset in self.model.opset_import if opset.domain in used or not opset.domain]
+        known = {opset.domain for opset in opsets}
+        opsets += [helper.make_opsetid(domain, 1) for domain in sorted(self.domains - known)]
+        del self.model.opset_import[:]
+        self.model.opset_import.extend(opsets)
 
 
-def _names_in(graph: GraphProto, *, made: bool = True) -> Iterator[str]:
+def _weight(node: NodeProto, array: np.ndarray) -> _Weight | str:
+    """A layer's constant second operand, or why it cannot be written."""
+    if array.dtype != np.float32:
+        return f"its weight is {array.dtype}, not float32"
+    if not array.size:
+        return "its weight is empty"
+    if node.op_type != "Conv" and array.ndim != 2:
+        return f"its weight has rank {array.ndim}, not 2"
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return _Weight(node.input[1], array, node.op_type == "Conv" or transposed)
+
+
+def _names_in(graph: GraphProto, *, made: bool) -> Iterator[str]:
     """Names of values that `graph` and the graphs in its nodes read or give; with `made` all others, and of nodes."""
     yield from (value.name for value in graph.output)
     if made:
         yield from (value.name for value in (*graph.input, *graph.initializer, *graph.value_info))
         yield from (tensor.values.name for tensor in graph.sparse_initializer)
     for node in graph.node:
-        yield from node.input
+        yield from _reads(node, made=made)
         if made:
             yield from (node.name, *node.output)
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _names_in(inner, made=made)
+
+
+def _reads(node: NodeProto, *, made: bool = False) -> Iterator[str]:
+    """Names that a node and the graphs in it read; with `made` all names in those."""
+    yield from node.input
+    for _, inner in subgraphs(node):
+        yield from _names_in(inner, made=made)
 
 
 def _scales(weight: _Weight, fit: LevelFit) -> tuple[np.ndarray, dict[str, int]]:

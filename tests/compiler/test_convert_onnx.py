@@ -38,7 +38,7 @@ def test_weights_of_few_levels_become_int2(mixed: Path, tmp_path: Path, capsys: 
         "tensor",
         0,
     )
-    assert "no few levels" in layers["dense"]["kept"]
+    assert layers["dense"]["kept"] == "its weights hold more than few levels"
     x = np.random.default_rng(0).standard_normal((5, K)).astype(np.float32)
     # Optimised, onnxruntime quantises the activations of DequantizeLinear → MatMul to int8.
     options = onnxruntime.SessionOptions()
@@ -53,7 +53,7 @@ def test_every_layer_is_named(mixed: Path, tmp_path: Path, capsys: pytest.Captur
     assert main(["convert", str(mixed), str(tmp_path / "q.onnx"), "--format", "qonnx"]) == 0
     said = capsys.readouterr().err
     assert "MatMul ternary: -1, 0, 1, a scale per tensor, exact" in said
-    assert "MatMul dense: left as it is: its weights hold no few levels" in said
+    assert "MatMul dense: left as it is: its weights hold more than few levels" in said
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,32 @@ def test_a_model_of_float_weights_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert main(["convert", str(path), str(output), "--format", "int2-qdq"]) == 1
     assert "NEUC-E114" in capsys.readouterr().err
     assert not output.exists()
+
+
+@pytest.mark.parametrize("form", ["int2-qdq", "qcdq", "qonnx", "matmul-4bits"])
+def test_a_low_bit_model_is_converted_into_another_form(
+    form: str, mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+    assert main(["convert", str(mixed), str(first), "--format", form]) == 0
+    capsys.readouterr()
+    assert main(["convert", str(first), str(second), "--format", "int4-qdq"]) == 0
+    said = capsys.readouterr().err
+    assert " ternary: -1, 0, 1, a scale per" in said
+    assert "MatMul dense: left as it is: its weights hold more than few levels" in said
+    assert {one.op_type for one in onnx.load(second).graph.node} == {"DequantizeLinear", "MatMul"}
+    ((output,), x) = onnx.load(second).graph.output, np.ones((2, K), np.float32)
+    assert [dim.dim_param or dim.dim_value for dim in output.type.tensor_type.shape.dim] == ["B", N]
+    found = np.asarray(onnxruntime.InferenceSession(str(second)).run(None, {"x": x})[0])
+    assert found.shape == (2, N)
+
+
+def test_outputs_of_unknown_rank_are_no_obstacle(mixed: Path, tmp_path: Path) -> None:
+    made = onnx.load(mixed)
+    made.graph.input.append(value("dims", ["R"], onnx.TensorProto.INT64))
+    made.graph.node.append(node("Reshape", "y dims", "z", name="shape"))
+    made.graph.output.append(value("z", None))
+    source, output = tmp_path / "unknown.onnx", tmp_path / "out.onnx"
+    onnx.save(made, source)
+    assert main(["convert", str(source), str(output), "--format", "int4-qdq"]) == 0
+    assert not onnx.load(output).graph.output[1].type.tensor_type.HasField("shape")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from neuc.compiler.exporters.low_bit_weights import FORMS, QONNX_DOMAIN, write_low_bit_weights
+from neuc.compiler.exporters.low_bit_weights import CONTRIB_DOMAIN, FORMS, QONNX_DOMAIN, write_low_bit_weights
 from onnx_models import model, node, value
 
 TERNARY, BINARY, FOUR, SIXTEEN = (-1, 0, 1), (-1, 1), (-2, -1, 0, 1), tuple(range(-8, 8))
@@ -90,7 +92,8 @@ def without_qonnx(made: ModelProto) -> ModelProto:
         known[one.output[0]] = ((codes - zero) * scale).astype(np.float32)
     initializers = [numpy_helper.from_array(np.asarray(a), n) for n, a in known.items()]
     graph = helper.make_graph(nodes, "g", made.graph.input, made.graph.output, initializers)
-    return named(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)]))
+    opsets = [opset for opset in made.opset_import if opset.domain != QONNX_DOMAIN]
+    return named(helper.make_model(graph, opset_imports=opsets))
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -141,7 +144,7 @@ def test_weights_of_many_values_are_left_alone() -> None:
     made = named(model(nodes, [value("x", ["B", 64])], [value("y", ["B", N])], {"w": _dense()}, opset=25))
     (change,) = write_low_bit_weights(made, "int4-qdq")
     assert (change.node, change.levels) == ("dense", ())
-    assert "no few levels" in change.kept
+    assert change.kept == "its weights hold more than few levels"
 
 
 def test_a_weight_shared_by_a_layer_and_an_output_stays() -> None:
@@ -190,3 +193,88 @@ def test_weights_that_only_inner_graphs_read_stay() -> None:
         expected = x @ weights["w"] + x @ weights[inner]
         found = run(made, {"x": x, "choice": np.array(choice)})
         np.testing.assert_allclose(found, expected, rtol=SAME_SUM, atol=SAME_SUM * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("second", FORMS)
+@pytest.mark.parametrize("first", FORMS)
+def test_every_form_goes_over_into_every_other(first: str, second: str) -> None:
+    made = two_layers(TERNARY, "row")
+    x = np.random.default_rng(0).standard_normal((3, K)).astype(np.float32)
+    expected = run(made, {"x": x})
+    write_low_bit_weights(made, first)
+    changes = {change.node: change for change in write_low_bit_weights(made, second)}
+    assert (changes["first"].kept, changes["first"].levels, changes["first"].ulp) == ("", TERNARY, 0)
+    packed = second.startswith("matmul")
+    quant = second == "qonnx" or (first == "qonnx" and packed)  # which the Gemm keeps
+    domains = {"", *([QONNX_DOMAIN] if quant else []), *([CONTRIB_DOMAIN] if packed else [])}
+    assert {one.domain for one in made.graph.node} == {opset.domain for opset in made.opset_import} == domains
+    got = run(without_qonnx(made) if quant else made, {"x": x})
+    np.testing.assert_allclose(got, expected, rtol=SAME_SUM, atol=SAME_SUM * np.abs(expected).max())
+
+
+def quantised_weights(dtype: str, *, zero: int = 0, transposed: bool = False) -> ModelProto:
+    """A MatMul that reads DequantizeLinear, or what Transpose makes of it."""
+    kind = onnx.TensorProto.DataType.Value(dtype)
+    low, high = {"INT4": (-8, 7), "UINT4": (0, 15), "INT8": (-128, 127)}[dtype]
+    shape = (N, K) if transposed else (K, N)
+    codes = np.random.default_rng(4).integers(low, high + 1, shape)
+    step = np.random.default_rng(5).uniform(0.01, 0.1, N).astype(np.float32)
+    tensors = [
+        helper.make_tensor("q", kind, shape, codes.reshape(-1)),
+        numpy_helper.from_array(step, "step"),
+        helper.make_tensor("zero", kind, [N], [zero] * N),
+    ]
+    nodes = [node("DequantizeLinear", "q step zero", "d", name="dq", axis=0 if transposed else 1)]
+    if transposed:
+        nodes.append(node("Transpose", "d", "t", name="turn", perm=[1, 0]))
+    nodes.append(node("MatMul", "x t" if transposed else "x d", "y", name="fc"))
+    graph = helper.make_graph(nodes, "g", [value("x", ["B", K])], [value("y", ["B", N])], tensors)
+    return named(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)]))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("dtype", "zero"), [("INT4", 0), ("UINT4", 8)])
+def test_integer_weights_of_other_exporters_go_over(dtype: str, zero: int, transposed: bool) -> None:
+    made = quantised_weights(dtype, zero=zero, transposed=transposed)
+    x = np.random.default_rng(0).standard_normal((3, K)).astype(np.float32)
+    expected = run(made, {"x": x})
+    (change,) = write_low_bit_weights(made, "matmul-4bits")
+    assert (change.kept, change.levels) == ("", SIXTEEN)
+    assert [one.op_type for one in made.graph.node] == ["MatMulNBits"]
+    np.testing.assert_allclose(run(made, {"x": x}), expected, rtol=SAME_SUM, atol=SAME_SUM * np.abs(expected).max())
+
+
+def test_weights_of_eight_bits_stay_as_they_are() -> None:
+    made = quantised_weights("INT8")
+    before = made.SerializeToString()
+    (change,) = write_low_bit_weights(made, "int4-qdq")
+    assert change.kept == "its weights hold more levels than -15 to 15"
+    assert made.SerializeToString() == before
+
+
+Layer = tuple[onnx.NodeProto, dict[str, np.ndarray]]
+
+
+def packed_with_bias() -> Layer:
+    fields = {"K": 32, "N": N, "bits": 4, "block_size": 32}
+    packed = node("MatMulNBits", "x b s _ _ c", "y", name="fc", **fields)
+    packed.domain = CONTRIB_DOMAIN
+    blocks = np.random.default_rng(2).integers(0, 256, (N, 1, 16)).astype(np.uint8)
+    return packed, {"b": blocks, "s": np.ones((N, 1), np.float32), "c": np.ones(N, np.float32)}
+
+
+LEFT: dict[str, Callable[[], Layer]] = {
+    "left operand": lambda: (node("MatMul", "w x", "y", name="fc"), {"w": matrix(TERNARY, "row", N, 32)}),
+    "rank 3": lambda: (node("MatMul", "x w", "y", name="fc"), {"w": np.ones((3, 32, N), np.float32)}),
+    "float64": lambda: (node("MatMul", "x w", "y", name="fc"), {"w": np.ones((32, N))}),
+    "its bias": packed_with_bias,
+}
+
+
+@pytest.mark.parametrize("why", LEFT)
+def test_every_layer_with_constant_weights_says_why_it_is_left_alone(why: str) -> None:
+    layer, weights = LEFT[why]()
+    made = named(model([layer], [value("x", [32, 32])], [value("y", None)], weights, domains={CONTRIB_DOMAIN: 1}))
+    (change,) = write_low_bit_weights(made, "qcdq")
+    assert change.node == "fc"
+    assert why in change.kept
