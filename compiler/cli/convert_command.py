@@ -44,8 +44,8 @@ def convert_command(
     stands in the way is named. All other tensors and the metadata are copied.
 
     IN may also be an ONNX model: its weights of few levels, floats or in a low-bit form already, are then written in a
-    low-bit ONNX form (int2-qdq, int4-qdq, qcdq, qonnx, matmul-2bits, matmul-4bits), and the layers that stay as they are
-    are named.
+    low-bit ONNX form (int2-qdq, int4-qdq, qcdq, qonnx, matmul-2bits, matmul-4bits), and layers that stay as they are
+    are named with the reason.
     """
     if source.suffix == ".onnx":
         return _convert_onnx(source, target, name, as_json)
