@@ -1,4 +1,4 @@
-"""`dense.softmax` and `dense.layer_norm`."""
+"""`dense.softmax`, `dense.layer_norm` and `dense.rms_norm`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import numpy as np
 from xdsl.ir import SSAValue
 
 from neuc.backends.cpu.kernels.layer_norm import LayerNormKernel
+from neuc.backends.cpu.kernels.rms_norm import RmsNormQuantizeKernel
 from neuc.backends.cpu.kernels.softmax import SoftmaxKernel
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.elementwise import dtype_name
 from neuc.backends.cpu.lowerings.iteration import split_at
 from neuc.backends.cpu.lowerings.movement import broadcast_to
 from neuc.backends.cpu.lowerings.reduction import grain_of
-from neuc.dialects.dense import LayerNormOp, SoftmaxOp
+from neuc.dialects.dense import LayerNormOp, RmsNormOp, SoftmaxOp
 from neuc.dialects.dims import product
+from neuc.dialects.locations import fuse_locations
 from neuc.dialects.store import dims_of, element_of
+from neuc.dialects.ternary import QuantizeOp
 
 
 def _f32_only(op: SoftmaxOp | LayerNormOp) -> str | None:
@@ -51,6 +54,33 @@ def lower_layer_norm(op: LayerNormOp, s: SegmentLowering) -> None:
         grain=grain_of(row),
         op=op,
     )
+
+
+@lowers(RmsNormOp)
+def lower_rms_norm(op: RmsNormOp, s: SegmentLowering) -> None:
+    """One launch, with the `ternary.quantize` of the result if that is all it is for."""
+    dims = dims_of(op.x)
+    row, rows, eps = dims[-1], product(dims[:-1]), float(op.eps.value.data)
+    x, gamma, quantize = s.buffer(op.x), s.buffer(op.gamma), _quantize_after(op)
+    if quantize is None:
+        kernel = LayerNormKernel(scale=True, bias=False, rms=True)
+        s.launch(kernel, [x, gamma, s.buffer(op.result), row, eps], work=rows, grain=grain_of(row))
+        return
+    s.absorb([quantize])
+    s.launch(
+        RmsNormQuantizeKernel(quantize.reciprocal is not None),
+        [x, gamma, s.buffer(quantize.q), s.buffer(quantize.s), row, eps],
+        work=rows,
+        scratch=row * 4,
+        location=fuse_locations(op, quantize),
+    )
+
+
+def _quantize_after(op: RmsNormOp) -> QuantizeOp | None:
+    """The only reader of the result, if it has one scale for each row."""
+    uses = list(op.result.uses)
+    user = uses[0].operation if len(uses) == 1 else None
+    return user if isinstance(user, QuantizeOp) and user.shared_axes == 1 and user.parent is op.parent else None
 
 
 def _as_row(op: LayerNormOp, value: SSAValue, s: SegmentLowering) -> SSAValue:

@@ -97,7 +97,19 @@ def pack(s: SegmentLowering, name: str, weights: np.ndarray, kind: str, layout: 
 
 
 def pack_weight(s: SegmentLowering, op: WeightOp, kind: str, layout: PackedLayout) -> Packed:
-    """Pack the rows of a `ternary.weight`, lazily if its trits are lazy; only the rows of its check are read now."""
+    """Pack the rows of a `ternary.weight`, lazily if its trits are lazy; only the rows of its check are read now.
+
+    Asked again for the same layout of the weight packed last, it gives what it gave.
+    """
+    known = s.fact(op.result)
+    if isinstance(known, Packed) and (known.kind, known.layout) == (kind, layout):
+        return known
+    made = _pack_weight(s, op, kind, layout)
+    s.remember(op.result, made)
+    return made
+
+
+def _pack_weight(s: SegmentLowering, op: WeightOp, kind: str, layout: PackedLayout) -> Packed:
     name, rows = op.trits.data, weight_rows(op, s.store)
     if not isinstance(rows, LazyArray):
         return pack(s, name, rows, kind, layout)

@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 
 from neuc.backends.cpu.isa import Isa
-from neuc.backends.cpu.packing.t5 import encode_number
+from neuc.backends.cpu.packing.t5 import codes_of_bytes, encode_number
 from neuc.backends.cpu.packing.tiling import Tiling, tiles_per_chunk
 from neuc.dialects.ternary_encodings import ENCODINGS, progression
 from neuc.errors import InternalError
@@ -76,8 +76,7 @@ class DirectLayout:
             raise InternalError(reason)
         tables = (isa.has_vbmi and isa.has_vnni) or isa.has_dotprod
         code: ByteCode = encoding if encoding != "t5" else "t5_tables" if tables else "t5_thirds"
-        # What two tiles are unpacked to fills the registers.
-        tiles = min(tiles_per_chunk(bm), 2 if code == "t5_tables" else 4)
+        tiles = tiles_per_chunk(bm)
         step_columns = QUAD * _PLANES[encoding]
         tiling = Tiling(
             rows=rows,
@@ -182,3 +181,17 @@ def _codes(weights: np.ndarray, layout: DirectLayout) -> np.ndarray:
         levels = [layout.low + layout.step * code for code in range(layout.count)]
         raise InternalError(f"{layout.encoding} weights are outside its levels {levels}")
     return codes
+
+
+def levels_of_bytes(layout: DirectLayout) -> np.ndarray:
+    """What each byte stands for: int8 [256, P], the weights of its planes; bytes that packing never gives are any."""
+    values = np.arange(256, dtype=np.uint8)
+    match layout.code:
+        case "i8":
+            return values.view(np.int8)[:, None]
+        case "t5_tables" | "t5_thirds":
+            codes = codes_of_bytes(layout.code == "t5_tables")
+        case _:
+            bits = 8 // layout.planes
+            codes = values[:, None] >> (bits * np.arange(layout.planes, dtype=np.uint8)) & ((1 << bits) - 1)
+    return (layout.low + layout.step * codes.astype(np.int16)).astype(np.int8)

@@ -42,6 +42,13 @@ def encode_number(numbers: np.ndarray, tables: bool) -> np.ndarray:
     return _inverse()[numbers] if tables else numbers
 
 
+def codes_of_bytes(tables: bool) -> np.ndarray:
+    """The codes of each byte of the *tables* code, or of the *thirds* code: uint8 [256, 5]; 0 if a byte has none."""
+    found = np.zeros((256, PLANES), np.uint8)
+    found[encode_number(np.arange(3**PLANES, dtype=np.uint8), tables)] = list(product(range(3), repeat=PLANES))
+    return found
+
+
 @cache
 def _inverse() -> np.ndarray:
     """The byte of the *tables* code for each of the 243 numbers: the first that decodes to its digits."""
