@@ -1,6 +1,6 @@
 """Tokens per second of a ternary decoder: neuc and the C++ engines in one run, in turns.
 
-    python benchmarks/decoder.py engines.toml [--table avx512|avx2|amx] [--threads 1,2] [--rounds 10]
+    python benchmarks/decoder.py engines.toml [--table native|avx512|avx2] [--threads 1,2] [--rounds 10]
         [--work decode,pp128,pp512] [--energy] [--history results.jsonl]
 
 Every round runs every engine once on every kind of work, in an order that changes from round to round, and the limits
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from energy import EnergyCounter, energy_lines
-from engines import TABLES, Engine, EngineSpec, Table, read_specs, refusal
+from engines import TABLES, Engine, EngineSpec, Table, native_table, read_specs, refusal
 from limits import READ_STREAMS, DotProductPeak, ReadBandwidth, Spread
 
 from neuc.runtime.cpu_features import host_cpu_name
@@ -52,7 +52,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="tokens per second of a ternary decoder, neuc and its peers in turns")
     parser.add_argument("engines", type=Path, help="TOML file, see benchmarks/peers.md")
-    parser.add_argument("--table", choices=tuple(TABLES), default="avx512", help="instruction sets (default avx512)")
+    parser.add_argument("--table", choices=("native", *TABLES), default="native", help="instruction sets")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--tokens", type=int, default=32, help="tokens of a decode (default 32)")
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--energy", action="store_true", help="joules per token, where the machine has a counter")
     parser.add_argument("--history", type=Path, help="append everything measured to this file, a JSON object per run")
     options = parser.parse_args()
-    table = TABLES[options.table]
+    table = TABLES[options.table] if options.table in TABLES else native_table()
     threads = [int(part) for part in options.threads.split(",")]
     WORK["decode"]["tokens"] = options.tokens
     works = [name for name in WORK if name in options.work.split(",")]

@@ -23,6 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from limits import best_dot_product
+
+from neuc.runtime.cpu_features import host_features
+
 HERE = Path(__file__).parent
 WORKERS = {"neuc": "neuc_worker.py", "llama_cpp": "llama_worker.py", "ik_llama_cpp": "llama_worker.py"}
 """Kinds of engines and the child each runs in."""
@@ -48,13 +52,22 @@ class Table:
     peak: str
 
 
-_AVX512 = ("AVX2", "FMA", "F16C", "AVX512", "AVX512_VBMI", "AVX512_VNNI")
+_AVX2 = ("AVX2", "FMA", "F16C")
+_AVX512 = (*_AVX2, "AVX512", "AVX512_VBMI", "AVX512_VNNI")
 TABLES = {
-    # ik_llama.cpp has no flag for AMX, and neither peer has ternary kernels with it: a native build is its best here.
-    "amx": Table(_AVX512, (), "", "avx512"),
-    "avx512": Table(_AVX512, ("AMX_INT8",), "-amx-tile", "avx512"),
-    "avx2": Table(("AVX2", "FMA", "F16C"), ("AVX512", "AVX_VNNI", "AMX_INT8"), "-avx512f,-avxvnni,-amx-tile", "avx2"),
+    "avx512": Table(_AVX512, (), "-amx-tile", "avx512"),
+    "avx2": Table(_AVX2, ("AVX512", "AVX_VNNI"), "-avx512f,-avxvnni,-amx-tile", "avx2"),
 }
+
+
+def native_table() -> Table:
+    """Everything this processor has, for neuc and for peers built here.
+
+    That a build knows AMX is not asked for: ik_llama.cpp has no flag for it, and no peer multiplies ternary weights
+    with it, so a native build is the best there is.
+    """
+    wide = host_features() >= {"avx512vl", "avx512vbmi", "avx512vnni"}
+    return Table(_AVX512 if wide else _AVX2, (), "", best_dot_product(tiles=True))
 
 
 @dataclass(frozen=True)
@@ -177,12 +190,12 @@ def _spec(entry: dict[str, Any], base: Path) -> EngineSpec:
     if entry["kind"] not in WORKERS:
         raise SystemExit(f"engine {entry['name']}: kind is {entry['kind']}, not one of {', '.join(WORKERS)}")
     environment = {name: value.replace("$HERE", str(base)) for name, value in entry.get("environment", {}).items()}
-    options = {name: entry[name] for name in ("model_options", "context_options") if name in entry}
+    options = {name: entry[name] for name in ("model_options", "context_options", "chunk") if name in entry}
     return EngineSpec(
         name=entry["name"],
         kind=entry["kind"],
         model=base / entry["model"],
-        tables=tuple(entry.get("tables", TABLES)),
+        tables=tuple(entry.get("tables", ("native", *TABLES))),
         head=entry.get("head", ""),
         # Not resolved: a virtual environment's interpreter is a link, and is known by where it stands.
         python=str(base / entry["python"]) if "python" in entry else sys.executable,

@@ -24,6 +24,7 @@ import numpy as np
 
 from neuc.runtime.cpu_features import host_features
 from neuc.runtime.native import llvm
+from neuc.runtime.native.amx import permit_tiles
 
 POOL_BYTES = 1 << 30
 """Larger than any last-level cache: what a burst reads was last read a gigabyte ago."""
@@ -34,6 +35,7 @@ READ_STREAMS = (1, 8)
 
 _STEP = 1024
 _PEAK_LOOPS = 1_000_000
+_TILE_LOOPS = 50_000
 _HUGE_PAGE = 1 << 21
 
 _READ = """
@@ -79,6 +81,30 @@ done:
 }}
 """
 
+_TILE_PEAK = """
+declare void @llvm.x86.ldtilecfg(ptr)
+declare void @llvm.x86.tilezero(i8)
+declare void @llvm.x86.tdpbsud(i8, i8, i8)
+declare void @llvm.x86.tilerelease()
+define i64 @peak(i64 %loops) {{
+entry:
+  %shape = alloca [64 x i8], align 64
+  store <64 x i8> <i8 1, {fill}>, ptr %shape, align 64
+  call void @llvm.x86.ldtilecfg(ptr %shape)
+{zeros}
+  br label %loop
+loop:
+  %i = phi i64 [0, %entry], [%next, %loop]
+{products}
+  %next = add i64 %i, 1
+  %more = icmp ult i64 %next, %loops
+  br i1 %more, label %loop, label %done
+done:
+  call void @llvm.x86.tilerelease()
+  ret i64 %next
+}}
+"""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -120,7 +146,12 @@ _PMADD = """
   %quads# = call <{n} x i32> @llvm.x86.avx2.pmadd.wd(<{h} x i16> %pairs#, <{h} x i16> splat (i16 1))
   %out# = add <{n} x i32> %quads#, %acc#"""
 
+AMX = "amx"
+"""Key of `DOT_PRODUCTS` for tiles: 16 x 16 sums of 64 products each, 6 sums in turns over two tiles of operands."""
+
+_TILE_SUMS = 6
 DOT_PRODUCTS = {
+    AMX: DotProduct(("amx-int8", "amx-tile"), 16 * 16 * 16, _TILE_SUMS, ""),
     "avx512": DotProduct(("avx512f", "avx512vl", "avx512vnni"), 16, 20, _VPDPBUSD),
     "avxvnni": DotProduct(("avx2", "avxvnni"), 8, 12, _VPDPBUSD),
     "avx2": DotProduct(("avx2",), 8, 12, _PMADD),
@@ -178,14 +209,17 @@ class DotProductPeak:
         self.threads = threads
         self.isa = isa
         self._team = _Team(threads)
-        product = DOT_PRODUCTS[isa]
-        self._operations = 2.0 * 4 * product.lanes * product.accumulators * _PEAK_LOOPS
-        self._code = _compiled(_peak_ir(product), "peak", product.features)
+        product, tiles = DOT_PRODUCTS[isa], isa == AMX
+        self._loops = _TILE_LOOPS if tiles else _PEAK_LOOPS
+        self._operations = 2.0 * 4 * product.lanes * product.accumulators * self._loops
+        if tiles:
+            permit_tiles()
+        self._code = _compiled(_tile_peak_ir() if tiles else _peak_ir(product), "peak", product.features)
         self._peak = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_int64)(self._code.addresses["peak"])
 
     def burst(self) -> float:
         """GOPS of all threads together; a multiply-add counts as two operations."""
-        seconds = self._team.run(lambda _thread: self._peak(_PEAK_LOOPS))
+        seconds = self._team.run(lambda _thread: self._peak(self._loops))
         return self._operations * self.threads / seconds * 1e-9
 
 
@@ -197,19 +231,19 @@ def read_bandwidth(threads: int, seconds: float = 1.0) -> Spread:
 
 
 def vnni_peak(threads: int, seconds: float = 1.0, isa: str | None = None) -> Spread:
-    """GOPS of byte dot products of `threads` cores, with the best instruction set of this processor or with `isa`."""
+    """GOPS of byte dot products of `threads` cores, with the best vectors of this processor or with `isa`."""
     return Spread.of(_in_turns([DotProductPeak(threads, isa or best_dot_product()).burst], seconds)[0])
 
 
-def best_dot_product() -> str:
-    """The fastest key of `DOT_PRODUCTS` that this processor has.
+def best_dot_product(*, tiles: bool = False) -> str:
+    """The fastest key of `DOT_PRODUCTS` that this processor has, among vectors or with `tiles` too.
 
     Raises:
         SystemExit: it has none.
     """
     present = host_features()
     for name, product in DOT_PRODUCTS.items():
-        if present >= set(product.features):
+        if present >= set(product.features) and (tiles or name != AMX):
             return name
     raise SystemExit("limits are measured with AVX2, AVX-VNNI or AVX-512 VNNI: this processor has none of them")
 
@@ -305,6 +339,16 @@ def _peak_ir(product: DotProduct) -> str:
         products="\n".join(product.body.format(**sizes).replace("#", str(v)) for v in sums),
         fold=_fold("xor", f"<{n} x i32>", [f"%out{v}" for v in sums]),
         **sizes,
+    )
+
+
+def _tile_peak_ir() -> str:
+    """All eight tiles are 16 rows of 64 bytes: the configuration has the bytes a row from 16 on, rows from 48 on."""
+    shape = [1] + [0] * 15 + [64, 0] * 8 + [0] * 16 + [16] * 8 + [0] * 8
+    return _TILE_PEAK.format(
+        fill=", ".join(f"i8 {value}" for value in shape[1:]),
+        zeros="\n".join(f"  call void @llvm.x86.tilezero(i8 {tile})" for tile in range(_TILE_SUMS + 2)),
+        products="\n".join(f"  call void @llvm.x86.tdpbsud(i8 {tile}, i8 6, i8 7)" for tile in range(_TILE_SUMS)),
     )
 
 
