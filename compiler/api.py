@@ -112,13 +112,16 @@ def compile(
     fallback: str = "host",
     isa: str = "host",
     recognize: bool = True,
+    head: str | None = None,
+    kv: str = "f16",
     verify: int = 0,
     example_inputs: tuple[object, ...] | None = None,
 ) -> Compiled:
     """Compile a model.
 
     Args:
-        model: path of an ``.onnx`` or ``.mlir`` file, an ``onnx.ModelProto``, or a ``torch.nn.Module``.
+        model: path of an ``.onnx``, ``.mlir`` or ``.gguf`` file or of a Hugging Face folder, an
+            ``onnx.ModelProto``, or a ``torch.nn.Module``.
         target: ``cpu``, ``cpu-tl2``, … (`neuc targets` lists them), with options in braces: ``cpu-tl2{bm=64}``.
         quantize: ``none``, ``ternary`` (every layer that can be, with `planes` planes), ``auto`` (as few planes as keep
             the measured error within `max_error`); by default what the target is for: ``none`` for ``cpu`` and
@@ -134,6 +137,8 @@ def compile(
         isa: instruction set: ``host``, ``avx512``, ``avx2``, ``portable``.
         recognize: layers that the model quantised itself, weights with few levels and 8-bit activations, become ternary
             whatever `quantize` says, as nothing is lost.
+        head: what embedding and head of decoders (GGUF, Hugging Face) become: ``int8``, ``int4``, ``int8-row``.
+        kv: of decoders: element type of the key and value caches, ``f16`` or ``f32``.
         verify: compare the result with onnxruntime on this many inputs; see ``report.verified``.
         example_inputs: arguments to trace a torch module with.
 
@@ -151,6 +156,8 @@ def compile(
         fallback=fallback,
         isa=isa,
         recognize=recognize,
+        head=head,
+        kv=kv,
     )
     return compile_model(model, options, verify=verify, example_inputs=example_inputs, keep_levels=True)
 
@@ -178,12 +185,17 @@ def compile_model(
     """
     start = time.perf_counter()
     pipeline.choose_target(options)  # a wrong name is told before the model is read
-    source = read_model(model, options.shapes, example_inputs)
+    source = read_model(model, options.shapes, example_inputs, head=options.head, kv=options.kv)
     options = pipeline.with_own_target(options, source.module)
     driver = Driver(source.module, source.context, observation or Observation())
     driver.record("import", time.perf_counter() - start)
     compilation = Compilation(
-        driver, options, pipeline.choose_target(options), source.name, keep_levels or options.keep_ir
+        driver,
+        options,
+        pipeline.choose_target(options),
+        source.name,
+        keep_levels or options.keep_ir,
+        extra=source.extra,
     )
     compilation.run(to_level)
     report = compilation.report

@@ -5,6 +5,7 @@ Which passes there are stands in `pipeline.py`, how planes are chosen in `quanti
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from xdsl.dialects.builtin import ModuleOp
@@ -13,6 +14,7 @@ from neuc.compiler import program
 from neuc.compiler.accuracy import Agreement
 from neuc.compiler.driver import LEVELS, Driver
 from neuc.compiler.evaluate import Evaluator, Outputs
+from neuc.compiler.importers.decoder.facts import decoder_facts, import_notes
 from neuc.compiler.layer_errors import LayerErrors
 from neuc.compiler.options import DEFAULT_MAX_ERROR, CompileOptions
 from neuc.compiler.pipeline import ChosenTarget, float_passes, graph_passes, partition_pass
@@ -41,6 +43,7 @@ class Compilation:
         name: the model's name, for the report.
         keep: keep the module of every level in `levels`.
         levels: those modules.
+        extra: members that go into the artifact, by name.
         program: what runs, once the last level is reached.
     """
 
@@ -51,6 +54,7 @@ class Compilation:
     keep: bool
     levels: dict[str, ModuleOp] = field(default_factory=dict[str, ModuleOp])
     program: BuiltProgram | None = None
+    extra: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
     def __post_init__(self) -> None:
         self.report = Report(self.name, self.chosen.target.name, quantize=self._quantization())
@@ -71,7 +75,10 @@ class Compilation:
                 exit_code=Exit.USAGE,
             )
         self._reached(LEVELS[start])
-        if "paradigm" in steps:
+        if decoder_facts(self.driver.module) is not None:
+            self.report.hints += import_notes(self.driver.module)
+            self._lower(steps)
+        elif "paradigm" in steps:
             self._from_graph(steps)
         else:
             self._lower(steps)
@@ -144,7 +151,7 @@ class Compilation:
                     driver.run(passes[tiled:])
                 case _:
                     with driver.timed("emit"):
-                        self.program = program.build(driver.module, driver.context)
+                        self.program = program.build(driver.module, driver.context, self.extra)
                     describe_program(self.program, report)
                     program.dump_kernels(driver)
             self._reached(level)
@@ -172,8 +179,26 @@ class Compilation:
 
     def _quantization(self) -> str:
         """What ``--quantize`` means: what was asked for, else what the target is for."""
+        if decoder_facts(self.driver.module) is not None:
+            return self._quantized_already()
         if self.options.quantize is not None:
             return self.options.quantize
         if self.options.max_error is not None:
             return "auto"
         return "ternary" if self.options.planes is not None else self.chosen.target.default_quantize
+
+    def _quantized_already(self) -> str:
+        """What there is to quantise of a decoder: nothing.
+
+        Raises:
+            Error: NEUC-E002, something was asked for.
+        """
+        options = self.options
+        if options.quantize in (None, "none") and options.planes is None and options.max_error is None:
+            return "none"
+        raise Error(
+            "NEUC-E002",
+            f"{self.name} is ternary: there is nothing for --quantize, --planes or --max-error to do",
+            hint="leave them out; --head rounds the head",
+            exit_code=Exit.USAGE,
+        )

@@ -92,6 +92,9 @@ multiplies (autobitlinear): its size does not tell. Pickled weights are never op
     "NEUC-E125": """The weights are stored in another basis than the model computes in.
 Metadata keys prism.hadamard.* describe a rotation of the inputs. Without it the weights give garbage and no error,
 so whoever does not apply it refuses the file. `neuc inspect` and `neuc convert` work: they do not compute with it.""",
+    "NEUC-E126": """A file or folder with weights is no decoder that can be compiled.
+Decoders of a few architectures are, with ternary linear layers in any block format `neuc inspect` shows; embeddings and
+heads may be F32, F16, BF16, Q8_0, Q4_0 or Q6_K. All tensors at fault are listed. Other models come in through ONNX.""",
     "NEUC-E201": """A constant's data are missing.
 F.mlir refers to arrays that lie in F.weights.safetensors beside it, or in weights.safetensors of a --dump-ir
 folder. Keep the files together.""",

@@ -15,6 +15,8 @@ from neuc.compiler import interruption
 from neuc.errors import Error
 
 ARTIFACT_SUFFIX = ".neuc"
+MODEL_CONFIG = "config.json"
+"""What makes a folder one of a Hugging Face model."""
 
 
 def check_writable(path: Path) -> None:

@@ -14,6 +14,8 @@ from neuc.errors import Error, Exit
 
 QUANTIZE = ("none", "ternary", "auto")
 FALLBACK = ("host", "error")
+HEADS = ("int8", "int4", "int8-row")
+KV_TYPES = ("f16", "f32")
 SCALES = ("row", "group", "tensor")
 DEFAULT_MAX_ERROR = 0.05
 """Error budget of ``quantize="auto"`` when none is given."""
@@ -40,6 +42,9 @@ class CompileOptions:
         keep_ir: put the IR of every level into the artifact.
         recognize: layers that the model quantised itself, weights with few levels and 8-bit activations, become ternary
             for every target and whatever `quantize` says: nothing is lost.
+        head: of decoders: what embedding and head are rounded to, ``int8``, ``int4`` (groups of 32) or ``int8-row``;
+            None leaves blocks of 8 and 4 bits as they are, and is int8 for others.
+        kv: of decoders: element type of the key and value caches, ``f16`` or ``f32``.
     """
 
     target: str = "cpu"
@@ -53,12 +58,18 @@ class CompileOptions:
     isa: str = "host"
     keep_ir: bool = False
     recognize: bool = True
+    head: str | None = None
+    kv: str = "f16"
 
     def __post_init__(self) -> None:
         if self.quantize is not None and self.quantize not in QUANTIZE:
             raise _bad("quantize", self.quantize, f"choose {', '.join(QUANTIZE)}")
         if self.fallback not in FALLBACK:
             raise _bad("fallback", self.fallback, f"choose {', '.join(FALLBACK)}")
+        if self.head is not None and self.head not in HEADS:
+            raise _bad("head", self.head, f"choose {', '.join(HEADS)}")
+        if self.kv not in KV_TYPES:
+            raise _bad("kv", self.kv, f"choose {', '.join(KV_TYPES)}")
         if self.planes is not None and not 1 <= self.planes <= MAX_PLANES:
             raise _bad("planes", self.planes, f"choose 1 to {MAX_PLANES}")
         if self.max_error is not None and not 0 < self.max_error < 1:

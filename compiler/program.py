@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from neuc.backends.cpu.target import isa_text
 from neuc.compiler import interruption
 from neuc.compiler.driver import Driver
 from neuc.compiler.exporters.onnx_file import export_onnx
+from neuc.compiler.importers.decoder.facts import decoder_facts
 from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.report import Report
 from neuc.dialects.context import NeucContext
@@ -41,10 +42,14 @@ class BuiltProgram:
     Attributes:
         emitted: program, kernels and weights.
         hosts: ONNX bytes of host segments, by the path the program names.
+        facts: JSON data about the model that the manifest has, besides what the report says.
+        extra: further members of the artifact, by name.
     """
 
     emitted: EmittedProgram
     hosts: Mapping[str, bytes]
+    facts: Mapping[str, object] = field(default_factory=dict[str, object])
+    extra: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
     def write(self, path: str | os.PathLike[str], report: Report, ir: Mapping[str, str]) -> None:
         """Write the artifact; the same program and report give the same bytes."""
@@ -67,7 +72,9 @@ class BuiltProgram:
                 "features": sorted(isa.features),
                 "versions": {"neuc": __version__, "llvmlite": metadata.version("llvmlite")},
                 "report": report.lasting(),
+                **self.facts,
             },
+            extra=self.extra,
             debug_map={name: [list(nodes) for nodes in launches] for name, launches in self.emitted.debug_map.items()},
         )
 
@@ -94,8 +101,8 @@ class BuiltProgram:
         )
 
 
-def build(module: ModuleOp, context: NeucContext) -> BuiltProgram:
-    """Emit the program of a machine-level module."""
+def build(module: ModuleOp, context: NeucContext, extra: Mapping[str, bytes] | None = None) -> BuiltProgram:
+    """Emit the program of a machine-level module; `extra` are further members of its artifact."""
     emitted = emit(module, context.weights)
     functions = {op.sym_name.data: op for op in module.ops if isinstance(op, func.FuncOp)}
     hosts = {
@@ -103,7 +110,8 @@ def build(module: ModuleOp, context: NeucContext) -> BuiltProgram:
         for name, segment in emitted.program.segments.items()
         if isinstance(segment, HostSegment)
     }
-    return BuiltProgram(emitted, hosts)
+    decoder = decoder_facts(module)
+    return BuiltProgram(emitted, hosts, {} if decoder is None else {"decoder": decoder}, extra or {})
 
 
 def dump_kernels(driver: Driver) -> None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from xdsl.dialects.builtin import ModuleOp
 
 from neuc.compiler.driver import level_of, read_module
+from neuc.compiler.formats.sources import is_source
 from neuc.compiler.importers import import_model
+from neuc.compiler.importers.decoder.facts import decoder_facts
 from neuc.compiler.universe import new_context
 from neuc.dialects.context import NeucContext
 from neuc.errors import Error, Exit
@@ -30,6 +32,7 @@ class Source:
         path: the file, if it came from one.
         graph_level: whether an importer made it from a model (and not from IR text).
         model: the model in memory, if it did not come from a file.
+        extra: members that go into its artifact, by name.
     """
 
     module: ModuleOp
@@ -38,11 +41,17 @@ class Source:
     path: Path | None
     graph_level: bool
     model: object = None
+    extra: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether it came from a file or folder of weights alone."""
+        return decoder_facts(self.module) is not None
 
     @property
     def external(self) -> list[Path]:
         """Files beside the model that hold some of its tensors."""
-        return [] if self.path is None or not self.graph_level else external_files(self.path)
+        return [] if self.path is None or not self.graph_level or self.is_decoder else external_files(self.path)
 
     def reference(self) -> Path | bytes:
         """The model as onnxruntime takes it.
@@ -50,13 +59,14 @@ class Source:
         Raises:
             Error: NEUC-E261, there is no ONNX form of it.
         """
-        if self.path is not None:
+        if self.path is not None and not self.is_decoder:
             return self.path
         if isinstance(self.model, bytes):
             return self.model
         serialize = getattr(self.model, "SerializeToString", None)
         if serialize is None:
-            raise Error("NEUC-E261", f"{self.name} has no ONNX form to verify against", hint="export it to ONNX first")
+            hint = "leave --verify out" if self.is_decoder else "export it to ONNX first"
+            raise Error("NEUC-E261", f"{self.name} has no ONNX form to verify against", hint=hint)
         return bytes(serialize())
 
     @property
@@ -114,8 +124,11 @@ def read_model(
     model: object,
     shapes: Mapping[str, tuple[int | str, ...]] | None = None,
     example_inputs: tuple[object, ...] | None = None,
+    *,
+    head: str | None = None,
+    kv: str = "f16",
 ) -> Source:
-    """Read a model of any kind `compile` takes.
+    """Read a model of any kind `compile` takes; `head` and `kv` as `CompileOptions` has them.
 
     Raises:
         Error: it cannot be read.
@@ -125,6 +138,18 @@ def read_model(
         module, context = read_module(path)
         return Source(module, context, path.name, path, graph_level=False)
     context = new_context()
+    if path is not None and is_source(path):
+        if shapes:
+            raise Error(
+                "NEUC-E002",
+                f"--shape with {path.name}: a decoder's inputs have the sizes each run gives them",
+                hint="leave --shape out",
+                exit_code=Exit.USAGE,
+            )
+        from neuc.compiler.importers.decoder.importer import import_decoder
+
+        module, extra = import_decoder(path, context, head=head, kv=kv)
+        return Source(module, context, path.name, path, graph_level=True, extra=extra)
     module = _import(model, path, context, shapes, example_inputs)
     return Source(
         module, context, path.name if path is not None else type(model).__name__, path, graph_level=True, model=model

@@ -234,6 +234,24 @@ class GatherOp(DenseOp):
 
 
 @irdl_op_definition
+class IotaOp(DenseOp):
+    """result[i] = i, i64 [N]."""
+
+    name = "dense.iota"
+    result = result_def(TensorType)
+    traits = traits_def(Pure())
+
+    def __init__(self, result_type: Attribute) -> None:
+        super().__init__(result_types=[result_type])
+
+    def verify_(self) -> None:
+        found = shapes.dims(self.result)
+        if len(found) != 1:
+            raise VerifyException(f"result has rank {len(found)}, should have 1")
+        shapes.check_element("result", self.result, i64)
+
+
+@irdl_op_definition
 class DimsOp(DenseOp):
     """result[i] = exprs[i], integer expressions over the symbols of the function's argument types."""
 

@@ -14,7 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +38,8 @@ DEBUG_MAP = "debug_map.json"
 _KERNELS = "program/kernels/"
 _SUFFIX = ".o"
 _IR = "ir/"
+EXTRA = "extra/"
+"""Folder of members that go with a model, such as what its tokenizer needs; nothing here reads them."""
 _REMEMBERED = 512
 
 _verified = BlobCache("verified")
@@ -56,6 +58,7 @@ def write_artifact(
     ir: Mapping[str, str] | None = None,
     manifest: Mapping[str, object] | None = None,
     debug_map: object = None,
+    extra: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write an artifact; on any failure ``path`` is as it was before.
 
@@ -69,6 +72,7 @@ def write_artifact(
         manifest: JSON data to add, such as ``target``, ``features`` (CPU features the code needs, a list),
             ``architecture`` and versions; ``format``, ``signature`` and ``members`` are filled in here.
         debug_map: JSON data that maps launches to ONNX nodes.
+        extra: further members by name, ``extra/…``, that go with the model.
 
     Raises:
         Error: the file cannot be written.
@@ -77,6 +81,7 @@ def write_artifact(
     small |= {f"{_KERNELS}{name}{_SUFFIX}": data for name, data in kernels.items()}
     small |= {name: data for name, data in (hosts or {}).items()}
     small |= {f"{_IR}{name}": text.encode("utf-8") for name, text in (ir or {}).items()}
+    small |= dict(extra or {})
     members: dict[str, object] = {name: {"sha256": _sha(data), "size": len(data)} for name, data in small.items()}
     signature = program.to_json()
     target = Path(path)
@@ -173,6 +178,7 @@ class Artifact:
         debug_map: JSON data that maps launches to ONNX nodes.
         sizes: bytes of each member.
         identity: differs between any two files with different contents.
+        extra: further members that go with the model, by name (``extra/…``).
     """
 
     path: Path
@@ -185,6 +191,7 @@ class Artifact:
     debug_map: object
     sizes: Mapping[str, int]
     identity: str
+    extra: Mapping[str, memoryview] = field(default_factory=dict[str, memoryview])
 
     @staticmethod
     def open(path: str | os.PathLike[str]) -> Artifact:
@@ -353,6 +360,7 @@ class _MappedFile:
             debug_map=parse_json(self.bytes_of(DEBUG_MAP), f"{self.path}: {DEBUG_MAP}").value,
             sizes={name: member.size for name, member in self.members.items()},
             identity=key_of(self.identity),
+            extra={name: self.bytes_of(name) for name in self.members if name.startswith(EXTRA)},
         )
 
 

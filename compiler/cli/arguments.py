@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from neuc.compiler.files import ARTIFACT_SUFFIX
+from neuc.compiler.files import ARTIFACT_SUFFIX, MODEL_CONFIG
 from neuc.errors import Error, Exit
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ def open_session(model: Path, target: str | None, threads: int | None, *, profil
 
 
 def require_file(path: Path) -> None:
-    """Refuse a path that is no file.
+    """Refuse a path that is no file, unless it is the folder of a Hugging Face model.
 
     Raises:
         Error: NEUC-E004.
     """
-    if path.is_file():
+    if path.is_file() or (path / MODEL_CONFIG).is_file():
         return
     what = "it is a folder" if path.is_dir() else "no such file"
     raise Error("NEUC-E004", f"cannot read {path}: {what}", hint="check the path")

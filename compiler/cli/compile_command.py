@@ -11,7 +11,7 @@ import click
 
 from neuc.compiler.cli import arguments, console
 from neuc.compiler.files import check_writable, write_text
-from neuc.compiler.options import FALLBACK, QUANTIZE, SCALES, CompileOptions, parse_shape
+from neuc.compiler.options import FALLBACK, HEADS, KV_TYPES, QUANTIZE, SCALES, CompileOptions, parse_shape
 from neuc.compiler.report import Report
 from neuc.compiler.report_text import write_report
 from neuc.errors import Error, Exit
@@ -31,6 +31,12 @@ _STAGES = ("import",)
 @click.option("--max-error", type=float, help="Error budget of auto; 0.05 by default. Missed: exit code 4.")
 @click.option(
     "--no-recognize", is_flag=True, help="Keep as float what the model quantised itself (ternary otherwise: lossless)."
+)
+@click.option(
+    "--head", type=click.Choice(HEADS), help="Decoders: what embedding and head become; int8 unless quantised."
+)
+@click.option(
+    "--kv", type=click.Choice(KV_TYPES), default="f16", show_default=True, help="Decoders: type of the caches."
 )
 @click.option("--calib", type=click.Path(path_type=Path), help=".npz with inputs to measure errors on.")
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's symbolic dims.")
@@ -57,6 +63,8 @@ def compile_command(
     scale: str,
     max_error: float | None,
     no_recognize: bool,
+    head: str | None,
+    kv: str,
     calib: Path | None,
     shapes: tuple[str, ...],
     fallback: str,
@@ -72,7 +80,11 @@ def compile_command(
     no_cache: bool,
     as_json: bool,
 ) -> int:
-    """Compile MODEL (.onnx, or .mlir of any level) and say what happened to each layer."""
+    """Compile MODEL and say what happened to each layer.
+
+    MODEL is an .onnx file, .mlir of any level, or a decoder with ternary weights: a .gguf file or a folder of
+    Hugging Face's.
+    """
     for path in (model, calib):
         if path is not None:
             arguments.require_file(path)
@@ -93,6 +105,8 @@ def compile_command(
         isa=isa,
         keep_ir=keep_ir,
         recognize=not no_recognize,
+        head=head,
+        kv=kv,
     )
     if dump_ir is not None:
         _make_folder(dump_ir)

@@ -57,6 +57,10 @@ class BlockFormat(ABC):
         """Bytes of a [rows, columns] tensor whose shape the format takes."""
 
     @abstractmethod
+    def scales(self, data: Bytes, rows: int, columns: int) -> Scales:
+        """The scales of a payload of `nbytes` bytes, f32 of the format's granularity, without unpacking its levels."""
+
+    @abstractmethod
     def _unpack(self, data: Bytes, rows: int, columns: int) -> Unpacked:
         """Take `nbytes` bytes apart.
 

@@ -41,6 +41,9 @@ class _I2s(BlockFormat):
     def nbytes(self, rows: int, columns: int) -> int:
         return rows * columns // 4 + TAIL
 
+    def scales(self, data: Bytes, rows: int, columns: int) -> Scales:
+        return split_tail(data)[1]
+
     def _unpack(self, data: Bytes, rows: int, columns: int) -> Unpacked:
         body, scales, rest = split_tail(data)
         two_bit.refuse_code_3(body)

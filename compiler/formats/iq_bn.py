@@ -24,6 +24,9 @@ class _RowScaled(BlockFormat):
     def nbytes(self, rows: int, columns: int) -> int:
         return rows * (np.dtype(self.scale_dtype).itemsize + columns // 64 * self.block_bytes)
 
+    def scales(self, data: Bytes, rows: int, columns: int) -> Scales:
+        return self._split(data, rows)[1]
+
     def _split(self, data: Bytes, rows: int) -> tuple[Bytes, Scales]:
         """Blocks [rows, B, block_bytes] and scales [rows, 1]."""
         stored = np.dtype(self.scale_dtype)

@@ -29,6 +29,9 @@ class Q2(BlockFormat):
     def nbytes(self, rows: int, columns: int) -> int:
         return rows * columns // self.multiple * self.block_bytes
 
+    def scales(self, data: Bytes, rows: int, columns: int) -> Scales:
+        return f16_scales(data.reshape(-1, self.block_bytes)[:, :2], rows)
+
     def _unpack(self, data: Bytes, rows: int, columns: int) -> Unpacked:
         blocks = data.reshape(-1, self.block_bytes)
         levels = two_bit.unpack_runs(blocks[:, 2:].reshape(-1))

@@ -84,6 +84,9 @@ class _Tl(BlockFormat):
         padding = np.zeros(missing if 0 <= missing < TAIL else 0, np.uint8)
         return self.decode(np.concatenate([raw, padding, tail_bytes(np.full((1, 1), scale), b"")]), shape, name=name)
 
+    def scales(self, data: Bytes, rows: int, columns: int) -> Scales:
+        return split_tail(data)[1]
+
     def _unpack(self, data: Bytes, rows: int, columns: int) -> Unpacked:
         codes, scales, rest = split_tail(data)
         levels, padding = self._levels(codes, rows, columns)

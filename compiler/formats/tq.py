@@ -58,6 +58,9 @@ class Base3Blocks(BlockFormat):
     def nbytes(self, rows: int, columns: int) -> int:
         return rows * columns // self.multiple * self.block_bytes
 
+    def scales(self, data: Bytes, rows: int, columns: int) -> Scales:
+        return f16_scales(data.reshape(-1, self.block_bytes)[:, -2:], rows)
+
     def _unpack(self, data: Bytes, rows: int, columns: int) -> Unpacked:
         blocks = data.reshape(-1, self.block_bytes)
         levels = np.empty((len(blocks), self.multiple), np.int8)
@@ -87,6 +90,9 @@ class Tq2(BlockFormat):
 
     def nbytes(self, rows: int, columns: int) -> int:
         return rows * columns // 256 * 66
+
+    def scales(self, data: Bytes, rows: int, columns: int) -> Scales:
+        return f16_scales(data.reshape(-1, 66)[:, -2:], rows)
 
     def _unpack(self, data: Bytes, rows: int, columns: int) -> Unpacked:
         blocks = data.reshape(-1, 66)

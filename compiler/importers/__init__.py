@@ -17,7 +17,6 @@ SUPPORTED = "ONNX models (.onnx)"
 
 # First bytes of formats people try, with what to do about them.
 _OTHERS = (
-    (b"GGUF", "a GGUF file", "`neuc inspect` and `neuc convert` take it; to compile the model, export it to ONNX"),
     (b"PK\x03\x04", "a ZIP archive, perhaps a PyTorch checkpoint", "export it with torch.onnx.export(dynamo=True)"),
     (b"\x80", "a pickle", "load it in PyTorch and export it with torch.onnx.export(dynamo=True)"),
     (b"version https://git-lfs", "a Git LFS pointer, not the model itself", "fetch the file with git lfs pull"),

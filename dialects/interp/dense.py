@@ -241,6 +241,11 @@ def _dims(op: dense.DimsOp, args: list[Array], env: Env) -> list[Array]:
     return [np.array(env.evaluate(dim_list(op.exprs)), dtype=np.int64)]
 
 
+@implements(dense.IotaOp)
+def _iota(op: dense.IotaOp, args: list[Array], env: Env) -> list[Array]:
+    return [np.arange(env.shape_of(op.result)[0], dtype=np.int64)]
+
+
 @implements(dense.LstmOp)
 def _lstm(op: dense.LstmOp, args: list[Array], env: Env) -> list[Array]:
     x, w, r = args[:3]

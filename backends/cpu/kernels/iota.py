@@ -1,4 +1,4 @@
-"""Tensors made of nothing but integers known at launch: symbolic sizes written out."""
+"""Tensors made of nothing but integers known at launch: symbolic sizes written out, and 0, 1, 2 …"""
 
 from __future__ import annotations
 
@@ -32,4 +32,23 @@ class DimsKernel(KernelSpec):
         with b.loop(b.begin, b.end):
             for k in range(self.count):
                 b.store(args.int(), b.elem(target, k, i64))
+        return b.finish()
+
+
+@dataclass(frozen=True)
+class IotaKernel(KernelSpec):
+    """``target[i] = i``, i64.
+
+    Slots: target. Work: elements.
+    """
+
+    family = "iota"
+    written = (0,)
+
+    def build(self, isa: Isa) -> llvm.FuncOp:
+        """A loop of stores."""
+        b = KernelBuilder(self.name, isa)
+        target = Args(b).ptr()
+        with b.loop(b.begin, b.end) as loop:
+            b.store(loop.i, b.elem(target, loop.i, i64))
         return b.finish()

@@ -10,7 +10,7 @@ from xdsl.ir import Operation, SSAValue
 from neuc.backends.cpu.kernels.copy import CopyKernel, TransposeKernel
 from neuc.backends.cpu.kernels.copy_pad import PadKernel
 from neuc.backends.cpu.kernels.gather import GatherKernel
-from neuc.backends.cpu.kernels.iota import DimsKernel
+from neuc.backends.cpu.kernels.iota import DimsKernel, IotaKernel
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.elementwise import GRAIN
 from neuc.backends.cpu.lowerings.iteration import broadcast_strides, collapse, contiguous_strides, split_at
@@ -20,6 +20,7 @@ from neuc.dialects.dense import (
     ConcatOp,
     DimsOp,
     GatherOp,
+    IotaOp,
     PadOp,
     ReshapeOp,
     SliceOp,
@@ -28,6 +29,9 @@ from neuc.dialects.dense import (
 from neuc.dialects.dense_attrs import dim_list
 from neuc.dialects.dims import Dim, DimLike, product
 from neuc.dialects.store import dims_of, element_of, numpy_dtype
+
+_IOTA_GRAIN = 1024
+"""Numbers so few are not worth a second thread."""
 
 
 def copy_strided(
@@ -240,3 +244,9 @@ def lower_dims(op: DimsOp, s: SegmentLowering) -> None:
     """One launch that writes its own arguments."""
     values = dim_list(op.exprs)
     s.launch(DimsKernel(len(values)), [s.buffer(op.result), *values], work=1, op=op)
+
+
+@lowers(IotaOp)
+def lower_iota(op: IotaOp, s: SegmentLowering) -> None:
+    """One launch, a number a unit."""
+    s.launch(IotaKernel(), [s.buffer(op.result)], work=dims_of(op.result)[0], grain=_IOTA_GRAIN, op=op)

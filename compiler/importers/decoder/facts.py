@@ -1,0 +1,40 @@
+"""What a module says about the decoder it is, in attributes that survive every level."""
+
+from __future__ import annotations
+
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, ModuleOp, StringAttr
+from xdsl.ir import Attribute
+
+DECODER = "neuc.decoder"
+"""Attribute of a decoder's module: what whoever generates text with it has to know (`decoder_facts`)."""
+NOTES = "neuc.notes"
+"""Attribute of a module: what the report should say about its import."""
+
+
+def decoder_facts(module: ModuleOp) -> dict[str, object] | None:
+    """What the manifest says of a decoder, under ``decoder``; None if the module is none.
+
+    Integers ``layers``, ``kv_heads``, ``head_dim``, ``vocab``, ``context``, ``hidden``, ``heads`` and, if known,
+    ``bos``; a list ``eos``; texts ``arch`` and ``kv``, the element type of the caches.
+    """
+    found = module.attributes.get(DECODER)
+    return {name: _plain(value) for name, value in found.data.items()} if isinstance(found, DictionaryAttr) else None
+
+
+def _plain(value: Attribute) -> object:
+    match value:
+        case IntegerAttr():
+            return value.value.data
+        case StringAttr():
+            return value.data
+        case ArrayAttr():
+            return [_plain(item) for item in value.data]
+        case _:
+            return str(value)
+
+
+def import_notes(module: ModuleOp) -> list[str]:
+    """What the report should say about the import of a module."""
+    found = module.attributes.get(NOTES)
+    items = found.data if isinstance(found, ArrayAttr) else ()
+    return [item.data for item in items if isinstance(item, StringAttr)]
