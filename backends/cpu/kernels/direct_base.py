@@ -16,7 +16,14 @@ from xdsl.ir import Attribute
 
 from neuc.backends.cpu.builder import KernelBuilder, Operand, Val, i8, i32, i64, vec
 from neuc.backends.cpu.kernels.direct_codes import codes_of
-from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, Chunk, TileEmitter, scratch_bytes
+from neuc.backends.cpu.kernels.ternary_tiles import (
+    CACHE_LINE,
+    TOKEN_BLOCK,
+    Chunk,
+    Following,
+    TileEmitter,
+    scratch_bytes,
+)
 from neuc.backends.cpu.packing.direct import QUAD, TILE_BYTES, DirectLayout
 
 X = TypeVar("X")
@@ -24,6 +31,8 @@ _COPIED = 16
 """Bytes copied and added up at a time."""
 _PREFETCHED = 8192
 """How far ahead weights are fetched: on a Xeon, 1.2 to 1.4 times as fast where they come from memory or L3."""
+_STREAMS = 8
+"""In how many places `Following` weights are fetched: on a Xeon, 1.4 times as fast as one behind the other."""
 
 
 def base_scratch_bytes(layout: DirectLayout, tokens: int, *, padded: bool) -> int:
@@ -108,8 +117,8 @@ class DirectEmitter(TileEmitter, Generic[X]):
         needed = {window: tokens * len(set(self.slots(window))) for window in windows}
         window = next((window for window in windows if needed[window] <= self.accumulators), windows[-1])
         vectors = max(1, self.accumulators // needed[window])
-        most = self.chunk_vectors if tokens == 1 else min(self.chunk_vectors, self.codes.most_vectors)
-        return min(most, 1 << vectors.bit_length() - 1), window
+        most = self.codes.most_alone if tokens == 1 else self.codes.most_vectors
+        return min(most, self.chunk_vectors, 1 << vectors.bit_length() - 1), window
 
     @property
     def chunk_vectors(self) -> int:
@@ -154,6 +163,7 @@ class DirectEmitter(TileEmitter, Generic[X]):
             with b.loop(first, until, init=[*none, b.ptr(x, first * self.step_bytes)]) as step:
                 *sums, here = step.carried
                 packed = b.ptr(weights, step.i * self.tiling.step_bytes)
+                self._prefetch(packed, at.following, step.i, vectors)
                 step.yield_([*self._step(packed, here, sums, vectors, tokens, window), self.advanced(here)])
             return [self.widened(total) for total in step.results[:-1]]
 
@@ -170,7 +180,8 @@ class DirectEmitter(TileEmitter, Generic[X]):
         slots = self.slots(window)
         kept = sorted(set(slots))
         taken = [self.taken(x, token) for token in range(tokens)]
-        packed = [self._load(b.ptr(weights, self.vector_bytes * i)) for i in range(vectors)]
+        wide = vec(i8, self.vector_bytes)
+        packed = [b.load(b.ptr(weights, self.vector_bytes * i), wide) for i in range(vectors)]
         readers = [self.read(vector, window) for vector in packed]
         for plane, slot in enumerate(slots):
             codes = [next(reader) for reader in readers]
@@ -180,12 +191,22 @@ class DirectEmitter(TileEmitter, Generic[X]):
                     result[place] = self.multiply(result[place], code, taken[token], plane)
         return result
 
-    def _load(self, weights: Val) -> Val:
-        b = self.b
-        if b.isa.arch == "x86_64":
-            # Weights are read once and in order, yet hardware prefetching stops at each page's end.
-            b.intrinsic("llvm.prefetch.p0", None, [b.ptr(weights, _PREFETCHED), b.i32(0), b.i32(3), b.i32(1)])
-        return b.load(weights, vec(i8, self.vector_bytes))
+    def _prefetch(self, packed: Val, following: Following | None, step: Val, vectors: int) -> None:
+        """Ask for as many bytes as a step reads; processors themselves look no further ahead than to a page's end."""
+        b, nbytes = self.b, vectors * self.vector_bytes
+        if b.isa.arch != "x86_64":
+            return
+        lines = nbytes // CACHE_LINE
+        if following is None or not lines:
+            self.fetch(b.ptr(packed, _PREFETCHED), nbytes)
+            return
+        # In turns: the first `lines` streams, the next ones, and when all had theirs, the next line of each.
+        number = b.udiv(following.done, nbytes) + step
+        turn, apart = b.urem(number, _STREAMS // lines), following.nbytes // _STREAMS
+        line = b.udiv(number, _STREAMS // lines) * CACHE_LINE
+        first = b.ptr(following.weights, line + turn * (lines * apart))
+        for stream in range(lines):
+            self.fetch(b.ptr(first, stream * apart), CACHE_LINE)
 
     # ---------------------------------------------------------------- activations
 

@@ -28,10 +28,12 @@ class Codes(ABC):
     Attributes:
         signed: whether codes are signed bytes.
         most_vectors: how many vectors are taken apart at a time when several tokens need the registers, too.
+        most_alone: how many for one token.
     """
 
     signed = False
     most_vectors = 4
+    most_alone = 16
 
     @abstractmethod
     def planes(self, b: KernelBuilder, packed: Val, window: int) -> Iterator[Val]:
@@ -95,6 +97,9 @@ class SignedCodes(Codes):
 
 class TableCodes(Codes):
     """`t5` by two look-ups in 64 bytes."""
+
+    # Accumulators of two vectors, tables, masks and what is unpacked fill the registers.
+    most_alone = 2
 
     def planes(self, b: KernelBuilder, packed: Val, window: int) -> Iterator[Val]:
         """See `packing/t5.py`."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from xdsl.dialects import llvm
 
-from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i32, i64, vec
+from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i32, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.direct import OneByWords, direct_emitter, direct_scratch_bytes
@@ -20,7 +20,7 @@ from neuc.backends.cpu.kernels.direct_amx import AMX_LEAST_TOKENS, AMX_TOKEN_BLO
 from neuc.backends.cpu.kernels.direct_base import DirectEmitter
 from neuc.backends.cpu.kernels.linear_epilogue import LinearPlaces, LinearWriter, Tail
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue
-from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, Chunk, Places
+from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, Chunk, Following, Places
 from neuc.backends.cpu.packing.direct import QUAD, TILE_BYTES, DirectLayout
 from neuc.errors import InternalError
 
@@ -118,6 +118,7 @@ class _LinearEmitter:
         self.products = direct_emitter(b, spec.layout, spec.token_block)
         self.writer = LinearWriter(b, spec.epilogue, spec.half, spec.tail)
         self.scale_bytes = 2 if spec.half else 4
+        self.next_block = b.i64(0)
         place = _whole_lines(direct_scratch_bytes(spec.layout, b.isa, spec.token_block))
         self.tiles = AmxProducts(b, spec.layout, place, spec.token_block) if spec.tiles else None
         if spec.tiles and not (b.isa.has_amx and self.writer.one_term):
@@ -132,6 +133,11 @@ class _LinearEmitter:
             first = token_block * spec.token_block
             tokens = b.min(b.arg_int(3) - first, b.i64(spec.token_block))
             q = b.ptr(b.arg_ptr(0), first * t.columns)
+            # At the end of a thread's range there is nothing to fetch but what is in cache.
+            goes_on = b.icmp("slt", unit.i + 1, b.end) & b.icmp("slt", row_block + 1, t.row_blocks)
+            self.next_block = b.select(goes_on, row_block + 1, row_block)
+            if self.writer.one_term:
+                self.products.fetch(self._scales(row_block), t.block_rows * self.scale_bytes)
             self.products.at = Places(q, t.columns, b.arg_ptr(1), b.scratch, b.scratch, b.scratch)
             with b.if_(b.icmp("ne", token_block, unit.carried[0])):
                 self.products.prepare(tokens)
@@ -210,7 +216,9 @@ class _LinearEmitter:
 
     def _row_scales(self, emitter: DirectEmitter, row_block: Val, first: Val, term: Val, vectors: int) -> list[Val]:
         b, lanes = self.b, emitter.vector_bytes // QUAD
-        scales = b.ptr(self._scales(row_block), term * (self.tiling.block_rows * self.scale_bytes))
+        place, nbytes = term * (self.tiling.block_rows * self.scale_bytes), vectors * lanes * self.scale_bytes
+        self.products.fetch(b.ptr(self._scales(self.next_block), place + first * (lanes * self.scale_bytes)), nbytes)
+        scales = b.ptr(self._scales(row_block), place)
         return [self.writer.scales(scales, (first + vector) * lanes, lanes) for vector in range(vectors)]
 
     def _sums(
@@ -226,8 +234,20 @@ class _LinearEmitter:
         """Int32 sums of one scale group."""
         b, t = self.b, self.tiling
         tokens, vectors, window = shape
-        weights = b.ptr(b.arg_ptr(1), plane * t.nbytes + row_block * t.row_block_bytes + segment * t.segment_bytes)
-        at = Chunk(weights, b.as_val(t.segment_steps, i64), b.i64(0), segment, token, b.scratch)
+        own, following = (
+            b.ptr(b.arg_ptr(1), plane * t.nbytes + block * t.row_block_bytes) for block in (row_block, self.next_block)
+        )
+        steps, vector_bytes = t.segment_steps, emitter.vector_bytes
+        done = first * (t.segments * steps * vector_bytes) + segment * (steps * vectors * vector_bytes)
+        at = Chunk(
+            weights=b.ptr(own, segment * t.segment_bytes),
+            steps=b.i64(steps),
+            first_step=b.i64(0),
+            segment=segment,
+            token=token,
+            sums=b.scratch,
+            following=Following(following, t.row_block_bytes, done),
+        )
         totals = emitter.totals(at, first, vectors, tokens, window)
         if not self.spec.layout.low:
             return totals
