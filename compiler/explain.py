@@ -181,6 +181,21 @@ After `close()`, or after its with block, a session cannot run. Load the model a
 An artifact holds, for each of its kernels of ternary products, an input with the sums that are right; they are tried
 when the model is loaded, so that there are no wrong results. --target cpu-ref compiles to plain code that needs no
 special instructions. Please report what `neuc doctor FILE` prints: the processor's name and the kernels that fail.""",
+    "NEUC-E320": """The artifact holds no decoder.
+Tokens can be generated with artifacts compiled from a GGUF file or a Hugging Face folder of a decoder, whose manifest
+describes it and whose program takes tokens, a position and caches. Any other artifact runs with `neuc run`.""",
+    "NEUC-E321": """Tokens do not fit into the sequence.
+A decoder's caches have room for a fixed number of tokens, --context. Prompt and new tokens together must not be more;
+nothing is dropped silently. Generate fewer tokens, begin a new sequence, or load with a larger context.""",
+    "NEUC-E322": """These are no tokens this decoder can go on with.
+Tokens are integers below the size of the vocabulary, and at least one is needed. While a generation is going on,
+nothing else may change its sequence.""",
+    "NEUC-E323": """A sampling option makes no sense.
+temperature and top_k are 0 or more (0: greedy, and all tokens), top_p is above 0 and at most 1, repetition_penalty is
+above 0.""",
+    "NEUC-E324": """The model's logits are no numbers.
+The largest is infinite or NaN, so no token can be chosen. The file is damaged (`neuc verify` tells), or values within
+the model are too large for its element types.""",
     "NEUC-E401": """This processor lacks instructions the artifact's code needs.
 Code is compiled for the processor it is compiled on unless --cpu says otherwise: avx2 and portable run on more
 machines. NEUC_CPU_FEATURES may have taken instructions away.""",

@@ -36,7 +36,11 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, profile: b
         Error: the file is not a sound artifact, its code does not fit this processor, or a kernel does not compute here
             what it should.
     """
-    artifact = Artifact.open(path)
+    return open_artifact(Artifact.open(path), threads=threads, profile=profile)
+
+
+def open_artifact(artifact: Artifact, *, threads: int | None = None, profile: bool = False) -> Session:
+    """A session for an artifact that is open already; see `load`."""
     check_processor(artifact.features, artifact.architecture)
     return Session.from_parts(
         artifact.program,

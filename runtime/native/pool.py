@@ -31,9 +31,9 @@ _JOIN_SECONDS = 1.0
 _ALIGNMENT = 128
 
 
-def aligned_bytes(nbytes: int, alignment: int = _ALIGNMENT) -> NDArray[np.uint8]:
-    """Uninitialised memory whose first byte is at a multiple of ``alignment``."""
-    raw = np.empty(nbytes + alignment, np.uint8)
+def aligned_bytes(nbytes: int, alignment: int = _ALIGNMENT, *, zeroed: bool = False) -> NDArray[np.uint8]:
+    """Uninitialised or zeroed memory whose first byte is at a multiple of ``alignment``."""
+    raw = (np.zeros if zeroed else np.empty)(nbytes + alignment, np.uint8)
     start = -raw.ctypes.data % alignment
     return raw[start : start + nbytes]
 

@@ -12,17 +12,33 @@ from neuc.errors import Error, InternalError
 
 if TYPE_CHECKING:
     from neuc.compiler.api import Compiled, compile
+    from neuc.runtime.generation import Decoder, load_decoder
+    from neuc.runtime.sampling import Sampling
     from neuc.runtime.session import Session, load
 
 __version__ = "0.1.0"
 
-__all__ = ["Compiled", "Error", "InternalError", "Session", "__version__", "compile", "load"]
+__all__ = [
+    "Compiled",
+    "Decoder",
+    "Error",
+    "InternalError",
+    "Sampling",
+    "Session",
+    "__version__",
+    "compile",
+    "load",
+    "load_decoder",
+]
 
 _LAZY = {
     "Compiled": "neuc.compiler.api",
+    "Decoder": "neuc.runtime.generation",
+    "Sampling": "neuc.runtime.sampling",
     "Session": "neuc.runtime.session",
     "compile": "neuc.compiler.api",
     "load": "neuc.runtime.session",
+    "load_decoder": "neuc.runtime.generation",
 }
 
 
