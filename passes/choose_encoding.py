@@ -69,7 +69,7 @@ class ChooseEncoding(ModulePass):
         cached = sum(_bytes(found.trits, "i2") for found in layers) <= self.l3 // 2
         for layer in layers:
             if CHOICE not in layer.attributes:
-                chosen = self._chosen(layer.trits, _rows(layer), cached)
+                chosen = self._chosen(layer.trits, rows_of_activations(layer) or 1, cached)
                 if chosen is not None:
                     layer.attributes[CHOICE] = choice_attr(*chosen)
 
@@ -95,14 +95,14 @@ def choice_attr(encoding: str, why: str, tile: Mapping[str, int] | None = None) 
     return DictionaryAttr({"encoding": StringAttr(encoding), "why": StringAttr(why), **sizes})
 
 
-def _rows(layer: LinearOp | ConvOp) -> int:
-    """Rows of activations that a layer multiplies, as far as compile time knows."""
+def rows_of_activations(layer: LinearOp | ConvOp) -> int | None:
+    """Rows of activations that a layer multiplies; None if only run time knows."""
     if isinstance(layer, ConvOp):
         dims = dims_of(layer.result)
         count = product([dims[0], *dims[2:]])
     else:
         count = product(dims_of(layer.q)[:-1])
-    return max(1, count.value) if count.is_static else 1
+    return max(1, count.value) if count.is_static else None
 
 
 def _bytes(trits: TritsType, kind: str) -> float:
