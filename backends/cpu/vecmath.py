@@ -20,6 +20,7 @@ _LN2_LOW = -2.1219444005469057e-4
 # Adding and subtracting 1.5·2^23 rounds to the nearest integer (ties to even) below 2^22.
 _ROUNDER = 12582912.0
 _EXP = (0.499999934, 0.166665195, 0.0416684011, 0.00836885107, 0.00138143205)
+_EXP2 = (1.0, 0.693147215, 0.240226528, 0.0555031055, 0.00961769297, 0.00134066439, 0.000155946782)
 _LOG = (
     0.333333126,
     -0.250000096,
@@ -81,6 +82,16 @@ def exp(b: KernelBuilder, x: Val) -> Val:
     # 2^n in two factors, since n reaches from -150 to 128.
     half = power.ashr(1)
     return y * _power_of_two(b, half) * _power_of_two(b, power - half)
+
+
+def exp2_below(b: KernelBuilder, x: Val) -> Val:
+    """2^x of numbers up to 0, within 2 ULP; 2^-126 of all that are below -126."""
+    x = b.max(-126.0, x)
+    shifted = x + _ROUNDER
+    r = x - (shifted - _ROUNDER)
+    # The low bits of the shifted number are the exponent; those above fall off.
+    exponent = b.bitcast(shifted, with_elem(x.type, i32)) << 23
+    return b.bitcast(b.bitcast(polynomial(b, r, _EXP2), exponent.type) + exponent, x.type)
 
 
 def expm1(b: KernelBuilder, x: Val) -> Val:

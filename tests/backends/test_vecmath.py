@@ -85,6 +85,14 @@ def test_within_the_stated_bound(name: str, exact: Callable[[np.ndarray], np.nda
 
 
 @ISAS
+def test_powers_of_two_below_one(isa: Isa) -> None:
+    x = -np.abs(everywhere())
+    got = evaluate(vecmath.exp2_below, isa, x)
+    with np.errstate(all="ignore"):
+        assert worst_ulp(got, np.exp2(np.maximum(x.astype(np.float64), -126))) <= 2.0
+
+
+@ISAS
 def test_signs_of_zero_are_kept(isa: Isa) -> None:
     zeros = np.array([0.0, -0.0], np.float32)
     for function in (vecmath.tanh, vecmath.erf, vecmath.floor, vecmath.ceil, vecmath.trunc, vecmath.round_even):

@@ -3,7 +3,8 @@
 A work unit is one cache head, a block of tokens and a chunk of the keys. The heads of q that share the cache head,
 times the tokens, are the rows of two matrix products (`gemm_micro`): scores = q · keys and output += probabilities ·
 values. They go over `KEYS` keys at a time, which are brought into f32 panels in scratch memory first, so that all rows
-share the conversion (Dao et al., FlashAttention, 2022; Milakov and Gimelshein, online softmax, 2018).
+share the conversion (Dao et al., FlashAttention, 2022; Milakov and Gimelshein, online softmax, 2018). A single token
+reads the caches themselves.
 
 With few tokens the keys are cut into chunks, so that there is work for several threads; `AttentionMergeKernel` joins
 their results. How many chunks depends on shapes alone, so results do not depend on the number of threads.
@@ -31,6 +32,7 @@ _ROWS = 48
 """Rows of a unit, as long as one token has no more heads: enough that fetching keys costs little."""
 _LOWEST = -1e30
 """Below every score, and finite: its difference from itself is 0."""
+_LOG2_E = 1.4426950408889634
 _FAR = 1 << 40
 """Positions beyond count as this, so that sums do not overflow."""
 
@@ -38,7 +40,8 @@ _FAR = 1 << 40
 @dataclass(frozen=True)
 class AttentionKernel(KernelSpec):
     """Slots: 0 q (f32 [S, H, D]), 1 k_cache, 2 v_cache, 3 position (i64), 4 out (f32 [S, H, D]), 5 parts (out), 6 S,
-    7 C, 8 chunks, 9 scale (f32). Parts are f32 [chunks, S, H, D + 2]: output before division, largest score, divisor.
+    7 C, 8 chunks, 9 scale (f32). Parts are f32 [chunks, S, H, D + 2]: output before division, largest score (a
+    logarithm to the base of two), divisor.
 
     With one chunk `out` is written, else `parts`. Work units: KV · ceil(S / `tokens`) · chunks.
 
@@ -112,11 +115,11 @@ class _Scratch:
 
     def _sizes(self) -> tuple[int, ...]:
         q, scores, output = self.rows * self.width, self.rows * KEYS, self.rows * self.padded
-        keys, values = KEYS * self.width, KEYS * self.padded
-        return tuple(-(-size // 16) * 16 * F32 for size in (q, scores, output, self.rows, self.rows, keys, values))
+        panels = KEYS * self.padded
+        return tuple(-(-size // 16) * 16 * F32 for size in (q, scores, output, self.rows, self.rows, panels))
 
     def offsets(self) -> tuple[int, ...]:
-        """Of scaled q, scores, output, largest scores, divisors, the panels of keys and those of values."""
+        """Of scaled q, scores, output, largest scores, divisors, and the panels of keys, later of values."""
         sizes = self._sizes()
         return tuple(sum(sizes[:i]) for i in range(len(sizes)))
 
@@ -134,10 +137,15 @@ class _Attention:
         self.q, self.k_cache, self.v_cache = args.ptr(), args.ptr(), args.ptr()
         self.position, self.out, self.parts = args.ptr(), args.ptr(), args.ptr()
         self.token_count, self.blocks, self.chunk_count = args.ints(3)
-        self.scale = args.f32()
+        # Scores are logarithms to the base of two from here on.
+        self.scale = args.f32() * _LOG2_E
         self.tile, self.scratch = spec.tile(b.isa), spec.layout(b.isa)
+        self.element_bytes = 2 if spec.half else F32
         names = [b.ptr(b.scratch, at) for at in self.scratch.offsets()]
-        self.rows_q, self.scores, self.output, self.top, self.total, self.keys, self.values = names
+        self.rows_q, self.scores, self.output, self.top, self.total, self.panels = names
+
+        # One token reads a key once: without panels, if the rows of all its heads fit into registers.
+        self.direct = spec.share < b.isa.registers // 2 and spec.width % b.lanes == 0
 
     def run(self) -> None:
         b, spec = self.b, self.spec
@@ -163,11 +171,18 @@ class _Attention:
             until = b.min(seen, (chunk + 1) * span)
             with b.loop(chunk * span, until, KEYS) as step:
                 count = b.min(until - step.i, b.i64(KEYS))
-                self._fetch_keys(group, step.i, count)
-                self._multiply_keys(rows, count)
+                alone = b.icmp("eq", tokens, 1) if self.direct else b.const(0, i1)
+                with b.if_(alone) as branch:
+                    self._multiply_keys_in_place(group, step.i, count)
+                with branch.else_():
+                    self._fetch_keys(group, step.i, count)
+                    self._multiply_keys(rows, count)
                 self._softmax(first, rows, step.i, count)
-                self._fetch_values(group, step.i, count)
-                self._multiply_values(rows, count)
+                with b.if_(alone) as branch:
+                    self._multiply_values_in_place(group, step.i, count)
+                with branch.else_():
+                    self._fetch_values(group, step.i, count)
+                    self._multiply_values(rows, count)
             self._end(group, first, rows, chunk)
 
     def _seen(self, token: Val) -> Val:
@@ -196,8 +211,12 @@ class _Attention:
             b.store(b.f32(_LOWEST), b.elem(self.top, row.i, f32))
             b.store(b.f32(0.0), b.elem(self.total, row.i, f32))
 
-    def _load(self, base: Val, index: Val, lanes: int) -> Val:
-        """Elements of a cache as f32."""
+    def _at(self, cache: Val, index: Val) -> Val:
+        """The address of an element of a cache."""
+        return self.b.elem(cache, index, i16 if self.spec.half else f32)
+
+    def _load(self, base: Val, index: int, lanes: int) -> Val:
+        """Elements of a cache from an address on, as f32."""
         b = self.b
         if not self.spec.half:
             return b.load(b.elem(base, index, f32), vec(f32, lanes))
@@ -212,23 +231,25 @@ class _Attention:
             here = source + block.i * (width * CACHE_LANES)
             first = block.i * CACHE_LANES
             panel = b.udiv(first, keys)
-            there = b.ptr(self.keys, (panel * (width * keys) + (first - panel * keys)) * F32)
-            with b.loop(0, width) as d:
-                for at, lanes in pieces(CACHE_LANES, b.lanes):
-                    value = self._load(self.k_cache, here + d.i * CACHE_LANES + at, lanes)
-                    b.store(value, b.ptr(there, (d.i * keys + at) * F32))
+            there = b.ptr(self.panels, (panel * (width * keys) + (first - panel * keys)) * F32)
+            unroll = next(n for n in (8, 4, 2, 1) if width % n == 0)
+            with b.loop(0, width, unroll) as d:
+                source, target = self._at(self.k_cache, here + d.i * CACHE_LANES), b.elem(there, d.i * keys, f32)
+                for step in range(unroll):
+                    for at, lanes in pieces(CACHE_LANES, b.lanes):
+                        value = self._load(source, step * CACHE_LANES + at, lanes)
+                        b.store(value, b.ptr(target, (step * keys + at) * F32))
 
     def _fetch_values(self, group: Val, key: Val, count: Val) -> None:
         """Values [key, D] to panels [panel, key, columns]."""
         b, width, columns = self.b, self.spec.width, self.scratch.columns
         source = (group * (self.blocks * CACHE_LANES) + key) * width
         with b.loop(0, count) as loop:
-            here, there = source + loop.i * width, b.ptr(self.values, loop.i * (columns * F32))
+            here = self._at(self.v_cache, source + loop.i * width)
+            there = b.elem(self.panels, loop.i * columns, f32)
             for at, lanes in pieces(width, b.lanes):
                 panel, column = divmod(at, columns)
-                b.store(
-                    self._load(self.v_cache, here + at, lanes), b.ptr(there, (panel * KEYS * columns + column) * F32)
-                )
+                b.store(self._load(here, at, lanes), b.ptr(there, (panel * KEYS * columns + column) * F32))
 
     def _multiply_keys(self, rows: Val, count: Val) -> None:
         """Scores of all rows."""
@@ -241,7 +262,7 @@ class _Attention:
                 a=self.rows_q,
                 a_row=width * F32,
                 a_step=F32,
-                panel=b.ptr(self.keys, (panel * (width * keys) + column) * F32),
+                panel=b.ptr(self.panels, (panel * (width * keys) + column) * F32),
                 panel_step=keys * F32,
                 c=b.elem(self.scores, first.i, f32),
                 c_row=KEYS * F32,
@@ -257,12 +278,58 @@ class _Attention:
                 a=self.scores,
                 a_row=KEYS * F32,
                 a_step=F32,
-                panel=b.ptr(self.values, panel.i * (KEYS * columns * F32)),
+                panel=b.ptr(self.panels, panel.i * (KEYS * columns * F32)),
                 panel_step=columns * F32,
                 c=b.ptr(self.output, panel.i * (columns * F32)),
                 c_row=padded * F32,
             )
             multiply_rows(b, self.tile, operands, b.i64(0), rows, NO_EPILOGUE, b.const(1, i1))
+
+    def _few_rows(self, vectors: int) -> Tile:
+        """The tile for one token: all its rows, and as many vectors as divide `vectors` and fit into registers."""
+        share, registers = self.spec.share, self.b.isa.registers
+        fitting = (v for v in (8, 4, 2, 1) if vectors % v == 0 and share * v + v < registers)
+        return Tile((share,), next(fitting, 1), self.b.lanes)
+
+    def _multiply_keys_in_place(self, group: Val, key: Val, count: Val) -> None:
+        """Scores of one token, from the cache itself."""
+        b, width, share = self.b, self.spec.width, self.spec.share
+        tile = self._few_rows(CACHE_LANES // b.lanes)
+        source = (group * self.blocks + (key >> 4)) * (width * CACHE_LANES)
+        with b.loop(0, b.udiv(count + (CACHE_LANES - 1), CACHE_LANES) * CACHE_LANES, tile.columns) as first:
+            block = first.i >> 4
+            at = source + block * (width * CACHE_LANES) + (first.i - block * CACHE_LANES)
+            operands = Operands(
+                k=width,
+                a=self.rows_q,
+                a_row=width * F32,
+                a_step=F32,
+                panel=self._at(self.k_cache, at),
+                panel_step=CACHE_LANES * self.element_bytes,
+                c=b.elem(self.scores, first.i, f32),
+                c_row=KEYS * F32,
+                load=lambda row, v: self._load(row, v * b.lanes, b.lanes),
+            )
+            multiply_rows(b, tile, operands, b.i64(0), b.i64(share), NO_EPILOGUE)
+
+    def _multiply_values_in_place(self, group: Val, key: Val, count: Val) -> None:
+        """Output of one token, from the cache itself."""
+        b, width, share = self.b, self.spec.width, self.spec.share
+        tile = self._few_rows(width // b.lanes)
+        source = (group * (self.blocks * CACHE_LANES) + key) * width
+        with b.loop(0, width, tile.columns) as first:
+            operands = Operands(
+                k=count,
+                a=self.scores,
+                a_row=KEYS * F32,
+                a_step=F32,
+                panel=self._at(self.v_cache, source + first.i),
+                panel_step=width * self.element_bytes,
+                c=b.elem(self.output, first.i, f32),
+                c_row=self.scratch.padded * F32,
+                load=lambda row, v: self._load(row, v * b.lanes, b.lanes),
+            )
+            multiply_rows(b, tile, operands, b.i64(0), b.i64(share), NO_EPILOGUE, b.const(1, i1))
 
     def _softmax(self, first: Val, rows: Val, key: Val, count: Val) -> None:
         """Scores to probabilities, relative to each row's largest score so far; 0 where a row does not see the key."""
@@ -285,7 +352,7 @@ class _Attention:
             old = b.load(top_at, f32)
             largest = tree(b, loop.results[0], b.max)
             with b.if_(b.fcmp("ogt", largest, old)) as branch:
-                self._rescale(row.i, vecmath.exp(b, old - largest), total_at)
+                self._rescale(row.i, vecmath.exp2_below(b, old - largest), total_at)
                 b.store(largest, top_at)
                 branch.yield_([largest])
             with branch.else_():
@@ -293,7 +360,7 @@ class _Attention:
             top = b.splat(branch.results[0], wide)
             with b.loop(0, steps, wide, [b.zero(lowest.type)]) as loop:
                 address = b.elem(scores, loop.i, f32)
-                power = vecmath.exp(b, b.load(address, lowest.type) - top)
+                power = vecmath.exp2_below(b, b.load(address, lowest.type) - top)
                 power = b.select(visible(loop.i), power, b.zero(power.type))
                 b.store(power, address)
                 loop.yield_([loop.carried[0] + power])
@@ -359,7 +426,7 @@ class AttentionMergeKernel(KernelSpec):
             largest = chunk.results[0]
             with b.loop(0, chunk_count, init=[b.f32(0.0)]) as chunk:
                 here = part(chunk.i)
-                factor = vecmath.exp(b, b.load(b.elem(here, self.width, f32), f32) - largest)
+                factor = vecmath.exp2_below(b, b.load(b.elem(here, self.width, f32), f32) - largest)
                 b.store(factor, b.elem(b.scratch, chunk.i, f32))
                 chunk.yield_([b.fma(factor, b.load(b.elem(here, self.width + 1, f32), f32), chunk.carried[0])])
             quotient = 1.0 / chunk.results[0]

@@ -109,6 +109,7 @@ class Operands:
         scale: alpha in every lane.
         bias: address of the bias of row 0 (and of the panel's first column); rows are `bias_row` apart.
         bias_row: see `bias`.
+        load: gives a vector of a panel row, from the row's address and the vector's number; by default f32 in a row.
     """
 
     k: Size
@@ -123,6 +124,7 @@ class Operands:
     scale: Val | None = None
     bias: Val | None = None
     bias_row: Size = 0
+    load: Callable[[Val, int], Val] | None = None
 
 
 def multiply_rows(
@@ -237,12 +239,13 @@ def _k_loop(
     unroll: int,
 ) -> tuple[Val, Val, list[Val]]:
     """`unroll` values of k a round; returns where A and the panel go on, and the sums."""
+    load = ops.load or (lambda row, v: b.load(b.ptr(row, v * tile.lanes * F32), b.vtype()))
     with b.loop(lo, hi, unroll, init=[a, panel, *sums]) as loop:
         a, panel, *sums = loop.carried
         for u in range(unroll):
             # Consecutive k use different sums where a tile is too small to hide the latency alone.
             shift = u * rows * tile.vectors % len(sums)
-            columns = [b.load(b.ptr(panel, v * tile.lanes * F32), b.vtype()) for v in range(tile.vectors)]
+            columns = [load(panel, v) for v in range(tile.vectors)]
             for r in range(rows):
                 element = b.splat(b.load(b.ptr(a, r * ops.a_row), f32), tile.lanes)
                 for v in range(tile.vectors):
