@@ -114,6 +114,7 @@ def compile(
     recognize: bool = True,
     head: str | None = None,
     kv: str = "f16",
+    tune: bool = False,
     verify: int = 0,
     example_inputs: tuple[object, ...] | None = None,
 ) -> Compiled:
@@ -139,6 +140,8 @@ def compile(
             whatever `quantize` says, as nothing is lost.
         head: what embedding and head of decoders (GGUF, Hugging Face) become: ``int8``, ``int4``, ``int8-row``.
         kv: of decoders: element type of the key and value caches, ``f16`` or ``f32``.
+        tune: measure on this machine which encoding each ternary linear layer is fastest in; figures are kept in the
+            user's cache. Only for targets that leave a choice, such as ``cpu``.
         verify: compare the result with onnxruntime on this many inputs; see ``report.verified``.
         example_inputs: arguments to trace a torch module with.
 

@@ -143,6 +143,7 @@ class Compilation:
                     driver.run([partition_pass(self.options, self.chosen)])
                     describe_hosts(driver.module, report)
                 case "machine":
+                    self._tune()
                     passes = self.chosen.passes()
                     tiled = next(i for i, step in enumerate(passes) if isinstance(step, TileLut)) + 1
                     driver.run(passes[:tiled])
@@ -155,6 +156,16 @@ class Compilation:
                     describe_program(self.program, report)
                     program.dump_kernels(driver)
             self._reached(level)
+
+    def _tune(self) -> None:
+        """Choose encodings by measurement, if that was asked for."""
+        if not self.options.tune:
+            return
+        from neuc.compiler import tuning
+
+        with self.driver.timed("tune"):
+            count = tuning.tune(self.driver.module, tuning.candidates(self.chosen), self.chosen.isa)
+        self.report.hints.append(f"tuned: {count} shapes measured, the others were known")
 
     def _advise(self) -> None:
         """Say so when another target would run the ternary layers faster."""

@@ -45,6 +45,8 @@ class CompileOptions:
         head: of decoders: what embedding and head are rounded to, ``int8``, ``int4`` (groups of 32) or ``int8-row``;
             None leaves blocks of 8 and 4 bits as they are, and is int8 for others.
         kv: of decoders: element type of the key and value caches, ``f16`` or ``f32``.
+        tune: measure on this machine which encoding each ternary linear layer is fastest in, where the target leaves a
+            choice.
     """
 
     target: str = "cpu"
@@ -60,6 +62,7 @@ class CompileOptions:
     recognize: bool = True
     head: str | None = None
     kv: str = "f16"
+    tune: bool = False
 
     def __post_init__(self) -> None:
         if self.quantize is not None and self.quantize not in QUANTIZE:

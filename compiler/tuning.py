@@ -6,7 +6,7 @@ What is measured is `backends/cpu/tuning.py`'s business; what a layer's choice m
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import llvmlite
 from xdsl.dialects.builtin import ModuleOp
@@ -16,12 +16,14 @@ from neuc.backends.cpu import tuning
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.target import isa_text
 from neuc.backends.cpu.tuning import Shape
+from neuc.compiler.pipeline import ChosenTarget
 from neuc.dialects.ternary import LinearOp
 from neuc.dialects.ternary_types import TritsType
+from neuc.errors import Error, Exit
 from neuc.passes.analysis.ternary_layers import ternary_bytes
 from neuc.passes.choose_encoding import CHOICE, choice_attr, rows_of_activations
 from neuc.runtime.cache import BlobCache, key_of
-from neuc.runtime.cpu_features import host_cpu_name
+from neuc.runtime.cpu_features import host_cpu_name, missing_features
 
 FEW, MANY = 1, 64
 """Rows of activations that are measured where only run time knows how many there are; both count alike."""
@@ -29,7 +31,25 @@ _CACHE = BlobCache("tuning")
 _KEPT = 4096
 
 
-def tune(module: ModuleOp, encodings: Sequence[str], isa: Isa, progress: Callable[[str], None]) -> int:
+def candidates(chosen: ChosenTarget) -> tuple[str, ...]:
+    """The encodings to measure for a target.
+
+    Raises:
+        Error: NEUC-E002, the target fixes the encoding, or its code does not run here.
+    """
+    target, isa = chosen.target, chosen.isa
+    if missing := missing_features(isa.features):
+        raise _refused(f"this machine has no {', '.join(missing)} to measure with", "leave out --tune or --cpu")
+    if len(target.encodings(isa)) < 2:
+        raise _refused(f"target {target.name} leaves no choice of encodings", "use --target cpu")
+    return (*target.encodings(isa), "tl2")
+
+
+def _refused(why: str, hint: str) -> Error:
+    return Error("NEUC-E002", f"--tune: {why}", hint=hint, exit_code=Exit.USAGE)
+
+
+def tune(module: ModuleOp, encodings: Sequence[str], isa: Isa) -> int:
     """Choose the encoding of each `ternary.linear` that has no choice yet; how many shapes were measured anew.
 
     The encoding with the least time wins; where several numbers of rows count, the least mean of its times, each as a
@@ -39,7 +59,6 @@ def tune(module: ModuleOp, encodings: Sequence[str], isa: Isa, progress: Callabl
         module: on the paradigm level, before `tile-lut`; changed in place.
         encodings: the candidates.
         isa: the instruction set to compile for; this machine must have it.
-        progress: called with the shape before it is measured.
     """
     layers = [op for op in module.walk() if isinstance(op, LinearOp) and CHOICE not in op.attributes]
     cached = sum(ternary_bytes(op.trits) for op in layers) <= tuning.last_cache() // 2
@@ -51,7 +70,6 @@ def tune(module: ModuleOp, encodings: Sequence[str], isa: Isa, progress: Callabl
             shape = Shape(layer.trits, tokens, cached)
             found = _remembered(shape, encodings, isa)
             if found is None:
-                progress(f"{layer.trits.rows}x{layer.trits.columns}, {tokens} rows")
                 found = tuning.measure(shape, encodings, isa)
                 _remember(shape, encodings, isa, found)
                 measured += 1

@@ -42,6 +42,7 @@ _STAGES = ("import",)
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's symbolic dims.")
 @click.option("--fallback", type=click.Choice(FALLBACK), default="host", show_default=True, help="Unsupported nodes.")
 @click.option("--cpu", "isa", default="host", show_default=True, help="Instruction set: host, avx512, avx2, portable.")
+@click.option("--tune", is_flag=True, help="Measure encodings of ternary layers on this machine; kept for next time.")
 @click.option("--compile-to", "level", type=click.Choice(_LEVELS), default="program", show_default=True)
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="One numbered file per pass that changed something.")
 @click.option("--print-ir-after", default="", metavar="PASS|all|changed", help="IR on stdout after passes.")
@@ -69,6 +70,7 @@ def compile_command(
     shapes: tuple[str, ...],
     fallback: str,
     isa: str,
+    tune: bool,
     level: str,
     dump_ir: Path | None,
     print_ir_after: str,
@@ -105,6 +107,7 @@ def compile_command(
         isa=isa,
         keep_ir=keep_ir,
         recognize=not no_recognize,
+        tune=tune,
         head=head,
         kv=kv,
     )

@@ -14,12 +14,17 @@ from neuc.backends.cpu import tuning
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.target import host_isa
 from neuc.backends.cpu.tuning import Candidate, Shape
-from neuc.compiler.tuning import FEW, MANY, tune
+from neuc.compiler.compilation import Compilation
+from neuc.compiler.driver import Driver
+from neuc.compiler.options import CompileOptions
+from neuc.compiler.pipeline import choose_target
+from neuc.compiler.tuning import FEW, MANY, candidates, tune
 from neuc.dialects.context import NeucContext
 from neuc.dialects.store import tensor_type
 from neuc.dialects.ternary import LinearOp, PackOp, QuantizeOp
 from neuc.dialects.ternary_types import ScaleAttr, TritsType
 from neuc.dialects.ternary_weights import make_weight
+from neuc.errors import Error, Exit
 from neuc.passes.choose_encoding import CHOICE, WHY
 from neuc.passes.tile_lut import TileLut
 
@@ -98,11 +103,11 @@ def test_the_fastest_is_chosen_and_remembered(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(tuning, "measure", measure)
     isa = host_isa()
     module, context = model()
-    assert tune(module, ("i2", "t5"), isa, lambda _: None) == 2
+    assert tune(module, ("i2", "t5"), isa) == 2
     assert [shape.tokens for shape in asked] == [FEW, MANY]  # both layers have one shape
     assert choices(module) == ["t5", "t5"]
     again, _ = model()
-    assert tune(again, ("i2", "t5"), isa, lambda _: None) == 0
+    assert tune(again, ("i2", "t5"), isa) == 0
     assert choices(again) == choices(module)
     TileLut().apply(context, module)
     packs = [op for op in module.walk() if isinstance(op, PackOp)]
@@ -111,7 +116,7 @@ def test_the_fastest_is_chosen_and_remembered(monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(why, StringAttr)
     assert why.data == "measured in cache: i2 2.0, t5 1.0 us for 1 row; i2 10.0, t5 12.0 us for 64 rows"
     many, _ = model(rows=MANY)
-    assert tune(many, ("i2", "t5"), isa, lambda _: None) == 0
+    assert tune(many, ("i2", "t5"), isa) == 0
     assert choices(many) == ["i2", "i2"]
 
 
@@ -120,5 +125,28 @@ def test_a_choice_that_is_there_stays() -> None:
     for op in module.walk():
         if isinstance(op, LinearOp):
             op.attributes[CHOICE] = DictionaryAttr({"encoding": StringAttr("i4")})
-    assert tune(module, ("i2",), host_isa(), lambda _: None) == 0
+    assert tune(module, ("i2",), host_isa()) == 0
     assert choices(module) == ["i4", "i4"]
+
+
+def test_targets_without_a_choice_are_refused() -> None:
+    for target, isa, why in (
+        ("cpu-t5", "host", "target cpu-t5 leaves no choice of encodings"),
+        ("cpu", "neon", "this machine has no"),
+    ):
+        chosen = choose_target(CompileOptions(target=target, isa=isa))
+        with pytest.raises(Error, match=why) as caught:
+            candidates(chosen)
+        assert caught.value.exit_code == Exit.USAGE
+
+
+def test_the_report_says_what_was_measured() -> None:
+    module, context = model()
+    with_tuning = Compilation(
+        Driver(module, context), CompileOptions(tune=True), choose_target(CompileOptions()), "m", False
+    )
+    with_tuning.run("machine")
+    rows = with_tuning.report.layers
+    assert len(rows) == 2
+    assert all(row.why.startswith("measured in cache: i2 ") for row in rows)
+    assert "tuned: 2 shapes measured, the others were known" in with_tuning.report.hints
