@@ -169,7 +169,7 @@ class ReadBandwidth:
 
     def __init__(self, threads: int, *, huge_pages: bool = True, pool_bytes: int = POOL_BYTES) -> None:
         self.threads = threads
-        self._team = _Team(threads)
+        self._team = Team(threads)
         self._pool = mmap.mmap(-1, pool_bytes + _HUGE_PAGE)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             self._pool.madvise(mmap.MADV_HUGEPAGE if huge_pages else mmap.MADV_NOHUGEPAGE)
@@ -208,7 +208,7 @@ class DotProductPeak:
     def __init__(self, threads: int, isa: str) -> None:
         self.threads = threads
         self.isa = isa
-        self._team = _Team(threads)
+        self._team = Team(threads)
         product, tiles = DOT_PRODUCTS[isa], isa == AMX
         self._loops = _TILE_LOOPS if tiles else _PEAK_LOOPS
         self._operations = 2.0 * 4 * product.lanes * product.accumulators * self._loops
@@ -248,10 +248,15 @@ def best_dot_product(*, tiles: bool = False) -> str:
     raise SystemExit("limits are measured with AVX2, AVX-VNNI or AVX-512 VNNI: this processor has none of them")
 
 
-class _Team:
-    """Threads that start together, each on a processor of its own."""
+class Team:
+    """Threads that start together, each on a processor of its own.
+
+    Attributes:
+        threads: how many.
+    """
 
     def __init__(self, threads: int) -> None:
+        self.threads = threads
         self._processors = sorted(os.sched_getaffinity(0))[:threads]
         if len(self._processors) < threads:
             raise SystemExit(f"{threads} threads on {len(self._processors)} processors: there must be one each")

@@ -135,6 +135,7 @@ class Session:
         self.context = peer.context(
             self.model, request["threads"], request["capacity"], request.get("context_options", {})
         )
+        self.most_threads: int = request["threads"]
         self.held = 0
 
     def facts(self) -> dict[str, Any]:
@@ -155,7 +156,7 @@ class Session:
     def decode(self, context: int, tokens: int, threads: int) -> dict[str, Any]:
         """Seconds of each of `tokens` tokens, one at a time, after `context` tokens."""
         if self.held != context:
-            self.prefill(context, threads)
+            self.prefill(context, self.most_threads)
         self._threads(threads)
         taken: list[float] = []
         for position in range(context, context + tokens):
