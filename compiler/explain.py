@@ -196,6 +196,10 @@ above 0.""",
     "NEUC-E324": """The model's logits are no numbers.
 The largest is infinite or NaN, so no token can be chosen. The file is damaged (`neuc verify` tells), or values within
 the model are too large for its element types.""",
+    "NEUC-E325": """The artifact brings no tokenizer neuc can use.
+Text is turned into tokens by the model's own tokenizer, which artifacts carry if the model's file did: a
+tokenizer.json, or the metadata of a GGUF file of kind gpt2 (with a way of cutting words that neuc knows) or llama.
+Without it give the numbers of tokens.""",
     "NEUC-E401": """This processor lacks instructions the artifact's code needs.
 Code is compiled for the processor it is compiled on unless --cpu says otherwise: avx2 and portable run on more
 machines. NEUC_CPU_FEATURES may have taken instructions away.""",
@@ -214,4 +218,6 @@ Linux on x86-64 is tested. On Windows use WSL; elsewhere compile and run on a Li
 Compiling holds the model's weights a few times over. Close other programs, or use a machine with more memory.""",
     "NEUC-E410": """PyTorch is not installed, and the model is a torch module.
 Install it with `pip install 'neuc[torch]'`, or export the module to ONNX where PyTorch is.""",
+    "NEUC-E411": """Text needs the package tokenizers, which is not installed.
+Install it (pip install "neuc[text]"). Numbers of tokens need no tokenizer: --prompt-tokens.""",
 }

@@ -142,7 +142,7 @@ class Decoder:
         self.facts = facts
         self.capacity = wanted
         self.extra = extra or {}
-        self._chunk = min(chunk, wanted)
+        self._chunk = chunk
         self._lock = threading.RLock()
         self._tokens: list[int] = []
         self._position = np.zeros((), np.int64)
@@ -150,9 +150,10 @@ class Decoder:
         self._runs: dict[int, tuple[Array, PreparedRun]] = {}
         self._run_of(1)
 
-    def new_sequence(self) -> Decoder:
-        """A decoder of the same model with an empty sequence of its own."""
-        return Decoder(self.session, self.facts, context=self.capacity, chunk=self._chunk, extra=self.extra)
+    def new_sequence(self, context: int | None = None) -> Decoder:
+        """A decoder of the same model with an empty sequence of its own; of the same capacity if `context` is None."""
+        wanted = self.capacity if context is None else context
+        return Decoder(self.session, self.facts, context=wanted, chunk=self._chunk, extra=self.extra)
 
     @property
     def tokens(self) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("convert_command", "Re-encode the ternary weights of a GGUF file or a Hugging Face folder."),
     "doctor": ("doctor_command", "Say what this machine can do and whether neuc works on it."),
     "explain": ("explain_command", "Explain an error code."),
+    "generate": ("generate_command", "Generate tokens with a language model."),
     "inspect": ("inspect_command", "Show what is inside a model, an artifact or an IR file."),
     "opt": ("opt_command", "Run passes on IR text."),
     "passes": ("list_commands", "List passes and their options."),

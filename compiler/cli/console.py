@@ -59,6 +59,13 @@ def product(text: str) -> None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
+def product_piece(text: str) -> None:
+    """A piece of the result of a command that people want to read as it comes, on stdout."""
+    with _writing():
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
 def flush() -> None:
     """Write what stdout still holds back."""
     with _writing():

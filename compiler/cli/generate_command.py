@@ -1,0 +1,169 @@
+"""`neuc generate`: tokens, or text as it comes, from a language model."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from neuc.compiler.cli import arguments, console
+from neuc.errors import Exit
+
+if TYPE_CHECKING:
+    from neuc.compiler.tokenizer import TextTokenizer
+    from neuc.runtime.generation import Decoder
+
+_NEW_TOKENS = 128
+
+
+@dataclass
+class _Speed:
+    """How many tokens took how long."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def to_json(self) -> dict[str, object]:
+        return {"tokens": self.tokens, "seconds": self.seconds, "tokens_per_second": self.rate}
+
+
+@click.command("generate")
+@arguments.model_argument
+@click.option("-p", "--prompt", metavar="TEXT", help="Text to go on from; - reads it from stdin.")
+@click.option("--prompt-tokens", metavar="1,2,3", help="Tokens to go on from, instead of text.")
+@click.option("-n", "--max-new-tokens", type=int, help=f"Tokens to make; {_NEW_TOKENS} by default, if they fit.")
+@click.option("--temperature", default=0.0, show_default=True, help="0 takes the most likely token each time.")
+@click.option("--top-k", default=0, show_default=True, help="Only so many likely tokens; 0 for all.")
+@click.option("--top-p", default=1.0, show_default=True, help="Only tokens that make up this probability.")
+@click.option("--repetition-penalty", default=1.0, show_default=True, help="Against tokens that were there before.")
+@click.option("--seed", type=int, help="Of the random choice; another one each time by default.")
+@click.option("--ignore-eos", is_flag=True, help="Go on where the model ends the text.")
+@click.option("-c", "--context", type=int, help="Tokens there is room for; as many as are needed by default.")
+@arguments.target_option
+@arguments.threads_option
+@arguments.json_option
+def generate_command(
+    model: Path,
+    prompt: str | None,
+    prompt_tokens: str | None,
+    max_new_tokens: int | None,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    repetition_penalty: float,
+    seed: int | None,
+    ignore_eos: bool,
+    context: int | None,
+    target: str | None,
+    threads: int | None,
+    as_json: bool,
+) -> int:
+    """Generate what follows a prompt with MODEL (a .neuc artifact of a decoder, or a model compiled on the way).
+
+    Text is written as it comes; with --prompt-tokens it is the numbers of tokens. How fast it was is said on stderr.
+    """
+    from neuc.runtime.generation import load_decoder
+    from neuc.runtime.sampling import Sampling
+
+    if (prompt is None) == (prompt_tokens is None):
+        raise arguments.usage_error("a prompt is needed, and only one", "give --prompt TEXT or --prompt-tokens 1,2,3")
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise arguments.usage_error(f"--max-new-tokens {max_new_tokens} makes no sense", "give at least 1")
+    sampling = Sampling(repetition_penalty, temperature, top_k, top_p, seed)
+    given = None if prompt_tokens is None else _numbers(prompt_tokens)
+    text = sys.stdin.read() if prompt == "-" else prompt
+    decoder = load_decoder(arguments.artifact_of(model, target), threads=threads, context=context)
+    tokenizer = None
+    if given is None:
+        from neuc.compiler.tokenizer import tokenizer_of
+
+        tokenizer = tokenizer_of(decoder.extra)
+        given = tokenizer.encode(text or "")
+    needed = len(given) + (max_new_tokens or _NEW_TOKENS)
+    if context is None and decoder.capacity < needed:
+        decoder = decoder.new_sequence(min(needed, decoder.facts.context))
+    if max_new_tokens is None:
+        max_new_tokens = max(1, min(_NEW_TOKENS, decoder.capacity - len(given)))
+    stops = () if ignore_eos else None
+    prefill, decode = _Speed(), _Speed()
+    new: list[int] = []
+    start = time.perf_counter()
+    written = _Writer(tokenizer, given, silent=as_json)
+    try:
+        for token in decoder.generate(given, max_new_tokens, sampling, stops):
+            now = time.perf_counter()
+            speed = decode if new else prefill
+            speed.tokens += 1 if new else len(given)
+            speed.seconds += now - start
+            new.append(token)
+            written.add(token)
+            start = time.perf_counter()
+    finally:
+        written.end()
+    if as_json:
+        console.product_json(
+            {
+                "model": str(model),
+                "threads": decoder.session.threads,
+                "context": decoder.capacity,
+                "prompt_tokens": given,
+                "tokens": new,
+                "text": None if tokenizer is None else written.text,
+                "ended": len(new) < max_new_tokens,
+                "prefill": prefill.to_json(),
+                "decode": decode.to_json(),
+            }
+        )
+    _note_speed(decoder, prefill, decode)
+    return Exit.OK
+
+
+class _Writer:
+    """Writes tokens, or their text, to stdout as they come."""
+
+    def __init__(self, tokenizer: TextTokenizer | None, prompt: list[int], *, silent: bool) -> None:
+        self._stream = None if tokenizer is None else tokenizer.stream(prompt)
+        self._silent = silent
+        self._any = False
+        self.text = ""
+
+    def add(self, token: int) -> None:
+        if self._stream is not None:
+            piece = self._stream.add(token)
+        else:
+            piece = f",{token}" if self._any else str(token)
+        self._any = True
+        self.text += piece
+        if piece and not self._silent:
+            console.product_piece(piece)
+
+    def end(self) -> None:
+        if self._any and not self._silent:
+            console.product_piece("\n")
+
+
+def _numbers(text: str) -> list[int]:
+    parts: Iterator[str] = (part.strip() for part in text.split(","))
+    try:
+        return [int(part) for part in parts if part]
+    except ValueError as error:
+        raise arguments.usage_error(f"--prompt-tokens {text[:80]!r}: {error}", "give numbers: 1,2,3") from error
+
+
+def _note_speed(decoder: Decoder, prefill: _Speed, decode: _Speed) -> None:
+    said = [
+        f"{what} {speed.tokens} tokens at {speed.rate:.1f}/s"
+        for what, speed in (("prompt", prefill), ("generated", decode))
+        if speed.tokens
+    ]
+    console.note(", ".join([*said, arguments.counted(decoder.session.threads, "thread")]))
