@@ -23,6 +23,9 @@ from neuc.runtime.cpu_features import host_features
 SIZE_LIMIT = 4 << 30
 """Bytes of artifacts kept; least recently used ones go first. `NEUC_CACHE_SIZE` overrides it."""
 
+LARGE_MODEL = 256 << 20
+"""Bytes from which on a model is not hashed, and `neuc compile` keeps no second copy of the artifact."""
+
 _CHUNK = 1 << 20
 
 
@@ -70,12 +73,13 @@ def entry_for(model: Path, options: Mapping[str, object], inputs: Sequence[Path]
     """The entry of one compilation.
 
     Args:
-        model: the model file; its bytes count, not its name. (Reports name the file, so its base name counts too.)
+        model: the model file; its bytes count, not its name. (Reports name the file, so its base name counts too.) Of a
+            folder or a large file sizes and times of change count instead.
         options: everything else that changes the result, as JSON-able values.
         inputs: further files whose bytes count, such as calibration data.
     """
     key = {
-        "model": [model.name, file_sha(model)],
+        "model": _content(model),
         "inputs": [file_sha(path) for path in inputs],
         "options": options,
         "versions": [neuc.__version__, *(metadata.version(name) for name in ("xdsl", "onnx", "llvmlite"))],
@@ -84,6 +88,25 @@ def entry_for(model: Path, options: Mapping[str, object], inputs: Sequence[Path]
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
     return Entry(_artifacts() / digest[:2] / digest[2:])
+
+
+def is_large(model: Path) -> bool:
+    """Whether keeping a copy of what a model compiles to costs more than it saves: those of weights alone, mostly."""
+    return sum(size for _, size, _, _ in _files(model)) > LARGE_MODEL
+
+
+def _content(model: Path) -> object:
+    """What a model is known by: its bytes; of a folder or a large file, names, sizes and times of change."""
+    if model.is_dir() or is_large(model):
+        return _files(model)
+    return [model.name, file_sha(model)]
+
+
+def _files(model: Path) -> list[tuple[str, int, int, int]]:
+    """Path, size, time of change and number of a file, or of the files of a folder."""
+    files = sorted(model.iterdir()) if model.is_dir() else [model]
+    found = [(str(file.resolve()), file.stat()) for file in files if file.is_file()]
+    return [(name, status.st_size, status.st_mtime_ns, status.st_ino) for name, status in found]
 
 
 def file_sha(path: Path) -> str:

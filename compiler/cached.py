@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from neuc.compiler.cache import Entry, entry_for
+from neuc.compiler.cache import Entry, entry_for, is_large
 from neuc.compiler.options import CompileOptions
 from neuc.compiler.report import Report
 
@@ -26,7 +26,7 @@ def compile_file(
         Error: whatever is wrong with the model, the options or the place to write to.
     """
     start = time.perf_counter()
-    if not use_cache:
+    if not use_cache or is_large(model):
         return _compile(model, output, options, verify, None)
     entry = _entry(model, options, verify)
     kept = entry.report()

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -63,6 +64,7 @@ class LazyArray:
 
     def pieces(self) -> Sequence[tuple[int, Callable[[], np.ndarray]]]:
         """The whole array as consecutive pieces of some MiB: bytes of each, and what makes it."""
+        _keep_freed_memory()
         row = self.part_size * self.dtype.itemsize
         step = max(1, PIECE_BYTES // (row * self.cost))
         cuts = [(begin, min(begin + step, self.parts)) for begin in range(0, self.parts, step)]
@@ -90,3 +92,13 @@ class LazyArray:
         result = whole.reshape(self.shape)
         result.flags.writeable = False
         return result
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Have glibc's malloc use the memory of one piece for the next.
+
+    It returns large blocks to the system when they are freed, and clearing fresh pages takes as long as packing. Once a
+    block of nearly 32 MiB has been freed, blocks up to that size are kept; other allocators do what they do.
+    """
+    np.empty(31 * 2**20, np.uint8)

@@ -20,6 +20,7 @@ _HINT = "download or convert the file again"
 MAX_NAME = 1024  # bytes of a key or a tensor's name
 MAX_ITEMS = 2**22  # strings and nested arrays in a file's metadata: each is a Python object
 MAX_NESTING = 4
+_LENGTH = struct.Struct("<Q")
 
 
 class ValueType(IntEnum):
@@ -171,6 +172,25 @@ class Cursor:
         length = self.u64(f"the length of {what}")
         return bytes(self.take(length, what)).decode("utf-8", "surrogateescape")
 
+    def _texts(self, count: int, what: str) -> list[str]:
+        """Strings one after the other, a tokenizer's hundreds of thousands among them."""
+        data, position, end, found = self.data, self.position, len(self.data), list[str]()
+        for _ in range(count):
+            start = position + 8
+            if start > end:
+                break
+            (length,) = _LENGTH.unpack_from(data, position)
+            position = start + length
+            if position > end:
+                break
+            found.append(str(data[start:position], "utf-8", "surrogateescape"))
+        else:
+            self.position = position
+            return found
+        # What is wrong is told as for a single one.
+        while True:
+            self._text(what)
+
     def _numbers(self, kind: ValueType, count: int, what: str) -> NDArray[np.generic]:
         dtype = _NUMBERS[kind]
         raw = self.take(count * dtype.itemsize, what)
@@ -192,7 +212,7 @@ class Cursor:
         if self.items > MAX_ITEMS:
             raise self.refuse(f"{what}: more than {MAX_ITEMS} strings in the metadata")
         if kind is ValueType.STRING:
-            return Array(kind, [self._text(what) for _ in range(count)])
+            return Array(kind, self._texts(count, what))
         return Array(kind, [self._array(what, depth + 1) for _ in range(count)])
 
 

@@ -28,6 +28,8 @@ INT4 = tuple(range(-8, 8))
 _HASHED = 8 * 2**20
 _ROUNDED_AT_ONCE = 2**20
 """Weights whose scales are found at a time."""
+_MOST_DB = 150.0
+"""More than float32 resolves."""
 _SAMPLED_ROWS = 512
 """Rows that the error of rounding is measured on."""
 
@@ -174,10 +176,10 @@ def _as_f16(scales: np.ndarray) -> np.ndarray:
 
 
 def _sqnr(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Signal to noise in dB."""
+    """Signal to noise in dB, `_MOST_DB` where there is no noise."""
     signal = sum(float(np.square(right.astype(np.float64)).sum()) for right, _ in pairs)
     noise = sum(float(np.square(right.astype(np.float64) - made).sum()) for right, made in pairs)
-    return 10 * float(np.log10(signal / noise)) if noise and signal else float("inf")
+    return min(10 * float(np.log10(signal / noise)), _MOST_DB) if noise and signal else _MOST_DB
 
 
 def _lazy(identity: str, rows: int, columns: int, read: Callable[[int, int], np.ndarray]) -> LazyArray:
