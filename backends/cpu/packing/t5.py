@@ -39,7 +39,11 @@ SECOND = (
 
 def encode_number(numbers: np.ndarray, tables: bool) -> np.ndarray:
     """Bytes of the *tables* code, or of the *thirds* code, for numbers 81·c0 + 27·c1 + 9·c2 + 3·c3 + c4, uint8."""
-    return _inverse()[numbers] if tables else numbers
+    if not tables:
+        return numbers
+    # Four times as fast as indexing, which makes 64-bit indices first.
+    found = numbers.tobytes().translate(_inverse())
+    return np.frombuffer(found, np.uint8).reshape(numbers.shape)
 
 
 def codes_of_bytes(tables: bool) -> np.ndarray:
@@ -50,11 +54,11 @@ def codes_of_bytes(tables: bool) -> np.ndarray:
 
 
 @cache
-def _inverse() -> np.ndarray:
-    """The byte of the *tables* code for each of the 243 numbers: the first that decodes to its digits."""
+def _inverse() -> bytes:
+    """The byte of the *tables* code for each of the 243 numbers, the first that decodes to its digits; zeros beyond."""
     found: dict[tuple[int, ...], int] = {}
     for byte in range(256):
         a, b = FIRST[byte % 64], SECOND[byte // 4]
         digits = (a & 3, (a | b) >> 2 & 3, (a | b) >> 4 & 3, (a ^ b) >> 6 & 3, b & 3)
         found.setdefault(digits, byte)
-    return np.array([found[digits] for digits in product(range(3), repeat=PLANES)], np.uint8)
+    return bytes(found[digits] for digits in product(range(3), repeat=PLANES)).ljust(256, b"\0")

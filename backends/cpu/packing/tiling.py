@@ -119,7 +119,7 @@ class Tiling:
             steps[:, :, :, first : first + self.block_steps].reshape(self.row_blocks, self.segments, -1)
             for first in range(0, self.segment_steps, self.block_steps)
         ]
-        return np.concatenate(blocks, axis=2).reshape(-1)
+        return (np.concatenate(blocks, axis=2) if len(blocks) > 1 else blocks[0]).reshape(-1)
 
     def disarrange(self, data: np.ndarray) -> np.ndarray:
         """The inverse of `arrange`."""
