@@ -44,6 +44,8 @@ LEVELS: dict[str, tuple[DirectEncoding, tuple[int, ...]]] = {
 }
 BURST_BYTES = 1 << 25
 """About so many bytes are read between two looks at the clock."""
+BURST_OPERATIONS = 1e9
+"""And about so many operations done by a thread, if these are counted."""
 _HUGE_PAGE = 1 << 21
 _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 
@@ -253,7 +255,16 @@ def products(layers: list[Layer], isa: Isa, team: Team) -> dict[str, Callable[[]
     bursts: dict[str, Callable[[], float]] = {"dot products of registers": multiply}
 
     def calls(layer: Layer) -> Callable[[], float]:
-        return lambda: layer.operations / team.run(lambda thread: layer.run(0, thread, team.threads)) * 1e-9
+        count = max(1, round(BURST_OPERATIONS * team.threads / layer.operations))
+
+        def burst() -> float:
+            def job(thread: int) -> None:
+                for _ in range(count):
+                    layer.run(0, thread, team.threads)
+
+            return count * layer.operations / team.run(job) * 1e-9
+
+        return burst
 
     return bursts | {layer.name: calls(layer) for layer in layers}
 

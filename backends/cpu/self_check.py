@@ -6,6 +6,7 @@ they were before packing, so a check covers packing and the kernel; nothing here
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from neuc.backends.cpu.encodings import CpuEncoding, PackedLayout
 from neuc.backends.cpu.kernels.direct_amx import TILE_TOKENS
 from neuc.backends.cpu.kernels.direct_i8 import DirectI8Kernel
 from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, pack_scales
+from neuc.backends.cpu.kernels.linear_epilogue import TailOperand
 from neuc.backends.cpu.kernels.ternary_conv import TernaryConvKernel
 from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.backends.cpu.packing.direct import DirectLayout
@@ -32,6 +34,8 @@ _BEYOND = 64
 _SINGLE_ROWS = 16
 _F32_EXACT = 2**24
 _EXACT_ACTIVATIONS = ("none", "relu")
+_SATURATING = 128.0
+"""Here sigmoids are 1 and their kind linear, whatever an exponential's last bits are."""
 _EXACT_SCALARS = (
     arith.AddfOp,
     arith.SubfOp,
@@ -154,7 +158,7 @@ def add_linear_check(
 ) -> None:
     """Have a fused linear layer tried on one token, and on as many as AMX tiles take, with scales of 1 and no bias.
 
-    Nothing is added where the result is not the same bits everywhere: behind an exponential, say.
+    Nothing is added where the result is not the same bits everywhere: an exponential of the layer's own outputs, say.
 
     Args:
         s: the segment that launches the kernel.
@@ -164,8 +168,9 @@ def add_linear_check(
         tail: the element-wise operation that the kernel ends with.
     """
     e, t = kernel.epilogue, kernel.layout.tiling
-    inexact = tail is not None and not all(isinstance(op, _EXACT_SCALARS) for op in tail.body.block.ops)
-    if e.activation not in _EXACT_ACTIVATIONS or inexact:
+    rounding = [] if tail is None else [op for op in tail.body.block.ops if not isinstance(op, _EXACT_SCALARS)]
+    own = set[SSAValue]() if tail is None or kernel.tail is None else _made_of_outputs(tail, kernel.tail.operands)
+    if e.activation not in _EXACT_ACTIVATIONS or any(value in own for op in rounding for value in op.operands):
         return
     planes, count, columns = first_rows.shape
     blocks = -(-count // t.block_rows)
@@ -182,11 +187,16 @@ def add_linear_check(
         if tail is not None and kernel.tail is not None:
             for number, kind in enumerate(kernel.tail.operands):
                 shape = {"scalar": (1,), "row": (e.rows,)}.get(kind, y.shape)
-                # Small, none of them zero, of both signs.
-                other = (np.arange(np.prod(shape)) * 5 + number) % 16 - 7.5
+                # Small, none of them zero, of both signs; or large, where sigmoids are 1 however they are computed.
+                other = np.full(shape, _SATURATING) if rounding else (np.arange(np.prod(shape)) * 5 + number) % 16 - 7.5
                 operands.append(y if kind == "y" else other.astype(np.float32).reshape(shape))
             env = Env(ModuleOp([]), s.store)
-            y = np.broadcast_to(run_body(tail.body.block, operands, env), y.shape).astype(np.float32)
+            results = [
+                run_body(tail.body.block, [x.astype(t) for x in operands], env) for t in (np.float32, np.float64)
+            ]
+            y, wide = (np.broadcast_to(result.astype(np.float32), y.shape) for result in results)
+            if rounding and not (np.array_equal(y, wide) and np.isfinite(y).all()):
+                return
         result = body.memory(4 * tokens * e.rows)
         others = [] if kernel.tail is None else zip(operands, kernel.tail.operands, strict=True)
         slots: list[LaunchArg] = [
@@ -203,6 +213,15 @@ def add_linear_check(
         body.launch(kernel.name, slots, blocks, kernel.scratch_bytes(s.isa))
         right = np.ascontiguousarray(y[:, :count])
         body.expect(result, kernel.name, right.view(np.int32), e.rows)
+
+
+def _made_of_outputs(tail: MapOp, kinds: Sequence[TailOperand]) -> set[SSAValue]:
+    """The values of a tail's body that depend on the layer's outputs."""
+    own: set[SSAValue] = {value for value, kind in zip(tail.body.block.args, kinds, strict=True) if kind == "y"}
+    for op in tail.body.block.ops:
+        if own.intersection(op.operands):
+            own.update(op.results)
+    return own
 
 
 def _rows(layout: DirectLayout, blocks: int) -> DirectLayout:

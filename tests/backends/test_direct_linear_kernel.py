@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel_harness import assert_guards, guarded, run_kernel, runnable, runnable_isas
+from neuc.backends.cpu.codegen import assembly
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, pack_scales
 from neuc.backends.cpu.kernels.linear_epilogue import Tail, TailOperand
@@ -181,6 +183,22 @@ def test_scales_are_halves_only_if_nothing_is_lost() -> None:
         kept = pack_scales(scales, layout)
         assert kept.dtype == np.float32
         assert np.array_equal(kept[0, 0, 1, 3], np.float32(lost), equal_nan=True)
+
+
+@pytest.mark.parametrize("encoding", ["i2", "t5", "i4", "i8"])
+@pytest.mark.parametrize("group", [0, 32])
+def test_innermost_loops_stay_in_registers(encoding: DirectEncoding, group: int) -> None:
+    isa, levels = Isa.avx512(VNNI), {"i4": INT4, "i8": INT8}.get(encoding, TERNARY)
+    layout = linear_layout(DirectLayout.of(encoding, isa, levels, 256, 960, group or 960, 128, 960))
+    kernel = DirectLinearKernel(layout, Epilogue(256, 1, 30 if group else 1, True), half=True)
+    blocks = re.split(r"\n(?=\.LBB\w+:)", assembly(kernel.build(isa), isa))
+    ends = [(block, re.search(rf"\bj\w+\s+{re.escape(block.partition(':')[0])}\b", block)) for block in blocks]
+    loops = [block[: end.end()] for block, end in ends if end is not None]
+    multiplying = [loop for loop in loops if "vpdpbusd" in loop]
+    # One for each number of tokens that are taken together.
+    assert len(multiplying) == 5
+    spills = re.compile(r"zmm\d+, .*\(%rsp|\(%rsp\S*\), %zmm")
+    assert not [loop for loop in multiplying if spills.search(loop)]
 
 
 OPERANDS: tuple[TailOperand, ...] = ("y", "full", "row", "scalar")
