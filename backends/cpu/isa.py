@@ -14,7 +14,7 @@ _SSE4 = ("ssse3", "sse4.1", "sse4.2", "popcnt")
 _NEON = ("neon", "dotprod")
 _AVX2 = ("avx2", "fma", "f16c", "bmi", "bmi2", "popcnt")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
-_AVX512_OPTIONAL = ("avx512vnni", "avx512vbmi", "gfni", "amx-int8")
+_AVX512_OPTIONAL = ("avx512vnni", "avx512vbmi", "gfni", "amx-int8", "amx-bf16")
 _AVX2_OPTIONAL = ("avxvnni",)
 
 
@@ -51,8 +51,8 @@ class Isa:
 
     @staticmethod
     def avx512(optional: tuple[str, ...] = ()) -> Isa:
-        """AVX-512 F, BW, DQ, VL with FMA, and any of avx512vnni, avx512vbmi, gfni, amx-int8."""
-        tiles = ("amx-tile",) if "amx-int8" in optional else ()
+        """AVX-512 F, BW, DQ, VL with FMA, and any of avx512vnni, avx512vbmi, gfni, amx-int8, amx-bf16."""
+        tiles = ("amx-tile",) if {"amx-int8", "amx-bf16"} & set(optional) else ()
         return Isa("avx512", (*_AVX512, *optional, *tiles), f32_lanes=16, registers=32)
 
     @staticmethod
@@ -140,6 +140,11 @@ class Isa:
     def has_amx(self) -> bool:
         """AMX: products of int8 tiles."""
         return "amx-int8" in self.features and self.has_vnni
+
+    @property
+    def has_amx_bf16(self) -> bool:
+        """AMX: products of bf16 tiles."""
+        return "amx-bf16" in self.features
 
     @property
     def has_vbmi(self) -> bool:

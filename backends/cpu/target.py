@@ -116,7 +116,7 @@ def isa_from_text(text: str) -> Isa:
     match name:
         case "host":
             return host_isa()
-        case "avx512" if set(optional) <= {"avx512vnni", "avx512vbmi", "gfni", "amx-int8"}:
+        case "avx512" if set(optional) <= {"avx512vnni", "avx512vbmi", "gfni", "amx-int8", "amx-bf16"}:
             return Isa.avx512(optional)
         case "avx2" if set(optional) <= {"avxvnni"}:
             return Isa.avx2(optional)
@@ -132,7 +132,7 @@ def isa_from_text(text: str) -> Isa:
             raise Error(
                 "NEUC-E002",
                 f"no instruction set {text!r}",
-                hint="use host, avx512[+avx512vnni][+avx512vbmi][+gfni][+amx-int8], avx2[+avxvnni], sse4, neon, "
-                "portable, scalar",
+                hint="use host, avx512[+avx512vnni][+avx512vbmi][+gfni][+amx-int8][+amx-bf16], avx2[+avxvnni], sse4, "
+                "neon, portable, scalar",
                 exit_code=Exit.USAGE,
             )

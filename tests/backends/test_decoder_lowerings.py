@@ -12,7 +12,10 @@ from xdsl.ir import Attribute, Operation, SSAValue
 
 from kernel_harness import assert_guards, guarded, run_kernel, runnable_isas
 from neuc.backends.cpu.isa import Isa
-from neuc.backends.cpu.kernels.attention import AttentionKernel, AttentionMergeKernel
+from neuc.backends.cpu.kernels.attention import AttentionKernel
+from neuc.backends.cpu.kernels.attention_amx import TileProducts
+from neuc.backends.cpu.kernels.attention_merge import AttentionMergeKernel
+from neuc.backends.cpu.kernels.attention_products import AttentionShape
 from neuc.backends.cpu.lowering import lower_segment
 from neuc.backends.cpu.lowerings.attention import chunks_of
 from neuc.dialects import dense, ternary
@@ -29,6 +32,8 @@ every_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
 EPS = float(np.finfo(np.float32).eps)
 ATTENTION_TOLERANCE = 64 * EPS
 """Sums of products of at most 256 standard normal numbers in f32, then weighted means of such numbers."""
+TILE_TOLERANCE = 2.0**-14
+"""Scores of size 8 at most lack 2^-16 of each product, at random, and so do the means: four times that."""
 NORM_TOLERANCE = 16 * EPS
 """A sum of squares over some lanes, a division and a root, relative to the result."""
 STORE = WeightStore()
@@ -79,12 +84,10 @@ def check_attention(spec: AttentionKernel, tokens: int, blocks: int, position: i
         run_kernel(AttentionMergeKernel(width), isa, [parts, out, rows, chunks], rows, scratch_bytes=4 * chunks)
     assert_guards(whole)
     (want,) = expected_of(attention(heads, kv, width, spec.half), arrays, STORE)
-    np.testing.assert_allclose(out, want, rtol=0, atol=ATTENTION_TOLERANCE)
+    np.testing.assert_allclose(out, want, rtol=0, atol=TILE_TOLERANCE if spec.tiles else ATTENTION_TOLERANCE)
 
 
-@every_isa
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
-@pytest.mark.parametrize(
+CASES = pytest.mark.parametrize(
     ("tokens", "blocks", "position"),
     [
         (1, 5, 70),  # keys in pieces, the last of which ends within a block
@@ -99,8 +102,21 @@ def check_attention(spec: AttentionKernel, tokens: int, blocks: int, position: i
         (2, 3, 2**63 - 1),
     ],
 )
+
+
+@every_isa
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+@CASES
 def test_attention(tokens: int, blocks: int, position: int, spec: AttentionKernel, isa: Isa) -> None:
     check_attention(spec, tokens, blocks, position, isa)
+
+
+@CASES
+@pytest.mark.parametrize("shape", [(8, 2, 64, True), (3, 3, 32, False), (17, 1, 32, True)], ids=str)
+def test_attention_on_tiles(shape: tuple[int, int, int, bool], tokens: int, blocks: int, position: int) -> None:
+    if not TileProducts.fits(ISAS[0], AttentionShape(*shape)):
+        pytest.skip("this CPU has no AMX for bf16")
+    check_attention(AttentionKernel(*shape, tiles=True), tokens, blocks, position)
 
 
 @pytest.mark.parametrize("shape", [(20, 5, 128, True), (6, 2, 5, True), (50, 1, 16, False)], ids=str)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from xdsl.dialects.builtin import Float16Type
 from xdsl.ir import SSAValue
 
-from neuc.backends.cpu.kernels.attention import AttentionKernel, AttentionMergeKernel
+from neuc.backends.cpu.kernels.attention import AttentionKernel
+from neuc.backends.cpu.kernels.attention_merge import AttentionMergeKernel
+from neuc.backends.cpu.kernels.attention_products import AttentionShape
 from neuc.backends.cpu.kernels.cache_append import CacheAppendKernel
 from neuc.backends.cpu.kernels.copy_bytes import BYTES_PER_UNIT, CopyBytesKernel
 from neuc.backends.cpu.kernels.rotary import RotaryKernel
@@ -83,7 +85,7 @@ def lower_attention(op: AttentionOp, s: SegmentLowering) -> None:
     tokens, heads, width = dims_of(op.q)
     groups, blocks = dims_of(op.k_cache)[:2]
     chunks = chunks_of(groups.value, tokens)
-    kernel = AttentionKernel(heads.value, groups.value, width.value, _is_half(op.k_cache))
+    kernel = AttentionKernel.of(s.isa, AttentionShape(heads.value, groups.value, width.value, _is_half(op.k_cache)))
     rows = tokens * heads
     joined = (chunks - 1).minimum(1)
     parts = s.temp(joined * chunks * rows * (width + 2) * 4)
