@@ -177,9 +177,13 @@ def test_rotary_to_the_bit(tokens: int, heads: int, width: int, interleaved: boo
     np.testing.assert_array_equal(run_segment(function, arrays, isa, STORE), expected_of(function, arrays, STORE))
 
 
-def norm(width: int, *, reciprocal: bool | None = None) -> func.FuncOp:
+def norm(width: int, *, reciprocal: bool | None = None, layer: bool = False) -> func.FuncOp:
+    """As `dense.rms_norm`, or as a `dense.layer_norm` that means the same."""
+
     def build(args: Sequence[SSAValue]) -> list[Operation]:
         made = dense.RmsNormOp(*args, eps=1e-5)
+        if layer:
+            made = dense.LayerNormOp(args[0], args[1], None, axis=1, eps=1e-5, rms=True)
         if reciprocal is None:
             return [made]
         return [made, ternary.QuantizeOp(made, reciprocal=reciprocal)]
@@ -200,7 +204,7 @@ def test_rms_norm_and_quantize_give_the_bits_of_two_launches(width: int, isa: Is
             types([(f32, ("S", width))]), lambda args, r=reciprocal: [ternary.QuantizeOp(args[0], reciprocal=r)]
         )
         wanted = run_segment(single, [normed], isa, STORE)
-        function = norm(width, reciprocal=reciprocal)
+        function = norm(width, reciprocal=reciprocal, layer=reciprocal)
         for got, want in zip(run_segment(function, [x, gamma], isa, STORE), wanted, strict=True):
             np.testing.assert_array_equal(got, want)
         program = lower_segment(function, isa, STORE, {})

@@ -19,6 +19,8 @@ from neuc.dialects.locations import fuse_locations
 from neuc.dialects.store import dims_of, element_of
 from neuc.dialects.ternary import QuantizeOp
 
+RMS_NORM = LayerNormKernel(scale=True, bias=False, rms=True)
+
 
 def _f32_only(op: SoftmaxOp | LayerNormOp) -> str | None:
     for value in op.operands:
@@ -47,6 +49,8 @@ def lower_layer_norm(op: LayerNormOp, s: SegmentLowering) -> None:
     row = product(dims[axis:])
     kernel = LayerNormKernel(op.scale is not None, op.bias is not None, op.rms is not None)
     parameters = [_as_row(op, value, s) for value in (op.scale, op.bias) if value is not None]
+    if kernel == RMS_NORM and axis == len(dims) - 1 and _with_quantize(op, parameters[0], s):
+        return
     s.launch(
         kernel,
         [s.buffer(op.x), *parameters, s.buffer(op.result), row, float(op.eps.value.data)],
@@ -59,28 +63,34 @@ def lower_layer_norm(op: LayerNormOp, s: SegmentLowering) -> None:
 @lowers(RmsNormOp)
 def lower_rms_norm(op: RmsNormOp, s: SegmentLowering) -> None:
     """One launch, with the `ternary.quantize` of the result if that is all it is for."""
-    dims = dims_of(op.x)
-    row, rows, eps = dims[-1], product(dims[:-1]), float(op.eps.value.data)
-    x, gamma, quantize = s.buffer(op.x), s.buffer(op.gamma), _quantize_after(op)
-    if quantize is None:
-        kernel = LayerNormKernel(scale=True, bias=False, rms=True)
-        s.launch(kernel, [x, gamma, s.buffer(op.result), row, eps], work=rows, grain=grain_of(row))
+    gamma = s.buffer(op.gamma)
+    if _with_quantize(op, gamma, s):
         return
-    s.absorb([quantize])
+    dims, eps = dims_of(op.x), float(op.eps.value.data)
     s.launch(
-        RmsNormQuantizeKernel(quantize.reciprocal is not None),
-        [x, gamma, s.buffer(quantize.q), s.buffer(quantize.s), row, eps],
-        work=rows,
-        scratch=row * 4,
-        location=fuse_locations(op, quantize),
+        RMS_NORM,
+        [s.buffer(op.x), gamma, s.buffer(op.result), dims[-1], eps],
+        work=product(dims[:-1]),
+        grain=grain_of(dims[-1]),
     )
 
 
-def _quantize_after(op: RmsNormOp) -> QuantizeOp | None:
-    """The only reader of the result, if it has one scale for each row."""
+def _with_quantize(op: LayerNormOp | RmsNormOp, gamma: SSAValue, s: SegmentLowering) -> bool:
+    """Launch a root-mean-square norm over the last axis together with its only reader, if that has a scale a row."""
     uses = list(op.result.uses)
-    user = uses[0].operation if len(uses) == 1 else None
-    return user if isinstance(user, QuantizeOp) and user.shared_axes == 1 and user.parent is op.parent else None
+    quantize = uses[0].operation if len(uses) == 1 else None
+    if not isinstance(quantize, QuantizeOp) or quantize.shared_axes != 1 or quantize.parent is not op.parent:
+        return False
+    dims = dims_of(op.x)
+    s.absorb([quantize])
+    s.launch(
+        RmsNormQuantizeKernel(quantize.reciprocal is not None),
+        [s.buffer(op.x), gamma, s.buffer(quantize.q), s.buffer(quantize.s), dims[-1], float(op.eps.value.data)],
+        work=product(dims[:-1]),
+        scratch=dims[-1] * 4,
+        location=fuse_locations(op, quantize),
+    )
+    return True
 
 
 def _as_row(op: LayerNormOp, value: SSAValue, s: SegmentLowering) -> SSAValue:
