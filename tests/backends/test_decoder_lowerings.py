@@ -285,3 +285,20 @@ def test_lookup_in_the_weights_of_a_layer(encoding: str, levels: tuple[int, ...]
     np.testing.assert_array_equal(got[0], expected_of(function, [IDS], store)[0])
     added = {key.rpartition(".")[2] for key in set(store) - before}
     assert ("rows" in added) == (isa.name == "scalar"), "the matrix is stored once"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", [Isa.neon(), Isa.portable("aarch64")], ids=lambda isa: isa.name)
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_on_aarch64(tokens: int, isa: Isa) -> None:
+    heads, kv, width, half = 8, 2, 16, True
+    found, position = caches(kv, 4, width, half), np.array(37)
+    arrays = [random(tokens, heads, width), *found, position]
+    function = attention(heads, kv, width, half)
+    (got,), (want,) = run_segment(function, arrays, isa, STORE), expected_of(function, arrays, STORE)
+    np.testing.assert_allclose(got, want, rtol=0, atol=ATTENTION_TOLERANCE)
+    dims = [*cache_types(kv, width, half), (f32, ("S", kv, width)), (f32, ("S", kv, width)), (i64, ())]
+    append = function_of(types(dims), lambda args: [dense.CacheAppendOp(*args)])
+    arrays = [*found, random(tokens, kv, width), random(tokens, kv, width, seed=1), position]
+    for got, want in zip(run_segment(append, arrays, isa, STORE), expected_of(append, arrays, STORE), strict=True):
+        np.testing.assert_array_equal(got, want)
