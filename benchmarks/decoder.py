@@ -1,7 +1,7 @@
 """Tokens per second of a ternary decoder: neuc and the C++ engines in one run, in turns.
 
     python benchmarks/decoder.py engines.toml [--table native|avx512|avx2] [--threads 1,2] [--rounds 10]
-        [--work decode,pp128,pp512] [--energy] [--history results.jsonl]
+        [--work decode,pp128,pp512] [--energy] [--history results.jsonl] [--page docs/performance.md]
 
 Every round runs every engine once on every kind of work, in an order that changes from round to round, and the limits
 (`limits.py`) between them. Loading and the first round are outside the figures. A figure is the median of rounds with
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="engines whose names have one of these words, with commas between")
     parser.add_argument("--energy", action="store_true", help="joules per token, where the machine has a counter")
     parser.add_argument("--history", type=Path, help="append everything measured to this file, a JSON object per run")
+    parser.add_argument("--page", type=Path, help="write the tables into this page, between the table's marks")
     options = parser.parse_args()
     table = TABLES[options.table] if options.table in TABLES else native_table()
     threads = [int(part) for part in options.threads.split(",")]
@@ -80,13 +81,18 @@ def main() -> None:
         finally:
             for engine in engines:
                 engine.close()
-    print(f"load average {load_before:.1f} before, {os.getloadavg()[0]:.1f} after; {options.rounds} rounds")
-    print_limits(run.samples, threads)
+    load = f"load average {load_before:.1f} before, {os.getloadavg()[0]:.1f} after; {options.rounds} rounds"
+    lines = [load, *limit_lines(run.samples, threads)]
     for work in works:
         for count in threads:
-            print_table(run.samples, engines, work, count)
+            lines += table_lines(run.samples, engines, work, count)
+    print("\n".join(lines))
     if run.energy is not None:
         print("\n".join(energy_lines(run.energy, run.joules, {e.spec.name: e.weight_bytes for e in engines})))
+    if options.page is not None:
+        systems = [f"- {engine.spec.name}: {engine.system.strip()}" for engine in engines]
+        where = f"{datetime.now().date()}, {host_cpu_name()}, {os.cpu_count()} CPUs, 2B-4T shape; {lines[0]}"
+        write_page(options.page, options.table, [where, "", *lines[1:], "", *systems])
     if options.history is not None:
         with options.history.open("a") as file:
             file.write(json.dumps(record(run, options, load_before)) + "\n")
@@ -159,24 +165,41 @@ def read_limit(samples: Samples, threads: int) -> Spread:
     return max(spreads, key=lambda spread: spread.median)
 
 
-def print_limits(samples: Samples, threads: list[int]) -> None:
+def write_page(page: Path, table: str, lines: list[str]) -> None:
+    """Put lines between the marks of a table.
+
+    Raises:
+        SystemExit: the page has no such marks.
+    """
+    begin, end = f"<!-- decoder {table}: begin -->", f"<!-- decoder {table}: end -->"
+    text = page.read_text(encoding="utf-8")
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(f"{page} has no {begin} … {end}")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    page.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}", encoding="utf-8")
+
+
+def limit_lines(samples: Samples, threads: list[int]) -> list[str]:
     """What memory and multipliers gave in the same rounds."""
+    lines: list[str] = []
     for count in threads:
         read = read_limit(samples, count)
         isa, peak = next((k[1], Spread.of(v)) for k, v in samples.items() if (k[0], k[2]) == (PEAK, count))
-        print(
-            f"limits, {count} thread{'s' * (count > 1)}: read {read.median:.1f} GB/s ({read.p10:.1f}..{read.p90:.1f}), "
-            f"{isa} {peak.median:.0f} GOPS ({peak.p10:.0f}..{peak.p90:.0f})"
+        lines.append(
+            f"- limits, {count} thread{'s' * (count > 1)}: read {read.median:.1f} GB/s "
+            f"({read.p10:.1f}..{read.p90:.1f}), {isa} {peak.median:.0f} GOPS ({peak.p10:.0f}..{peak.p90:.0f})"
         )
+    return lines
 
 
-def print_table(samples: Samples, engines: list[Engine], work: str, threads: int) -> None:
+def table_lines(samples: Samples, engines: list[Engine], work: str, threads: int) -> list[str]:
     """One kind of work: figures, and the ratio of the first neuc engine to each peer."""
     neuc = [engine.spec.name for engine in engines if engine.spec.kind == "neuc"]
     title = f"{work}, {threads} thread{'s' * (threads > 1)}, tokens/s: median (p10..p90)"
     ratios = "".join(f" | {name} / it" for name in neuc)
     shares = " | GB/s | of read limit" if work == "decode" else ""
-    print(f"\n{title}\n| engine | head | tokens/s{shares}{ratios} |\n|{'---|' * (3 + shares.count('|') + len(neuc))}")
+    lines = ["", title, "", f"| engine | head | tokens/s{shares}{ratios} |"]
+    lines.append("|" + "---|" * (3 + shares.count("|") + len(neuc)))
     limit = read_limit(samples, threads).median
     for engine in sorted(engines, key=lambda e: -Spread.of(samples[e.spec.name, work, threads]).median):
         values = samples[engine.spec.name, work, threads]
@@ -188,7 +211,8 @@ def print_table(samples: Samples, engines: list[Engine], work: str, threads: int
             own = samples[name, work, threads]
             pairs = Spread.of([mine / its for mine, its in zip(own, values, strict=True)])
             cells.append("" if name == engine.spec.name else shown(pairs, 2))
-        print("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def shown(spread: Spread, digits: int = 1) -> str:

@@ -132,7 +132,7 @@ def test_the_last_words_of_an_engine_that_dies_are_shown(folder: Path) -> None:
         engine.request(op="decode", tokens=14, threads=1, context=0)
 
 
-def test_ratios_are_taken_within_rounds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ratios_are_taken_within_rounds(folder: Path) -> None:
     ours, peer = engines.read_specs(folder / "engines.toml")
     running = [engines.Engine(spec, 1, engines.TABLES["avx2"], folder / "log") for spec in (ours, peer)]
     try:
@@ -143,11 +143,10 @@ def test_ratios_are_taken_within_rounds(folder: Path, capsys: pytest.CaptureFixt
             (decoder.READ, "1", 1): [0.02, 0.03, 0.04],
             (decoder.READ, "8", 1): [0.05, 0.06, 0.07],
         }
-        decoder.print_table(samples, running, "decode", 1)
+        printed = "\n".join(decoder.table_lines(samples, running, "decode", 1))
     finally:
         for engine in running:
             engine.close()
-    printed = capsys.readouterr().out
     assert "| peer | Q6_K | 10.0 (10.0..18.0) | 0.0 | 33 % | 1.50 (1.50..1.50) |" in printed
     assert printed.index("| twice as fast |") < printed.index("| peer |")
 
@@ -195,3 +194,12 @@ def test_a_history_line_is_json(folder: Path) -> None:
     run = argparse.Namespace(engines=[], samples={("peer", "decode", 1): [1.0]}, joules={})
     line = json.dumps(decoder.record(run, argparse.Namespace(table="avx2"), 0.5))  # pyright: ignore[reportArgumentType]
     assert json.loads(line)["samples"] == [{"name": "peer", "work": "decode", "threads": 1, "values": [1.0]}]
+
+
+def test_tables_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- decoder avx2: begin -->\nold\n<!-- decoder avx2: end -->\nb\n")
+    decoder.write_page(page, "avx2", ["new", "| 1 |"])
+    assert page.read_text() == "a\n<!-- decoder avx2: begin -->\nnew\n| 1 |\n<!-- decoder avx2: end -->\nb\n"
+    with pytest.raises(SystemExit, match="decoder native: begin"):
+        decoder.write_page(page, "native", [])
