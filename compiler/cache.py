@@ -17,11 +17,14 @@ from pathlib import Path
 
 import neuc
 from neuc.compiler.files import replacing, write_text
+from neuc.errors import Error, Exit
 from neuc.runtime.cache import cache_dir
 from neuc.runtime.cpu_features import host_features
 
 SIZE_LIMIT = 4 << 30
-"""Bytes of artifacts kept; least recently used ones go first. `NEUC_CACHE_SIZE` overrides it."""
+"""Bytes of artifacts kept; least recently used ones go first."""
+LIMIT_VARIABLE = "NEUC_CACHE_SIZE"
+"""Overrides `SIZE_LIMIT`."""
 
 LARGE_MODEL = 256 << 20
 """Bytes from which on a model is not hashed, and `neuc compile` keeps no second copy of the artifact."""
@@ -66,7 +69,24 @@ class Entry:
         """Complete an entry whose artifact is in place; until then it does not count."""
         shas = {str(path.resolve()): file_sha(path) for path in external}
         write_text(self.folder / "entry.json", json.dumps({"report": report, "external": shas}))
-        trim(int(os.environ.get("NEUC_CACHE_SIZE", SIZE_LIMIT)))
+        trim(size_limit())
+
+
+def size_limit() -> int:
+    """Bytes of artifacts to keep.
+
+    Raises:
+        Error: NEUC-E002, `NEUC_CACHE_SIZE` is no number of bytes.
+    """
+    text = os.environ.get(LIMIT_VARIABLE, str(SIZE_LIMIT))
+    if not text.isdigit():
+        raise Error(
+            "NEUC-E002",
+            f"{LIMIT_VARIABLE}={text} is no number of bytes",
+            hint=f"{SIZE_LIMIT} is the default; 0 keeps nothing",
+            exit_code=Exit.USAGE,
+        )
+    return int(text)
 
 
 def entry_for(model: Path, options: Mapping[str, object], inputs: Sequence[Path] = ()) -> Entry:

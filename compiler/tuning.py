@@ -1,6 +1,6 @@
 """`--tune`: encodings of ternary layers by measurement on this machine, kept in the user's cache.
 
-What is measured is `backends/cpu/tuning.py`'s business; what a layer's choice means, that of `passes/tile_lut.py`.
+What is measured is `layer_timing.py`'s business; what a layer's choice means, that of `passes/tile_lut.py`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import llvmlite
 from xdsl.dialects.builtin import ModuleOp
 
 import neuc
-from neuc.backends.cpu import tuning
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.target import isa_text
-from neuc.backends.cpu.tuning import Shape
+from neuc.compiler import layer_timing
+from neuc.compiler.layer_timing import Shape
 from neuc.compiler.pipeline import ChosenTarget
 from neuc.dialects.ternary import LinearOp
 from neuc.dialects.ternary_types import TritsType
@@ -61,7 +61,7 @@ def tune(module: ModuleOp, encodings: Sequence[str], isa: Isa) -> int:
         isa: the instruction set to compile for; this machine must have it.
     """
     layers = [op for op in module.walk() if isinstance(op, LinearOp) and CHOICE not in op.attributes]
-    cached = sum(ternary_bytes(op.trits) for op in layers) <= tuning.last_cache() // 2
+    cached = sum(ternary_bytes(op.trits) for op in layers) <= layer_timing.last_cache() // 2
     measured = 0
     for layer in layers:
         rows = rows_of_activations(layer)
@@ -70,7 +70,7 @@ def tune(module: ModuleOp, encodings: Sequence[str], isa: Isa) -> int:
             shape = Shape(layer.trits, tokens, cached)
             found = _remembered(shape, encodings, isa)
             if found is None:
-                found = tuning.measure(shape, encodings, isa)
+                found = layer_timing.measure(shape, encodings, isa)
                 _remember(shape, encodings, isa, found)
                 measured += 1
             times[tokens] = found

@@ -9,7 +9,7 @@ import pytest
 
 from neuc.compiler import cache
 from neuc.compiler.options import CompileOptions, parse_shape
-from neuc.errors import Error
+from neuc.errors import Error, Exit
 
 
 @pytest.fixture
@@ -71,6 +71,15 @@ def test_least_recently_used_entries_go(model: Path, monkeypatch: pytest.MonkeyP
     assert cache.usage()["artifacts"]["files"] == 4
     cache.clear()
     assert cache.usage() == {}
+
+
+def test_a_limit_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NEUC_CACHE_SIZE", "2GB")
+    with pytest.raises(Error, match="NEUC_CACHE_SIZE=2GB is no number of bytes") as caught:
+        cache.size_limit()
+    assert caught.value.exit_code == Exit.USAGE
+    monkeypatch.setenv("NEUC_CACHE_SIZE", "0")
+    assert cache.size_limit() == 0
 
 
 @pytest.mark.parametrize("text", ["", "x", "x=", "=1x2", "x=1x0", "x=1x-2", "x=1x 2"])

@@ -234,7 +234,7 @@ def test_lists_and_explanations():
     [
         (["compiel"], "did you mean compile?"),
         (["compile", "MODEL", "--target", "cpu-tl3"], "did you mean cpu-tl2"),
-        (["compile", "MODEL", "--taget", "cpu"], "did you mean --target?"),
+        (["compile", "MODEL", "--taget", "cpu"], "did you mean --target or --tune?"),
         (["compile", "MODEL", "--target", "cpu-tl2{bn=3}"], "options are group, bm, bk"),
         (["compile", "MODEL", "--quantize", "none", "--max-error", "0.1"], "--quantize auto"),
         (["compile", "MODEL", "--planes", "9"], "choose 1 to 4"),

@@ -10,12 +10,12 @@ from xdsl.dialects.builtin import DictionaryAttr, ModuleOp, StringAttr, f32
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.utils.exceptions import VerifyException
 
-from neuc.backends.cpu import tuning
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.target import host_isa
-from neuc.backends.cpu.tuning import Candidate, Shape
+from neuc.compiler import layer_timing
 from neuc.compiler.compilation import Compilation
 from neuc.compiler.driver import Driver
+from neuc.compiler.layer_timing import Candidate, Shape
 from neuc.compiler.options import CompileOptions
 from neuc.compiler.pipeline import choose_target
 from neuc.compiler.tuning import FEW, MANY, candidates, tune
@@ -34,7 +34,9 @@ TERNARY = (-1, 0, 1)
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEUC_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(tuning, "last_cache", lambda: 20_000)  # copies of weights that exceed it take no time to make
+    monkeypatch.setattr(
+        layer_timing, "last_cache", lambda: 20_000
+    )  # copies of weights that exceed it take no time to make
 
 
 def model(rows: int | str = "B", levels: tuple[int, ...] = TERNARY) -> tuple[ModuleOp, NeucContext]:
@@ -86,7 +88,7 @@ def test_candidates_compute_the_layer(encoding: str, scale: ScaleAttr, planes: i
 
 def test_measures_what_holds_the_levels() -> None:
     trits = TritsType.of(32, 64, ScaleAttr.of("row"), 1, (-3, -1, 1, 3))
-    times = tuning.measure(Shape(trits, 1, cached=True), ("i2", "t5"), host_isa())
+    times = layer_timing.measure(Shape(trits, 1, cached=True), ("i2", "t5"), host_isa())
     assert list(times) == ["i2"]
     assert times["i2"] > 0
     with pytest.raises(VerifyException, match="t5"):
@@ -100,7 +102,7 @@ def test_the_fastest_is_chosen_and_remembered(monkeypatch: pytest.MonkeyPatch) -
         asked.append(shape)
         return {"i2": 2e-6, "t5": 1e-6} if shape.tokens == FEW else {"i2": 10e-6, "t5": 12e-6}
 
-    monkeypatch.setattr(tuning, "measure", measure)
+    monkeypatch.setattr(layer_timing, "measure", measure)
     isa = host_isa()
     module, context = model()
     assert tune(module, ("i2", "t5"), isa) == 2

@@ -1,7 +1,7 @@
 """Measuring what encoding a ternary layer runs fastest in on this machine, for `neuc compile --tune`.
 
 The kernels are those that lowerings launch, on made-up weights. What is chosen from the figures, and where they are
-kept, is the business of `compiler/tuning.py`.
+kept, is the business of `tuning.py`.
 """
 
 from __future__ import annotations
