@@ -68,13 +68,15 @@ def block_levels(kind: str, data: Bytes) -> tuple[NDArray[np.int8], Floats]:
 
 
 def from_f16(bits: NDArray[np.uint16]) -> Floats:
-    """The float32 of float16 bits: exactly, by moving the exponent, four times as fast as numpy's conversion."""
+    """The float32 of float16 bits: exactly, by moving the exponent, several times as fast as numpy's conversion."""
     wide = bits.view(np.int16).astype(np.int32)
-    finite = (bits & 0x7C00) != 0x7C00
-    moved = ((wide << 13) & np.int32(-0x70002000)).view(np.float32) * np.float32(2.0**112)
-    if finite.all():
+    wide <<= 13
+    wide &= np.int32(-0x70002000)
+    moved = wide.view(np.float32)
+    moved *= np.float32(2.0**112)
+    if (bits & 0x7FFF).max(initial=0) < 0x7C00:
         return moved
-    return np.where(finite, moved, bits.view(np.float16).astype(np.float32))
+    return np.where((bits & 0x7C00) == 0x7C00, bits.view(np.float16).astype(np.float32), moved)
 
 
 def _q6_k(blocks: Bytes) -> Floats:

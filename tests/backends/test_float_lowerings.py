@@ -169,6 +169,12 @@ def test_dims_and_reshape() -> None:
     compare(flat, [random(f32, (2, 5, 6))])
 
 
+def test_iota() -> None:
+    counted = function_of([tensor_type(f32, ["B"])], lambda args: [dense.IotaOp(tensor_type(i64, ["B"]))])
+    for size in (0, 3, 2500):
+        compare(counted, [random(f32, (size,))])
+
+
 @two_isas
 @pytest.mark.parametrize("kind", ["max", "sum", "mean"])
 @pytest.mark.parametrize("axes", [(3,), (1,), (2, 3), (0, 2), (0, 1, 2, 3), ()])

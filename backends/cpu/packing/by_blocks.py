@@ -33,7 +33,7 @@ def packed_direct(rows: LazyArray, layout: DirectLayout) -> LazyArray:
 
     identity = hashlib.sha256(f"{rows.identity} {layout}".encode()).hexdigest()
     shape = (tiling.row_blocks * tiling.row_block_bytes,)
-    return LazyArray(shape, np.dtype(np.uint8), identity, tiling.row_blocks, read, cost=layout.planes)
+    return LazyArray(shape, np.dtype(np.uint8), identity, tiling.row_blocks, read, cost=layout.planes * rows.cost)
 
 
 def packed_lut(rows: LazyArray, layout: LutLayout) -> tuple[np.ndarray, np.ndarray | None]:

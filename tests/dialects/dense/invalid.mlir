@@ -185,6 +185,14 @@ func.func @main(%a: tensor<2xf32>) {
 
 // -----
 
+// CHECK: result has rank 2, should have 1
+func.func @main() {
+  %y = dense.iota() : () -> tensor<2x1xi64>
+  func.return
+}
+
+// -----
+
 // CHECK: result has shape [1], should have [2]
 func.func @main() {
   %y = dense.dims() {exprs = ["1", "2"]} : () -> tensor<1xi64>

@@ -25,6 +25,8 @@ func.func @main(%x: tensor<?x4x8xf32, #store.dims<"B", "4", "8">>, %w: tensor<16
   %v = dense.slice(%u) {starts = ["B - 1", "3", "0"], steps = [1, -1, 2]} : (tensor<?x4x16xf32, #store.dims<"B", "4", "16">>) -> tensor<1x4x8xf32>
   // CHECK-NEXT: dense.dims() {exprs = ["B*4", "16"]} : () -> tensor<2xi64>
   %d = dense.dims() {exprs = ["B*4", "16"]} : () -> tensor<2xi64>
+  // CHECK-NEXT: dense.iota() : () -> tensor<?xi64, #store.dims<"B">>
+  %iota = dense.iota() : () -> tensor<?xi64, #store.dims<"B">>
   // CHECK-NEXT: dense.pad(%v) {pads = [0, 1, 1, 0, 0, 2], mode = reflect} : (tensor<1x4x8xf32>) -> tensor<1x5x11xf32>
   %e = dense.pad(%v) {pads = [0, 1, 1, 0, 0, 2], mode = reflect} : (tensor<1x4x8xf32>) -> tensor<1x5x11xf32>
   // CHECK-NEXT: dense.pad(%v) {pads = [0, 0, 0, 0, 0, 1], value = -inf} : (tensor<1x4x8xf32>) -> tensor<1x4x9xf32>
