@@ -121,16 +121,36 @@ def available_cpus() -> int:
     return max(1, count if quota is None else min(count, quota))
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Whole CPUs allowed by the control group (v2, then v1), or None without a limit."""
-    limit, period = _words(root / "cpu.max", 2) or ("max", "1")
-    if limit == "max":
-        v1 = root / "cpu"
-        limit = (_words(v1 / "cpu.cfs_quota_us", 1) or ("-1",))[0]
-        period = (_words(v1 / "cpu.cfs_period_us", 1) or ("100000",))[0]
-    if not (limit.isdigit() and period.isdigit() and int(period)):
-        return None
-    return max(1, int(limit) // int(period))
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Whole CPUs allowed by this process's control group and those around it (v2 and v1), or None without a limit."""
+    quotas: list[int] = []
+    for folder in _cgroup_folders(root, own):
+        limit, period = _words(folder / "cpu.max", 2) or (
+            (_words(folder / "cpu.cfs_quota_us", 1) or ("-1",))[0],
+            (_words(folder / "cpu.cfs_period_us", 1) or ("100000",))[0],
+        )
+        if limit.isdigit() and period.isdigit() and int(period):
+            quotas.append(max(1, int(limit) // int(period)))
+    return min(quotas, default=None)
+
+
+def _cgroup_folders(root: Path, own: Path) -> list[Path]:
+    """Where limits may be: the groups the process is in, as ``own`` says, all around them, and a container's root."""
+    try:
+        lines = own.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    found = [root, root / "cpu"]
+    for line in lines:
+        controllers, _, path = line.partition(":")[2].partition(":")
+        if controllers:
+            hierarchies = [root / "cpu", root / controllers] if "cpu" in controllers.split(",") else []
+        else:  # v2, alone or beside v1
+            hierarchies = [root, root / "unified"]
+        for hierarchy in hierarchies:
+            inside = hierarchy / path.strip("/")
+            found += [folder for folder in (inside, *inside.parents) if folder.is_relative_to(hierarchy)]
+    return list(dict.fromkeys(found))
 
 
 def _words(path: Path, count: int) -> tuple[str, ...] | None:

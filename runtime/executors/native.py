@@ -146,9 +146,8 @@ class NativeExecutor:
         for row, launch in enumerate(plan.launches.tolist()):
             details = {"segment": code.name, "kernel": code.segment.launches[launch].kernel}
             for thread in range(plan.threads):
-                begin, end = int(trace[row, thread, 0]), int(trace[row, thread, 1])
+                begin, end, units = (int(value) for value in trace[row, thread])
                 if end:
-                    units = int(plan.ranges[row, thread, 1] - plan.ranges[row, thread, 0])
                     events.append(Event(code.labels[launch], "native", begin, end, thread, {**details, "work": units}))
         trace[:] = 0
         profile.add(events)

@@ -23,6 +23,7 @@ from neuc.runtime.program import (
     F32Arg,
     InputBuffer,
     IntArg,
+    Launch,
     NativeSegment,
     OutputBuffer,
     Scalar,
@@ -31,6 +32,10 @@ from neuc.runtime.program import (
 from neuc.runtime.shapes import CompiledShape, bad_size, size_of
 
 MAX_WORK = 2**40
+PIECE_BYTES = 4 * 2**20
+"""Weights that are worth a call of a kernel: a call costs as much as reading a few hundredths of them."""
+MAX_PIECES = 4
+"""Most pieces of a thread's share of a launch."""
 _LINE = 128  # threads' scratch areas share no pair of cache lines
 
 Ints = NDArray[np.int64]
@@ -65,6 +70,7 @@ class SegmentCode:
         self.meets = np.array([launch.barrier for launch in segment.launches], np.bool_)
         self.labels = [launch.label or launch.kernel for launch in segment.launches]
         self.weights = setting.weights
+        self.weight_bytes = np.array([self._weight_bytes(launch) for launch in segment.launches], np.int64)
         self._exprs: list[Expr] = []
         self._numbers: dict[Scalar, int] = {}
         self._lay_out_args()
@@ -106,6 +112,10 @@ class SegmentCode:
         self.value_slots, self.value_numbers = _columns(by_expr["value"])
         self.arena_slots = np.array(arena, np.int64)
         self.input_slots, self.output_slots = inputs, outputs
+
+    def _weight_bytes(self, launch: Launch) -> int:
+        buffers = [self.segment.buffers[arg.buffer] for arg in launch.args if isinstance(arg, BufferArg)]
+        return sum(self.weights[buffer.key].nbytes for buffer in buffers if isinstance(buffer, WeightBuffer))
 
     def _number(self, value: Scalar) -> int:
         """The number of an expression; equal ones are evaluated once."""
@@ -160,7 +170,8 @@ class Plan:
         works, grains = self.works[self.launches], code.grains[self.launches]
         self.threads = code.threads if bool((works >= 2 * grains).any()) else 1
         self.ranges = split_work(works, grains, self.threads)
-        self.barriers = barriers(self.ranges, groups_of(code.meets, self.launches))
+        self.pieces = pieces_of(self.ranges, grains, code.weight_bytes[self.launches])
+        self.barriers = goals(barriers(self.ranges, groups_of(code.meets, self.launches)), self.ranges, self.pieces)
         self.scratch_at = align_up(arena)
         self.scratch_stride = align_up(scratch)
         self.nbytes = self.scratch_at + self.scratch_stride * self.threads
@@ -236,6 +247,26 @@ def barriers(ranges: Ints, groups: Ints) -> Ints:
     return needed
 
 
+def pieces_of(ranges: Ints, grains: Ints, weight_bytes: Ints) -> Ints:
+    """How many units of each launch a thread takes at a time; 0 for launches of thread 0 alone.
+
+    Threads that are done with their own ranges go on with others', so that one that has lost its CPU, or has a slow
+    one, holds up the rest by a piece at most. A range is one piece unless it reads many weights.
+    """
+    sizes = ranges[:, :, 1] - ranges[:, :, 0]
+    threads = ranges.shape[1]
+    counts = np.clip(weight_bytes // (threads * PIECE_BYTES), 1, MAX_PIECES)
+    units = -(-sizes.max(axis=1, initial=0) // (grains * counts)) * grains
+    return np.where((sizes > 0).sum(axis=1) > 1, units, 0)
+
+
+def goals(barriers: Ints, ranges: Ints, pieces: Ints) -> Ints:
+    """For each launch with a barrier how many pieces are done by then, from the beginning; else 0."""
+    sizes = ranges[:, :, 1] - ranges[:, :, 0]
+    calls = np.where(pieces[:, None] > 0, -(-sizes // np.maximum(pieces, 1)[:, None]), sizes > 0).sum(axis=1)
+    return np.where(barriers > 0, np.cumsum(calls), 0)
+
+
 class Table:
     """A plan's launches in the driver's layout, used by one run at a time."""
 
@@ -248,8 +279,11 @@ class Table:
         self._records[:, RecordSlot.KERNEL] = code.kernels[chosen]
         self._records[:, RecordSlot.ARGS] = code.firsts[chosen] * SLOT + address_of(self._args)
         self._records[:, RecordSlot.BARRIER] = plan.barriers
+        self._records[:, RecordSlot.PIECE] = plan.pieces
         self._records[:, RecordSlot.RANGES :] = plan.ranges.reshape(len(chosen), 2 * threads)
-        self.trace = np.zeros((len(chosen), threads, 2), np.int64) if trace else None
+        self.trace = np.zeros((len(chosen), threads, 3), np.int64) if trace else None
+        self._first = np.ascontiguousarray(plan.ranges[:, :, 0].T)
+        self._next = aligned_bytes(self._first.nbytes).view(np.int64)
         self._job = np.zeros(JobSlot.SIZE, np.int64)
         self._job[JobSlot.RECORDS] = address_of(self._records)
         self._job[JobSlot.COUNT] = len(chosen)
@@ -257,6 +291,8 @@ class Table:
         self._job[JobSlot.THREADS] = threads
         self._job[JobSlot.SCRATCH_STRIDE] = plan.scratch_stride
         self._job[JobSlot.TRACE] = 0 if self.trace is None else address_of(self.trace)
+        self._job[JobSlot.NEXT] = address_of(self._next)
+        self._job[JobSlot.FIRST] = address_of(self._first)
         self.job = address_of(self._job)
         self._arena = 0
 

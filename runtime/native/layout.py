@@ -15,28 +15,36 @@ _LINE = 16  # slots; 128 bytes, because processors fetch lines in pairs
 
 
 class PoolSlot(IntEnum):
-    """Slots of the pool block. GENERATION, ARRIVED and the two sleeper counts are 32-bit words."""
+    """Slots of the pool block. GENERATION, DONE, GATE and the sleeper counts are 32-bit words."""
 
     GENERATION = 0
     """Number of jobs published; workers wait for the next. A futex word."""
     IDLE_SLEEPERS = 1 * _LINE
     """Workers asleep on GENERATION."""
-    ARRIVED = 2 * _LINE
-    """Barrier arrivals so far; only ever counts up, modulo 2**32. A futex word."""
-    BARRIER_SLEEPERS = 3 * _LINE
-    """Threads asleep on ARRIVED."""
-    JOB = 4 * _LINE
+    DONE = 2 * _LINE
+    """Pieces of work done so far; only ever counts up, modulo 2**32. A futex word."""
+    DONE_SLEEPERS = 3 * _LINE
+    """Threads asleep on DONE."""
+    GATE = 4 * _LINE
+    """Minus the workers within the job, plus OPEN while others may join. A futex word."""
+    GATE_SLEEPERS = 5 * _LINE
+    """1 if thread 0 is asleep on GATE."""
+    JOB = 6 * _LINE
     """Address of the published job; 0 tells the workers to leave."""
     BASE = JOB + 1
-    """ARRIVED as it was when the job was published."""
+    """DONE as it was when the job was published."""
     SPIN = JOB + 2
     """How often to look at a word before going to sleep on it."""
     OS_CALL = JOB + 3
     """Address of the C library's ``syscall`` on Linux, of ``sched_yield`` elsewhere."""
     CLOCK = JOB + 4
     """Address of the C library's ``clock_gettime``."""
-    SIZE = 5 * _LINE
+    SIZE = 7 * _LINE
     """Slots in the block."""
+
+
+OPEN = 2**30
+"""What an open gate adds to its word."""
 
 
 class JobSlot(IntEnum):
@@ -55,8 +63,12 @@ class JobSlot(IntEnum):
     SCRATCH_STRIDE = 5
     """Bytes from one thread's scratch memory to the next."""
     TRACE = 6
-    """Address of the time stamps (begin and end in ns, per launch and thread), or 0."""
-    SIZE = 8
+    """Address of the records of times (begin and end in ns, and units done; per launch and thread), or 0."""
+    NEXT = 7
+    """Address of the first unit that nobody has taken, of each launch of each thread: a row per thread."""
+    FIRST = 8
+    """Address of what NEXT is when the job begins."""
+    SIZE = 10
 
 
 class RecordSlot(IntEnum):
@@ -65,8 +77,10 @@ class RecordSlot(IntEnum):
     KERNEL = 0
     ARGS = 1
     BARRIER = 2
-    """1 if all threads meet after this launch."""
-    RANGES = 3
+    """0, or how many pieces of the job are done when threads may go on past this launch."""
+    PIECE = 3
+    """Units that a thread takes at a time, of its own range and then of others'; 0 if each does its own as a whole."""
+    RANGES = 4
 
 
 def record_slots(threads: int) -> int:

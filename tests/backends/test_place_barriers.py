@@ -111,7 +111,7 @@ def session_of(segment: NativeSegment, threads: int) -> Session:
 
 
 @given(steps)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_random_launches_give_numpys_results(drawn: list[Step]) -> None:
     chosen = sound(drawn)
     made, _ = program_of(chosen)

@@ -9,6 +9,7 @@ import pytest
 
 from neuc.errors import Error, Exit
 from neuc.runtime import cpu_features
+from neuc.runtime.native.pool import resolve_threads
 
 ZEN = dict.fromkeys(
     (
@@ -81,13 +82,33 @@ def test_missing_features(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, None),
         ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
         ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        # v2: the group itself, and those around it
+        ({"own": "0::/a/b", "a/b/cpu.max": "200000 100000"}, 2),
+        ({"own": "0::/a/b", "a/cpu.max": "200000 100000", "a/b/cpu.max": "400000 100000"}, 2),
+        ({"own": "0::/a/b", "a/b/cpu.max": "max 100000", "c/cpu.max": "100000 100000"}, None),
+        ({"own": "0::/", "cpu.max": "300000 100000"}, 3),
+        # v1, in either place it is mounted, and from inside a container, where the host's path does not exist
+        ({"own": "4:memory:/x\n3:cpu,cpuacct:/a", "cpu,cpuacct/a/cpu.cfs_quota_us": "200000"}, 2),
+        ({"own": "1:cpu:/a/b\n0::/", "cpu/a/cpu.cfs_quota_us": "250000", "cpu/a/b/cpu.cfs_quota_us": "-1"}, 2),
+        ({"own": "1:cpu:/docker/1f", "cpu/cpu.cfs_quota_us": "500000"}, 5),
+        ({"own": "3:cpuset:/a", "cpuset/a/cpu.cfs_quota_us": "200000"}, None),
+        # v2 beside v1
+        ({"own": "0::/a", "unified/a/cpu.max": "200000 100000"}, 2),
+        ({"own": "damaged", "cpu.max": "200000 100000"}, 2),
     ],
 )
 def test_cgroup_quota(tmp_path: Path, files: dict[str, str], want: int | None) -> None:
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert cpu_features._cgroup_quota(tmp_path) == want
+    assert cpu_features._cgroup_quota(tmp_path, tmp_path / "own") == want
+
+
+def test_threads_follow_the_quota_unless_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_features.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(cpu_features, "_cgroup_quota", lambda: 3)
+    assert resolve_threads(None) == 3
+    assert resolve_threads(8) == 8
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks here")

@@ -10,7 +10,7 @@ import pytest
 
 import runtime_programs
 from neuc.errors import Error, Exit
-from neuc.runtime.executors.plan import barriers, split_work
+from neuc.runtime.executors.plan import MAX_PIECES, PIECE_BYTES, barriers, goals, pieces_of, split_work
 from neuc.runtime.program import (
     ArenaBuffer,
     BufferArg,
@@ -25,6 +25,8 @@ from neuc.runtime.program import (
     ScheduleStep,
 )
 from neuc.runtime.session import Session
+
+TRIES = 1000
 
 
 def session(program: Program | None = None, **options: object) -> Session:
@@ -190,7 +192,11 @@ def test_each_thread_has_scratch_memory_of_its_own(threads: int) -> None:
     program = Program((x,), (out,), {"s": segment}, (ScheduleStep("s", ("x",), ("out",)),))
     with session(program, threads=threads) as s:
         for size in (6, 600):
-            places = np.unique(s.run(None, {"x": np.zeros(size, np.float32)})[0])
+            places = np.zeros(0, np.int64)
+            for _ in range(TRIES):  # a thread that comes late finds its units done
+                places = np.union1d(places, s.run(None, {"x": np.zeros(size, np.float32)})[0])
+                if len(places) == threads:
+                    break
             assert len(places) == threads
             assert all(int(place) % 64 == 0 for place in places)
             assert (np.diff(places) >= 100 * size).all()
@@ -265,13 +271,13 @@ def test_profile(tmp_path: Path) -> None:
         s.run(None, {"x": numbers(100)})
         profile = s.profile
         assert profile is not None
-        assert len(profile.events) == 2 * 5 * 2  # runs, launches, threads
+        assert 2 * 5 <= len(profile.events) <= 2 * 5 * 2  # runs, launches, threads: one may come too late
         assert set(profile.totals()) == {"double", "flip", "bias"}
         for event in profile.events:
             assert 0 < event.begin <= event.end
         profile.save(tmp_path / "trace.json")
         trace = json.loads((tmp_path / "trace.json").read_text())
-        assert {e["tid"] for e in trace["traceEvents"]} == {0, 1}
+        assert {e["tid"] for e in trace["traceEvents"]} <= {0, 1}
         assert all(e["ph"] == "X" and e["ts"] >= 0 for e in trace["traceEvents"])
         assert sum(e["args"]["work"] for e in trace["traceEvents"]) == 2 * 5 * 500
         with pytest.raises(Error):
@@ -305,3 +311,25 @@ def test_barriers_stand_where_threads_depend_on_each_other() -> None:
     assert barriers(ranges, np.array([1, 1, 1, 2, 2, 3, 3])).tolist() == [0, 0, 1, 0, 1, 0, 1]
     assert barriers(ranges[[0, 1, 4, 5]], np.array([1, 1, 2, 3])).tolist() == [0, 0, 0, 1]
     assert barriers(split_work(works, np.ones_like(works), 1), np.arange(7)).tolist() == [0] * 7
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_pieces_cover_ranges_in_whole_grains_and_are_all_counted(threads: int) -> None:
+    works, grains = np.array([1, 50, 1000, 1000, 1000, 7]), np.array([1, 1, 8, 8, 600, 3])
+    weights = np.array([0, 0, 0, 10**12, 10**12, threads * PIECE_BYTES * 2])
+    ranges = split_work(works, grains, threads)
+    pieces = pieces_of(ranges, grains, weights)
+    total, ends = 0, goals(np.ones(len(works), np.int64), ranges, pieces)
+    for row, grain, piece, end in zip(ranges, grains, pieces, ends):
+        sizes = row[:, 1] - row[:, 0]
+        if piece:
+            assert piece % grain == 0
+            assert all(-(-size // piece) <= MAX_PIECES for size in sizes)
+            total += sum(-(-size // piece) for size in sizes)
+        else:
+            assert (sizes > 0).sum() == 1
+            total += 1
+        assert end == total
+    assert pieces[1] == max(row[1] - row[0] for row in ranges[1])  # few weights: ranges are taken whole
+    assert pieces[3] < max(row[1] - row[0] for row in ranges[3]) or threads > 125 // MAX_PIECES
+    assert not pieces_of(split_work(works, grains, 1), grains, weights).any()

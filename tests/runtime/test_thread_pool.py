@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import pytest
 import runtime_programs
 from neuc.errors import Error
 from neuc.runtime.cpu_features import available_cpus, host_architecture
+from neuc.runtime.native import pool as pool_module
 from neuc.runtime.native.driver import driver
 from neuc.runtime.native.driver_ir import driver_ir
 from neuc.runtime.native.pool import MAX_THREADS, resolve_threads, shared_pool
@@ -80,6 +82,23 @@ def test_workers_that_fell_asleep_wake_up() -> None:
         for seed in range(5):
             run_checked(s, seed)
             time.sleep(0.02)  # a hundred times longer than workers spin
+
+
+def test_nobody_waits_for_workers_that_do_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker has not begun, others do; one that comes in the end takes part from then on."""
+    come, work = threading.Event(), pool_module._work
+
+    def late(*where: Any) -> None:
+        come.wait()
+        work(*where)
+
+    monkeypatch.setattr(pool_module, "_work", late)
+    with session(6) as s:
+        for seed in range(10):
+            run_checked(s, seed)
+        come.set()
+        for seed in range(30):
+            run_checked(s, seed)
 
 
 def test_pools_are_shared_and_end_with_their_last_session() -> None:
