@@ -107,7 +107,7 @@ def test_the_graph_of_an_artifact_follows_buffers_through_segments(artifact: Pat
     while front:  # everything the host node depends on
         current = front.pop()
         node = next(node for node in graph.nodes if node.id == current)
-        seen.append(node.name)
+        seen += [node.name, *node.names]
         front += [producer for producer in node.producers if producer not in front]
     assert {"x", HOSTILE, "enc/l1/second", "enc/l1/add"} <= set(seen)
     assert by_op["output"].producers == (host.id,)
