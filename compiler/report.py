@@ -80,6 +80,7 @@ class Report:
         segments: segments by kind.
         kernels: how many launches use each kernel.
         launches: how many launches there are.
+        barriers: before how many of them all threads meet.
         budget: error budget, if there was one.
         layer_errors: on what the layers' errors were measured, or why they were not; empty if nothing is quantised.
         measured: agreement of the quantised with the float model, both interpreted.
@@ -103,6 +104,7 @@ class Report:
     segments: dict[str, int] = field(default_factory=dict[str, int])
     kernels: dict[str, int] = field(default_factory=dict[str, int])
     launches: int = 0
+    barriers: int = 0
     budget: float | None = None
     layer_errors: str = ""
     measured: dict[str, object] | None = None

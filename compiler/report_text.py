@@ -106,7 +106,8 @@ def summary_lines(report: Report) -> list[str]:
         )
     if report.launches:
         kernels = _counted(len(report.kernels), "kernel")
-        lines.append(f"program: {_counted(report.launches, 'launch')} of {kernels}")
+        barriers = f", {_counted(report.barriers, 'barrier')}" if report.barriers else ""
+        lines.append(f"program: {_counted(report.launches, 'launch')} of {kernels}{barriers}")
     size = f", {human_bytes(report.artifact_bytes)}" if report.artifact_bytes else ""
     if report.seconds:  # an artifact does not remember how long it took
         lines.append(f"done in {report.seconds:.2f} s{size}")

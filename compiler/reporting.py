@@ -111,10 +111,7 @@ def describe_program(built: BuiltProgram, report: Report) -> None:
     report.isa = isa_text(built.emitted.isa)
     report.features = sorted(built.emitted.isa.features)
     report.segments = dict(Counter(segment.kind for segment in program.segments.values()))
-    launches = [
-        launch.kernel
-        for segment in program.segments.values()
-        if isinstance(segment, NativeSegment)
-        for launch in segment.launches
-    ]
-    report.launches, report.kernels = len(launches), dict(Counter(launches).most_common())
+    native = [segment for segment in program.segments.values() if isinstance(segment, NativeSegment)]
+    launches = [launch for segment in native for launch in segment.launches]
+    report.launches, report.barriers = len(launches), sum(launch.barrier for launch in launches)
+    report.kernels = dict(Counter(launch.kernel for launch in launches).most_common())
