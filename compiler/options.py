@@ -45,6 +45,7 @@ class CompileOptions:
         head: of decoders: what embedding and head are rounded to, ``int8``, ``int4`` (groups of 32) or ``int8-row``;
             None leaves blocks of 8 and 4 bits as they are, and is int8 for others.
         kv: of decoders: element type of the key and value caches, ``f16`` or ``f32``.
+        read_as: of GGUF files: layouts they have where an id means several things (`formats/sources.py`).
         tune: measure on this machine which encoding each ternary linear layer is fastest in, where the target leaves a
             choice.
     """
@@ -62,6 +63,7 @@ class CompileOptions:
     recognize: bool = True
     head: str | None = None
     kv: str = "f16"
+    read_as: tuple[str, ...] = ()
     tune: bool = False
 
     def __post_init__(self) -> None:

@@ -127,8 +127,9 @@ def read_model(
     *,
     head: str | None = None,
     kv: str = "f16",
+    read_as: tuple[str, ...] = (),
 ) -> Source:
-    """Read a model of any kind `compile` takes; `head` and `kv` as `CompileOptions` has them.
+    """Read a model of any kind `compile` takes; `head`, `kv` and `read_as` as `CompileOptions` has them.
 
     Raises:
         Error: it cannot be read.
@@ -148,7 +149,7 @@ def read_model(
             )
         from neuc.compiler.importers.decoder.importer import import_decoder
 
-        module, extra = import_decoder(path, context, head=head, kv=kv)
+        module, extra = import_decoder(path, context, head=head, kv=kv, read_as=read_as)
         return Source(module, context, path.name, path, graph_level=True, extra=extra)
     module = _import(model, path, context, shapes, example_inputs)
     return Source(

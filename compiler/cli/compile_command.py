@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from neuc.compiler.cli import arguments, console
+from neuc.compiler.cli import arguments, console, weight_files
 from neuc.compiler.files import check_writable, write_text
 from neuc.compiler.options import FALLBACK, HEADS, KV_TYPES, QUANTIZE, SCALES, CompileOptions, parse_shape
 from neuc.compiler.report import Report
@@ -38,6 +38,7 @@ _STAGES = ("import",)
 @click.option(
     "--kv", type=click.Choice(KV_TYPES), default="f16", show_default=True, help="Decoders: type of the caches."
 )
+@weight_files.read_as_option
 @click.option("--calib", type=click.Path(path_type=Path), help=".npz with inputs to measure errors on.")
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's symbolic dims.")
 @click.option("--fallback", type=click.Choice(FALLBACK), default="host", show_default=True, help="Unsupported nodes.")
@@ -66,6 +67,7 @@ def compile_command(
     no_recognize: bool,
     head: str | None,
     kv: str,
+    read_as: tuple[str, ...],
     calib: Path | None,
     shapes: tuple[str, ...],
     fallback: str,
@@ -90,6 +92,7 @@ def compile_command(
     for path in (model, calib):
         if path is not None:
             arguments.require_file(path)
+    weight_files.check_read_as(read_as)
     _check_options(model, calib, output, print_ir_after)
     output = output or Path(model.with_suffix(".neuc" if level == "program" else f".{level}.mlir").name)
     for path in (output, report_path):
@@ -110,6 +113,7 @@ def compile_command(
         tune=tune,
         head=head,
         kv=kv,
+        read_as=read_as,
     )
     if dump_ir is not None:
         _make_folder(dump_ir)

@@ -39,17 +39,28 @@ def is_weight_file(path: Path) -> bool:
     return is_source(path)
 
 
+def check_read_as(names: Sequence[str]) -> None:
+    """Refuse layouts that do not exist.
+
+    Raises:
+        Error: NEUC-E002.
+    """
+    from neuc.compiler.formats.sources import READ_AS
+
+    for name in names:
+        if name not in READ_AS:
+            raise arguments.usage_error(f"--read-as {name}: no such layout", f"known: {', '.join(READ_AS)}")
+
+
 def open_weights(path: Path, read_as: Sequence[str], tl: Sequence[str]) -> Source:
     """Open a GGUF file or a Hugging Face folder as the options say.
 
     Raises:
         Error: NEUC-E001 or NEUC-E002, an option makes no sense; or it cannot be read.
     """
-    from neuc.compiler.formats.sources import READ_AS, open_source, parse_tl_sizes
+    from neuc.compiler.formats.sources import open_source, parse_tl_sizes
 
-    for name in read_as:
-        if name not in READ_AS:
-            raise arguments.usage_error(f"--read-as {name}: no such layout", f"known: {', '.join(READ_AS)}")
+    check_read_as(read_as)
     return open_source(path, read_as=read_as, tl_sizes=parse_tl_sizes(tl))
 
 

@@ -19,7 +19,7 @@ from neuc.dialects.context import NeucContext
 
 
 def import_decoder(
-    path: Path, ctx: NeucContext, *, head: str | None = None, kv: str = "f16"
+    path: Path, ctx: NeucContext, *, head: str | None = None, kv: str = "f16", read_as: tuple[str, ...] = ()
 ) -> tuple[ModuleOp, Mapping[str, bytes]]:
     """The module of a decoder, and what its tokenizer needs, as members of an artifact.
 
@@ -29,12 +29,13 @@ def import_decoder(
         head: what embedding and head are rounded to where they are not in few levels already: ``int8`` (groups of 32,
             also the default), ``int4`` (groups of 32) or ``int8-row``.
         kv: element type of the key and value caches, ``f16`` or ``f32``.
+        read_as: layouts a GGUF file has, where an id means several things.
 
     Raises:
         Error: NEUC-E126, it is no decoder that can be compiled; NEUC-E120 to NEUC-E125, it is damaged, or its weights
             mean nothing without a transform.
     """
-    source = open_source(path)
+    source = open_source(path, read_as=read_as)
     if isinstance(source.origin, GgufFile):
         source.origin.refuse_unapplied()
     config = config_of(source.origin)

@@ -9,18 +9,23 @@ import pytest
 
 import neuc
 from decoder_files import (
+    GGUF_NAMES,
     Decoder,
     caches,
     random_decoder,
     reference,
+    tensors,
     write_folder_decoder,
     write_gguf_decoder,
 )
+from neuc.compiler.formats.i2_s import I2_S_ROWS4
+from neuc.compiler.formats.ternary import TENSOR, Ternary
 from neuc.compiler.importers.decoder.importer import import_decoder
 from neuc.compiler.universe import new_context
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.lazy_array import LazyArray
 from neuc.runtime.artifact import Artifact
+from weight_files import T
 
 TOKENS = [3, 17, 40, 5, 17, 29, 11]
 ONE_CODE = 0.02
@@ -32,7 +37,7 @@ def error(found: np.ndarray, right: np.ndarray) -> float:
     return float(np.linalg.norm(found.reshape(-1) - right.reshape(-1)) / np.linalg.norm(right))
 
 
-def interpreted(path: Path, d: Decoder, tokens: list[int], **options: str) -> np.ndarray:
+def interpreted(path: Path, d: Decoder, tokens: list[int], **options: object) -> np.ndarray:
     """Logits of an imported model in the interpreters."""
     context = new_context()
     module, _ = import_decoder(path, context, **options)  # type: ignore[arg-type]
@@ -134,3 +139,17 @@ def test_the_report_says_what_was_rounded(tmp_path: Path) -> None:
     head = by_name["token_embd"]
     assert (head.source, head.levels, head.scale) == ("fitted", tuple(range(-8, 8)), "group<32>")
     assert head.sqnr_db == pytest.approx(21, abs=4)  # sixteen levels over uniform weights: about 20 log10(16) - 3
+
+
+def test_layouts_that_share_an_id(tmp_path: Path) -> None:
+    d = random_decoder(hidden=128, heads=4, kv_heads=2)
+    named = tensors(d)
+    for key, (levels, scale) in d.linears.items():
+        n, role = key.split(".")
+        name = f"blk.{n}.{GGUF_NAMES[role]}.weight"
+        data = I2_S_ROWS4.encode(Ternary(levels, np.full((1, 1), scale), TENSOR))
+        named[name] = T(name, levels.shape, 36, data)
+    path = write_gguf_decoder(tmp_path / "m.gguf", d, with_tensors=named)
+    found = interpreted(path, d, TOKENS, read_as=("i2_s-rows4",))
+    assert error(found, reference(d, TOKENS)) < ONE_CODE
+    assert error(interpreted(path, d, TOKENS), reference(d, TOKENS)) > 0.5
