@@ -11,7 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import neuc
+from decoder_files import metadata, random_decoder, write_gguf_decoder
 from neuc.compiler.cli import main
+from weight_files import ARRAY, F32, I32, STRING
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -41,20 +44,53 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     return x
 
 
-def test_commands(model: np.ndarray, capsys: pytest.CaptureFixture[str]):
-    (block,) = _blocks("sh", "Use it")
+@pytest.fixture
+def decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The `bitnet-2b.gguf` the README speaks of, smaller and with made-up weights, in the current folder."""
+    d = random_decoder()
+    letters = ["<unk>", "<s>", "</s>", "▁", *"abcdefghijklmnopqrstuvwxyzT"]
+    tokens = [*letters, *(f"filler{i}" for i in range(d.vocab - len(letters)))]
+    fields = metadata(d, tokens=(STRING, tokens), context_length=512)
+    fields |= {
+        "tokenizer.ggml.model": (STRING, "llama"),
+        "tokenizer.ggml.scores": (ARRAY, (F32, [0.0] * d.vocab)),
+        "tokenizer.ggml.token_type": (ARRAY, (I32, [2, 3, 3, *[1] * (d.vocab - 3)])),
+    }
+    write_gguf_decoder(tmp_path / "bitnet-2b.gguf", d, fields=fields)
+    monkeypatch.chdir(tmp_path)
+
+
+def _run_commands(block: str, capsys: pytest.CaptureFixture[str]) -> int:
+    """Run the commands of a block; how many there were."""
     lines = [line for line in block.splitlines() if line]
-    assert len(lines) >= 3
     for line in lines:
-        program, *arguments = shlex.split(line)
+        program, *arguments = shlex.split(line, comments=True)
         assert program == "neuc"
         quick = ["--seconds", "0"] if arguments[0] == "bench" else []
         assert main([*arguments, *quick]) == 0, capsys.readouterr().err
+    return len(lines)
+
+
+def test_commands(model: np.ndarray, capsys: pytest.CaptureFixture[str]):
+    block, _ = _blocks("sh", "Use it")
+    assert _run_commands(block, capsys) >= 3
     assert np.load("out.npz")["y"].shape == (3, 16)
 
 
+@pytest.mark.usefixtures("decoder")
+def test_a_language_model(capsys: pytest.CaptureFixture[str]):
+    _, commands = _blocks("sh", "Use it")
+    _, code = _blocks("python", "Use it")
+    assert _run_commands(commands, capsys) == 2
+    capsys.readouterr()
+    exec(code, {"neuc": neuc})
+    printed = capsys.readouterr().out.split()
+    assert 0 < len(printed) <= 64
+    assert all(token.isdigit() for token in printed)
+
+
 def test_python(model: np.ndarray):
-    (block,) = _blocks("python", "Use it")
+    block, _ = _blocks("python", "Use it")
     scope: dict[str, object] = {"x": model}
     exec(block, scope)
     (y,) = scope["outputs"]  # type: ignore[misc]
