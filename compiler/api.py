@@ -188,7 +188,9 @@ def compile_model(
     """
     start = time.perf_counter()
     pipeline.choose_target(options)  # a wrong name is told before the model is read
-    source = read_model(model, options.shapes, example_inputs, head=options.head, kv=options.kv, read_as=options.read_as)
+    source = read_model(
+        model, options.shapes, example_inputs, head=options.head, kv=options.kv, read_as=options.read_as
+    )
     options = pipeline.with_own_target(options, source.module)
     driver = Driver(source.module, source.context, observation or Observation())
     driver.record("import", time.perf_counter() - start)

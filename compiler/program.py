@@ -28,7 +28,6 @@ from neuc.compiler.importers.decoder.facts import decoder_facts
 from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.report import Report
 from neuc.dialects.context import NeucContext
-from neuc.dialects.lazy_array import LazyArray
 from neuc.runtime.program import HostSegment
 
 if TYPE_CHECKING:
@@ -81,8 +80,7 @@ class BuiltProgram:
     @cached_property
     def arrays(self) -> Mapping[str, np.ndarray]:
         """The weights, lazy ones made and kept."""
-        weights = self.emitted.weights
-        return {key: w.array() if isinstance(w, LazyArray) else w for key, w in weights.items()}
+        return self.emitted.arrays()
 
     def session(self, *, threads: int | None, profile: bool) -> Session:
         """A session without a file."""

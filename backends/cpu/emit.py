@@ -44,6 +44,10 @@ class EmittedProgram:
     debug_map: Mapping[str, Sequence[Sequence[str]]]
     isa: Isa
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The weights, lazy ones made."""
+        return {key: w.array() if isinstance(w, LazyArray) else w for key, w in self.weights.items()}
+
 
 def emit(module: ModuleOp, store: WeightStore) -> EmittedProgram:
     """Compile the kernels of a machine-level module and write its program.

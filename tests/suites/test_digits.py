@@ -135,7 +135,7 @@ def with_sums(form: str, target: str) -> list[np.ndarray]:
     for step in (pipeline.partition_pass(options, pipeline.choose_target(options)), *passes[tiled:]):
         step.apply(compiled.context, module)
     made = emit(module, compiled.context.weights)
-    with Session.from_parts(made.program, made.kernels, made.weights, threads=2) as session:
+    with Session.from_parts(made.program, made.kernels, made.arrays(), threads=2) as session:
         return [result.copy() for result in session.run(None, {"pixels": held_out()[0]})]
 
 

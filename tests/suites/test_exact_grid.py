@@ -108,7 +108,7 @@ def session(function: func.FuncOp, context: NeucContext, isa: Isa, threads: int)
     for step in (Partition(target="cpu"), LowerToCpu(isa=isa_text(isa)), PlanMemory()):
         step.apply(context, module)
     made = emit(module, context.weights)
-    return Session.from_parts(made.program, made.kernels, made.weights, threads=threads)
+    return Session.from_parts(made.program, made.kernels, made.arrays(), threads=threads)
 
 
 def linear_program(

@@ -109,7 +109,7 @@ def test_sums_equal_numpys(narrowed: str, n: int, k: int) -> None:
     made = emit(case.module, case.context.weights)
     assert made.isa.name == narrowed.split()[0] or narrowed == "host"
     for threads in THREADS:
-        with Session.from_parts(made.program, made.kernels, made.weights, threads=threads) as session:
+        with Session.from_parts(made.program, made.kernels, made.arrays(), threads=threads) as session:
             for batch in BATCHES:
                 x = activations(batch, k)
                 (got,) = session.run(None, {"x": x})
@@ -123,7 +123,7 @@ def test_every_tiling_is_exact(g: int, bm: int, bk: int) -> None:
     for step in (Partition(target="cpu-tl2"), LowerToCpu(), PlanMemory()):
         step.apply(case.context, case.module)
     made = emit(case.module, case.context.weights)
-    with Session.from_parts(made.program, made.kernels, made.weights, threads=2) as session:
+    with Session.from_parts(made.program, made.kernels, made.arrays(), threads=2) as session:
         for batch in (1, 3):
             x = activations(batch, 130)
             np.testing.assert_array_equal(session.run(None, {"x": x})[0], expected(case, x))
