@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aarch64 import run_on_aarch64
 from kernel_harness import assert_guards, guarded, run_kernel, runnable, runnable_isas
 from neuc.backends.cpu.codegen import assembly
 from neuc.backends.cpu.isa import Isa
@@ -255,3 +256,14 @@ def test_equals_the_interpreter_at_random(
     layer = Layer((encoding, planes, rows, columns, bm, group, halves, levels), isa, seed)
     q, s = activations(tokens, columns, seed), token_scales(tokens)
     assert np.array_equal(layer.run(q, s, split=split), layer.expected(q, s))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", [Isa.neon(), Isa.portable("aarch64")], ids=lambda isa: isa.name)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_on_aarch64(case: Case, isa: Isa, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "run_kernel", run_on_aarch64)
+    layer = Layer(case, isa)
+    for tokens in (1, 3, 17):
+        q, s = activations(tokens, layer.columns), token_scales(tokens)
+        assert np.array_equal(layer.run(q, s, split=2), layer.expected(q, s))
