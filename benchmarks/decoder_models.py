@@ -3,7 +3,8 @@
     python benchmarks/decoder_models.py 2b-4t /somewhere/2b.gguf --body i2_s --head f16
 
 Weights are random bytes wherever every byte is legal, or legal bytes chosen by random ones, so that a file is made
-about as fast as it is written. A tokenizer of bytes and fillers is put in, which llama.cpp loads, too.
+about as fast as it is written; one tensor is in memory at a time, whatever the file's size. A tokenizer of bytes and
+fillers is put in, which llama.cpp loads, too.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ SHAPES = {
     "small": Shape("bitnet-b1.58", 4, 512, 1536, 8, 2, 4096, 1024),
     "700m": Shape("bitnet", 24, 1536, 4096, 16, 16, 32002, 2048),
     "2b-4t": Shape("bitnet-b1.58", 30, 2560, 6912, 20, 5, 128256, 4096, 500000.0),
+    "7b": Shape("llama", 32, 4096, 11008, 32, 32, 32000, 2048, tied=False),
     "8b": Shape("llama", 32, 4096, 14336, 32, 8, 128256, 8192, 500000.0, tied=False),
+    "70b": Shape("llama", 80, 8192, 28672, 64, 8, 32000, 4096, tied=False),
 }
 BODIES = ("i2_s", "tq2_0", "tq1_0")
 HEADS = ("f32", "f16", "q8_0", "q4_0", "q6_k")
@@ -70,7 +73,9 @@ _FOUR = np.flatnonzero(base3.FOUR_HIGH).astype(np.uint8)
 
 def _chosen(legal: Bytes, random: Bytes) -> Bytes:
     """The legal byte that stands for each random one."""
-    return legal[np.arange(256) * len(legal) >> 8][random]
+    table = legal[np.arange(256) * len(legal) >> 8].tobytes()
+    # Indexing with the bytes would first make eight bytes of each.
+    return np.frombuffer(random.tobytes().translate(table), np.uint8).reshape(random.shape)
 
 
 def _f16(values: np.ndarray | float) -> Bytes:
@@ -78,7 +83,13 @@ def _f16(values: np.ndarray | float) -> Bytes:
 
 
 def _random(rng: np.random.Generator, *shape: int) -> Bytes:
-    return np.frombuffer(rng.bytes(int(np.prod(shape))), np.uint8).reshape(shape)
+    count = int(np.prod(shape))
+    return (
+        rng.integers(0, 1 << 32, -(-count // 4), np.uint32)
+        .astype("<u4", copy=False)
+        .view(np.uint8)[:count]
+        .reshape(shape)
+    )
 
 
 def body_bytes(kind: str, rows: int, columns: int, rng: np.random.Generator) -> Bytes:
@@ -103,7 +114,10 @@ def head_bytes(kind: str, rows: int, columns: int, rng: np.random.Generator) -> 
         case "f32":
             return rng.standard_normal(count, np.float32).view(np.uint8)
         case "f16":  # exponents of 1/16 to 1
-            return ((_random(rng, 2 * count).view("<u2") & 0x8FFF) | 0x2C00).view(np.uint8)
+            bits = _random(rng, 2 * count).view("<u2")
+            bits &= 0x8FFF
+            bits |= 0x2C00
+            return bits.view(np.uint8)
         case "q8_0" | "q4_0":
             levels = _random(rng, count // 32, 32 if kind == "q8_0" else 16)
             if kind == "q8_0":
