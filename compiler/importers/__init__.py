@@ -19,6 +19,7 @@ SUPPORTED = "ONNX models (.onnx)"
 _OTHERS = (
     (b"PK\x03\x04", "a ZIP archive, perhaps a PyTorch checkpoint", "export it with torch.onnx.export(dynamo=True)"),
     (b"\x80", "a pickle", "load it in PyTorch and export it with torch.onnx.export(dynamo=True)"),
+    (b"GGUF", "a GGUF file", "compile it by its path: decoders are read in another way"),
     (b"version https://git-lfs", "a Git LFS pointer, not the model itself", "fetch the file with git lfs pull"),
     (b"<", "a web page or XML", "download the model file itself"),
     (b"{", "JSON", "give the model's ONNX file"),
