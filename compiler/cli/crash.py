@@ -24,7 +24,9 @@ def save_report(error: BaseException, arguments: Sequence[str]) -> Path:
     home = cache_dir() / "crashes"
     folder = home / f"{time.strftime('%Y%m%d-%H%M%S')}-{abs(hash(str(error))) % 10**6:06d}"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "traceback.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    (folder / "traceback.txt").write_text(
+        "".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace"
+    )
     lines = [f"command: neuc {shlex.join(arguments)}", f"python: {platform.python_version()}"]
     lines += [f"machine: {platform.machine()} {platform.system()}"]
     lines += [f"{name}: {_version(name)}" for name in _VERSIONED]
@@ -33,7 +35,7 @@ def save_report(error: BaseException, arguments: Sequence[str]) -> Path:
     if isinstance(module_text, str) and module_text:
         (folder / "reproducer.mlir").write_text(module_text, encoding="utf-8")
         lines.append(f"reproduce: neuc opt reproducer.mlir -p {shlex.quote(str(pipeline))}")
-    (folder / "report.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "report.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
     _drop_oldest(home)
     return folder
 

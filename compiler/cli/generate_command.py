@@ -81,7 +81,7 @@ def generate_command(
         raise arguments.usage_error(f"--max-new-tokens {max_new_tokens} makes no sense", "give at least 1")
     sampling = Sampling(repetition_penalty, temperature, top_k, top_p, seed)
     given = None if prompt_tokens is None else _numbers(prompt_tokens)
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = None if prompt is None else _text(prompt)
     decoder = load_decoder(arguments.artifact_of(model, target), threads=threads, context=context)
     tokenizer = None
     if given is None:
@@ -150,6 +150,16 @@ class _Writer:
     def end(self) -> None:
         if self._any and not self._silent:
             console.product_piece("\n")
+
+
+def _text(prompt: str) -> str:
+    """The prompt, from stdin if it is -."""
+    try:
+        text = (sys.stdin.read() if sys.stdin is not None else "") if prompt == "-" else prompt
+        text.encode()
+    except UnicodeError as error:
+        raise arguments.usage_error("the prompt is not UTF-8 text", "convert it, or give --prompt-tokens") from error
+    return text
 
 
 def _numbers(text: str) -> list[int]:

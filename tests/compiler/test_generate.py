@@ -78,6 +78,15 @@ def test_text_from_stdin(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("generate", model, "-p", "-", "-n", 4)[1] == run("generate", model, "-p", "IJK", "-n", 4)[1]
 
 
+@pytest.mark.parametrize("stdin", [None, io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), "utf-8"), io.StringIO("\udcff")])
+def test_a_prompt_that_is_no_text(model: Path, monkeypatch: pytest.MonkeyPatch, stdin: io.TextIOBase | None) -> None:
+    monkeypatch.setattr("sys.stdin", stdin)
+    status, out, err = run("generate", model, "-p", "-", "-n", 4)
+    assert (status, out) == (Exit.USAGE, "")
+    assert ("NEUC-E322" if stdin is None else "is not UTF-8 text") in err
+    assert "is not UTF-8 text" in run("generate", model, "-p", "\udcff", "-n", 4)[2]
+
+
 def test_json(model: Path) -> None:
     options = ["--temperature", 1.5, "--top-k", 5, "--top-p", 0.9, "--seed", 3, "--repetition-penalty", 1.1]
     status, out, _ = run("generate", model, "-p", "IJK", "-n", 9, "--ignore-eos", "--json", *map(str, options))

@@ -169,9 +169,9 @@ def _from_gguf(file: GgufFile) -> DecoderConfig:
     for key, size in (("rope.dimension_count", "rotary"), ("attention.value_length", "value")):
         if number(key, head_dim) != head_dim:
             raise refuse(file, f"{size} size {number(key)} of heads of {head_dim}", "such heads are not supported")
-    scaling = file.text(f"{arch}.rope.scaling.type")
+    scaling = file.text(f"{arch}.rope.scaling.type") or "linear"  # as llama.cpp reads it
     factor = real("rope.scaling.factor", 1.0)
-    if scaling not in ("", "none", "linear") and factor != 1.0:
+    if scaling not in ("none", "linear") and factor != 1.0:
         raise refuse(file, f"rotary scaling '{shown(scaling)}' is not supported", "only linear scaling is")
     named = file.text(f"{arch}.hidden_activation").lower()
     if named and named not in _ACTIVATIONS:

@@ -116,12 +116,14 @@ class DecoderTensors:
         }
         gammas = {"attn_norm": c.hidden, "ffn_norm": c.hidden}
         optional = {"attn_sub_norm": q, "ffn_sub_norm": c.ffn, "q_norm": c.head_dim, "k_norm": c.head_dim}
+        # A norm that one layer has, all have.
+        somewhere = {role for role in optional for layer in range(c.layers) if self.has(self.name(role, layer))}
         for layer in range(c.layers):
             for role in self.names.layer:
                 name = self.name(role, layer)
                 if role in shapes:
                     self._linear(name, shapes[role])
-                elif role in gammas or self.has(name):
+                elif role in gammas or role in somewhere:
                     self._vector(name, gammas.get(role) or optional[role])
         self._vector(self.names.norm, c.hidden)
         for name in {self.names.embedding, self.head}:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from decoder_files import Decoder, metadata, random_decoder, tensors, write_folder_decoder, write_gguf_decoder
+from neuc.compiler.formats.gguf import GgufFile
+from neuc.compiler.importers.decoder.config import config_of
 from neuc.compiler.importers.decoder.importer import import_decoder
 from neuc.compiler.universe import new_context
 from neuc.errors import Error
-from weight_files import U32, T
+from weight_files import F32, U32, T
 
 GOOD = random_decoder()
 K = "blk.1.attn_k.weight"
@@ -87,6 +89,19 @@ def test_all_are_listed(tmp_path: Path) -> None:
     fields = metadata(GOOD) | {"bitnet-b1.58.feed_forward_length": (U32, 192)}
     found = refuse(write_gguf_decoder(tmp_path / "m.gguf", GOOD, fields=fields), "8 tensors")
     assert {node.name.split(".")[2] for node in found.nodes} == {"ffn_gate", "ffn_up", "ffn_down", "ffn_sub_norm"}
+
+
+def test_a_rotary_factor_without_a_type_is_linear(tmp_path: Path) -> None:
+    fields = metadata(GOOD) | {"bitnet-b1.58.rope.scaling.factor": (F32, 4.0)}
+    file = GgufFile.open(write_gguf_decoder(tmp_path / "m.gguf", GOOD, fields=fields))
+    assert config_of(file).rope_scale == 0.25
+
+
+def test_a_norm_some_layers_have(tmp_path: Path) -> None:
+    found = tensors(GOOD)
+    del found["blk.0.ffn_sub_norm.weight"]
+    path = write_gguf_decoder(tmp_path / "m.gguf", GOOD, with_tensors=found)
+    assert [node.name for node in refuse(path, "it is missing").nodes] == ["blk.0.ffn_sub_norm.weight"]
 
 
 def test_an_embedding_beyond_16_bit_scales(tmp_path: Path) -> None:
