@@ -167,13 +167,18 @@ def _pieces_bpe(data: Mapping[str, object], tokens: list[str]) -> Model:
 
     numbers = _numbered(tokens)
     scores = cast("list[float]", data["tokenizer.ggml.scores"])
+    if len(scores) != len(tokens):
+        raise _unusable(f"it has {len(tokens)} tokens and {len(scores)} scores")
     merges: list[tuple[float, int, int, tuple[str, str]]] = []
     for token, score in zip(tokens, scores, strict=True):
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
             if left in numbers and right in numbers:
                 merges.append((-score, numbers[left], numbers[right], (left, right)))
-    unknown = tokens[cast(int, data.get("tokenizer.ggml.unknown_token_id", 0))]
+    number = cast(int, data.get("tokenizer.ggml.unknown_token_id", 0))
+    if not 0 <= number < len(tokens):
+        raise _unusable(f"its unknown token {number} is not among its {len(tokens)}")
+    unknown = tokens[number]
     ordered = [pair for *_, pair in sorted(merges)]
     model = Tokenizer(models.BPE(numbers, ordered, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     first = [normalizers.Prepend("▁")] if data.get("tokenizer.ggml.add_space_prefix", True) else []

@@ -134,9 +134,7 @@ class Decoder:
         extra: Mapping[str, bytes | memoryview] | None = None,
     ) -> None:
         wanted = min(facts.context, CONTEXT) if context is None else context
-        for name, value in (("context", wanted), ("chunk", chunk)):
-            if not 1 <= value <= _MOST:
-                raise _usage("NEUC-E321", f"{name}={value} makes no sense", "give at least 1")
+        wanted, chunk = (_whole(name, value, 1) for name, value in (("context", wanted), ("chunk", chunk)))
         _check_signature(session, facts)
         self.session = session
         self.facts = facts
@@ -145,6 +143,7 @@ class Decoder:
         self._chunk = chunk
         self._lock = threading.RLock()
         self._tokens: list[int] = []
+        self._changes = 0
         self._position = np.zeros((), np.int64)
         self._caches = _new_caches(facts, -(-wanted // CACHE_LANES))
         self._runs: dict[int, tuple[Array, PreparedRun]] = {}
@@ -176,11 +175,13 @@ class Decoder:
         Raises:
             Error: NEUC-E321, the sequence is shorter.
         """
+        position = _whole("position", position, 0)
         with self._lock:
-            if not 0 <= position <= len(self._tokens):
+            if position > len(self._tokens):
                 message = f"cannot truncate to {position}: the sequence has {len(self._tokens)} tokens"
                 raise _usage("NEUC-E321", message, "give at most `decoder.position`")
             del self._tokens[position:]
+            self._changes += 1
 
     def prefill(self, tokens: Sequence[int] | NDArray[np.integer]) -> Floats:
         """Append tokens to the sequence.
@@ -230,6 +231,10 @@ class Decoder:
                 the sequence was changed between two tokens.
         """
         checked = self._checked(tokens)
+        if max_new_tokens is not None:
+            max_new_tokens = _whole("max_new_tokens", max_new_tokens, 1)
+        if not isinstance(sampling, Sampling | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise _usage("NEUC-E323", f"sampling={sampling!r} makes no sense", "give a neuc.Sampling")
         stops = self.facts.eos if stop_tokens is None else frozenset(stop_tokens)
         with self._lock:
             # The last token given is not appended.
@@ -244,11 +249,11 @@ class Decoder:
         following, expected = prompt, -1
         for _ in range(count):
             with self._lock:
-                if expected not in (-1, self.position):
+                if expected not in (-1, self._changes):
                     hint = "let a generation end before something else uses the decoder, or use one of new_sequence()"
                     raise _usage("NEUC-E322", "the sequence was changed while tokens were generated", hint)
                 token = sampler(self.prefill(following), self._tokens)
-                expected = self.position
+                expected = self._changes
             if token in stops:
                 return
             yield token
@@ -283,6 +288,7 @@ class Decoder:
         self._position[...] = len(self._tokens)
         run()
         self._tokens.extend(tokens.tolist())
+        self._changes += 1
         return cast(Floats, run.outputs["logits"]).reshape(-1)
 
     def _run_of(self, count: int) -> tuple[Array, PreparedRun]:
@@ -344,6 +350,21 @@ def _zeros(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
     except (MemoryError, ValueError) as error:
         message = f"not enough memory for caches of {nbytes:,} bytes each"
         raise Error("NEUC-E315", message, hint="load with a smaller context") from error
+
+
+def _whole(name: str, value: int, least: int) -> int:
+    """A number from a caller.
+
+    Raises:
+        Error: NEUC-E321, it is no integer, or out of range.
+    """
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        whole = -1
+    if not least <= whole <= _MOST:
+        raise _usage("NEUC-E321", f"{name}={value!r} makes no sense", f"give an integer, at least {least}")
+    return whole
 
 
 def _usage(code: str, message: str, hint: str) -> Error:

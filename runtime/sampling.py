@@ -22,6 +22,9 @@ _NUCLEUS = 256
 """Tokens among which a nucleus is looked for first."""
 
 
+_LEAST_PENALTY, _MOST_PENALTY = 0.01, 100
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is chosen, in the order of the fields.
@@ -43,7 +46,12 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks = (
-            ("repetition_penalty", self.repetition_penalty, 0 < self.repetition_penalty < math.inf, "above 0"),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                _LEAST_PENALTY <= self.repetition_penalty <= _MOST_PENALTY,
+                "0.01 to 100",
+            ),
             ("temperature", self.temperature, 0 <= self.temperature < math.inf, "0 or more"),
             ("top_k", self.top_k, self.top_k >= 0, "0 or more"),
             ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),

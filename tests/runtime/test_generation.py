@@ -121,6 +121,30 @@ def test_a_sequence_changed_in_between_is_told() -> None:
     d.decode(1)
     with pytest.raises(Error, match="was changed"):
         next(generation)
+    # Also by as many tokens as there were.
+    generation = d.generate([1], 10, stop_tokens=())
+    next(generation)
+    last = d.tokens[-1]
+    d.truncate(d.position - 1)
+    d.decode(last)
+    with pytest.raises(Error, match="was changed"):
+        next(generation)
+
+
+def test_numbers_that_make_no_sense_are_refused() -> None:
+    d = decoder()
+    d.prefill(PROMPT)
+    for call in (
+        lambda: d.new_sequence(2.5),  # type: ignore[arg-type]
+        lambda: d.new_sequence(0),
+        lambda: d.truncate("1"),  # type: ignore[arg-type]
+        lambda: d.generate([1], 0),
+        lambda: d.generate([1], 1.5),  # type: ignore[arg-type]
+        lambda: d.generate([1], 1, {"temperature": 1}),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(Error, match="makes no sense") as caught:
+            call()
+        assert caught.value.exit_code == Exit.USAGE
 
 
 def test_sequences_of_their_own_share_the_session() -> None:

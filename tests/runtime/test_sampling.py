@@ -137,6 +137,8 @@ def test_tokens_that_cannot_be_are_never_drawn() -> None:
         {"top_p": 0.0},
         {"top_p": 1.5},
         {"repetition_penalty": 0.0},
+        {"repetition_penalty": 1e-300},
+        {"repetition_penalty": 1e300},
         {"repetition_penalty": float("inf")},
         {"seed": -1},
     ],

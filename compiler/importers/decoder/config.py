@@ -88,6 +88,15 @@ _GGUF_ARCHS: Mapping[str, _Arch] = {
     "llama": _Arch(True, "silu", False),
     "qwen3": _Arch(False, "silu", False),
 }
+_UNHEEDED = (
+    "expert_count",
+    "attention.sliding_window",
+    "attention.clamp_kqv",
+    "attention.max_alibi_bias",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+)
+"""GGUF metadata of models that compute more than decoders here do; zero means it is off."""
 _HF_TYPES = ("bitnet", "llama", "qwen3")
 _ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
@@ -163,6 +172,9 @@ def _from_gguf(file: GgufFile) -> DecoderConfig:
         field = file.fields.get(f"{arch}.{key}")
         return float(field.value) if field is not None and isinstance(field.value, np.number) else default
 
+    asked = [key for key in _UNHEEDED if real(key, 0.0)]
+    if asked:
+        raise refuse(file, f"{', '.join(asked)} is asked for", "such models are not supported; export them to ONNX")
     heads = number("attention.head_count")
     hidden = number("embedding_length")
     head_dim = number("attention.key_length", hidden // heads if heads > 0 else 0)
@@ -170,7 +182,7 @@ def _from_gguf(file: GgufFile) -> DecoderConfig:
         if number(key, head_dim) != head_dim:
             raise refuse(file, f"{size} size {number(key)} of heads of {head_dim}", "such heads are not supported")
     scaling = file.text(f"{arch}.rope.scaling.type") or "linear"  # as llama.cpp reads it
-    factor = real("rope.scaling.factor", 1.0)
+    factor = real("rope.scaling.factor", real("rope.scale_linear", 1.0))
     if scaling not in ("none", "linear") and factor != 1.0:
         raise refuse(file, f"rotary scaling '{shown(scaling)}' is not supported", "only linear scaling is")
     named = file.text(f"{arch}.hidden_activation").lower()

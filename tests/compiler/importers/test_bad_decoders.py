@@ -97,6 +97,19 @@ def test_a_rotary_factor_without_a_type_is_linear(tmp_path: Path) -> None:
     assert config_of(file).rope_scale == 0.25
 
 
+def test_a_rotary_factor_by_its_old_name(tmp_path: Path) -> None:
+    fields = metadata(GOOD) | {"bitnet-b1.58.rope.scale_linear": (F32, 2.0)}
+    file = GgufFile.open(write_gguf_decoder(tmp_path / "m.gguf", GOOD, fields=fields))
+    assert config_of(file).rope_scale == 0.5
+
+
+def test_what_would_change_the_model_is_not_passed_over(tmp_path: Path) -> None:
+    more = {"expert_count": (U32, 8), "attention.sliding_window": (U32, 16), "final_logit_softcapping": (F32, 0.0)}
+    fields = metadata(GOOD) | {f"bitnet-b1.58.{key}": value for key, value in more.items()}
+    path = write_gguf_decoder(tmp_path / "m.gguf", GOOD, fields=fields)
+    refuse(path, "expert_count, attention.sliding_window is asked for")
+
+
 def test_a_norm_some_layers_have(tmp_path: Path) -> None:
     found = tensors(GOOD)
     del found["blk.0.ffn_sub_norm.weight"]
