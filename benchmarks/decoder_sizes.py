@@ -68,7 +68,14 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Row:
-    """All that was measured of one model; `runs` are the answers of the two processes that ran it."""
+    """All that was measured of one model.
+
+    Attributes:
+        title, shape, sizes: which model, and what its artifact weighs.
+        compiling, running: the processes that compiled it, and that ran it the second time.
+        runs: answers of the two processes that ran it.
+        load: load average while it ran, its own threads included.
+    """
 
     title: str
     shape: Shape
@@ -76,6 +83,7 @@ class Row:
     compiling: Watched
     running: Watched
     runs: tuple[dict[str, Any], dict[str, Any]]
+    load: float
 
 
 def main() -> None:
@@ -110,7 +118,7 @@ def main() -> None:
     finally:
         for source in made:
             source.unlink(missing_ok=True)
-    where = f"{date.today()}, {options.machine}, {os.cpu_count()} threads, load average {os.getloadavg()[0]:.1f}."
+    where = f"{date.today()}, {options.machine}, {os.cpu_count()} threads."
     lines = [where, "", *table(rows), "", *claims(rows)]
     print("\n".join(lines))
     if options.page is not None:
@@ -143,10 +151,11 @@ def measured(source: Path, title: str, shape: Shape, head: str, target: str) -> 
         _forget_pages(source)
         again = [sys.executable, __file__, str(artifact), "--run"]
         first, second = watch(again), watch(again)
+        load = os.getloadavg()[0]
         sizes = weigh(artifact)
     finally:
         artifact.unlink(missing_ok=True)
-    row = Row(title, shape, sizes, compiling, second, (json.loads(first.output), json.loads(second.output)))
+    row = Row(title, shape, sizes, compiling, second, (json.loads(first.output), json.loads(second.output)), load)
     print("\n".join(table([row])), flush=True)
     return row
 
@@ -250,6 +259,7 @@ def table(rows: list[Row]) -> list[str]:
     line("… file-backed memory", *gigabytes([row.running.mapped for row in rows]))
     line("prompt, tokens/s (best)", *(speeds(row, "prompts", PROMPT) for row in rows))
     line("**generating, tokens/s** (best)", *(speeds(row, "steps", 1) for row in rows))
+    line("load average", *(f"{row.load:.1f}" for row in rows))
     return lines
 
 

@@ -83,7 +83,7 @@ def test_claims_are_printed_of_whole_models_alone() -> None:
         took = {"load": 0.5, "prompts": [4.0, 8.0], "steps": [0.5, 0.25, 2.0]}
         watched = decoder_sizes.Watched(10.0, 2 * 10**8, 3 * 10**9, "")
         sizes = decoder_sizes.Sizes(1_600_000_000, 1_300_000_000, 290_000_000)
-        return decoder_sizes.Row("model", shape, sizes, watched, watched, (took, took))
+        return decoder_sizes.Row("model", shape, sizes, watched, watched, (took, took), 1.25)
 
     whole, large, part = row(SHAPES["7b"]), row(SHAPES["70b"]), row(replace(SHAPES["7b"], layers=3))
     printed = "\n".join(decoder_sizes.table([whole]))
