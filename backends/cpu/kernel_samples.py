@@ -12,9 +12,13 @@ from neuc.backends.cpu.codegen import compile_object
 from neuc.backends.cpu.emit import emit_check
 from neuc.backends.cpu.encodings import CPU_ENCODINGS, Matrix
 from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout
+from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue
 from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.backends.cpu.lowerings.ternary_products import launch_product, pack
+from neuc.backends.cpu.packing.direct import DirectLayout
 from neuc.backends.cpu.packing.lut import TABLE_BYTES
+from neuc.backends.cpu.self_check import add_linear_check, checked_rows
 from neuc.backends.cpu.target import host_isa
 from neuc.dialects.cpu import CheckOp
 from neuc.dialects.dims import Dim
@@ -51,7 +55,7 @@ def host_isas() -> list[Isa]:
 
 
 def sample(isa: Isa, kind: str) -> Sample:
-    """A ternary product of made-up weights in this encoding."""
+    """A ternary product of made-up weights in this encoding; of direct ones the fused layer, too, with AMX tiles."""
     encoding, rule = CPU_ENCODINGS[kind], ENCODINGS[kind]
     g = rule.largest_group(LEVELS, None)
     layout = encoding.layout(isa, Matrix(LEVELS, g, _ROWS, _COLUMNS, _COLUMNS, _BLOCK_ROWS, _COLUMNS))
@@ -66,8 +70,18 @@ def sample(isa: Isa, kind: str) -> Sample:
         source = s.temp(count * TABLE_BYTES)
         s.launch(build, [s.temp(_COLUMNS), source, tokens], work=build.units_per_token, scratch=build.scratch)
     launch_product(s, source, tokens, packed, s.temp(4 * _ROWS), count)
+    if isinstance(layout, DirectLayout):
+        _add_fused(s, kind, linear_layout(layout), weights)
     checks = tuple(emit_check(op) for op in s.block.ops if isinstance(op, CheckOp))
     segment = NativeSegment((), 0, 0, (), (), (), (), (), checks)
     program = Program((), (), {"seg0": segment}, ())
     objects = {name: compile_object(op, isa) for name, op in s.kernels.items()}
     return Sample(program, objects, {key: s.store.get(key) for key in program.weight_keys()})
+
+
+def _add_fused(s: SegmentLowering, kind: str, layout: DirectLayout, weights: np.ndarray) -> None:
+    """The fused layer of the same weights, with its checks."""
+    packed = pack(s, f"{kind}.fused", weights, kind, layout)
+    kernel = DirectLinearKernel(layout, Epilogue(_ROWS, 1, 1, bias=False), tiles=s.isa.has_amx)
+    s.kernels[kernel.name] = kernel.build(s.isa)
+    add_linear_check(s, kernel, packed.weights, weights[None, : checked_rows(layout)], None)

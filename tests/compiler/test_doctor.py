@@ -20,6 +20,7 @@ from neuc.backends.cpu.kernel_samples import host_isas, sample
 from neuc.backends.cpu.self_check import activations
 from neuc.backends.cpu.target import host_isa
 from neuc.compiler.cli import main
+from neuc.dialects.ternary_encodings import ENCODINGS
 from neuc.errors import Exit
 from neuc.runtime.artifact import Artifact, write_artifact
 from neuc.runtime.loader import load_kernels
@@ -154,14 +155,18 @@ def test_doctor_of_no_artifact(tmp_path: Path, name: str):
 @pytest.mark.parametrize("kind", CPU_ENCODINGS)
 def test_a_sample_of_each_encoding_passes_and_a_wrong_weight_does_not(kind: str):
     made = sample(host_isa(), kind)
-    code = load_kernels(made.kernels, made.program.kernels())
-    (outcome,) = run_checks(made.program, code.addresses, made.weights)
-    assert outcome.problem == ""
-    key = next(k for k in made.weights if k == f"{kind}.{kind}")
-    wrong = made.weights[key].copy()
-    wrong.reshape(-1).view(np.uint8)[:16] ^= 0x5
-    (outcome,) = run_checks(made.program, code.addresses, {**made.weights, key: wrong})
-    assert "is right" in outcome.problem
+    isa = host_isa()
+    code = load_kernels(made.kernels, made.program.kernels(), features=isa.features)
+    outcomes = run_checks(made.program, code.addresses, made.weights)
+    assert [outcome.problem for outcome in outcomes] == [""] * len(outcomes)
+    # A product; of direct encodings the fused layer for one token, and for as many as tiles take.
+    assert len(outcomes) == (1 if ENCODINGS[kind].lookup else 3 if isa.has_amx else 2)
+    keys = [key for key in made.weights if key in (f"{kind}.{kind}", f"{kind}.fused.{kind}")]
+    wrong = {key: made.weights[key].copy() for key in keys}
+    for array in wrong.values():
+        array.reshape(-1).view(np.uint8)[:16] ^= 0x5
+    outcomes = run_checks(made.program, code.addresses, {**made.weights, **wrong})
+    assert all("is right" in outcome.problem for outcome in outcomes)
 
 
 def test_samples_are_for_every_instruction_set_of_this_cpu(monkeypatch: pytest.MonkeyPatch):
