@@ -14,7 +14,8 @@ from neuc.errors import Error
 from neuc.runtime.cache import BlobCache, key_of
 from neuc.runtime.cpu_features import host_architecture
 from neuc.runtime.native import llvm
-from neuc.runtime.native.driver_ir import driver_ir, has_futex
+from neuc.runtime.native.driver_ir import driver_ir
+from neuc.runtime.native.waiting_ir import has_futex
 
 _SYMBOLS = ("neuc_run", "neuc_worker", "neuc_leave")
 

@@ -10,23 +10,15 @@ A launch is cut into pieces, which threads take: of their own range first, then 
 threads, and workers join a job when they come, so that nobody waits for a thread that has lost its CPU unless it has
 begun a piece.
 
-Waiting means looking at the word a bounded number of times, then sleeping on it in the kernel (futex). Nothing only
-spins: with more threads than CPUs the thread that all wait for may not be running.
+How a thread waits for a word, and wakes others, is in `waiting_ir.py`.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
 from string import Template
 
-from neuc.runtime.native.layout import OPEN, SLOT, JobSlot, PoolSlot, RecordSlot
-
-_FUTEX_NUMBER = {"x86_64": 202, "aarch64": 98}
-
-_PAUSE = {
-    "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
-    "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
-}
+from neuc.runtime.native.layout import OPEN, JobSlot, PoolSlot, RecordSlot
+from neuc.runtime.native.waiting_ir import offsets, waiting_ir
 
 # Declarations; how to switch subnormals off, keeping the old mode in %mode; how to put %mode back.
 _FLUSH = {
@@ -50,115 +42,29 @@ _FLUSH = {
     ),
 }
 
-_FUTEX = "call i64 (i64, ...) %os(i64 {number}, ptr %word, i64 {operation}, i32 {value}, ptr null, ptr null, i32 0)"
-_WAIT_PRIVATE = 128
-_WAKE_PRIVATE = 129
-
-
-def has_futex(system: str, architecture: str) -> bool:
-    """Whether waiting threads sleep in the kernel here; otherwise they give up their time slice."""
-    return system == "linux" and architecture in _FUTEX_NUMBER
-
 
 def driver_ir(system: str, architecture: str, clock_id: int) -> str:
     """The driver's module for an operating system (as in ``sys.platform``) and architecture."""
-    declare_pause, pause = _PAUSE.get(architecture, ("", ""))
     declare_flush, flush, restore = _FLUSH.get(architecture, ("", "", ""))
-    if has_futex(system, architecture):
-        number = _FUTEX_NUMBER[architecture]
-        sleep = _FUTEX.format(number=number, operation=_WAIT_PRIVATE, value="%seen")
-        wake = _FUTEX.format(number=number, operation=_WAKE_PRIVATE, value=2**31 - 1)
-    else:
-        sleep, wake = "call i32 %os()", "add i64 0, 0"
     values = {
-        "declare_pause": declare_pause,
-        "pause": pause,
+        "waiting": waiting_ir(system, architecture),
         "declare_flush": declare_flush,
         "flush": flush,
         "restore": restore,
-        "sleep": sleep,
-        "wake": wake,
         "clock_id": clock_id,
         "open": OPEN,
         "half_open": OPEN // 2,
-        **_offsets("pool", PoolSlot),
-        **_offsets("job", JobSlot),
-        **_offsets("record", RecordSlot),
+        **offsets("pool", PoolSlot),
+        **offsets("job", JobSlot),
+        **offsets("record", RecordSlot),
     }
     return Template(_MODULE).substitute(values)
 
 
-def _offsets(prefix: str, slots: type[IntEnum]) -> dict[str, object]:
-    """``pool_job`` … → byte offset."""
-    return {f"{prefix}_{name.lower()}": slots[name] * SLOT for name in slots.__members__}
-
-
 _MODULE = """
-$declare_pause
 $declare_flush
 
-; Return once the counter %word has reached %target, modulo 2**32.
-define internal void @await(ptr %pool, ptr %word, ptr %sleepers, i32 %target) {
-entry:
-  %spin.at = getelementptr i8, ptr %pool, i64 $pool_spin
-  %spin = load i64, ptr %spin.at
-  %os.at = getelementptr i8, ptr %pool, i64 $pool_os_call
-  %os = load ptr, ptr %os.at
-  br label %look
-
-look:
-  %round = phi i64 [ 0, %entry ], [ %round.next, %again ]
-  %glimpse = load atomic i32, ptr %word acquire, align 8
-  %glimpse.ahead = sub i32 %glimpse, %target
-  %glimpse.reached = icmp sge i32 %glimpse.ahead, 0
-  br i1 %glimpse.reached, label %done, label %again
-
-again:
-  $pause
-  %round.next = add i64 %round, 1
-  %patient = icmp ult i64 %round.next, %spin
-  br i1 %patient, label %look, label %announce
-
-; Announce first, look again after: whoever counts up next either is seen here or sees a sleeper and wakes it.
-announce:
-  %sleepers.before = atomicrmw add ptr %sleepers, i32 1 seq_cst
-  br label %check
-
-check:
-  %seen = load atomic i32, ptr %word seq_cst, align 8
-  %seen.ahead = sub i32 %seen, %target
-  %seen.reached = icmp sge i32 %seen.ahead, 0
-  br i1 %seen.reached, label %leave, label %sleep
-
-sleep:
-  %slept = $sleep
-  br label %check
-
-leave:
-  %sleepers.after = atomicrmw sub ptr %sleepers, i32 1 seq_cst
-  br label %done
-
-done:
-  ret void
-}
-
-; Wake whoever sleeps on %word, which has just been counted up.
-define internal void @wake(ptr %pool, ptr %word, ptr %sleepers) {
-entry:
-  %count = load atomic i32, ptr %sleepers seq_cst, align 8
-  %any = icmp ne i32 %count, 0
-  br i1 %any, label %call, label %done
-
-call:
-  %os.at = getelementptr i8, ptr %pool, i64 $pool_os_call
-  %os = load ptr, ptr %os.at
-  %woken = $wake
-  br label %done
-
-done:
-  ret void
-}
-
+$waiting
 ; Store the time in ns at %to.
 define internal void @stamp(ptr %pool, ptr %to) {
   %time = alloca { i64, i64 }
