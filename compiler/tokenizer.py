@@ -123,10 +123,16 @@ def tokenizer_of(extra: Mapping[str, bytes | memoryview]) -> TextTokenizer:
     try:
         if _JSON in extra:
             return TextTokenizer(package.Tokenizer.from_str(bytes(extra[_JSON]).decode()))
-        return _of_gguf(cast("dict[str, object]", json.loads(bytes(extra[_GGUF]))))
+        data = json.loads(bytes(extra[_GGUF]))
+        if not isinstance(data, dict):
+            raise _unusable("its data cannot be read: they are no JSON object")
+        return _of_gguf(cast("dict[str, object]", data))
     except Error:
         raise
-    except Exception as error:  # the package raises no class of its own
+    except Exception as error:
+        # The package raises plain Exception; what else data of wrong kinds raise is listed, and the rest are our bugs.
+        if type(error) is not Exception and not isinstance(error, (KeyError, TypeError, ValueError, OverflowError)):
+            raise
         raise _unusable(f"its data cannot be read: {error}"[:300]) from error
 
 

@@ -124,6 +124,7 @@ def test_a_stream_gives_whole_characters_and_in_all_the_text(extra: dict[str, by
         (pieces(**{"tokenizer.ggml.scores": [0.0]}), "266 tokens and 1 scores"),
         (pieces(**{"tokenizer.ggml.unknown_token_id": 999}), "unknown token 999 is not among its 266"),
         ({GGUF: b"{"}, "cannot be read"),
+        ({GGUF: b"[]"}, "no JSON object"),
         ({HF: b"{}"}, "cannot be read"),
         ({HF: b"\xff"}, "cannot be read"),
     ],
