@@ -36,7 +36,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects import dense_shapes as shapes
 from neuc.dialects.dense_arithmetic import ConvOp, LayerNormOp, LstmOp, MatMulOp, PoolOp, SoftmaxOp
-from neuc.dialects.dense_attention import AttentionOp, CacheAppendOp, RmsNormOp, RotaryOp
+from neuc.dialects.dense_attention import AttentionOp, CacheAppendOp, RotaryOp
 from neuc.dialects.dense_attrs import (
     ActivationAttr,
     DenseOp,
@@ -215,7 +215,6 @@ Dense = Dialect(
         DimsOp,
         IotaOp,
         LstmOp,
-        RmsNormOp,
         RotaryOp,
         CacheAppendOp,
         AttentionOp,

@@ -1,4 +1,4 @@
-"""The `dense` operations of decoders: rms_norm, rotary, and attention over caches of keys and values.
+"""The `dense` operations of decoders: rotary, and attention over caches of keys and values.
 
 Caches are laid out for vectors of 16 keys: keys are [KV, C, D, 16], so that 16 scores need no sum across lanes, values
 are [KV, C, 16, D]. Key number t is in block t // 16, lane t % 16. Registered by `dense.py`.
@@ -19,27 +19,6 @@ from neuc.dialects.dims import Dim
 CACHE_LANES = 16
 """Keys of one block of a cache."""
 _LANES = Dim.of(CACHE_LANES)
-
-
-@irdl_op_definition
-class RmsNormOp(DenseOp):
-    """result = x / √(mean(x²) + eps) · gamma over the last axis; x f32 […, D], gamma f32 [D]."""
-
-    name = "dense.rms_norm"
-    x = operand_def(TensorType)
-    gamma = operand_def(TensorType)
-    eps = prop_def(FloatAttr[Float32Type])
-    result = result_def(TensorType)
-    traits = traits_def(Pure())
-
-    def __init__(self, x: SSAValue, gamma: SSAValue, *, eps: float) -> None:
-        super().__init__(operands=[x, gamma], result_types=[x.type], properties={"eps": FloatAttr(eps, f32)})
-
-    def verify_(self) -> None:
-        dims = _dims("x", self.x, None)
-        shapes.check_element("x", self.x, f32)
-        shapes.check("gamma", self.gamma, dims[-1:], f32)
-        shapes.check("result", self.result, dims, f32)
 
 
 @irdl_op_definition

@@ -1,4 +1,4 @@
-"""Meaning of the decoder operations of `dense`: rms_norm, rotary, cache_append, attention. Loaded by `dense.py`.
+"""Meaning of the decoder operations of `dense`: rotary, cache_append, attention. Loaded by `dense.py`.
 
 Sums over an axis add up in f64 and round once to f32; what rotary does with a pair are f32 operations, each rounded.
 """
@@ -12,13 +12,6 @@ from neuc.dialects.dense_attention import CACHE_LANES
 from neuc.dialects.interp.core import Env, implements
 
 Array = np.ndarray
-
-
-@implements(dense.RmsNormOp)
-def _rms_norm(op: dense.RmsNormOp, args: list[Array], env: Env) -> list[Array]:
-    x, gamma = args[0].astype(np.float64), args[1]
-    root = np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + op.eps.value.data)
-    return [(x / root).astype(np.float32) * gamma]
 
 
 @implements(dense.RotaryOp)

@@ -177,13 +177,15 @@ def test_rotary_to_the_bit(tokens: int, heads: int, width: int, interleaved: boo
     np.testing.assert_array_equal(run_segment(function, arrays, isa, STORE), expected_of(function, arrays, STORE))
 
 
-def norm(width: int, *, reciprocal: bool | None = None, layer: bool = False) -> func.FuncOp:
-    """As `dense.rms_norm`, or as a `dense.layer_norm` that means the same."""
+def rms_norm(x: SSAValue, gamma: SSAValue) -> dense.LayerNormOp:
+    return dense.LayerNormOp(x, gamma, None, axis=1, eps=1e-5, rms=True)
+
+
+def norm(width: int, *, reciprocal: bool | None = None) -> func.FuncOp:
+    """A root-mean-square norm, and what quantises it."""
 
     def build(args: Sequence[SSAValue]) -> list[Operation]:
-        made = dense.RmsNormOp(*args, eps=1e-5)
-        if layer:
-            made = dense.LayerNormOp(args[0], args[1], None, axis=1, eps=1e-5, rms=True)
+        made = rms_norm(*args)
         if reciprocal is None:
             return [made]
         return [made, ternary.QuantizeOp(made, reciprocal=reciprocal)]
@@ -204,7 +206,7 @@ def test_rms_norm_and_quantize_give_the_bits_of_two_launches(width: int, isa: Is
             types([(f32, ("S", width))]), lambda args, r=reciprocal: [ternary.QuantizeOp(args[0], reciprocal=r)]
         )
         wanted = run_segment(single, [normed], isa, STORE)
-        function = norm(width, reciprocal=reciprocal, layer=reciprocal)
+        function = norm(width, reciprocal=reciprocal)
         for got, want in zip(run_segment(function, [x, gamma], isa, STORE), wanted, strict=True):
             np.testing.assert_array_equal(got, want)
         program = lower_segment(function, isa, STORE, {})
@@ -213,9 +215,9 @@ def test_rms_norm_and_quantize_give_the_bits_of_two_launches(width: int, isa: Is
 
 def test_a_norm_that_others_read_keeps_its_launch() -> None:
     def build(args: Sequence[SSAValue]) -> list[Operation]:
-        made = dense.RmsNormOp(*args, eps=1e-5)
+        made = rms_norm(*args)
         quantize = ternary.QuantizeOp(made)
-        return [made, quantize, dense.RmsNormOp(made.result, args[1], eps=1e-5)]
+        return [made, quantize, rms_norm(made.result, args[1])]
 
     function = function_of(types([(f32, (2, 8)), (f32, (8,))]), build)
     program = lower_segment(function, ISAS[0], STORE, {})

@@ -1,4 +1,4 @@
-"""`dense.rms_norm` and the `ternary.quantize` after it in one launch; alone, `layer_norm` has the kernel."""
+"""A `dense.layer_norm {rms}` and the `ternary.quantize` after it in one launch; alone, see `layer_norm.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dense.softmax`, `dense.layer_norm` and `dense.rms_norm`."""
+"""`dense.softmax` and `dense.layer_norm`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neuc.backends.cpu.lowerings.elementwise import dtype_name
 from neuc.backends.cpu.lowerings.iteration import split_at
 from neuc.backends.cpu.lowerings.movement import broadcast_to
 from neuc.backends.cpu.lowerings.reduction import grain_of
-from neuc.dialects.dense import LayerNormOp, RmsNormOp, SoftmaxOp
+from neuc.dialects.dense import LayerNormOp, SoftmaxOp
 from neuc.dialects.dims import product
 from neuc.dialects.locations import fuse_locations
 from neuc.dialects.store import dims_of, element_of
@@ -44,7 +44,10 @@ def lower_softmax(op: SoftmaxOp, s: SegmentLowering) -> None:
 
 @lowers(LayerNormOp, supports=_f32_only)
 def lower_layer_norm(op: LayerNormOp, s: SegmentLowering) -> None:
-    """One launch, after one that repeats a scale or bias which is smaller than a row."""
+    """One launch, after one that repeats a scale or bias which is smaller than a row.
+
+    A root-mean-square norm goes with the `ternary.quantize` of its result if that is all it is for.
+    """
     axis, dims = op.axis.value.data, dims_of(op.x)
     row = product(dims[axis:])
     kernel = LayerNormKernel(op.scale is not None, op.bias is not None, op.rms is not None)
@@ -60,22 +63,7 @@ def lower_layer_norm(op: LayerNormOp, s: SegmentLowering) -> None:
     )
 
 
-@lowers(RmsNormOp)
-def lower_rms_norm(op: RmsNormOp, s: SegmentLowering) -> None:
-    """One launch, with the `ternary.quantize` of the result if that is all it is for."""
-    gamma = s.buffer(op.gamma)
-    if _with_quantize(op, gamma, s):
-        return
-    dims, eps = dims_of(op.x), float(op.eps.value.data)
-    s.launch(
-        RMS_NORM,
-        [s.buffer(op.x), gamma, s.buffer(op.result), dims[-1], eps],
-        work=product(dims[:-1]),
-        grain=grain_of(dims[-1]),
-    )
-
-
-def _with_quantize(op: LayerNormOp | RmsNormOp, gamma: SSAValue, s: SegmentLowering) -> bool:
+def _with_quantize(op: LayerNormOp, gamma: SSAValue, s: SegmentLowering) -> bool:
     """Launch a root-mean-square norm over the last axis together with its only reader, if that has a scale a row."""
     uses = list(op.result.uses)
     quantize = uses[0].operation if len(uses) == 1 else None

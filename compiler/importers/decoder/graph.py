@@ -35,9 +35,9 @@ from neuc.dialects.dense import (
     AttentionOp,
     CacheAppendOp,
     IotaOp,
+    LayerNormOp,
     MapOp,
     ReshapeOp,
-    RmsNormOp,
     RotaryOp,
     SliceOp,
     YieldOp,
@@ -200,7 +200,7 @@ class _Builder:
         gamma = self.tensors.vector(name)
         assert gamma is not None
         constant = self._add(make_constant(name, gamma, self.store), name)
-        return self._add(RmsNormOp(x, constant, eps=self.config.eps), name)
+        return self._add(LayerNormOp(x, constant, None, axis=len(dims_of(x)) - 1, eps=self.config.eps, rms=True), name)
 
     def _optional_norm(self, name: str, x: SSAValue) -> SSAValue:
         return self._norm(name, x) if self.tensors.has(name) else x

@@ -225,14 +225,6 @@ func.func @main(%a: tensor<4xf64>) {
 
 // -----
 
-// CHECK: gamma has shape [3], should have [4]
-func.func @main(%x: tensor<2x4xf32>, %g: tensor<3xf32>) {
-  %y = dense.rms_norm(%x, %g) {eps = 1.0e-05} : (tensor<2x4xf32>, tensor<3xf32>) -> tensor<2x4xf32>
-  func.return
-}
-
-// -----
-
 // CHECK: x has heads of 5 elements, which do not make pairs
 func.func @main(%x: tensor<2x4x5xf32>, %c: tensor<2x2xf32>) {
   %y = dense.rotary(%x, %c, %c) : (tensor<2x4x5xf32>, tensor<2x2xf32>, tensor<2x2xf32>) -> tensor<2x4x5xf32>

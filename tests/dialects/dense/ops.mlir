@@ -62,8 +62,8 @@ func.func @recurrent(%x: tensor<7x1x5xf32>, %w: tensor<2x12x5xf32>, %r: tensor<2
 
 // CHECK-LABEL: func.func @decoder
 func.func @decoder(%x: tensor<?x4x8xf32, #store.dims<"S", "4", "8">>, %k: tensor<?x2x8xf32, #store.dims<"S", "2", "8">>, %c: tensor<?x4xf32, #store.dims<"S", "4">>, %g: tensor<8xf32>, %p: tensor<i64>, %k0: tensor<2x?x8x16xf16, #store.dims<"2", "C", "8", "16">>, %v0: tensor<2x?x16x8xf16, #store.dims<"2", "C", "16", "8">>) -> tensor<?x4x8xf32, #store.dims<"S", "4", "8">> {
-  // CHECK: dense.rms_norm(%x, %g) {eps = 1.0e-05} : (tensor<?x4x8xf32, #store.dims<"S", "4", "8">>, tensor<8xf32>) -> tensor<?x4x8xf32, #store.dims<"S", "4", "8">>
-  %n = dense.rms_norm(%x, %g) {eps = 1.0e-05} : (tensor<?x4x8xf32, #store.dims<"S", "4", "8">>, tensor<8xf32>) -> tensor<?x4x8xf32, #store.dims<"S", "4", "8">>
+  // CHECK: dense.layer_norm(%x, %g) {axis = 2, eps = 1.0e-05, rms} : (tensor<?x4x8xf32, #store.dims<"S", "4", "8">>, tensor<8xf32>) -> tensor<?x4x8xf32, #store.dims<"S", "4", "8">>
+  %n = dense.layer_norm(%x, %g) {axis = 2, eps = 1.0e-05, rms} : (tensor<?x4x8xf32, #store.dims<"S", "4", "8">>, tensor<8xf32>) -> tensor<?x4x8xf32, #store.dims<"S", "4", "8">>
   // CHECK-NEXT: dense.rotary(%n, %c, %c) {interleaved} : (tensor<?x4x8xf32, #store.dims<"S", "4", "8">>, tensor<?x4xf32, #store.dims<"S", "4">>, tensor<?x4xf32, #store.dims<"S", "4">>) -> tensor<?x4x8xf32, #store.dims<"S", "4", "8">>
   %q = dense.rotary(%n, %c, %c) {interleaved} : (tensor<?x4x8xf32, #store.dims<"S", "4", "8">>, tensor<?x4xf32, #store.dims<"S", "4">>, tensor<?x4xf32, #store.dims<"S", "4">>) -> tensor<?x4x8xf32, #store.dims<"S", "4", "8">>
   // CHECK-NEXT: %k1, %v1 = dense.cache_append(%k0, %v0, %k, %k, %p) : (tensor<2x?x8x16xf16, #store.dims<"2", "C", "8", "16">>, tensor<2x?x16x8xf16, #store.dims<"2", "C", "16", "8">>, tensor<?x2x8xf32, #store.dims<"S", "2", "8">>, tensor<?x2x8xf32, #store.dims<"S", "2", "8">>, tensor<i64>) -> (tensor<2x?x8x16xf16, #store.dims<"2", "C", "8", "16">>, tensor<2x?x16x8xf16, #store.dims<"2", "C", "16", "8">>)
