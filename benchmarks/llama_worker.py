@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib
-import json
 import os
-import sys
 import time
 from typing import Any
 
+from worker_pipe import serve
+
 _FLASH_ATTENTION_ON = 1
-_COPY_OF_STDOUT = 1
 VOCABULARY = 100_000
 """Token ids are below this; every model here has more."""
 
@@ -186,29 +185,6 @@ def _log(level: int, text: bytes, _user: int) -> None:
         os.write(2, text)
 
 
-def serve(peer: Peer) -> None:
-    """Answer requests until the pipe closes. The library's own prints go to the error stream."""
-    answers = os.fdopen(os.dup(_COPY_OF_STDOUT), "w")
-    os.dup2(2, _COPY_OF_STDOUT)
-    session: Session | None = None
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            if request["op"] == "load":
-                session = Session(peer, request)
-                answer = session.facts()
-            elif session is None:
-                raise RuntimeError("no model is loaded")
-            elif request["op"] == "prefill":
-                answer = session.prefill(request["tokens"], request["threads"])
-            else:
-                answer = session.decode(request["context"], request["tokens"], request["threads"])
-        except RuntimeError as error:
-            answer = {"error": str(error)}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
 def main() -> None:
     """Serve, or quantise."""
     parser = argparse.ArgumentParser(
@@ -222,7 +198,7 @@ def main() -> None:
     options = parser.parse_args()
     peer = Peer(options.peer)
     if not options.files:
-        serve(peer)
+        serve(lambda request: Session(peer, request), RuntimeError)
     elif len(options.files) == 3 and options.files[0] == "quantize" and None not in (options.type, options.head):
         peer.quantize(options.files[1], options.files[2], options.type, options.head, options.threads)
     else:

@@ -6,19 +6,16 @@ weights are the same pages of the same file.
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from typing import Any
 
 import numpy as np
+from worker_pipe import serve
 
 from neuc.errors import Error
 from neuc.runtime.cpu_features import host_cpu_name, host_features
 from neuc.runtime.generation import CHUNK, Decoder, load_decoder
 
-_COPY_OF_STDOUT = 1
 _SHOWN = ("avx2", "fma", "f16c", "avx512f", "avx512vbmi", "avx512vnni", "avxvnni", "amx-int8")
 
 
@@ -69,28 +66,5 @@ class Session:
         return np.arange(start, start + count) * 7919 % decoder.facts.vocab
 
 
-def main() -> None:
-    """Answer requests until the pipe closes."""
-    answers = os.fdopen(os.dup(_COPY_OF_STDOUT), "w")
-    os.dup2(2, _COPY_OF_STDOUT)
-    session: Session | None = None
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            if request["op"] == "load":
-                session = Session(request)
-                answer = session.facts()
-            elif session is None:
-                answer = {"error": "no model is loaded"}
-            elif request["op"] == "prefill":
-                answer = session.prefill(request["tokens"], request["threads"])
-            else:
-                answer = session.decode(request["context"], request["tokens"], request["threads"])
-        except Error as error:
-            answer = {"error": f"{error.code}: {error.message}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve(Session, Error)
