@@ -263,22 +263,30 @@ class Team:
 
     def run(self, job: Callable[[int], object]) -> float:
         """Seconds from the first start to the last end of job(0), job(1) …"""
+        times = self._times(job, time.perf_counter_ns)
+        return (max(end for _, end in times) - min(start for start, _ in times)) * 1e-9
+
+    def slowest(self, job: Callable[[int], object]) -> float:
+        """Seconds on its processor of the one of job(0), job(1) … that took longest, all at the same time."""
+        return max(end - start for start, end in self._times(job, time.thread_time_ns)) * 1e-9
+
+    def _times(self, job: Callable[[int], object], clock: Callable[[], int]) -> list[tuple[int, int]]:
         barrier = threading.Barrier(len(self._processors))
         times: list[tuple[int, int]] = []
 
         def work(thread: int, processor: int) -> None:
             os.sched_setaffinity(0, {processor})
             barrier.wait()
-            start = time.perf_counter_ns()
+            start = clock()
             job(thread)
-            times.append((start, time.perf_counter_ns()))
+            times.append((start, clock()))
 
         workers = [threading.Thread(target=work, args=pair) for pair in enumerate(self._processors)]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-        return (max(end for _, end in times) - min(start for start, _ in times)) * 1e-9
+        return times
 
 
 def _in_turns(bursts: list[Callable[[], float]], seconds: float) -> list[list[float]]:

@@ -15,7 +15,6 @@ import argparse
 import ctypes
 import mmap
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 import llvmlite.binding as llvmlite
 import numpy as np
 from kernels_ternary import aligned, placed
+from limits import Team
 from xdsl.dialects.llvm import FuncOp
 
 from neuc.backends.cpu.builder import KernelBuilder, Val, i8, i32, vec
@@ -102,34 +102,6 @@ class Code:
         function = kernel.build(isa)
         self._loaded = llvm.link_objects([compile_object(function, isa)], [function.sym_name.data])
         self.call = _KERNEL(self._loaded.addresses[function.sym_name.data])
-
-
-class Team:
-    """Threads that do their parts of a burst, each on a processor of its own; `run` gives the slowest one's seconds."""
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self._processors = sorted(os.sched_getaffinity(0))[:threads]
-        if len(self._processors) < threads:
-            raise SystemExit(f"{threads} threads on {len(self._processors)} processors: there must be one each")
-
-    def run(self, job: Callable[[int], object]) -> float:
-        """Of job(0), job(1) … at the same time, in time on the processor."""
-        barrier, times = threading.Barrier(self.threads), list[int]()
-
-        def work(thread: int) -> None:
-            os.sched_setaffinity(0, {self._processors[thread]})
-            barrier.wait()
-            start = time.thread_time_ns()
-            job(thread)
-            times.append(time.thread_time_ns() - start)
-
-        workers = [threading.Thread(target=work, args=(thread,)) for thread in range(self.threads)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        return max(times) * 1e-9
 
 
 class Pool:
@@ -221,7 +193,7 @@ def _read(pool: Pool, code: Code, scratch: list[np.ndarray], team: Team) -> Call
             for copy in range(position[0], position[0] + count):
                 code.call(ctypes.addressof(slots[copy % pool.copies]), *cuts, scratch[thread].ctypes.data)
 
-        seconds = team.run(job)
+        seconds = team.slowest(job)
         position[0] += count
         return count * pool.copy_bytes / seconds * 1e-9
 
@@ -236,7 +208,7 @@ def _sweep(layer: Layer, team: Team) -> Callable[[], float]:
             for copy in range(position[0], position[0] + count):
                 layer.run(copy % layer.pool.copies, thread, team.threads)
 
-        seconds = team.run(job)
+        seconds = team.slowest(job)
         position[0] += count
         return count * layer.pool.copy_bytes / seconds * 1e-9
 
@@ -249,7 +221,7 @@ def products(layers: list[Layer], isa: Isa, team: Team) -> dict[str, Callable[[]
     scratch, rounds = [aligned(64 * PeakKernel.sums) for _ in range(team.threads)], 100_000
 
     def multiply() -> float:
-        seconds = team.run(lambda thread: peak.call(0, 0, rounds, scratch[thread].ctypes.data))
+        seconds = team.slowest(lambda thread: peak.call(0, 0, rounds, scratch[thread].ctypes.data))
         return 2.0 * isa.vector_bytes * PeakKernel.sums * rounds * team.threads / seconds * 1e-9
 
     bursts: dict[str, Callable[[], float]] = {"dot products of registers": multiply}
@@ -262,7 +234,7 @@ def products(layers: list[Layer], isa: Isa, team: Team) -> dict[str, Callable[[]
                 for _ in range(count):
                     layer.run(0, thread, team.threads)
 
-            return count * layer.operations / team.run(job) * 1e-9
+            return count * layer.operations / team.slowest(job) * 1e-9
 
         return burst
 
