@@ -48,8 +48,9 @@ def check_model(model: object, options: CompileOptions) -> Checked:
     operators = sum(op.name.startswith("onnx.") for op in entry_of(source.module).walk())
     driver = Driver(source.module, source.context)
     lenient = dataclasses.replace(options, fallback="host")
-    driver.run([*pipeline.graph_passes(), *pipeline.float_passes(options), pipeline.partition_pass(lenient, chosen)])
-    report = Report(model=source.name, target=chosen.target.name)
+    to_dense = [*pipeline.graph_passes(), *pipeline.float_passes(options)]
+    driver.run([*to_dense, *chosen.placing(), pipeline.partition_pass(lenient, chosen)])
+    report = Report(model=source.name, target=chosen.name)
     describe_hosts(driver.module, report)
     nodes = [NodeRef(row.node, row.op, row.reason) for row in report.hosts]
     return Checked(operators, nodes, report.native_share)

@@ -14,7 +14,7 @@ from neuc.compiler import program
 from neuc.compiler.accuracy import Agreement
 from neuc.compiler.driver import LEVELS, Driver
 from neuc.compiler.evaluate import Evaluator, Outputs
-from neuc.compiler.importers.decoder.facts import decoder_facts, import_notes
+from neuc.compiler.importers.decoder.facts import decoder_facts
 from neuc.compiler.layer_errors import LayerErrors
 from neuc.compiler.options import DEFAULT_MAX_ERROR, CompileOptions
 from neuc.compiler.pipeline import ChosenTarget, float_passes, graph_passes, partition_pass
@@ -23,6 +23,7 @@ from neuc.compiler.quantize import PlaneSearch, Reference, budget_missed, quanti
 from neuc.compiler.report import Report
 from neuc.compiler.reporting import describe_errors, describe_hosts, describe_inputs, describe_layers, describe_program
 from neuc.errors import Error, Exit, InternalError
+from neuc.passes.module_facts import notes_of
 from neuc.passes.tile_lut import TileLut
 
 _AIMS = (0.98, 0.85, 0.7, 0.5)
@@ -57,7 +58,7 @@ class Compilation:
     extra: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
     def __post_init__(self) -> None:
-        self.report = Report(self.name, self.chosen.target.name, quantize=self._quantization())
+        self.report = Report(self.name, self.chosen.name, quantize=self._quantization())
 
     def run(self, to_level: str) -> None:
         """Take the module to `to_level`.
@@ -76,7 +77,6 @@ class Compilation:
             )
         self._reached(LEVELS[start])
         if decoder_facts(self.driver.module) is not None:
-            self.report.hints += import_notes(self.driver.module)
             self._lower(steps)
         elif "paradigm" in steps:
             self._from_graph(steps)
@@ -140,9 +140,10 @@ class Compilation:
         for level in steps:
             match level:
                 case "paradigm":
-                    driver.run([partition_pass(self.options, self.chosen)])
+                    driver.run([*self.chosen.placing(), partition_pass(self.options, self.chosen)])
                     describe_hosts(driver.module, report)
                 case "machine":
+                    driver.run(self.chosen.finishing())
                     self._tune()
                     passes = self.chosen.passes()
                     tiled = next(i for i, step in enumerate(passes) if isinstance(step, TileLut)) + 1
@@ -174,6 +175,7 @@ class Compilation:
             self.report.hints.append(advice)
 
     def _reached(self, level: str) -> None:
+        self.report.hints += [note for note in notes_of(self.driver.module) if note not in self.report.hints]
         if level != LEVELS[-1]:
             self.driver.reach(level)
             if self.keep:
@@ -196,7 +198,7 @@ class Compilation:
             return self.options.quantize
         if self.options.max_error is not None:
             return "auto"
-        return "ternary" if self.options.planes is not None else self.chosen.target.default_quantize
+        return "ternary" if self.options.planes is not None else self.chosen.default_quantize
 
     def _quantized_already(self) -> str:
         """What there is to quantise of a decoder: nothing.

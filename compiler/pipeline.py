@@ -6,23 +6,24 @@ Running passes is `driver.py`'s business, choosing ternary planes `quantize.py`'
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
-from xdsl.utils.arg_spec import parse_spec
-from xdsl.utils.exceptions import ArgSpecParseError
 
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lowering import unsupported_reason
-from neuc.backends.cpu.target import TARGET_ATTRIBUTE, CpuTarget, is_cpu_target, isa_from_text
+from neuc.backends.cpu.target import TARGET_ATTRIBUTE, TARGETS, CpuTarget, is_cpu_target, isa_from_text
+from neuc.backends.paradigm_target import ParadigmTarget
 from neuc.compiler import universe
 from neuc.compiler.options import CompileOptions
 from neuc.errors import Error, Exit
 from neuc.passes.lower_onnx_to_dense import LowerOnnxToDense
 from neuc.passes.partition import Partition
 
+_TARGET = re.compile(r"(?P<name>[\w.-]+)(\{(?P<options>[^{}]*)\})?")
 _TARGET_OPTIONS = ("group", "bm", "bk")
 _ON_GRAPH_LEVEL = ("fold-batch-norm",)
 # Norms are recognised, and biases join their producers, before maps merge; activations also after, when merging has
@@ -36,17 +37,39 @@ class ChosenTarget:
     """A target with what was asked of it.
 
     Attributes:
-        target: the target.
+        target: the CPU target, of everything or of the rest.
         isa: the instruction set.
         tiling: options of its pipeline: g, BM and BK of ternary kernels.
+        machine: the target that was named, if it is no CPU.
+        options: what was asked of that.
     """
 
     target: CpuTarget
     isa: Isa
     tiling: Mapping[str, int]
+    machine: ParadigmTarget | None = None
+    options: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        return self.target.name if self.machine is None else self.machine.name
+
+    @property
+    def default_quantize(self) -> str:
+        """What ``--quantize`` means when it is not given."""
+        return (self.machine or self.target).default_quantize
+
+    def placing(self) -> list[ModulePass]:
+        """Within the paradigm level, before the module is cut into segments."""
+        return [] if self.machine is None else self.machine.placing(self.options)
+
+    def finishing(self) -> list[ModulePass]:
+        """What the machine does at the machine level before the CPU's turn."""
+        return [] if self.machine is None else self.machine.finishing(self.options)
 
     def passes(self) -> list[ModulePass]:
-        """From the paradigm level to the machine level."""
+        """From the paradigm level to the machine level, for the CPU's part."""
         return self.target.pipeline(self.isa, **self.tiling)
 
 
@@ -56,23 +79,44 @@ def choose_target(options: CompileOptions) -> ChosenTarget:
     Raises:
         Error: NEUC-E001 for an unknown target, NEUC-E002 for options it does not take.
     """
-    try:
-        spec = parse_spec(options.target)
-    except ArgSpecParseError as error:
-        raise _bad_option(options.target, "it cannot be read") from error
-    known = universe.targets()
-    if spec.name not in known:
-        raise universe.unknown_name("target", spec.name, known)
+    name, given = _parsed(options.target)
+    target = universe.target(name)
+    if isinstance(target, ParadigmTarget):
+        for option in given:
+            if option not in target.options:
+                raise _bad_option(options.target, f"option {option} is unknown", tuple(target.options))
+        host = TARGETS[target.host]
+        chosen = ChosenTarget(host, _isa(host, options), {}, target, given)
+        chosen.placing()  # so that an option that makes no sense is told before the model is read
+        return chosen
     tiling: dict[str, int] = {}
-    for name, values in spec.parameters.items():
-        if name not in _TARGET_OPTIONS or len(values) != 1 or not isinstance(values[0], int):
-            raise _bad_option(options.target, f"option {name} is unknown or has no whole number")
-        if values[0] < 0:
-            raise _bad_option(options.target, f"{name}={values[0]} is negative; 0 leaves the choice to neuc")
-        tiling[name] = int(values[0])
-    target = known[spec.name]
-    isa = target.isa() if options.isa == "host" else isa_from_text(options.isa)
-    return ChosenTarget(target, isa, tiling)
+    for option, value in given.items():
+        if option not in _TARGET_OPTIONS or not value.removeprefix("-").isdecimal():
+            raise _bad_option(options.target, f"option {option} is unknown or has no whole number", _TARGET_OPTIONS)
+        if int(value) < 0:
+            why = f"{option}={value} is negative; 0 leaves the choice to neuc"
+            raise _bad_option(options.target, why, _TARGET_OPTIONS)
+        tiling[option] = int(value)
+    return ChosenTarget(target, _isa(target, options), tiling)
+
+
+def _isa(target: CpuTarget, options: CompileOptions) -> Isa:
+    return target.isa() if options.isa == "host" else isa_from_text(options.isa)
+
+
+def _parsed(text: str) -> tuple[str, dict[str, str]]:
+    """``name{a=1,b=2}`` as a name and options; blanks part options, too."""
+    found = _TARGET.fullmatch(text)
+    parts = [] if found is None else re.split(r"[,\s]+", (found["options"] or "").strip(", "))
+    pairs = [part.partition("=") for part in parts if part]
+    if found is None or not all(key and equals and value for key, equals, value in pairs):
+        raise _bad_option(text, "it cannot be read", _TARGET_OPTIONS)
+    given: dict[str, str] = {}
+    for key, _, value in pairs:
+        if key in given:
+            raise _bad_option(text, f"option {key} stands there twice", _TARGET_OPTIONS)
+        given[key] = value
+    return found["name"], given
 
 
 def with_own_target(options: CompileOptions, module: ModuleOp) -> CompileOptions:
@@ -105,10 +149,11 @@ def partition_pass(options: CompileOptions, chosen: ChosenTarget) -> Partition:
     return Partition(target=chosen.target.name, fallback=options.fallback)
 
 
-def _bad_option(text: str, why: str) -> Error:
+def _bad_option(text: str, why: str, known: Sequence[str]) -> Error:
+    options = f"options are {', '.join(known)}" if known else "it has no options"
     return Error(
         "NEUC-E002",
         f"target {text!r}: {why}",
-        hint=f"write 'cpu-tl2{{bm=64 bk=32}}'; options are {', '.join(_TARGET_OPTIONS)}",
+        hint=f"write 'cpu-tl2{{bm=64 bk=32}}'; {options}",
         exit_code=Exit.USAGE,
     )

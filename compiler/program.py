@@ -28,6 +28,7 @@ from neuc.compiler.importers.decoder.facts import decoder_facts
 from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.report import Report
 from neuc.dialects.context import NeucContext
+from neuc.passes.module_facts import facts_of
 from neuc.runtime.program import HostSegment
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ def build(module: ModuleOp, context: NeucContext, extra: Mapping[str, bytes] | N
         if isinstance(segment, HostSegment)
     }
     decoder = decoder_facts(module)
-    return BuiltProgram(emitted, hosts, {} if decoder is None else {"decoder": decoder}, extra or {})
+    facts = dict(facts_of(module)) | ({} if decoder is None else {"decoder": decoder})
+    return BuiltProgram(emitted, hosts, facts, extra or {})
 
 
 def dump_kernels(driver: Driver) -> None:

@@ -21,6 +21,7 @@ from neuc.errors import Error, Exit
 
 if TYPE_CHECKING:
     from neuc.backends.cpu.target import CpuTarget
+    from neuc.backends.paradigm_target import ParadigmTarget
 
 # Stock xDSL dialects a neuc module may use, besides our own.
 _STOCK_DIALECTS = ("arith", "builtin", "func", "llvm", "math")
@@ -51,6 +52,7 @@ DIALECTS: dict[str, Callable[[], Dialect]] = {
     "dense": _dialect("dense", "Dense"),
     "lut": _dialect("lut", "Lut"),
     "onnx": _dialect("onnx", "Onnx"),
+    "spike": _dialect("spike", "Spike"),
     "store": _dialect("store", "Store"),
     "ternary": _dialect("ternary", "Ternary"),
 }
@@ -74,11 +76,28 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
 }
 
 
-def targets() -> dict[str, CpuTarget]:
+def targets() -> dict[str, CpuTarget | ParadigmTarget]:
     """Every target, by name."""
     from neuc.backends.cpu.target import TARGETS
+    from neuc.backends.paradigm_target import paradigm_targets
 
-    return TARGETS
+    return {**paradigm_targets(), **TARGETS}
+
+
+def target(name: str) -> CpuTarget | ParadigmTarget:
+    """The target called `name`; families other than the CPU's are looked at only if it is none of the CPU's.
+
+    Raises:
+        Error: NEUC-E001, there is none.
+    """
+    from neuc.backends.cpu.target import TARGETS
+
+    if name in TARGETS:
+        return TARGETS[name]
+    known = targets()
+    if name not in known:
+        raise unknown_name("target", name, known)
+    return known[name]
 
 
 NEUC_UNIVERSE = Universe(all_dialects=dict(DIALECTS), all_passes=dict(PASSES))

@@ -14,22 +14,21 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DictionaryAttr,
-    FunctionType,
     ModuleOp,
     StringAttr,
     SymbolRefAttr,
 )
-from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
 from neuc.dialects import dense_movement
 from neuc.dialects.dims import Dim
 from neuc.dialects.locations import node_names
-from neuc.dialects.onnx_base import NAME, CustomOp, NoneOp, OnnxOp, YieldOp
+from neuc.dialects.onnx_base import NAME, CustomOp, OnnxOp, YieldOp
 from neuc.dialects.onnx_schema import HOST_DOMAINS
-from neuc.dialects.store import ConstantOp, dims_of
-from neuc.dialects.ternary import WeightOp
-from neuc.errors import Error, Exit, NodeRef
+from neuc.dialects.store import dims_of
+from neuc.errors import Error, Exit, InternalError, NodeRef
+from neuc.passes.outlining import EXECUTOR, function_of, is_copied, outer_operands
 
 TARGET = "neuc.target"
 REASON = "neuc.reason"
@@ -49,6 +48,8 @@ class Partition(ModulePass):
        input of it has as a whole dim; it returns the values used after it. A native operation that mentions a symbol is
        ready when the value that brings the symbol along is there, be that a host operation's result.
     4. What @main returns unchanged (an input, a constant, a value twice) passes through a native segment.
+    5. A call in @main, of a function that an earlier pass placed on some machine, stays as it is and is a segment
+       of its own. Placed functions that nothing calls any more are dropped.
 
     With ``fallback = "error"`` host operations are refused, all at once; those of domains that onnxruntime does not
     have are refused always.
@@ -158,48 +159,41 @@ def _refuse_foreign_nodes(main: func.FuncOp, target: str) -> None:
 @dataclass
 class _Segment:
     host: bool
+    """Whether it runs on the host, if it is no call."""
     ops: list[Operation] = field(default_factory=list[Operation])
     extra_returns: list[SSAValue] = field(default_factory=list[SSAValue])
     inputs: list[SSAValue] = field(default_factory=list[SSAValue])
 
-
-def _is_copied(op: Operation) -> bool:
-    return isinstance(op, ConstantOp | NoneOp | WeightOp)
+    @property
+    def call(self) -> func.CallOp | None:
+        """The call it consists of, if it is a placed function's."""
+        first = self.ops[0] if self.ops else None
+        return first if isinstance(first, func.CallOp) else None
 
 
 def _phases(
     ops: Sequence[Operation], needed: Mapping[Operation, Sequence[Operation]], host_first: bool
 ) -> list[_Segment]:
-    pending = [op for op in ops if not _is_copied(op)]
-    done: set[Operation] = {op for op in ops if _is_copied(op)}
+    pending = [op for op in ops if not is_copied(op)]
+    done: set[Operation] = {op for op in ops if is_copied(op)}
     segments: list[_Segment] = []
     host = host_first
     while pending:
         taken, rest = list[Operation](), list[Operation]()
         for op in pending:
             ready = is_host(op) == host and all(p in done for p in needed[op])
-            if ready:
+            if ready and not isinstance(op, func.CallOp):
                 taken.append(op)
                 done.add(op)
             else:
                 rest.append(op)
         if taken:
             segments.append(_Segment(host, taken))
-        pending, host = rest, not host
+        calls = [op for op in rest if isinstance(op, func.CallOp) and all(p in done for p in needed[op])]
+        segments += [_Segment(False, [call]) for call in calls]
+        done.update(calls)
+        pending, host = [op for op in rest if op not in done], not host
     return segments
-
-
-def _outer_operands(op: Operation) -> list[SSAValue]:
-    """Values `op` reads, those its regions capture included."""
-    inside = {inner for inner in op.walk()}
-    values: dict[SSAValue, None] = {}
-    for inner in op.walk():
-        for value in inner.operands:
-            owner = value.owner
-            holder = owner if isinstance(owner, Operation) else owner.parent_op()
-            if holder not in inside:
-                values[value] = None
-    return list(values)
 
 
 def _carriers(block: Block) -> dict[str, SSAValue]:
@@ -216,7 +210,7 @@ def _producers(ops: Sequence[Operation], carriers: Mapping[str, SSAValue]) -> di
     """For each operation those that have to run before it."""
     producers: dict[Operation, list[Operation]] = {}
     for op in ops:
-        values = _outer_operands(op)
+        values = outer_operands(op)
         if not is_host(op):
             carrying = [carriers[symbol] for symbol in sorted(mentioned_symbols(op)) if symbol in carriers]
             values += [value for value in carrying if value.owner in producers]  # only those before it
@@ -245,10 +239,20 @@ def _cut(module: ModuleOp, main: func.FuncOp, target: str) -> None:
     counts = {True: 0, False: 0}
     final: dict[tuple[int, int], SSAValue] = {}
     for number, segment in enumerate(segments):
+        if segment.call is not None:
+            if any(isinstance(v.owner, Operation) and is_copied(v.owner) for v in segment.call.operands):
+                raise InternalError(f"@{segment.call.callee.string_value()} takes a constant; place it inside")
+            call = segment.call.clone(value_mapper=dict(renamed))
+            renamed.update(zip(segment.call.results, call.results))
+            calls.append(call)
+            continue
         name = f"{'host' if segment.host else 'seg'}{counts[segment.host]}"
         counts[segment.host] += 1
         outputs = [v for op in segment.ops for v in op.results if v in used_after[number]]
-        function = _function(name, segment, segment.inputs, outputs)
+        function = function_of(name, segment.ops, segment.inputs, outputs, segment.extra_returns)
+        if segment.host:
+            function.arg_attrs = _named("in", len(segment.inputs))
+            function.res_attrs = _named("out", len(outputs) + len(segment.extra_returns))
         function.attributes[TARGET] = StringAttr(HOST if segment.host else target)
         types = [v.type for v in (*outputs, *segment.extra_returns)]
         call = func.CallOp(SymbolRefAttr(name), [renamed.get(v, v) for v in segment.inputs], types)
@@ -258,8 +262,18 @@ def _cut(module: ModuleOp, main: func.FuncOp, target: str) -> None:
         calls.append(call)
         functions.append(function)
     _rewrite_main(block, last, calls, renamed, final, segments)
+    _drop_uncalled(module)
     for function in functions:
         module.body.block.add_op(function)
+
+
+def _drop_uncalled(module: ModuleOp) -> None:
+    """Erase placed functions that nothing calls."""
+    called = {op.callee.string_value() for op in module.walk() if isinstance(op, func.CallOp)}
+    for op in list(module.ops):
+        if isinstance(op, func.FuncOp) and EXECUTOR in op.attributes and op.sym_name.data not in called:
+            op.detach()
+            op.erase()
 
 
 def _pass_through(segments: list[_Segment], last: func.ReturnOp) -> None:
@@ -267,10 +281,10 @@ def _pass_through(segments: list[_Segment], last: func.ReturnOp) -> None:
     seen: set[SSAValue] = set()
     for value in last.arguments:
         owner = value.owner
-        if isinstance(owner, Operation) and not _is_copied(owner) and value not in seen:
+        if isinstance(owner, Operation) and not is_copied(owner) and value not in seen:
             seen.add(value)
             continue
-        if not segments or segments[-1].host:
+        if not segments or segments[-1].host or segments[-1].call:
             segments.append(_Segment(False))
         segments[-1].extra_returns.append(value)
 
@@ -288,12 +302,12 @@ def _used_after(segments: Sequence[_Segment], owner: dict[Operation, int], last:
 def _inputs(segment: _Segment, carriers: Mapping[str, SSAValue]) -> list[SSAValue]:
     inside = set(segment.ops)
     inputs: dict[SSAValue, None] = {}
-    for value in [*(v for op in segment.ops for v in _outer_operands(op)), *segment.extra_returns]:
+    for value in [*(v for op in segment.ops for v in outer_operands(op)), *segment.extra_returns]:
         owner = value.owner
-        if isinstance(owner, Operation) and (owner in inside or _is_copied(owner)):
+        if isinstance(owner, Operation) and (owner in inside or is_copied(owner)):
             continue
         inputs[value] = None
-    if segment.host:
+    if segment.host or segment.call:
         return list(inputs)
     bound = {str(d) for v in inputs for d in _dims(v) if _is_symbol(d)}
     mentioned = {s for v in inputs for d in _dims(v) for s in d.symbols}
@@ -325,34 +339,6 @@ def mentioned_symbols(op: Operation) -> set[str]:
     elif isinstance(op, dense_movement.SliceOp):
         texts = [e.data for e in op.starts]
     return found | {s for text in texts for s in Dim.parse(text).symbols}
-
-
-def _function(name: str, segment: _Segment, inputs: Sequence[SSAValue], outputs: Sequence[SSAValue]) -> func.FuncOp:
-    block = Block(arg_types=[v.type for v in inputs])
-    values: dict[SSAValue, SSAValue] = dict(zip(inputs, block.args))
-
-    def copied(value: SSAValue) -> None:
-        if value not in values and isinstance(value.owner, Operation) and _is_copied(value.owner):
-            clone = value.owner.clone()
-            block.add_op(clone)
-            values[value] = clone.results[0]
-
-    for op in segment.ops:
-        for value in _outer_operands(op):
-            copied(value)
-        clone = op.clone(value_mapper=values)
-        block.add_op(clone)
-        values.update(zip(op.results, clone.results))
-    for value in segment.extra_returns:
-        copied(value)
-    returned = [values[v] for v in (*outputs, *segment.extra_returns)]
-    block.add_op(func.ReturnOp(*returned))
-    type_ = FunctionType.from_lists([v.type for v in inputs], [v.type for v in returned])
-    function = func.FuncOp(name, type_, Region(block))
-    if segment.host:
-        function.arg_attrs = _named("in", len(inputs))
-        function.res_attrs = _named("out", len(returned))
-    return function
 
 
 def _named(prefix: str, count: int) -> ArrayAttr[DictionaryAttr]:

@@ -187,12 +187,16 @@ class HostSegment:
 
 @dataclass(frozen=True)
 class OtherSegment:
-    """A segment for an executor registered under ``kind``; ``data`` is its own JSON object."""
+    """A segment for an executor registered under ``kind``; ``data`` is its own JSON object.
+
+    Of ``weights`` each is a key of a weight array: the segment's name, a dot, and the executor's name for it.
+    """
 
     kind: str
     data: Mapping[str, object]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    weights: tuple[str, ...] = ()
 
 
 Segment: TypeAlias = NativeSegment | HostSegment | OtherSegment
@@ -224,7 +228,8 @@ class Program:
     def weight_keys(self) -> frozenset[str]:
         """Keys of all weights that are used."""
         used = {b.key for segment in self._native() for b in segment.buffers if isinstance(b, WeightBuffer)}
-        return frozenset(used.union(*(check.weight_keys() for check in self.checks())))
+        others = [s.weights for s in self.segments.values() if isinstance(s, OtherSegment)]
+        return frozenset(used.union(*others, *(check.weight_keys() for check in self.checks())))
 
     def checks(self) -> list[Check]:
         """The checks of all segments."""
@@ -347,5 +352,6 @@ def _segment_json(segment: Segment) -> dict[str, object]:
             }
         case HostSegment(model, inputs, outputs):
             return {"kind": "host", "model": model, "inputs": list(inputs), "outputs": list(outputs)}
-        case OtherSegment(kind, data, inputs, outputs):
-            return {"kind": kind, "data": dict(data), "inputs": list(inputs), "outputs": list(outputs)}
+        case OtherSegment(kind, data, inputs, outputs, weights):
+            named = {"weights": list(weights)} if weights else {}
+            return {"kind": kind, "data": dict(data), "inputs": list(inputs), "outputs": list(outputs), **named}

@@ -124,9 +124,10 @@ def _read_segment(node: Node) -> Segment:
         return HostSegment(
             node.get("model").string(_MAX_STRING), _read_names(node, "inputs"), _read_names(node, "outputs")
         )
-    node.only(("kind", "data", "inputs", "outputs"))
+    node.only(("kind", "data", "inputs", "outputs", "weights"))
     data = {key: item.value for key, item in node.get("data").fields()}
-    return OtherSegment(kind, data, _read_names(node, "inputs"), _read_names(node, "outputs"))
+    weights = _read_names(node, "weights") if node.has("weights") else ()
+    return OtherSegment(kind, data, _read_names(node, "inputs"), _read_names(node, "outputs"), weights)
 
 
 def _read_names(node: Node, key: str) -> tuple[str, ...]:

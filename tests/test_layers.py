@@ -21,9 +21,11 @@ ALLOWED = {
         "dialects",
         "errors",
         "passes",
+        "runtime.analog",  # device models and program schemas that simulators of the runtime share
         "runtime.cache",
         "runtime.cpu_features",
         "runtime.expr",
+        "runtime.npu",  # machine models
         "runtime.program",
     },
     "passes": {"dialects", "errors", "passes"},

@@ -14,6 +14,7 @@ from xdsl.ir import Attribute, SSAValue
 from neuc.backends.cpu.codegen import compile_object
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lower_to_cpu import module_isa
+from neuc.backends.placed import emit_placed, executor_of
 from neuc.dialects.cpu import BufferArgAttr, BufferOp, CallOp, CheckOp, LaunchOp, ProgramOp, RequireOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.lazy_array import LazyArray
@@ -22,6 +23,7 @@ from neuc.dialects.onnx import function_names
 from neuc.dialects.store import dims_of, element_of, numpy_dtype
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import InternalError
+from neuc.passes.module_facts import kept_weights
 from neuc.runtime import program as schema
 from neuc.runtime.cpu_features import available_cpus
 
@@ -64,6 +66,7 @@ def emit(module: ModuleOp, store: WeightStore) -> EmittedProgram:
     segments: dict[str, schema.Segment] = {}
     debug_map: dict[str, list[list[str]]] = {}
     kernel_ops: dict[str, llvm.FuncOp] = {}
+    placed_weights: dict[str, np.ndarray] = {}
     for op in module.ops:
         match op:
             case ProgramOp():
@@ -75,7 +78,11 @@ def emit(module: ModuleOp, store: WeightStore) -> EmittedProgram:
             case func.FuncOp() if op.sym_name.data == "main":
                 main = op
             case func.FuncOp():
-                segments[op.sym_name.data] = _host_segment(op)
+                if executor_of(op) is None:
+                    segments[op.sym_name.data] = _host_segment(op)
+                else:
+                    segments[op.sym_name.data], arrays = emit_placed(op, module, store)
+                    placed_weights |= arrays
                 debug_map[op.sym_name.data] = [list(node_names(inner)) for inner in op.body.block.ops]
             case _:
                 raise InternalError(f"{op.name} at the machine level")
@@ -86,7 +93,8 @@ def emit(module: ModuleOp, store: WeightStore) -> EmittedProgram:
     if missing:
         raise InternalError(f"launched kernels without code: {', '.join(sorted(missing))}")
     used = {name: op for name, op in kernel_ops.items() if name in program.kernels()}
-    weights = {key: store.entry(key) for key in sorted(program.weight_keys())}
+    keys = sorted(program.weight_keys() - placed_weights.keys() | set(kept_weights(module)))
+    weights = {key: store.entry(key) for key in keys} | placed_weights
     return EmittedProgram(program, _compile(used, isa), weights, debug_map, isa)
 
 

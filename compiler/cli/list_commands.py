@@ -40,19 +40,22 @@ def passes_command(everything: bool, as_json: bool) -> int:
 @arguments.json_option
 def targets_command(as_json: bool) -> int:
     """List targets and what they use on this machine."""
-    from neuc.backends.cpu.target import isa_text
+    from neuc.backends.cpu.target import TARGETS, isa_text
+    from neuc.backends.paradigm_target import ParadigmTarget
 
     found: list[dict[str, object]] = []
     for name, target in sorted(universe.targets().items()):
-        isa = target.isa()
+        machine = isinstance(target, ParadigmTarget)
+        cpu = TARGETS[target.host] if machine else target
+        isa = cpu.isa()
         found.append(
             {
                 "name": name,
                 "summary": target.summary,
                 "default_quantize": target.default_quantize,
                 "isa": isa_text(isa),
-                "ternary_encoding": " or ".join(target.encodings(isa)),
-                "options": ["group", "bm", "bk"],
+                "ternary_encoding": " or ".join(cpu.encodings(isa)),
+                "options": dict(target.options) if machine else ["group", "bm", "bk"],
             }
         )
     if as_json:

@@ -7,8 +7,6 @@ from xdsl.ir import Attribute
 
 DECODER = "neuc.decoder"
 """Attribute of a decoder's module: what whoever generates text with it has to know (`decoder_facts`)."""
-NOTES = "neuc.notes"
-"""Attribute of a module: what the report should say about its import."""
 
 
 def decoder_facts(module: ModuleOp) -> dict[str, object] | None:
@@ -31,10 +29,3 @@ def _plain(value: Attribute) -> object:
             return [_plain(item) for item in value.data]
         case _:
             return str(value)
-
-
-def import_notes(module: ModuleOp) -> list[str]:
-    """What the report should say about the import of a module."""
-    found = module.attributes.get(NOTES)
-    items = found.data if isinstance(found, ArrayAttr) else ()
-    return [item.data for item in items if isinstance(item, StringAttr)]

@@ -11,11 +11,12 @@ from neuc.compiler.formats.float_rows import BLOCK
 from neuc.compiler.formats.gguf import GgufFile
 from neuc.compiler.formats.sources import open_source
 from neuc.compiler.importers.decoder.config import DecoderConfig, config_of
-from neuc.compiler.importers.decoder.facts import DECODER, NOTES
+from neuc.compiler.importers.decoder.facts import DECODER
 from neuc.compiler.importers.decoder.graph import build_module
 from neuc.compiler.importers.decoder.tensors import DecoderTensors, rounded_notes
 from neuc.compiler.importers.decoder.tokenizer import token_members
 from neuc.dialects.context import NeucContext
+from neuc.passes.module_facts import add_notes
 
 
 def import_decoder(
@@ -50,7 +51,7 @@ def import_decoder(
         )
     if head is not None and not rounded_notes(matrices.values()):
         notes.append(f"--head {head} changes nothing: embedding and head are in blocks of {BLOCK} or ternary already")
-    module.attributes[NOTES] = ArrayAttr(StringAttr(note) for note in notes)
+    add_notes(module, *notes)
     module.attributes[DECODER] = _attribute(config, kv)
     return module, token_members(source.origin)
 
