@@ -1,11 +1,12 @@
-"""Labelled data for accuracies: ``--eval data.npz:labels``.
+"""Labelled data, and accuracies on them: ``--eval data.npz:labels``.
 
-What a model makes of them is measured elsewhere.
+No model is run here: whoever has one passes a function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,14 +67,63 @@ def load_labelled(text: str) -> LabelledData:
     return LabelledData(arrays, labels.astype(np.int64), Path(file).name)
 
 
-def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The share of samples whose largest score is their label's.
+@dataclass(frozen=True)
+class Accuracy:
+    """How often a model was right.
+
+    Attributes:
+        right: samples whose largest score was their label's.
+        count: all samples.
+    """
+
+    right: int
+    count: int
+
+    @property
+    def share(self) -> float:
+        """Right ones of all, 0 to 1."""
+        return self.right / self.count
+
+    def interval(self) -> tuple[float, float]:
+        """Wilson's interval, 95 %: what the share would be on other samples of the same kind."""
+        z, n, p = 1.959964, self.count, self.share
+        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+    def describe(self) -> str:
+        """As a sentence."""
+        low, high = self.interval()
+        return f"accuracy {self.share:.2%} ({self.right} of {self.count}; 95 % interval {low:.2%} to {high:.2%})"
+
+    def to_json(self) -> dict[str, object]:
+        """As plain data."""
+        return {"accuracy": self.share, "right": self.right, "count": self.count, "interval95": list(self.interval())}
+
+
+def measure(run: Callable[[Arrays], np.ndarray], data: LabelledData, batch: int = 64) -> Accuracy:
+    """The accuracy of what `run` makes of `data`.
 
     Args:
-        scores: [n, classes].
-        labels: [n].
+        run: from feeds to scores [n, classes].
+        data: the samples.
+        batch: how many of them at a time.
+
+    Raises:
+        Error: NEUC-E006, the model's output is no score for each class of each sample.
     """
-    return float(np.mean(np.argmax(scores, axis=-1) == labels))
+    right = 0
+    for feeds, labels in data.batches(batch):
+        scores = run(feeds)
+        if scores.ndim != 2 or len(scores) != len(labels) or scores.shape[1] <= labels.max():
+            raise Error(
+                "NEUC-E006",
+                f"scores are {list(scores.shape)} for {len(labels)} samples with labels up to {labels.max()}",
+                hint="accuracies need a model whose first output is [samples, classes]",
+                exit_code=Exit.USAGE,
+            )
+        right += int(np.sum(np.argmax(scores, axis=1) == labels))
+    return Accuracy(right, len(data))
 
 
 def _problem(labels: np.ndarray, feeds: Arrays) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -13,6 +14,9 @@ from neuc.compiler.cli import arguments, console
 from neuc.compiler.files import check_writable, replacing
 from neuc.compiler.inputs import Arrays, load_npz, parse_inputs
 from neuc.errors import Error, Exit
+
+if TYPE_CHECKING:
+    from neuc.runtime.session import Session
 
 _SHOWN_VALUES = 8
 _EXPECTED_RTOL, _EXPECTED_ATOL = 1e-4, 1e-5
@@ -28,6 +32,7 @@ _EXPECTED_RTOL, _EXPECTED_ATOL = 1e-4, 1e-5
 @click.option("--expected", type=click.Path(path_type=Path), help="Compare with the arrays of this .npz file.")
 @click.option("--rtol", default=_EXPECTED_RTOL, show_default=True, help="Relative tolerance of --expected.")
 @click.option("--atol", default=_EXPECTED_ATOL, show_default=True, help="Absolute tolerance of --expected.")
+@click.option("--eval", "evaluate", metavar="FILE.npz:LABELS", help="Accuracy on labelled data instead of one run.")
 @click.option("--profile", type=click.Path(path_type=Path), help="Write a trace that Perfetto opens.")
 @arguments.json_option
 def run_command(
@@ -39,6 +44,7 @@ def run_command(
     expected: Path | None,
     rtol: float,
     atol: float,
+    evaluate: str | None,
     profile: Path | None,
     as_json: bool,
 ) -> int:
@@ -47,6 +53,11 @@ def run_command(
         if path is not None:
             check_writable(path)
     session = arguments.open_session(model, target, threads, profile=profile is not None)
+    if evaluate is not None:
+        for name, given in (("--input", inputs), ("--output", output), ("--expected", expected)):
+            if given:
+                raise arguments.usage_error(f"{name} and --eval do not go together", "leave one of them out")
+        return _evaluate(session, evaluate, as_json)
     feeds = parse_inputs(inputs, session.program.inputs)
     start = time.perf_counter()
     names = [spec.name for spec in session.program.outputs]
@@ -72,6 +83,18 @@ def run_command(
         if agreement is not None:
             console.product(f"expected: {agreement[1]['summary']}")
     return Exit.OK if agreement is None or agreement[0] else Exit.MISMATCH
+
+
+def _evaluate(session: Session, text: str, as_json: bool) -> int:
+    from neuc.compiler.labelled_data import load_labelled, measure
+
+    data = load_labelled(text)
+    found = measure(lambda feeds: session.run(None, feeds)[0], data)
+    if as_json:
+        console.product_json(found.to_json())
+    else:
+        console.product(found.describe())
+    return Exit.OK
 
 
 def save_npz(path: Path, arrays: Arrays) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuc.compiler.labelled_data import LabelledData, accuracy, load_labelled
+from neuc.compiler.labelled_data import Accuracy, LabelledData, load_labelled, measure
 from neuc.errors import Error
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -36,7 +36,23 @@ def test_batches_hold_every_sample_once():
 
 
 def test_accuracy_counts_largest_scores():
-    assert accuracy(np.array([[1, 0], [0, 1], [3, 4]]), np.array([0, 0, 1])) == pytest.approx(2 / 3)
+    scores = np.array([[1, 0, 0], [0, 1, 2], [3, 4, 0], [9, 0, 1]], np.float32)
+    data = LabelledData({"row": np.arange(4)}, LABELS)
+    found = measure(lambda feeds: scores[feeds["row"]], data, batch=3)
+    assert (found.right, found.count) == (3, 4)
+    assert "75.00%" in found.describe()
+    assert found.to_json()["accuracy"] == pytest.approx(0.75)
+
+
+def test_the_interval_is_wilsons():
+    low, high = Accuracy(8, 10).interval()
+    assert (low, high) == (pytest.approx(0.4901, abs=1e-4), pytest.approx(0.9433, abs=1e-4))  # Wilson 1927, 8 of 10
+    assert Accuracy(10, 10).interval() == (pytest.approx(0.7225, abs=1e-4), pytest.approx(1.0))
+
+
+def test_scores_must_be_of_classes():
+    with pytest.raises(Error, match="labels up to 2"):
+        measure(lambda feeds: np.zeros((len(feeds["x"]), 2)), LabelledData({"x": X}, LABELS))
 
 
 @pytest.mark.parametrize(
