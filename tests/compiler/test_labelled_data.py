@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from neuc.compiler.cli import main
 from neuc.compiler.labelled_data import Accuracy, LabelledData, load_labelled, measure
 from neuc.errors import Error
 
@@ -71,3 +73,18 @@ def test_scores_must_be_of_classes():
 def test_what_does_not_go_together(tmp_path: Path, arrays: dict[str, np.ndarray], suffix: str, words: str):
     with pytest.raises(Error, match=words):
         load_labelled(written(tmp_path, **arrays) + suffix)
+
+
+def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    digits = Path(__file__).parents[2] / "examples" / "digits"
+    with np.load(digits / "held_out.npz") as held_out:
+        images, labels = held_out["images"], held_out["labels"]
+    data = written(tmp_path, pixels=images.astype(np.float32) / 16, labels=labels)
+    model = str(digits / "models" / "int2_qdq.onnx")
+    status = main(["run", model, "--eval", f"{data}:labels", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert status == 0
+    assert found["count"] == 450
+    assert found["accuracy"] > 0.95  # 97.3 % in float; a model on garbled inputs is near 10 %
+    assert main(["run", model, "--eval", f"{data}:labels", "-o", str(tmp_path / "o.npz")]) == 2
+    assert "--output and --eval" in capsys.readouterr().err
