@@ -1,0 +1,147 @@
+"""The child process that converts a trained network with SpikingJelly 2 and says which classes it names at each T.
+
+Runs in the Python of an environment with spikingjelly 2.0.0 and torch, so it imports nothing of neuc; the folder
+`examples/spiking` must be on its path. It reads one request, a JSON object, from standard input:
+
+    {"network": "fashion_cnn", "parameters": "fashion_cnn.npz", "images": "images.npz", "result": "result.npz",
+     "recipes": ["99.9%", "LTB"], "seeds": [0, 1, 2], "steps": [1, 2, 4]}
+
+`images.npz` holds `test` f32 [N, 1, H, W] and, for each seed, `calibration_<seed>`. The result holds `ann` f32 [N, 10]
+(logits) and for each recipe and seed `<recipe>/<seed>` i64 [steps, N] (classes). One JSON object is printed: versions,
+and for each recipe and seed its spikes per neuron and step, or why it failed.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from networks import NETWORKS
+from spikingjelly.activation_based import ann2snn, functional, neuron
+from torch import Tensor, nn
+from train import load_parameters
+
+BATCH = 200
+_COPY_OF_STDOUT = 1
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+RATE_RECIPES: dict[str, Callable[[Batches], Any]] = {
+    "max": lambda data: ann2snn.RateCodingRecipe(dataloader=data, mode="max"),
+    "99.9%": lambda data: ann2snn.RateCodingRecipe(dataloader=data, mode="99.9%"),
+    "99.9% half": lambda data: ann2snn.RateCodingRecipe(
+        dataloader=data, mode="99.9%", neuron_factory=lambda _scale: neuron.HalfThresholdIFNode()
+    ),
+    "99.9% half channel": lambda data: ann2snn.RateCodingRecipe(
+        dataloader=data, mode="99.9%", half_threshold=True, channel_wise=True
+    ),
+    "LTB": lambda data: ann2snn.LocalThresholdBalancingRecipe(dataloader=data),
+}
+"""For networks with ReLU. Half: potentials start at half the threshold. Channel: a threshold for each channel."""
+STA = "STA spiking encoder"
+"""For Transformers: spikes behind layer norm, GELU and attention. Converted anew for each T, which is part of it."""
+
+
+class Shown:
+    """Counts the spikes of every neuron layer that runs, between two calls of `rate`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.spikes = self.chances = 0
+        for module in network.modules():
+            if isinstance(module, neuron.BaseNode) or "Encoder" in type(module).__name__:
+                module.register_forward_hook(self._count)
+
+    def _count(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        self.spikes += int((output != 0).sum())
+        self.chances += output.numel()
+
+    def rate(self) -> float:
+        """Spikes per neuron and step."""
+        return self.spikes / max(1, self.chances)
+
+
+def converted(network: nn.Module, recipe: str, calibration: Tensor, steps: int) -> nn.Module:
+    """The spiking network that a recipe makes; labels are not looked at by any."""
+    batches = [(part, torch.zeros(len(part))) for part in calibration.split(BATCH)]
+    if recipe == STA:
+        made = ann2snn.STATransformerRecipe(dataloader=batches, time_steps=steps, mode="spiking_encoder")
+    else:
+        made = RATE_RECIPES[recipe](batches)
+    snn = ann2snn.Converter(recipe=made).convert(copy.deepcopy(network)).eval()
+    functional.set_step_mode(snn, "s")
+    return snn
+
+
+def classes_at(snn: nn.Module, images: Tensor, steps: list[int]) -> np.ndarray:
+    """Classes [steps, N]: the argmax of the outputs summed over the first T steps, for each T of `steps`."""
+    found = []
+    for batch in images.split(BATCH):
+        functional.reset_net(snn)
+        total, at = torch.zeros(len(batch), 10), []
+        for step in range(1, max(steps) + 1):
+            total = total + snn(batch)
+            if step in steps:
+                at.append(total.argmax(1))
+        found.append(torch.stack(at))
+    return torch.cat(found, 1).numpy()
+
+
+def predictions(
+    network: nn.Module, recipe: str, calibration: Tensor, images: Tensor, steps: list[int]
+) -> tuple[np.ndarray, float]:
+    """Classes [steps, N], and spikes per neuron and step."""
+    if recipe != STA:
+        snn = converted(network, recipe, calibration, max(steps))
+        shown = Shown(snn)
+        return classes_at(snn, images, steps), shown.rate()
+    rows = []
+    for step in steps:
+        snn = converted(network, recipe, calibration, step)
+        shown = Shown(snn)
+        rows.append(classes_at(snn, images, [step]))
+    return np.concatenate(rows), shown.rate()
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Do what the request asks; the answer says how each recipe went."""
+    network = load_parameters(NETWORKS[request["network"]](), Path(request["parameters"]))
+    with np.load(request["images"]) as arrays:
+        images = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    test = images["test"]
+    results = {"ann": torch.cat([network(part) for part in test.split(BATCH)]).numpy()}
+    runs: dict[str, dict[str, Any]] = {}
+    for recipe in request["recipes"]:
+        for seed in request["seeds"]:
+            try:
+                classes, rate = predictions(network, recipe, images[f"calibration_{seed}"], test, request["steps"])
+            except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+                runs[f"{recipe}/{seed}"] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+                continue
+            results[f"{recipe}/{seed}"] = classes
+            runs[f"{recipe}/{seed}"] = {"rate": rate}
+    np.savez_compressed(request["result"], **results)  # pyright: ignore[reportArgumentType]
+    return {"spikingjelly": version("spikingjelly"), "torch": torch.__version__, "runs": runs}
+
+
+def main() -> None:
+    """One request, one answer; what libraries print goes to the error stream."""
+    answers = os.fdopen(os.dup(_COPY_OF_STDOUT), "w")
+    os.dup2(2, _COPY_OF_STDOUT)
+    logging.disable(logging.INFO)
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        made = answer(json.load(sys.stdin))
+    answers.write(json.dumps(made) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Trains the blocks of `block_networks.py` on the 8x8 digits: needs torch; a minute or two each on one thread.
+
+python train_blocks.py                # all, into parameters/
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from block_networks import BLOCKS
+from image_sets import digits
+from train import PARAMETERS, Recipe, accuracy, train
+
+RECIPE = Recipe(epochs=60, batch=64, rate=4e-3)
+
+
+def main() -> None:
+    """Train and write; accuracies as measured in torch go into `blocks.json`."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("names", nargs="*", metavar="NETWORK", help=f"of {', '.join(BLOCKS)}; default: all")
+    options.add_argument("--epochs", type=int, default=RECIPE.epochs)
+    options.add_argument("--to", type=Path, default=PARAMETERS)
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    given.to.mkdir(parents=True, exist_ok=True)
+    images = digits()
+    found: dict[str, float] = {}
+    record = given.to / "blocks.json"
+    if record.exists():
+        found = json.loads(record.read_text(encoding="utf-8"))
+    for name in given.names or list(BLOCKS):
+        begin = time.process_time()
+        torch.manual_seed(0)
+        network = train(
+            BLOCKS[name](), images.train_images, images.train_labels, Recipe(given.epochs, RECIPE.batch, RECIPE.rate)
+        )
+        arrays = {key: value.detach().numpy() for key, value in network.program_parameters().items()}
+        np.savez_compressed(given.to / f"{name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
+        found[name] = accuracy(network, images.test_images, images.test_labels)
+        record.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        rates = getattr(network, "rates", [m.rate for m in network.modules() if hasattr(m, "rate")])
+        print(
+            f"{name}: {found[name]:.2%}, {time.process_time() - begin:.0f} s of CPU, rates {np.round(rates, 3)}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
