@@ -60,6 +60,7 @@ from neuc.dialects.dense_movement import (
     SliceOp,
     TransposeOp,
 )
+from neuc.dialects.spike_types import Numeric
 
 _I64S = DenseArrayBase.constr(i64)
 _I64 = IntegerAttr.constr(i64)
@@ -123,7 +124,7 @@ class ReduceOp(DenseOp):
     axes = prop_def(_I64S)
     keepdims = opt_prop_def(UnitAttr)
     result = result_def(TensorType)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Numeric())
     ENUMS: ClassVar = {"kind": ReduceKindAttr}
 
     def __init__(
@@ -158,7 +159,7 @@ class ArgReduceOp(DenseOp):
     keepdims = opt_prop_def(UnitAttr)
     select_last = opt_prop_def(UnitAttr)
     result = result_def(TensorType)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Numeric())
     ENUMS: ClassVar = {"kind": ReduceKindAttr}
 
     def __init__(

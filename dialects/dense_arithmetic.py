@@ -46,6 +46,7 @@ from neuc.dialects.dense_attrs import (
     ints,
 )
 from neuc.dialects.dims import Dim
+from neuc.dialects.spike_types import Numeric
 
 _I64S = DenseArrayBase.constr(i64)
 _I64 = IntegerAttr.constr(i64)
@@ -60,7 +61,7 @@ class SoftmaxOp(DenseOp):
     axis = prop_def(_I64)
     log = opt_prop_def(UnitAttr)
     result = result_def(TensorType)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Numeric())
 
     def __init__(self, x: SSAValue, axis: int, log: bool = False) -> None:
         super().__init__(operands=[x], result_types=[x.type], properties={"axis": int_attr(axis), "log": flag(log)})
@@ -83,7 +84,7 @@ class LayerNormOp(DenseOp):
     eps = prop_def(FloatAttr[Float32Type])
     rms = opt_prop_def(UnitAttr)
     result = result_def(TensorType)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Numeric())
     irdl_options = (AttrSizedOperandSegments(as_property=True),)
 
     def __init__(
@@ -126,7 +127,7 @@ class MatMulOp(DenseOp):
     alpha = prop_def(FloatAttr[Float32Type], default_value=FloatAttr(1.0, f32))
     activation = prop_def(ActivationAttr, default_value=NO_ACTIVATION)
     result = result_def(TensorType)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Numeric())
 
     def __init__(
         self,
@@ -176,7 +177,7 @@ class ConvOp(DenseOp):
     group = prop_def(_I64, default_value=int_attr(1))
     activation = prop_def(ActivationAttr, default_value=NO_ACTIVATION)
     result = result_def(TensorType)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Numeric())
 
     def __init__(
         self,
@@ -231,7 +232,7 @@ class PoolOp(DenseOp):
     dilations = prop_def(_I64S)
     count_include_pad = opt_prop_def(UnitAttr)
     result = result_def(TensorType)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Numeric())
     ENUMS: ClassVar = {"kind": PoolKindAttr}
 
     def __init__(
@@ -291,7 +292,7 @@ class LstmOp(DenseOp):
     y = result_def(TensorType)
     h = result_def(TensorType)
     c = result_def(TensorType)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Numeric())
     irdl_options = (AttrSizedOperandSegments(as_property=True),)
     ENUMS: ClassVar = {"direction": DirectionAttr}
 

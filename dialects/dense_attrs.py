@@ -223,10 +223,10 @@ def parse_float(parser: AttrParser) -> float:
     return sign * parser.parse_number()
 
 
-_FLOATS = frozenset({"eps", "alpha", "scale", "value"})
+_FLOATS = frozenset({"eps", "alpha", "fire_at", "scale", "value"})
 _TEXTS = frozenset({"starts", "exprs"})
 _FLAGS = frozenset(
-    {"interleaved", "keepdims", "select_last", "log", "rms", "transpose_a", "transpose_b", "count_include_pad"}
+    {"interleaved", "keepdims", "select_last", "log", "relu", "rms", "transpose_a", "transpose_b", "count_include_pad"}
 )
 _SEGMENTS = "operandSegmentSizes"
 

@@ -44,6 +44,7 @@ from xdsl.utils.hints import isa
 
 from neuc.dialects.dims import Dim, DimLike, product
 from neuc.dialects.float_text import dense_reads_back
+from neuc.dialects.spike_types import EventType
 from neuc.dialects.weight_store import WeightStore
 
 INLINE_LIMIT = 16
@@ -72,6 +73,8 @@ _ELEMENT = {dtype: element for element, dtype in _NUMPY.items()}
 
 def numpy_dtype(element: Attribute) -> np.dtype | None:
     """The numpy dtype of an element type, or None where numpy has none (bf16, strings …)."""
+    if isinstance(element, EventType):
+        return np.dtype(np.int8)
     return _NUMPY.get(element)
 
 

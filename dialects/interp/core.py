@@ -7,7 +7,7 @@ when its first operation turns up; here are only `func` and `store`, which every
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
@@ -16,8 +16,10 @@ import numpy as np
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
+from xdsl.traits import IsTerminator
 
 from neuc.dialects.dims import Dim
+from neuc.dialects.spike_types import event_of
 from neuc.dialects.store import ConstantOp, constant_array, dims_of
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, InternalError
@@ -79,6 +81,7 @@ class Env:
         symbols: the value of each symbolic dim known so far.
         fallback: runs operations nothing here implements.
         observe: is shown every operation's results.
+        visible: values an operation's regions may use, as of the operation that is running.
     """
 
     module: ModuleOp
@@ -86,6 +89,7 @@ class Env:
     symbols: dict[str, int] = field(default_factory=dict)
     fallback: Implementation | None = None
     observe: Observer | None = None
+    visible: Mapping[SSAValue, np.ndarray] = field(default_factory=dict["SSAValue", "np.ndarray"])
 
     def evaluate(self, dims: Sequence[Dim]) -> tuple[int, ...]:
         """The dims with the symbols' values."""
@@ -136,21 +140,28 @@ def run_function(name: str, args: list[np.ndarray], env: Env) -> list[np.ndarray
     return run_block(function.body.block, args, env)
 
 
-def run_block(block: Block, args: list[np.ndarray], env: Env) -> list[np.ndarray]:
-    """Run a function body; arrays are dropped after their last use."""
-    values: dict[SSAValue, np.ndarray] = dict(zip(block.args, args))
+def run_block(
+    block: Block, args: list[np.ndarray], env: Env, outside: Mapping[SSAValue, np.ndarray] | None = None
+) -> list[np.ndarray]:
+    """Run a block, which may use values from `outside`, and return what its terminator has.
+
+    The block's own arrays are dropped after their last use.
+    """
+    values: dict[SSAValue, np.ndarray] = {**(outside or {}), **dict(zip(block.args, args))}
     left = {value: sum(1 for _ in value.uses) for value in _values(block)}
     for op in block.ops:
         operands = [values[v] for v in op.operands]
-        if isinstance(op, func.ReturnOp):
+        if op.has_trait(IsTerminator, value_if_unregistered=False):
             return operands
-        for value in op.operands:
-            left[value] -= 1
-            if left[value] == 0:
-                del values[value]
+        env.visible = values
         results = run_op(op, operands, env)
+        for value in op.operands:
+            if value in left:
+                left[value] -= 1
+                if left[value] == 0:
+                    del values[value]
         values.update((v, a) for v, a in zip(op.results, results) if left[v])
-    raise InternalError(f"a function ends in {block.last_op} instead of func.return")
+    raise InternalError(f"a block ends in {block.last_op} instead of a terminator")
 
 
 def run_op(op: Operation, args: list[np.ndarray], env: Env) -> list[np.ndarray]:
@@ -195,6 +206,12 @@ def _bind(value: SSAValue, array: np.ndarray, env: Env, what: str, *, internal: 
         if internal:
             raise InternalError(message)
         raise Error("NEUC-E210", message, hint="pass arrays of the shapes in the function's type")
+    event = event_of(value)
+    if event is not None and not event.holds(array):
+        message = f"{what} is {array.dtype} and not all of it are {event.kind.data} events"
+        if internal:
+            raise InternalError(message)
+        raise Error("NEUC-E210", message, hint=f"pass int8 of {', '.join(map(str, event.values))}")
 
 
 def _functions(module: ModuleOp) -> Iterator[func.FuncOp]:
