@@ -1,8 +1,8 @@
 """Two blocks that are trained as spiking ones, and their twins without spikes, as PyTorch modules on 8x8 digits.
 
 Needs torch. `SpikeTransformer`: spike-driven self-attention (M. Yao et al., 2023, arXiv:2307.01694). `Mamba`: a
-selective scan (A. Gu, T. Dao, 2023, arXiv:2312.00752) whose linear layers are fed by signed-integer spikes. What becomes
-of their parameters as `spike` operations is `block_programs.py`'s business.
+selective scan (A. Gu, T. Dao, 2023, arXiv:2312.00752) whose linear layers are fed by signed-integer spikes. What
+becomes of their parameters as `spike` operations is `block_programs.py`'s business.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ DECAY = 0.5
 """Of its membranes, each step; a spike takes the threshold, 1, off them."""
 MOST = 4
 """Most unit spikes of one signed-integer spike."""
-LEAK = 0.5
+UNIT = 0.75
+"""A unit is so many times a neuron's mean magnitude of input."""
+LEAK = 0.25
 """How much of a signed-integer neuron's rest stays for the next token."""
 TOKENS, PIXELS = 16, 4
 """An 8x8 image is 16 patches of 2x2 pixels, row by row."""
@@ -124,18 +126,23 @@ class IntegerSpikes(nn.Module):
     """Signed-integer spiking neurons: u = leak·rest + x/unit, s = sign(u)·min(`MOST`, ⌊|u| + 1/4⌋), rest = u − s.
 
     s is the sum of unit spikes that fire while |u| ≥ 3/4. Backwards the rounding is left out. Time is axis 1.
+    Units follow the inputs in training, and stay what they were then.
 
     Args:
         features: neurons, each with a unit of its own.
     """
 
+    unit: Tensor
+
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.unit = nn.Parameter(torch.full((features,), 0.5))
+        self.register_buffer("unit", torch.full((features,), 0.5))
         self.rate = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """f32 [N, tokens, features] -> integers times unit, the same shape."""
+        if self.training:
+            self.unit.lerp_(UNIT * x.detach().abs().mean((0, 1)).clamp(min=1e-3), 0.1)
         rest, spikes = torch.zeros_like(x[:, 0]), []
         for current in (x / self.unit).unbind(1):
             u = LEAK * rest + current

@@ -39,8 +39,9 @@ def main() -> None:
         network = train(
             BLOCKS[name](), images.train_images, images.train_labels, Recipe(given.epochs, RECIPE.batch, RECIPE.rate)
         )
-        arrays = {key: value.detach().numpy() for key, value in network.program_parameters().items()}
-        np.savez_compressed(given.to / f"{name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
+        if not name.endswith("twin"):  # of twins only the accuracy is wanted
+            arrays = {key: value.detach().numpy() for key, value in network.program_parameters().items()}
+            np.savez_compressed(given.to / f"{name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
         found[name] = accuracy(network, images.test_images, images.test_labels)
         record.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         rates = getattr(network, "rates", [m.rate for m in network.modules() if hasattr(m, "rate")])
