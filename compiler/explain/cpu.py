@@ -1,8 +1,4 @@
-"""The long form of every error code, for `neuc explain`.
-
-A test keeps this table and the codes raised in the source the same set. E0xx: usage; E1xx: model and import;
-E2xx: passes, IR and accuracy; E3xx: artifact and runtime; E4xx: environment.
-"""
+"""What the codes E0xx to E4xx mean: usage, models, passes, artifacts, the environment."""
 
 from __future__ import annotations
 
