@@ -49,8 +49,11 @@ def _pass(module: str, name: str) -> Callable[[], type[ModulePass]]:
 
 DIALECTS: dict[str, Callable[[], Dialect]] = {
     "cpu": _dialect("cpu", "Cpu"),
+    "crossbar": _dialect("crossbar", "Crossbar"),
     "dense": _dialect("dense", "Dense"),
+    "energy": _dialect("energy", "Energy"),
     "lut": _dialect("lut", "Lut"),
+    "npu": _dialect("npu", "Npu"),
     "onnx": _dialect("onnx", "Onnx"),
     "spike": _dialect("spike", "Spike"),
     "store": _dialect("store", "Store"),
@@ -58,6 +61,9 @@ DIALECTS: dict[str, Callable[[], Dialect]] = {
 }
 
 PASSES: dict[str, Callable[[], type[ModulePass]]] = {
+    "color-blocks": _pass("passes.color_blocks", "ColorBlocks"),
+    "convert-ann-to-snn": _pass("passes.convert_ann_to_snn", "ConvertAnnToSnn"),
+    "expand-activations": _pass("passes.expand_activations", "ExpandActivations"),
     "fold-batch-norm": _pass("passes.fold_batch_norm", "FoldBatchNorm"),
     "fold-into-matmul": _pass("passes.fold_into_matmul", "FoldIntoMatMul"),
     "fuse-activation": _pass("passes.fuse_activation", "FuseActivation"),
@@ -66,9 +72,11 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "infer-symbolic-shapes": _pass("passes.infer_symbolic_shapes", "InferSymbolicShapes"),
     "lower-onnx-to-dense": _pass("passes.lower_onnx_to_dense", "LowerOnnxToDense"),
     "lower-to-cpu": _pass("backends.cpu.lower_to_cpu", "LowerToCpu"),
+    "mark-neurons": _pass("passes.mark_neurons", "MarkNeurons"),
     "partition": _pass("passes.partition", "Partition"),
     "place-barriers": _pass("backends.cpu.place_barriers", "PlaceBarriers"),
     "plan-memory": _pass("backends.cpu.plan_memory", "PlanMemory"),
+    "pool-before-activation": _pass("passes.pool_before_activation", "PoolBeforeActivation"),
     "quantize-to-ternary": _pass("passes.quantize_to_ternary", "QuantizeToTernary"),
     "recognize-ternary": _pass("passes.recognize_ternary", "RecognizeTernary"),
     "choose-encoding": _pass("passes.choose_encoding", "ChooseEncoding"),
