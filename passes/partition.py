@@ -21,7 +21,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
-from neuc.dialects import dense_movement
+from neuc.dialects import dense_movement, spike_time
 from neuc.dialects.dims import Dim
 from neuc.dialects.locations import node_names
 from neuc.dialects.onnx_base import NAME, CustomOp, OnnxOp, YieldOp
@@ -332,9 +332,11 @@ def _is_symbol(dim: Dim) -> bool:
 
 def mentioned_symbols(op: Operation) -> set[str]:
     """The symbols whose values `op` needs: those in its results' types and in its properties."""
-    found = {s for v in op.results for d in _dims(v) for s in d.symbols}
+    found = {s for inner in op.walk() for v in inner.results for d in _dims(v) for s in d.symbols}
     texts: list[str] = []
-    if isinstance(op, dense_movement.DimsOp):
+    if isinstance(op, spike_time.LoopOp):
+        texts = [op.steps.data]
+    elif isinstance(op, dense_movement.DimsOp):
         texts = [e.data for e in op.exprs]
     elif isinstance(op, dense_movement.SliceOp):
         texts = [e.data for e in op.starts]

@@ -345,7 +345,18 @@ def _whole_buffer(launch: LaunchOp, place: int) -> BufferOp | None:
 
 
 def _drop_unused(ops: Iterable[Operation]) -> None:
+    """Drop launches of which nothing reads what they write, last first, and then buffers nothing uses."""
+    for op in reversed(list(ops)):
+        if isinstance(op, LaunchOp) and op.writes is not None and all(_is_unread(buffer) for buffer in op.written()):
+            op.detach()
+            op.erase()
     for op in list(ops):
         if isinstance(op, BufferOp) and op.kind.data in ("arena", "weight") and op.result.first_use is None:
             op.detach()
             op.erase()
+
+
+def _is_unread(buffer: SSAValue) -> bool:
+    """Whether a buffer is of the arena and has one user, which is to write it."""
+    owner = buffer.owner
+    return isinstance(owner, BufferOp) and owner.kind.data == "arena" and len(list(buffer.uses)) == 1

@@ -1,0 +1,140 @@
+"""Neurons over time: from currents to trains, or one step to plain events; all steps of a neuron in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from xdsl.dialects import llvm
+
+from neuc.backends.cpu.builder import KernelBuilder, Val, i8, i32, vec
+from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.kernels.base import KernelSpec
+from neuc.backends.cpu.kernels.spike_lists import FRAME
+from neuc.backends.cpu.kernels.spike_neurons import Neuron
+from neuc.backends.cpu.kernels.strided import Args, load_elements, store_elements
+
+NEURONS_PER_UNIT = 256
+"""Neurons of one sample in a work unit."""
+
+
+@dataclass(frozen=True)
+class SpikeFireKernel(KernelSpec):
+    """Run neurons for T steps.
+
+    Slots: currents, the states before, the states after, the parameters, events (not of neurons without), T, N (neurons
+    in a sample), the first step's number, B. A parameter is one number or has N; states have [B, N] or, where `shared`
+    says so, [N]. Work: B · ⌈N / 256⌉.
+
+    Attributes:
+        neuron: the kind.
+        currents: ``fixed``: [B, N], the same in each step; ``steps``: [T, B, N].
+        events: ``frames``: a train [B, frames, N]; ``bytes``: int8 [B, N], of the last step.
+        single: the parameters that are one number.
+        shared: the states that all samples begin with alike.
+    """
+
+    neuron: Neuron
+    currents: Literal["fixed", "steps"]
+    events: Literal["frames", "bytes"]
+    single: tuple[int, ...] = ()
+    shared: tuple[int, ...] = ()
+    family: ClassVar[str] = "spike_fire"
+
+    def writes(self) -> tuple[int, ...]:
+        n = self.neuron
+        states = tuple(range(1 + n.states, 1 + 2 * n.states))
+        return (*states, 1 + 2 * n.states + n.parameters) if n.fires else states
+
+    def build(self, isa: Isa) -> llvm.FuncOp:
+        """Vectors of neurons, their states in registers over all steps."""
+        b = KernelBuilder(self.name, isa)
+        args, n = Args(b), self.neuron
+        currents = args.ptr()
+        before, after = [args.ptr() for _ in range(n.states)], [args.ptr() for _ in range(n.states)]
+        parameters = [args.ptr() for _ in range(n.parameters)]
+        events = args.ptr() if n.fires else currents
+        steps, count, first, samples = args.ints(4)
+        pieces = b.max(b.udiv(count + (NEURONS_PER_UNIT - 1), NEURONS_PER_UNIT), 1)
+        whole, rest = b.udiv(steps, FRAME), b.urem(steps, FRAME)
+        frames = b.udiv(steps + (FRAME - 1), FRAME)
+        with b.loop(b.begin, b.end) as unit:
+            sample = b.udiv(unit.i, pieces)
+            lo = (unit.i - sample * pieces) * NEURONS_PER_UNIT
+            with b.loop(lo, b.min(lo + NEURONS_PER_UNIT, count), b.lanes) as loop:
+                j, at = loop.i, sample * count + loop.i
+                mask = b.mask_below(count - j, b.lanes)
+
+                def load(base: Val, index: Val, mask: Val = mask) -> Val:
+                    return load_elements(b, base, index, n.number, b.lanes, mask)
+
+                own = [
+                    b.splat(b.load(base, n.element), b.lanes) if k in self.single else load(base, j)
+                    for k, base in enumerate(parameters)
+                ]
+                states = [load(base, j if k in self.shared else at) for k, base in enumerate(before)]
+                fixed = load(currents, at) if self.currents == "fixed" else None
+
+                def current(t: Val, fixed: Val | None = fixed, sample: Val = sample, j: Val = j) -> Val:
+                    return load(currents, (t * samples + sample) * count + j) if fixed is None else fixed
+
+                def place(g: Val, sample: Val = sample, j: Val = j) -> Val:
+                    return (sample * frames + g) * count + j
+
+                states = self._run(b, (whole, rest, first), current, own, states, events, place, at, mask)
+                for base, state in zip(after, states):
+                    store_elements(b, state, base, at, n.number, mask)
+        return b.finish()
+
+    def _run(
+        self,
+        b: KernelBuilder,
+        times: tuple[Val, Val, Val],
+        current: Callable[[Val], Val],
+        parameters: Sequence[Val],
+        states: list[Val],
+        events: Val,
+        place: Callable[[Val], Val],
+        at: Val,
+        mask: Val,
+    ) -> list[Val]:
+        """Whole frames, then what is left step by step; the states after the last."""
+        whole, rest, first = times
+        none = b.zero(vec(i32, b.lanes))
+
+        def step(t: Val, s: int, frame: Val, states: Sequence[Val]) -> tuple[Val, list[Val]]:
+            fired, after = self.neuron.step(b, current(t), states, parameters, first + t)
+            if fired is None:
+                return frame, after
+            return (frame | ((fired & 0xFF) << (8 * s)) if self.events == "frames" else fired), after
+
+        with b.loop(0, whole, init=states) as loop:
+            frame, now = none, loop.carried
+            for s in range(FRAME):
+                frame, now = step(loop.i * FRAME + s, s, frame, now)
+            self._store(b, frame, events, place(loop.i) if self.events == "frames" else at, mask)
+            loop.yield_(now)
+        states = loop.results
+        with b.if_(b.icmp("ne", rest, 0)) as some:
+            frame, now = none, list(states)
+            for s in range(FRAME - 1):
+                with b.if_(b.icmp("sgt", rest, s)) as one:
+                    made, after = step(whole * FRAME + s, s, frame, now)
+                    one.yield_([made, *after])
+                with one.else_():
+                    one.yield_([frame, *now])
+                frame, *now = one.results
+            self._store(b, frame, events, place(whole) if self.events == "frames" else at, mask)
+            some.yield_(now)
+        with some.else_():
+            some.yield_(states)
+        return some.results
+
+    def _store(self, b: KernelBuilder, frame: Val, events: Val, at: Val, mask: Val) -> None:
+        if not self.neuron.fires:
+            return
+        if self.events == "frames":
+            store_elements(b, frame, events, at, "i32", mask)
+        else:
+            store_elements(b, b.trunc(frame, i8), events, at, "i8", mask)

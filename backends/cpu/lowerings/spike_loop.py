@@ -1,0 +1,121 @@
+"""`spike.loop`: all steps of a layer in one go where its neurons allow it, else step by step.
+
+What "allow" means is `spike_plan.py`'s business, how a layer runs `spike_layers.py`'s; here is the rest, which unrolls.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from xdsl.ir import Operation, SSAValue
+
+from neuc.backends.cpu.lowering import SegmentLowering, lowers, unsupported_reason
+from neuc.backends.cpu.lowerings.iteration import contiguous_strides
+from neuc.backends.cpu.lowerings.movement import copy_strided
+from neuc.backends.cpu.lowerings.spike_layers import lower_layers
+from neuc.backends.cpu.lowerings.spike_maps import value_of
+from neuc.backends.cpu.lowerings.spike_plan import LoopPlan, plan_loop
+from neuc.dialects import dense, spike
+from neuc.dialects.dims import Dim, product
+from neuc.dialects.store import dims_of, element_of, make_constant, tensor_type
+
+MOST_UNROLLED = 50_000
+"""Operations of all steps together, beyond which a loop is not unrolled."""
+
+
+def unsupported_loop(op: spike.LoopOp) -> str | None:
+    """Why the loop has no CPU code; None if it has."""
+    for inner in op.body.block.ops:
+        reason = None if isinstance(inner, spike.YieldOp) else unsupported_reason(inner)
+        if reason is not None:
+            return reason
+    plan = plan_loop(op)
+    if isinstance(plan, LoopPlan):
+        return None
+    steps = op.step_count
+    if not steps.is_static:
+        return f"a number of steps that only run time knows needs layers without feedback, but {plan}"
+    if (count := steps.value * len(op.body.block.ops)) > MOST_UNROLLED:
+        return f"{count} operations of all {steps} steps are too many to run step by step, and {plan}"
+    return None
+
+
+@lowers(spike.LoopOp, supports=unsupported_loop)
+def lower_loop(op: spike.LoopOp, s: SegmentLowering) -> None:
+    """Layer by layer, or unrolled."""
+    plan = plan_loop(op)
+    if isinstance(plan, LoopPlan):
+        lower_layers(op, plan, s)
+    else:
+        _unroll(op, s)
+
+
+def _unroll(op: spike.LoopOp, s: SegmentLowering) -> None:
+    """Every step's operations one after the other; states pass from step to step as values."""
+    steps = op.step_count.value
+    states: list[SSAValue] = list(op.initial)
+    ready: list[tuple[list[Operation], list[SSAValue]]] = []
+    outside: dict[SSAValue, SSAValue] = {}
+    changing = _changing(op)
+    for inner in op.body.block.ops:
+        # What is the same in each step runs once.
+        if inner not in changing:
+            clone = inner.clone(value_mapper=outside)
+            outside.update(zip(inner.results, clone.results, strict=True))
+            s.lower(clone)
+    for t in range(steps):
+        values: dict[SSAValue, SSAValue] = {**outside, op.step: _constant_step(t, s)}
+        values.update(zip(op.states, states, strict=True))
+        taken: list[Operation] = []
+        for whole, part in zip(op.scanned, op.slices, strict=True):
+            values[part] = _slice(whole, part, t, s)
+        for inner in op.body.block.ops:
+            if isinstance(inner, spike.YieldOp):
+                ready.append((taken, [values.get(v, v) for v in inner.outputs]))
+                states = [values.get(v, v) for v in inner.states]
+            elif inner in changing:
+                clone = inner.clone(value_mapper=values)
+                values.update(zip(inner.results, clone.results, strict=True))
+                taken.append(clone)
+    for t, (ops, outputs) in enumerate(ready):
+        for inner in ops:
+            s.lower(inner)
+        for value, whole in zip(outputs, op.outputs, strict=True):
+            _put(value, whole, t, op, s)
+    for value, after in zip(states, op.final, strict=True):
+        s.alias(after, value)
+
+
+def _changing(op: spike.LoopOp) -> set[Operation]:
+    """The operations of the region that depend on its arguments, or end it."""
+    moving: set[SSAValue] = set(op.body.block.args)
+    found: set[Operation] = set()
+    for inner in op.body.block.ops:
+        used = {value for deep in inner.walk() for value in deep.operands}
+        if isinstance(inner, spike.YieldOp) or used & moving:
+            found.add(inner)
+            moving.update(inner.results)
+    return found
+
+
+def _constant_step(t: int, s: SegmentLowering) -> SSAValue:
+    return make_constant("spike.step", np.array(t, np.int64), s.store).result
+
+
+def _slice(whole: SSAValue, part: SSAValue, t: int, s: SegmentLowering) -> SSAValue:
+    """Step t of what is scanned, copied."""
+    dims = dims_of(whole)
+    taken = dense.SliceOp(
+        whole, [t, *[0] * (len(dims) - 1)], [1] * len(dims), tensor_type(element_of(whole), [Dim.of(1), *dims[1:]])
+    )
+    s.lower(taken)
+    return value_of(taken.result, part.type, s)
+
+
+def _put(value: SSAValue, whole: SSAValue, t: int, op: spike.LoopOp, s: SegmentLowering) -> None:
+    """Copy a step's output to its place among those of all steps."""
+    dims = dims_of(value) or (Dim.of(1),)
+    strides = contiguous_strides(dims)
+    size = s.itemsize(value)
+    copy_strided(
+        s, s.buffer(value), s.buffer(whole), size, dims, strides, strides, target_offset=product(dims) * t, op=op
+    )

@@ -1,0 +1,59 @@
+"""Spiking networks on target cpu-spike: the interpreter's spikes, on every instruction set and with any threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from xdsl.dialects import func
+from xdsl.dialects.builtin import ModuleOp
+
+from kernel_harness import runnable_isas
+from neuc.backends.cpu.isa import Isa
+from neuc.dialects.interp.core import interpret
+from neuc.dialects.weight_store import WeightStore
+from spiking_programs import constant_current_mlp, session
+
+QUICK = ("avx512", "avx2", "scalar")
+ISAS = pytest.mark.parametrize(
+    "isa",
+    [pytest.param(isa, id=isa.name, marks=[] if isa.name in QUICK else pytest.mark.slow) for isa in runnable_isas()],
+)
+SIZES = (20, 37, 130, 10)
+BATCHES = (1, 3, 17)
+POTENTIAL_ERROR = 65 * 130 * 2.0**-22
+"""Sums of 130 weights below 4, rounded in another order in each of 65 steps."""
+
+
+def inputs(batch: int, integer: bool) -> np.ndarray:
+    """Analog inputs, half of them 0."""
+    rng = np.random.default_rng(batch)
+    x = rng.random((batch, SIZES[0])) * (rng.random((batch, SIZES[0])) < 0.5)
+    return np.round(x * 100).astype(np.int8) if integer else x.astype(np.float32)
+
+
+def check(main: func.FuncOp, store: WeightStore, isa: Isa, threads: int, integer: bool) -> None:
+    """Spikes are the interpreter's; numbers are, too, up to rounding."""
+    reference = ModuleOp([main.clone()])
+    with session(main, store, isa, threads) as program:
+        for batch in BATCHES:
+            x = inputs(batch, integer)
+            events, *numbers = program.run(None, {"x0": x})
+            wanted, *exact = interpret(reference, [x], store)
+            assert 0 < wanted.mean() < 1
+            np.testing.assert_array_equal(events, wanted)
+            for got, number in zip(numbers, exact, strict=True):
+                np.testing.assert_allclose(got, number, rtol=0, atol=0 if integer else POTENTIAL_ERROR)
+
+
+@ISAS
+def test_integer_networks_are_exact(isa: Isa) -> None:
+    for steps, threads in ((1, 1), (7, 2), (65, 3)):
+        store = WeightStore()
+        check(constant_current_mlp(store, SIZES, steps, integer=True), store, isa, threads, True)
+
+
+@ISAS
+def test_float_networks_fire_alike(isa: Isa) -> None:
+    for steps, threads in ((1, 3), (64, 2)):
+        store = WeightStore()
+        check(constant_current_mlp(store, SIZES, steps), store, isa, threads, False)
