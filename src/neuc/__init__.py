@@ -12,6 +12,8 @@ from neuc.errors import Error, InternalError
 
 if TYPE_CHECKING:
     from neuc.compiler.api import Compiled, compile
+    from neuc.compiler.snn.convert import convert_to_snn
+    from neuc.compiler.snn.model import SpikingModel
     from neuc.runtime.generation import Decoder, load_decoder
     from neuc.runtime.sampling import Sampling
     from neuc.runtime.session import Session, load
@@ -25,8 +27,10 @@ __all__ = [
     "InternalError",
     "Sampling",
     "Session",
+    "SpikingModel",
     "__version__",
     "compile",
+    "convert_to_snn",
     "load",
     "load_decoder",
 ]
@@ -36,7 +40,9 @@ _LAZY = {
     "Decoder": "neuc.runtime.generation",
     "Sampling": "neuc.runtime.sampling",
     "Session": "neuc.runtime.session",
+    "SpikingModel": "neuc.compiler.snn.model",
     "compile": "neuc.compiler.api",
+    "convert_to_snn": "neuc.compiler.snn.convert",
     "load": "neuc.runtime.session",
     "load_decoder": "neuc.runtime.generation",
 }
@@ -44,6 +50,8 @@ _LAZY = {
 
 def __getattr__(name: str) -> object:
     """Resolve a public name on first use."""
+    if name == "energy":
+        return import_module("neuc.compiler.energy")
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'neuc' has no attribute {name!r}")

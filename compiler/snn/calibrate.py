@@ -1,0 +1,239 @@
+"""Calibration: thresholds, first potentials and biases of all sites from data, written on the sites.
+
+Methods for one site are in `thresholds.py`; here is which data they see, and what is wrong with data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from xdsl.dialects.builtin import ModuleOp
+
+from neuc.compiler.snn import thresholds
+from neuc.compiler.snn.recipes import THRESHOLDS, Recipe
+from neuc.compiler.snn.simulate import Signal, Simulation
+from neuc.compiler.universe import nearest
+from neuc.dialects.weight_store import WeightStore
+from neuc.errors import Error, Exit
+from neuc.passes.analysis.neuron_sites import BIAS, CLIP, IDENTITY, POTENTIAL, THRESHOLD, Site
+
+Array = np.ndarray
+SAMPLES = 2048
+"""Most samples per channel that thresholds are found from."""
+BATCH = 128
+"""Most inputs that are simulated: each channel of a convolution has many samples in every one of them."""
+QUANTILE = 0.999
+SATURATED = 0.01
+"""A channel is saturated if more than this part of its outputs lie above the largest number that its spikes reach."""
+
+
+@dataclass
+class SiteFacts:
+    """What calibration found about one site.
+
+    Attributes:
+        name: the site.
+        channels: how many.
+        mean, sigma: of its currents, over all samples.
+        largest: the largest magnitude that the float network has there.
+        threshold: least and largest threshold.
+        dead: channels that were 0 for all samples.
+        saturated: channels that are too often above what their spikes can stand for.
+        rounds: rounds until local threshold balancing converged; 0 for other methods.
+    """
+
+    name: str
+    channels: int
+    mean: float
+    sigma: float
+    largest: float
+    threshold: tuple[float, float]
+    dead: tuple[int, ...]
+    saturated: tuple[int, ...]
+    rounds: int = 0
+
+
+@dataclass
+class Calibration:
+    """What calibration did.
+
+    Attributes:
+        method: how thresholds were found.
+        samples: how many inputs.
+        sites: what it found about each site.
+        warnings: what is odd about the data or the network.
+        outputs: the estimates of the network's outputs by step, f32 [T][output].
+    """
+
+    method: str
+    samples: int
+    sites: list[SiteFacts] = field(default_factory=list[SiteFacts])
+    warnings: list[str] = field(default_factory=list[str])
+
+
+def check_data(inputs: Sequence[Array], names: Sequence[str]) -> list[str]:
+    """Refuse calibration data that say nothing; warnings about data that say little.
+
+    Raises:
+        Error: NEUC-E520, there are none; NEUC-E521, NaN or infinity.
+    """
+    warnings: list[str] = []
+    for name, array in zip(names, inputs, strict=True):
+        if array.size == 0 or not array.shape or array.shape[0] == 0:
+            raise Error("NEUC-E520", f"calibration input {name} is empty", hint="give at least one sample")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise Error("NEUC-E521", f"calibration input {name} holds NaN or infinity", hint="clean the data")
+    if all((array == array[:1]).all() for array in inputs):
+        samples = inputs[0].shape[0]
+        what = "all calibration samples are the same" if samples > 1 else "there is one calibration sample"
+        warnings.append(f"{what}: thresholds fit that one alone")
+    if all(array.dtype.kind == "f" and (array == array.reshape(-1)[0]).all() for array in inputs):
+        warnings.append("calibration data are constant: channels look dead or saturated that are not")
+    return warnings
+
+
+def calibrate(
+    module: ModuleOp,
+    store: WeightStore,
+    inputs: Sequence[Array],
+    names: Sequence[str],
+    recipe: Recipe,
+    steps: int,
+    method: str = "search",
+    *,
+    q: float = QUANTILE,
+    seed: int = 0,
+) -> Calibration:
+    """Write thresholds on every site of a marked module.
+
+    Args:
+        module: the module, whose sites are changed.
+        store: its weights.
+        inputs: one array [samples, …] for each input of the model.
+        names: their names.
+        recipe: which neurons they are for.
+        steps: T they are for.
+        method: one of `recipes.THRESHOLDS`.
+        q: quantile of that method.
+        seed: which samples of a channel are looked at where there are more than `SAMPLES`.
+
+    Raises:
+        Error: NEUC-E520, no data; NEUC-E521, data or activations are no finite numbers; NEUC-E527, no such method.
+    """
+    if method not in THRESHOLDS:
+        hint = nearest(method, THRESHOLDS)
+        raise Error("NEUC-E527", f"thresholds {method!r}: no such method", hint=hint, exit_code=Exit.USAGE)
+    done = Calibration(method, inputs[0].shape[0] if inputs and inputs[0].ndim else 0)
+    done.warnings += check_data(inputs, names)
+    picker = _Calibrator(recipe, steps, method, q, np.random.default_rng(seed), done)
+    count = BATCH if method == "search" else None
+    Simulation(module, store, recipe, steps, picker.visit).run([array[:count] for array in inputs])
+    return done
+
+
+@dataclass
+class _Calibrator:
+    recipe: Recipe
+    steps: int
+    method: str
+    q: float
+    rng: np.random.Generator
+    done: Calibration
+
+    def visit(self, site: Site, current: Signal, exact: Array | None) -> None:
+        """Find and write the parameters of one site."""
+        assert exact is not None
+        if not np.isfinite(exact).all():
+            raise Error(
+                "NEUC-E521",
+                f"the float network's activations at {site.name} hold NaN or infinity",
+                hint="a weight or an input before it does: check the model in onnxruntime",
+            )
+        truth = site.by_channel(exact)
+        columns = self.rng.permutation(truth.shape[1])[:SAMPLES]
+        truth = truth[:, columns]
+        seen = _sampled(site, current, columns)
+        found, rounds = self._found(site, seen, truth)
+        dead = np.flatnonzero(thresholds.largest(truth) == 0)
+        found = _without_dead(found, dead)
+        if site.kind == CLIP and self.recipe.coding == "rate":
+            limit = np.minimum(found.threshold, np.float32(site.bound))
+            found = thresholds.Found(limit, found.start, found.bias)
+        site.write(THRESHOLD, found.threshold)
+        for key, values in ((POTENTIAL, found.start), (BIAS, found.bias)):
+            if values is not None:
+                site.write(key, values)
+        self._note(site, seen, truth, found.threshold, dead, rounds)
+
+    def _found(self, site: Site, current: Signal, truth: Array) -> tuple[thresholds.Found, int]:
+        match self.method:
+            case "max":
+                return thresholds.Found(thresholds.largest(truth)), 0
+            case "quantile":
+                return thresholds.Found(thresholds.quantile(truth, self.q)), 0
+            case "ltb":
+                theta, rounds = thresholds.local_balance(truth)
+                return thresholds.Found(theta), rounds
+            case "gaussian":
+                levels = self.steps if self.recipe.binary else 2 ** (self.recipe.levels - 1)
+                pre = truth if site.kind == IDENTITY else _mean(current, self.recipe)
+                return thresholds.Found(np.minimum(thresholds.gaussian(pre, levels), thresholds.largest(truth))), 0
+            case "mse":
+                own = Signal(_mean(current, self.recipe) if site.kind == IDENTITY else truth)
+            case _:
+                own = current
+        bound = site.bound if self.recipe.coding == "rate" else float("inf")
+        positive = site.kind != IDENTITY
+        return thresholds.search(own, truth, self.recipe, self.steps, positive=positive, bound=bound), 0
+
+    def _note(self, site: Site, current: Signal, truth: Array, threshold: Array, dead: Array, rounds: int) -> None:
+        pre = _mean(current, self.recipe)
+        reach = (
+            threshold
+            if self.recipe.coding == "rate"
+            else threshold * np.float32(sum(1 / t for t in range(1, self.steps + 1)))
+        )
+        over = np.mean(np.abs(truth) > reach[:, None] * np.float32(1 + 1e-6), axis=1)
+        full = np.flatnonzero(over > SATURATED) if site.kind != CLIP else np.array([], int)
+        self.done.sites.append(
+            SiteFacts(
+                site.name,
+                site.channels,
+                float(pre.mean(dtype=np.float64)),
+                float(pre.std(dtype=np.float64)),
+                float(np.abs(truth).max()),
+                (float(threshold.min()), float(threshold.max())),
+                tuple(int(c) for c in dead),
+                tuple(int(c) for c in full),
+                rounds,
+            )
+        )
+        if dead.size:
+            all_ = "all its channels" if dead.size == site.channels else f"{dead.size} of {site.channels} channels"
+            self.done.warnings.append(f"{site.name}: {all_} are dead: 0 for every calibration sample")
+
+
+def _sampled(site: Site, current: Signal, columns: Array) -> Signal:
+    """The current of some samples of each channel."""
+    static = None if current.static is None else site.by_channel(current.static)[:, columns]
+    steps = None if current.steps is None else [site.by_channel(step)[:, columns] for step in current.steps]
+    return Signal(static, steps)
+
+
+def _mean(current: Signal, recipe: Recipe) -> Array:
+    """The number a current stands for after its last step."""
+    steps = 1 if current.steps is None else len(current.steps)
+    return current.means(steps, recipe.coding)[-1]
+
+
+def _without_dead(found: thresholds.Found, dead: Array) -> thresholds.Found:
+    """Dead channels get the largest threshold of the others, so that noise does not make them fire; or 1."""
+    if not dead.size:
+        return found
+    threshold = found.threshold.copy()
+    threshold[dead] = 0
+    threshold[dead] = threshold.max() if threshold.max() > 0 else 1.0
+    bias = None if found.bias is None else np.where(np.isin(np.arange(threshold.size), dead), 0, found.bias)
+    return thresholds.Found(threshold, found.start, bias)

@@ -1,0 +1,187 @@
+"""`neuc.convert_to_snn`: from a float network and calibration data to a spiking network, without training.
+
+Wires the parts together: marking (`front.py`), calibration (`calibrate.py`), the pass `convert-ann-to-snn`, the report.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation, SSAValue
+
+from neuc.compiler.driver import Driver
+from neuc.compiler.snn import front, support
+from neuc.compiler.snn.calibrate import BATCH, QUANTILE, Calibration, calibrate
+from neuc.compiler.snn.data import Data, arrays_of
+from neuc.compiler.snn.front import Marked
+from neuc.compiler.snn.layer_errors import spike_errors
+from neuc.compiler.snn.model import SpikingModel
+from neuc.compiler.snn.recipes import Recipe, check_steps, recipe_of
+from neuc.compiler.snn.report import ConversionReport
+from neuc.compiler.snn.simulate import Simulation
+from neuc.dialects import spike
+from neuc.dialects.dense import ReshapeOp, TransposeOp
+from neuc.dialects.interp.core import interpret
+from neuc.dialects.locations import node_names
+from neuc.dialects.spike import event_of
+from neuc.errors import Error, InternalError
+from neuc.passes.convert_ann_to_snn import ConvertAnnToSnn, loops
+
+DEFAULT_STEPS = {"a": 8, "b": 4, "c": 4}
+"""T if none is asked for."""
+
+
+def convert_to_snn(
+    model: object,
+    calibration: Data,
+    *,
+    recipe: str = "a",
+    steps: int | None = None,
+    thresholds: str = "search",
+    levels: int | None = None,
+    coding: str | None = None,
+    start: int | None = 0,
+    quantile: float = QUANTILE,
+    shapes: Mapping[str, tuple[int | str, ...]] | None = None,
+    example_inputs: tuple[object, ...] | None = None,
+    max_steps: int = 16,
+    max_drop: float = 0.005,
+    labels: np.ndarray | None = None,
+    seed: int = 0,
+) -> SpikingModel:
+    """Convert a float network to a spiking one, without training.
+
+    Args:
+        model: path of an ``.onnx`` or ``.mlir`` file, an ``onnx.ModelProto``, or a ``torch.nn.Module``.
+        calibration: inputs [samples, …] like those the network is for: an array for a model of one input, a dict by
+            input name, or an ``.npz``. Some hundred are enough; 128 are simulated.
+        recipe: ``a``: binary spikes of integrate-and-fire neurons, for neuromorphic chips; ``b``: signed power-of-two
+            spikes that carry changes, fewest steps and spikes; ``c``: the same spikes with rate coding; b and c also
+            convert Transformers; ``auto``: the fewest steps that keep accuracy, see `max_steps` and `max_drop`.
+        steps: T, the time steps; 8 for a, 4 for b and c.
+        thresholds: ``search`` (each layer simulated on the spikes of those before; also finds biases), ``mse`` (each
+            layer by itself), ``max``, ``quantile``, ``ltb`` (local threshold balancing), ``gaussian``.
+        levels: powers of two of a spike in b and c.
+        coding: ``rate`` or ``differential``, if not the recipe's.
+        start: with rate coding, the first step that the read-out counts; None chooses it on the calibration data.
+        quantile: of ``quantile``.
+        shapes: shapes of inputs by name; a string keeps a dim symbolic.
+        example_inputs: arguments to trace a torch module with.
+        max_steps: of ``auto``: the most steps that are tried.
+        max_drop: of ``auto``: how much accuracy may be lost, on the calibration data.
+        labels: of ``auto``: labels of the calibration data; without them agreement with the float network counts.
+        seed: which samples thresholds are found from, where there are more than needed.
+
+    Raises:
+        Error: the model or the data cannot be read or do not go together; NEUC-E520 to E530: calibration data are
+            missing, empty or no finite numbers, T or an option makes no sense, operations have no spiking form, nothing
+            would spike, or the goal of ``auto`` is missed.
+    """
+    if recipe == "auto":
+        from neuc.compiler.snn.auto import Goal, convert_auto
+
+        goal = Goal(max_steps, max_drop, labels)
+        return convert_auto(
+            model, calibration, goal, steps=steps, shapes=shapes, example_inputs=example_inputs, seed=seed
+        )
+    chosen = recipe_of(recipe, levels, coding)
+    count = DEFAULT_STEPS[recipe] if steps is None else steps
+    check_steps(count)
+    begun = time.perf_counter()
+    marked = front.mark(model, chosen, shapes, example_inputs)
+    inputs = arrays_of(calibration, marked.inputs, "calibration data")
+    made = convert_marked(marked, inputs, chosen, count, thresholds, start=start, quantile=quantile, seed=seed)
+    made.report.seconds = time.perf_counter() - begun
+    return made
+
+
+def convert_marked(
+    marked: Marked,
+    inputs: Sequence[np.ndarray],
+    recipe: Recipe,
+    steps: int,
+    thresholds: str = "search",
+    *,
+    start: int | None = 0,
+    quantile: float = QUANTILE,
+    seed: int = 0,
+) -> SpikingModel:
+    """`convert_to_snn` for a model that is marked for `recipe`; the marks get thresholds."""
+    begun = time.perf_counter()
+    if start is not None and not 0 <= start < steps:
+        raise Error("NEUC-E523", f"{steps} steps, read from step {start}", hint="0 ≤ start < steps")
+    verdicts = support.check(marked.module, recipe)
+    support.refuse_unsupported(verdicts, recipe, marked.name)
+    store, names = marked.context.weights, [spec.name for spec in marked.inputs]
+    done = calibrate(marked.module, store, inputs, names, recipe, steps, thresholds, q=quantile, seed=seed)
+    few = [array[:BATCH] if array.ndim else array for array in inputs]
+    if start is None:
+        start = _best_start(marked, few, recipe, steps)
+    module = marked.module.clone()
+    driver = Driver(module, marked.context)
+    driver.run([ConvertAnnToSnn(steps, recipe.levels, recipe.coding, start)])
+    errors = spike_errors(marked.module, store, few, recipe, steps, seed)
+    report = ConversionReport(marked.name, recipe, steps, start, verdicts, done, errors, _carried(module))
+    _check_spikes(module, done)
+    report.seconds = time.perf_counter() - begun
+    return SpikingModel(
+        module,
+        marked.context,
+        recipe,
+        steps,
+        start,
+        report,
+        marked.module,
+        marked.dense,
+        marked.inputs,
+        marked.outputs,
+    )
+
+
+def _best_start(marked: Marked, inputs: Sequence[np.ndarray], recipe: Recipe, steps: int) -> int:
+    """The first step to read from, whose outputs come closest to the float network's on calibration data."""
+    if recipe.coding == "differential":
+        return 0
+    exact = interpret(marked.dense, inputs, marked.context.weights)[0]
+    run = Simulation(marked.module, marked.context.weights, recipe, steps)
+    means = np.stack(run.run(inputs)[0]).astype(np.float64)
+    total = means * np.arange(1, steps + 1).reshape(-1, *[1] * (means.ndim - 1))
+    errors = [np.mean((total[-1] / steps - exact) ** 2)]
+    errors += [np.mean(((total[-1] - total[s - 1]) / (steps - s) - exact) ** 2) for s in range(1, steps)]
+    return int(np.argmin(errors))
+
+
+def _carried(module: ModuleOp) -> list[str]:
+    """Synapses inside the loop that see numbers instead of spikes, with what they see."""
+    found: list[str] = []
+    for loop in loops(module):
+        for op in loop.body.block.ops:
+            if isinstance(op, spike.LinearOp | spike.ConvOp) and event_of(op.x) is None:
+                pooled = _comes_from_pool(op.x)
+                what = "sums of pooled spikes" if pooled else "currents of another layer without neurons between"
+                found.append(f"{next(iter(node_names(op)), op.name)}: {what}")
+    return found
+
+
+def _comes_from_pool(value: SSAValue) -> bool:
+    """Whether a value is a sum of spikes, moved or scaled at most."""
+    while isinstance(value.owner, Operation) and not isinstance(value.owner, spike.SumPoolOp):
+        if not isinstance(value.owner, spike.ScaleOp | ReshapeOp | TransposeOp):
+            return False
+        value = value.owner.operands[0]
+    return isinstance(value.owner, spike.SumPoolOp)
+
+
+def _check_spikes(module: ModuleOp, done: Calibration) -> None:
+    """Make sure that each site became a neuron that makes events: nothing stays a float network silently."""
+    made = sum(
+        event_of(op.results[0]) is not None
+        for loop in loops(module)
+        for op in loop.body.block.ops
+        if isinstance(op, spike.IfOp | spike.LevelsOp)
+    )
+    if made != len(done.sites):
+        raise InternalError(f"{len(done.sites)} sites became {made} neurons")

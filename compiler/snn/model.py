@@ -1,0 +1,167 @@
+"""`SpikingModel`: a converted network, ready to run, to sweep over time steps, and to save."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation, SSAValue
+
+from neuc.compiler.driver import print_module, write_module
+from neuc.compiler.files import check_writable
+from neuc.compiler.signature import entry_of
+from neuc.compiler.snn.data import Data, arrays_of
+from neuc.compiler.snn.recipes import Recipe, check_steps
+from neuc.compiler.snn.report import ConversionReport
+from neuc.compiler.snn.simulate import Activity, Simulation
+from neuc.compiler.snn.sweep import STEPS, Sweep, sweep
+from neuc.compiler.snn.synaptic_operations import fan_out, met_weights
+from neuc.dialects.context import NeucContext
+from neuc.dialects.dense import ConvOp, MatMulOp
+from neuc.dialects.interp.core import interpret
+from neuc.runtime.program import IoSpec
+
+BATCH = 100
+"""Samples that are simulated at once: the currents of all steps of a layer are in memory together."""
+
+
+@dataclass
+class SpikingModel:
+    """A spiking network made from a float one.
+
+    Attributes:
+        module: the network on the paradigm level: dense operations and one `spike.loop`.
+        context: the context and weights of all its modules.
+        recipe: how it is coded.
+        steps: T, the most time steps of `module`.
+        start: the first step its read-out counts (rate coding).
+        report: what conversion did.
+        marked: the float network with its sites and their thresholds, on which `module` was built.
+        dense: the float network.
+        inputs, outputs: its signature.
+    """
+
+    module: ModuleOp
+    context: NeucContext
+    recipe: Recipe
+    steps: int
+    start: int
+    report: ConversionReport
+    marked: ModuleOp
+    dense: ModuleOp
+    inputs: tuple[IoSpec, ...]
+    outputs: tuple[IoSpec, ...]
+
+    def run(self, x: Data, steps: int | None = None) -> list[np.ndarray]:
+        """The outputs after `steps` time steps, in numpy.
+
+        Args:
+            x: the inputs, [N, …] each; a plain array for a model of one input.
+            steps: at most `self.steps`, which is what is left out means.
+
+        Returns:
+            One array for each output, as the float network gives it.
+
+        Raises:
+            Error: NEUC-E523, steps make no sense; or the inputs do not fit.
+        """
+        return [array[-1] for array in self.run_over_time(x, steps)]
+
+    def run_over_time(self, x: Data, steps: int | None = None, activity: Activity | None = None) -> list[np.ndarray]:
+        """The outputs after each of the first `steps` time steps, from one run.
+
+        Rate recipes give at step t what a run of t steps gives, since nothing depends on how many follow; so does
+        differential coding.
+
+        Args:
+            x: as of `run`.
+            steps: as of `run`; more than `self.steps` is allowed, thresholds are then not the best.
+            activity: is given what layers did, synaptic operations counted.
+
+        Returns:
+            f32 [T, N, …] for each output.
+        """
+        count = self.steps if steps is None else steps
+        check_steps(count)
+        arrays = arrays_of(x, self.inputs, "the input")
+        parts: list[list[np.ndarray]] = []
+        for start in range(0, samples_of(arrays), BATCH):
+            run = Simulation(self.marked, self.context.weights, self.recipe, count)
+            run.start, run.count = min(self.start, count - 1), activity is not None
+            batch = [a[start : start + BATCH] if a.ndim else a for a in arrays]
+            parts.append([np.stack(over_time) for over_time in run.run(batch)])
+            if activity is not None:
+                activity.add(run.activity)
+        return [np.concatenate(pieces, axis=1) for pieces in zip(*parts)]
+
+    def run_float(self, x: Data) -> list[np.ndarray]:
+        """The outputs of the float network it was made from."""
+        arrays = arrays_of(x, self.inputs, "the input")
+        parts = [
+            interpret(self.dense, [a[start : start + BATCH] if a.ndim else a for a in arrays], self.context.weights)
+            for start in range(0, samples_of(arrays), BATCH)
+        ]
+        return [np.concatenate(pieces) for pieces in zip(*parts)]
+
+    def sweep(self, x: Data, labels: np.ndarray | None = None, steps: Sequence[int] = STEPS) -> Sweep:
+        """Accuracy, agreement with the float network, spikes and synaptic operations for several T, from one run.
+
+        Args:
+            x: as of `run`.
+            labels: integers [N]; without them there is no accuracy.
+            steps: which T.
+
+        Raises:
+            Error: NEUC-E523, a T makes no sense; NEUC-E530, as many labels as samples are needed; or x does not fit.
+        """
+        return sweep(self, x, labels, steps)
+
+    def float_multiplications(self, x: Data) -> float:
+        """Products of a number and a weight, both not 0, that the float network's layers make for one sample."""
+        arrays = arrays_of(x, self.inputs, "the input")
+        wanted = {v for op in self.dense.walk() if isinstance(op, ConvOp | MatMulOp) for v in op.operands[:1]}
+        store, made = self.context.weights, 0.0
+        for start in range(0, samples_of(arrays), BATCH):
+            batch = [a[start : start + BATCH] if a.ndim else a for a in arrays]
+            arguments: Sequence[SSAValue] = entry_of(self.dense).body.block.args
+            seen = dict(zip(arguments, batch))
+
+            def observe(op: Operation, results: list[np.ndarray], seen: dict[SSAValue, np.ndarray] = seen) -> None:
+                nonlocal made
+                seen.update((v, a) for v, a in zip(op.results, results) if v in wanted)
+                if isinstance(op, ConvOp | MatMulOp) and op.operands[0] in seen:
+                    array = seen[op.operands[0]]
+                    fans = fan_out(op, array.shape, store)
+                    made += 0.0 if fans is None else met_weights(array, fans)
+
+            interpret(self.dense, batch, store, observe=observe)
+        return made / samples_of(arrays)
+
+    @cached_property
+    def text(self) -> str:
+        """The module as text."""
+        return print_module(self.module)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``PATH.mlir`` and its weights beside it, to be compiled, inspected or edited.
+
+        Raises:
+            Error: NEUC-E005, it cannot be written.
+        """
+        target = Path(path)
+        check_writable(target)
+        write_module(target, self.module, self.context)
+
+    def feeds(self, x: Data) -> Mapping[str, np.ndarray]:
+        """The inputs by name, checked."""
+        return dict(zip([spec.name for spec in self.inputs], arrays_of(x, self.inputs, "the input")))
+
+
+def samples_of(arrays: Sequence[np.ndarray]) -> int:
+    """How many samples arrays hold."""
+    return arrays[0].shape[0] if arrays and arrays[0].ndim else 1

@@ -1,0 +1,363 @@
+"""Running a marked network as a spiking one, layer by layer over all time steps, in numpy.
+
+Layers run one after the other, each over all steps, which is legal as nothing feeds back; so calibration can look at a
+layer's currents before the next one runs, and one run shows the outputs of every T at once. What dense operations mean
+is asked of the interpreters; neurons are in `neurons.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from xdsl.dialects import func
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation, SSAValue
+
+from neuc.compiler.signature import entry_of
+from neuc.compiler.snn import neurons
+from neuc.compiler.snn.recipes import Recipe
+from neuc.compiler.snn.synaptic_operations import fan_out, met_weights
+from neuc.dialects.dense import ConvOp, MatMulOp
+from neuc.dialects.interp.core import Env, run_op
+from neuc.dialects.locations import node_names
+from neuc.dialects.store import ConstantOp, dims_of
+from neuc.dialects.weight_store import WeightStore
+from neuc.errors import Error
+from neuc.passes.analysis.affine import is_affine, moves
+from neuc.passes.analysis.neuron_sites import BIAS, CLIP, IDENTITY, POTENTIAL, THRESHOLD, Site, site_of
+
+Array = np.ndarray
+HALF = 0.5
+"""Membranes start at half a threshold (Bu et al. 2022): rounding of rates to nearest instead of down."""
+
+
+@dataclass
+class Signal:
+    """One value of the network over time.
+
+    Rate coding: `static` where it is the same in every step, else `steps`; the number it stands for is their mean.
+    Differential coding: the number after step t is `static` + Σ steps/t.
+
+    Attributes:
+        static: the constant part.
+        steps: one array a step; None where nothing changes.
+    """
+
+    static: Array | None
+    steps: list[Array] | None = None
+
+    def means(self, count: int, coding: str) -> list[Array]:
+        """The number it stands for after each of `count` steps."""
+        if self.steps is None:
+            assert self.static is not None
+            return [self.static] * count
+        if coding == "rate":
+            total = np.cumsum(np.stack(self.steps), axis=0, dtype=np.float32)
+            return [total[t] / np.float32(t + 1) for t in range(count)]
+        made, mean = [], self.static if self.static is not None else np.float32(0)
+        for t, step in enumerate(self.steps, start=1):
+            mean = mean + step / np.float32(t)
+            made.append(mean)
+        return made
+
+
+@dataclass
+class Layer:
+    """What a site did in one run.
+
+    Attributes:
+        name: the site's name.
+        neurons: how many, for one sample.
+        spikes: how many of them fired, by step, over all samples.
+        threshold: the mean largest level.
+    """
+
+    name: str
+    neurons: int
+    spikes: list[int]
+    threshold: float
+
+
+@dataclass
+class Synapses:
+    """What a product with constant weights did in one run.
+
+    Attributes:
+        name: the model's node.
+        operations: products of an input and a weight, both not 0, by step, over all samples.
+        spikes: whether the inputs were spikes, so that nothing was multiplied; else currents or pooled spikes.
+        once: whether it ran once, on the analog input.
+        dense: operations that there are for one sample and step, zeros or not.
+    """
+
+    name: str
+    operations: list[float]
+    spikes: bool
+    once: bool
+    dense: float
+
+
+@dataclass
+class Activity:
+    """What all layers did, added up over runs.
+
+    Attributes:
+        layers: neurons, in order.
+        synapses: products, in order.
+        samples: how many inputs.
+    """
+
+    layers: list[Layer] = field(default_factory=list[Layer])
+    synapses: list[Synapses] = field(default_factory=list[Synapses])
+    samples: int = 0
+
+    def add(self, other: Activity) -> None:
+        """Add what another run of the same network did."""
+        self.samples += other.samples
+        if not self.layers:
+            self.layers, self.synapses = other.layers, other.synapses
+            return
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.spikes = [a + b for a, b in zip(mine.spikes, theirs.spikes, strict=True)]
+        for mine, theirs in zip(self.synapses, other.synapses, strict=True):
+            mine.operations = [a + b for a, b in zip(mine.operations, theirs.operations, strict=True)]
+
+
+Visitor = Callable[[Site, Signal, Array | None], None]
+"""Is shown each site, its current and the number the float network has there, before the site fires."""
+
+
+@dataclass
+class Simulation:
+    """One run of a marked module.
+
+    Attributes:
+        module: a module whose @main has sites.
+        store: its weights.
+        recipe: how it is coded.
+        steps: T.
+        visit: looks at sites on the way and may write their parameters.
+        start: the first step that read-outs count, in rate coding.
+        count: whether to count synaptic operations.
+        activity: what layers did.
+        spiking: is shown each site and its spikes, in the unit of its current.
+    """
+
+    module: ModuleOp
+    store: WeightStore
+    recipe: Recipe
+    steps: int
+    visit: Visitor | None = None
+    start: int = 0
+    count: bool = False
+    activity: Activity = field(default_factory=Activity)
+    spiking: Callable[[Site, Sequence[Array]], None] | None = None
+    _moved: set[SSAValue] = field(default_factory=set[SSAValue])
+
+    def run(self, inputs: Sequence[Array]) -> list[list[Array]]:
+        """The outputs after each step: one list of T arrays for each output.
+
+        Raises:
+            Error: NEUC-E529, a site without thresholds.
+        """
+        entry = entry_of(self.module)
+        block = entry.body.block
+        env = Env(self.module, self.store)
+        for arg, array in zip(block.args, inputs, strict=True):
+            for dim, size in zip(dims_of(arg), array.shape):
+                if dim.symbols == {str(dim)}:
+                    env.symbols[str(dim)] = size
+        samples = self.activity.samples = inputs[0].shape[0] if inputs and inputs[0].ndim else 1
+        signals: dict[SSAValue, Signal] = {arg: Signal(array) for arg, array in zip(block.args, inputs)}
+        exact: dict[SSAValue, Array] = dict(zip(block.args, inputs)) if self.visit is not None else {}
+        last = last_uses(block.ops)
+        for op in block.ops:
+            if isinstance(op, func.ReturnOp):
+                return [self._read_out(signals[v]) for v in op.operands]
+            if self.visit is not None:
+                found = run_op(op, [exact[v] for v in op.operands], env)
+                exact.update(zip(op.results, found))
+            site = site_of(op)
+            if site is not None:
+                truth = exact.get(site.op.result)
+                current = self._bounded(site, signals[site.op.inputs[0]], env)
+                signals[site.op.result] = self._fire(site, current, truth, samples)
+            else:
+                self._pass(op, signals, env)
+            for value in last.get(op, ()):
+                signals.pop(value, None)
+                exact.pop(value, None)
+        return []
+
+    def _bounded(self, site: Site, current: Signal, env: Env) -> Signal:
+        """The current of a clip whose spikes are changes: its mean is clipped, since rates do not saturate there."""
+        if site.kind != CLIP or self.recipe.coding == "rate":
+            return current
+
+        def run(arrays: Sequence[Array | None]) -> list[Array]:
+            return run_op(site.op, [a for a in arrays if a is not None], env)
+
+        if current.steps is None:
+            return Signal(run([current.static])[0])
+        return self._differential(site.op, [current], [0], run)
+
+    def _read_out(self, signal: Signal) -> list[Array]:
+        """The estimates of an output after each step."""
+        if self.start == 0 or signal.steps is None or self.recipe.coding == "differential":
+            return signal.means(self.steps, self.recipe.coding)
+        silent = [np.zeros_like(signal.steps[0])] * min(self.start, self.steps)
+        later = Signal(None, signal.steps[self.start :])
+        return [*silent, *later.means(self.steps - len(silent), "rate")]
+
+    def _fire(self, site: Site, current: Signal, truth: Array | None, samples: int) -> Signal:
+        if self.visit is not None:
+            self.visit(site, current, truth)
+        outputs = list(fire(site, current, self.recipe, self.steps))
+        if self.spiking is not None:
+            self.spiking(site, outputs)
+        theta = site.parameter(THRESHOLD)
+        level = 0.0 if theta is None else float(theta.mean())
+        each = outputs[0].size // max(1, samples)
+        self.activity.layers.append(Layer(site.name, each, [int(np.count_nonzero(o)) for o in outputs], level))
+        self._moved.add(site.op.result)
+        zero = np.zeros(outputs[0].shape, np.float32) if self.recipe.coding == "differential" else None
+        return Signal(zero, outputs)
+
+    def _pass(self, op: Operation, signals: dict[SSAValue, Signal], env: Env) -> None:
+        """What an operation without neurons makes of signals."""
+        given = [signals[v] for v in op.operands]
+        changing = [i for i, signal in enumerate(given) if signal.steps is not None]
+        if self.count and isinstance(op, ConvOp | MatMulOp):
+            self._count(op, given[0])
+        if changing and moves(op) and all(op.operands[i] in self._moved for i in changing):
+            self._moved.update(op.results)
+
+        def run(arrays: Sequence[Array | None]) -> list[Array]:
+            return run_op(op, [a for a in arrays if a is not None], env)
+
+        if not changing:
+            results = [] if isinstance(op, ConstantOp) else [s.static for s in given]
+            signals.update((v, Signal(a)) for v, a in zip(op.results, run(results)))
+        elif self.recipe.coding == "rate":
+            signals[op.results[0]] = self._rate(op, given, changing, run)
+        else:
+            signals[op.results[0]] = self._differential(op, given, changing, run)
+
+    def _count(self, op: Operation, x: Signal) -> None:
+        """Note the synaptic operations of a product with constant weights."""
+        arrays = [x.static] if x.steps is None else x.steps
+        shape = arrays[0].shape if arrays[0] is not None else ()
+        fans = fan_out(op, shape, self.store)
+        every = fan_out(op, shape, self.store, dense=True)
+        if fans is None or every is None:
+            return
+        made = [met_weights(a, fans) for a in arrays if a is not None]
+        # One sample's inputs, all of them not 0.
+        dense = met_weights(np.ones((1, *shape[1:]), np.int8), every)
+        spikes = op.operands[0] in self._moved
+        name = next(iter(node_names(op)), op.name)
+        self.activity.synapses.append(Synapses(name, made, spikes, x.steps is None, dense))
+
+    def _rate(self, op: Operation, given: Sequence[Signal], changing: list[int], run: Run) -> Signal:
+        if is_affine(op, changing):
+            return Signal(
+                None, [run([s.static if s.steps is None else s.steps[t] for s in given])[0] for t in self._ts]
+            )
+        means = [signal.means(self.steps, "rate") for signal in given]
+        made = list[Array]()
+        before = np.float32(0)
+        for t in self._ts:
+            total = run([mean[t] for mean in means])[0] * np.float32(t + 1)
+            made.append(total - before)
+            before = total
+        return Signal(None, made)
+
+    def _differential(self, op: Operation, given: Sequence[Signal], changing: list[int], run: Run) -> Signal:
+        static = run([s.static for s in given])[0]
+        if is_affine(op, changing):
+            rest = [np.zeros_like(s.static) if s.steps is not None else s.static for s in given]  # pyright: ignore[reportArgumentType, reportCallIssue]
+            zero = run(rest)[0]
+            return Signal(
+                static, [run([s.static if s.steps is None else s.steps[t] for s in given])[0] - zero for t in self._ts]
+            )
+        means = [signal.means(self.steps, "differential") for signal in given]
+        made, before = list[Array](), static
+        for t in self._ts:
+            now = run([mean[t] for mean in means])[0]
+            made.append((now - before) * np.float32(t + 1))
+            before = now
+        return Signal(static, made)
+
+    @property
+    def _ts(self) -> range:
+        return range(self.steps)
+
+
+Run = Callable[[Sequence["Array | None"]], "list[Array]"]
+
+
+def fire(site: Site, current: Signal, recipe: Recipe, steps: int) -> Sequence[Array]:
+    """The spikes of a site with calibrated thresholds, in the unit of its current, step by step.
+
+    Raises:
+        Error: NEUC-E529, it has no thresholds.
+    """
+    threshold = site.parameter(THRESHOLD)
+    if threshold is None:
+        raise Error("NEUC-E529", f"the neurons of {site.name} have no thresholds", hint="calibrate the module first")
+    start, bias = site.parameter(POTENTIAL), site.parameter(BIAS)
+    return fire_with(site, current, recipe, steps, threshold, start, bias)
+
+
+def fire_with(
+    site: Site,
+    current: Signal,
+    recipe: Recipe,
+    steps: int,
+    threshold: Array,
+    start: Array | None = None,
+    bias: Array | None = None,
+) -> Sequence[Array]:
+    """The same with parameters per channel that are given: `start` is a part of the threshold."""
+    theta = site.shaped(threshold)
+    extra = None if bias is None else site.shaped(bias)
+    begin = None if start is None else site.shaped(start)
+    return spikes(current, recipe, steps, theta, begin, extra, positive=site.kind != IDENTITY)
+
+
+def spikes(
+    current: Signal,
+    recipe: Recipe,
+    steps: int,
+    theta: Array,
+    start: Array | None = None,
+    bias: Array | None = None,
+    *,
+    positive: bool,
+) -> list[Array]:
+    """What neurons with largest level `theta` send for a current; parameters broadcast to it."""
+    extra = np.float32(0) if bias is None else bias
+    if recipe.coding == "differential":
+        assert current.static is not None
+        changes: Sequence[Array | None] = [None] * steps if current.steps is None else current.steps
+        return list(neurons.differential(current.static + extra, changes, theta, recipe.levels, positive=positive))
+    inputs = [current.static] * steps if current.steps is None else current.steps
+    shifted = [np.asarray(i + extra) for i in inputs if i is not None]
+    if recipe.binary:
+        begin = theta * (np.float32(HALF) if start is None else start)
+        return list(neurons.integrate_and_fire(shifted, theta, begin))
+    return list(neurons.multi_threshold(shifted, theta, recipe.levels, positive=positive))
+
+
+def last_uses(ops: Sequence[Operation] | object) -> dict[Operation, list[SSAValue]]:
+    """For each operation, the values that nothing reads after it."""
+    last: dict[SSAValue, Operation] = {}
+    for op in ops:  # pyright: ignore[reportGeneralTypeIssues]
+        for value in (*op.operands, *op.results):
+            last[value] = op
+    found: dict[Operation, list[SSAValue]] = {}
+    for value, op in last.items():
+        found.setdefault(op, []).append(value)
+    return found

@@ -1,0 +1,137 @@
+"""Accuracy, agreement, spikes and synaptic operations of a spiking network for several numbers of time steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuc.compiler.snn.recipes import check_steps
+from neuc.compiler.snn.simulate import Activity
+from neuc.errors import Error, Exit
+
+if TYPE_CHECKING:
+    from neuc.compiler.snn.data import Data
+    from neuc.compiler.snn.model import SpikingModel
+
+STEPS = (1, 2, 4, 8, 16, 32, 64)
+"""The T of a sweep if none are given."""
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """The network after T steps.
+
+    Attributes:
+        steps: T.
+        accuracy: the part of samples with the right largest output; None without labels.
+        agreement: the part of samples whose largest output is the float network's.
+        error: relative L2 distance of the outputs to the float network's.
+        spikes_per_neuron: mean over neurons and samples, all steps together.
+        accumulations: per sample: weights that spikes met, all steps together; nothing is multiplied.
+        multiplications: per sample: weights that numbers met: the analog input's layer, once, and products of pooled
+            spikes and currents.
+    """
+
+    steps: int
+    accuracy: float | None
+    agreement: float
+    error: float
+    spikes_per_neuron: float
+    accumulations: float
+    multiplications: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep over T.
+
+    Attributes:
+        rows: by T.
+        samples: how many inputs.
+        float_accuracy: of the float network; None without labels.
+        float_multiplications: effective ones of the float network's layers with constant weights, per sample.
+    """
+
+    rows: tuple[SweepRow, ...]
+    samples: int
+    float_accuracy: float | None
+    float_multiplications: float
+
+    def fewest_steps(self, max_drop: float) -> int | None:
+        """The smallest T of the sweep whose accuracy is at most `max_drop` below the float network's.
+
+        Without labels agreement stands for accuracy.
+        """
+        for row in self.rows:
+            reached = row.agreement if row.accuracy is None else row.accuracy
+            goal = 1.0 if self.float_accuracy is None else self.float_accuracy
+            if reached >= goal - max_drop - 1e-12:
+                return row.steps
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for `json.dumps`."""
+        return dataclasses.asdict(self)
+
+    def text(self) -> str:
+        """A table for people."""
+        lines = ["    T  accuracy  agreement  output error  spikes/neuron  accumulations  multiplications"]
+        for r in self.rows:
+            accuracy = "-" if r.accuracy is None else f"{100 * r.accuracy:.2f}%"
+            lines.append(
+                f"{r.steps:>5}  {accuracy:>8}  {100 * r.agreement:>8.2f}%  {100 * r.error:>11.2f}%"
+                f"  {r.spikes_per_neuron:>13.3f}  {r.accumulations:>13,.0f}  {r.multiplications:>15,.0f}"
+            )
+        known = "" if self.float_accuracy is None else f"{100 * self.float_accuracy:.2f}%"
+        lines.append(f"float  {known:>8}  {'':>9}  {'':>12}  {'':>13}  {'':>13}  {self.float_multiplications:>15,.0f}")
+        return "\n".join(lines)
+
+
+def sweep(model: SpikingModel, x: Data, labels: np.ndarray | None, steps: Sequence[int]) -> Sweep:
+    """`SpikingModel.sweep`."""
+    wanted = sorted(set(steps))
+    if not wanted:
+        raise Error("NEUC-E523", "a sweep over no time steps", hint="give some T", exit_code=Exit.USAGE)
+    for count in wanted:
+        check_steps(count)
+    activity = Activity()
+    over_time = model.run_over_time(x, wanted[-1], activity)[0]
+    exact = model.run_float(x)[0]
+    if labels is not None and np.shape(labels) != (exact.shape[0],):
+        what = f"labels of shape {list(np.shape(labels))} for {exact.shape[0]} samples"
+        raise Error("NEUC-E530", what, hint="one whole number for each sample", exit_code=Exit.USAGE)
+    truth = np.argmax(exact.reshape(exact.shape[0], -1), axis=1)
+    size = max(float(np.linalg.norm(exact)), 1e-30)
+    rows: list[SweepRow] = []
+    for count in wanted:
+        found = over_time[count - 1]
+        guess = np.argmax(found.reshape(found.shape[0], -1), axis=1)
+        rows.append(
+            SweepRow(
+                count,
+                None if labels is None else float(np.mean(guess == labels)),
+                float(np.mean(guess == truth)),
+                float(np.linalg.norm(found - exact)) / size,
+                spikes_per_neuron(activity, count),
+                operations(activity, count, spikes=True),
+                operations(activity, count, spikes=False),
+            )
+        )
+    accuracy = None if labels is None else float(np.mean(truth == labels))
+    return Sweep(tuple(rows), int(exact.shape[0]), accuracy, model.float_multiplications(x))
+
+
+def spikes_per_neuron(activity: Activity, steps: int) -> float:
+    """Spikes of a neuron in `steps` steps, the mean over neurons and samples."""
+    neurons = sum(layer.neurons for layer in activity.layers)
+    return sum(sum(layer.spikes[:steps]) for layer in activity.layers) / max(1, neurons * activity.samples)
+
+
+def operations(activity: Activity, steps: int, *, spikes: bool) -> float:
+    """Synaptic operations of a sample in `steps` steps: those of spikes, or those of numbers."""
+    made = [sum(s.operations[:1] if s.once else s.operations[:steps]) for s in activity.synapses if s.spikes == spikes]
+    return sum(made) / max(1, activity.samples)

@@ -1,0 +1,116 @@
+"""Where a network gets its neurons: the `dense.map`s that `mark-neurons` marked, and what calibration wrote on them.
+
+A site is a map of one operand with the attribute `spike.neuron`. Which maps become sites is decided in
+`mark_neurons.py`, what they become in `convert_ann_to_snn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, ModuleOp, StringAttr, f32, i64
+from xdsl.ir import Operation
+
+from neuc.dialects.dense import MapOp
+from neuc.dialects.locations import node_names
+from neuc.dialects.store import dims_of
+
+NEURON = "spike.neuron"
+"""What the neuron's output has to be: `relu`, `clip` (0 to the bound of `spike.bound`) or `identity`."""
+AXIS = "spike.channel_axis"
+"""Which axis has a threshold for each index, -1 for none; the other axes share it."""
+BOUND = "spike.bound"
+"""The upper bound of a `clip`."""
+NAME = "spike.name"
+"""What reports call the site."""
+THRESHOLD = "spike.threshold"
+"""f32 per channel: the largest output per step."""
+POTENTIAL = "spike.potential"
+"""f32 per channel: the membrane at the start, as a part of the threshold; half of it where nothing is said."""
+BIAS = "spike.bias"
+"""f32 per channel: what calibration adds to the current of every step."""
+
+RELU, CLIP, IDENTITY = "relu", "clip", "identity"
+KINDS = (RELU, CLIP, IDENTITY)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A marked map.
+
+    Attributes:
+        op: the map.
+        name: what to call it.
+        kind: `relu`, `clip` or `identity`.
+        axis: the channel axis; -1 if all share one threshold.
+        channels: how many channels.
+    """
+
+    op: MapOp
+    name: str
+    kind: str
+    axis: int
+    channels: int
+
+    @property
+    def bound(self) -> float:
+        """The upper bound of the output; infinite but for `clip`."""
+        found = self.op.attributes.get(BOUND)
+        return float(found.get_values()[0]) if isinstance(found, DenseArrayBase) else float("inf")
+
+    def parameter(self, key: str) -> np.ndarray | None:
+        """What calibration wrote under `key`, f32 [channels]; None where it wrote nothing."""
+        found = self.op.attributes.get(key)
+        return np.array(found.get_values(), np.float32) if isinstance(found, DenseArrayBase) else None
+
+    def write(self, key: str, values: np.ndarray) -> None:
+        """Write calibrated values, f32 [channels]."""
+        self.op.attributes[key] = DenseArrayBase.from_list(f32, [float(v) for v in values.astype(np.float32)])
+
+    def shaped(self, values: np.ndarray) -> np.ndarray:
+        """Values per channel in a shape that broadcasts to the site's tensor."""
+        if self.axis < 0:
+            return values.reshape(())
+        rank = len(dims_of(self.op.result))
+        return values.reshape([self.channels if i == self.axis else 1 for i in range(self.axis, rank)])
+
+    def by_channel(self, array: np.ndarray) -> np.ndarray:
+        """An array of the site's shape as [channels, elements]."""
+        if self.axis < 0:
+            return array.reshape(1, -1)
+        return np.moveaxis(array, self.axis, 0).reshape(self.channels, -1)
+
+
+def mark(op: MapOp, name: str, kind: str, axis: int, bound: float | None = None) -> None:
+    """Make `op` a site."""
+    op.attributes[NEURON] = StringAttr(kind)
+    op.attributes[AXIS] = IntegerAttr(axis, i64)
+    op.attributes[NAME] = StringAttr(name)
+    if bound is not None:
+        op.attributes[BOUND] = DenseArrayBase.from_list(f32, [bound])
+
+
+def is_site(op: Operation) -> bool:
+    """Whether `op` is a marked map."""
+    return isinstance(op, MapOp) and NEURON in op.attributes
+
+
+def site_of(op: Operation) -> Site | None:
+    """The site that `op` is, or None."""
+    if not isinstance(op, MapOp):
+        return None
+    kind, axis, name = (op.attributes.get(key) for key in (NEURON, AXIS, NAME))
+    if not isinstance(kind, StringAttr) or not isinstance(axis, IntegerAttr):
+        return None
+    at = axis.value.data
+    title = name.data if isinstance(name, StringAttr) else next(iter(node_names(op)), "neuron")
+    return Site(op, title, kind.data, at, dims_of(op.result)[at].value if at >= 0 else 1)
+
+
+def sites(module: ModuleOp) -> Iterator[Site]:
+    """Every site, in program order."""
+    for op in module.walk():
+        if (found := site_of(op)) is not None:
+            yield found
