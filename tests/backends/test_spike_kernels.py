@@ -88,7 +88,7 @@ def test_int16_sums_do_not_overflow(isa: Isa) -> None:
 @ISAS
 @pytest.mark.parametrize(("x_kind", "integer"), [("f32", False), ("i8", False), ("i8", True), ("i32", True)])
 def test_rows_of_one_step(isa: Isa, x_kind: str, integer: bool) -> None:
-    for rows, k, n in ((1, 1, 1), (3, 70, 37), (17, 129, 10)):
+    for rows, k, n in ((1, 1, 1), (3, 70, 37), (17, 129, 10), (5, 40, 300)):
         rng = np.random.default_rng(n)
         dtype = {"f32": np.float32, "i8": np.int8, "i32": np.int32}[x_kind]
         x = (rng.standard_normal((rows, k)) * 5 * (rng.random((rows, k)) < 0.3)).astype(dtype)
@@ -97,8 +97,9 @@ def test_rows_of_one_step(isa: Isa, x_kind: str, integer: bool) -> None:
         bias = bias.astype(np.int32 if integer else np.float32)
         kernel = SpikeRowsKernel(k, n, x_kind, "i8" if integer else "f32", True)
         cut, y = kernel.blocks(isa), np.empty((rows, n), bias.dtype)
-        args = [x, cut.pack(weight), bias, y, 3]
-        run_kernel(kernel, isa, args, rows * cut.blocks, threads_split=3, scratch_bytes=kernel.scratch_bytes(isa))
+        args = [x, cut.pack(weight), bias, y, 3, rows]
+        work = kernel.work(rows, isa).value
+        run_kernel(kernel, isa, args, work, threads_split=3, scratch_bytes=kernel.scratch_bytes(isa))
         expected = x.astype(np.float64) @ weight.T.astype(np.float64) + 3.0 * bias
         scale = np.abs(x).astype(np.float64) @ np.abs(weight).T.astype(np.float64) + 300
         assert (np.abs(y - expected) <= (0 if integer else k * 2.0**-23 * scale)).all()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from xdsl.dialects import llvm
+from xdsl.ir import Attribute
 
 from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i8, i32, i64, vec
 from neuc.backends.cpu.isa import Isa
@@ -13,18 +14,23 @@ from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.spike_linear import RowBlocks
 from neuc.backends.cpu.kernels.spike_lists import compact
 from neuc.backends.cpu.kernels.strided import Args
+from neuc.dialects.dims import Dim, DimLike
 
 _LINE = 64
+
+
+TILE = 4
+"""Rows of x that share the loading of a weight."""
 
 
 @dataclass(frozen=True)
 class SpikeRowsKernel(KernelSpec):
     """y[m, n] = bias[n]·times + Σ_k x[m, k]·W[n, k] over the k where x is not 0.
 
-    Slots: x [M, K], W as `RowBlocks.pack` has it, bias [N] (any address if there is none), y [M, N], times. Work:
-    M · blocks. Scratch: `scratch_bytes`. With weights in f32, x is f32 or int8 and y f32: each product and sum rounded
-    as the machine's multiply-add does, in the order of k, the bias last. With weights in int8, x is int8 or i32 and y
-    i32, modulo 2^32.
+    Slots: x [M, K], W as `RowBlocks.pack` has it, bias [N] (any address if there is none), y [M, N], times, M. Work:
+    ⌈M / TILE⌉ · blocks. Scratch: `scratch_bytes`. With weights in f32, x is f32 or int8 and y f32: each product and sum
+    rounded as the machine's multiply-add does, in the order of k, the bias last. With weights in int8, x is int8 or i32
+    and y i32, modulo 2^32.
 
     Attributes:
         k: inputs.
@@ -44,78 +50,136 @@ class SpikeRowsKernel(KernelSpec):
 
     def blocks(self, isa: Isa) -> RowBlocks:
         """How outputs are cut."""
-        return RowBlocks(self.n, self.weights, isa)
+        return RowBlocks(self.n, self.weights, isa, 1 if self.weights == "f32" else 2)
+
+    def work(self, rows: DimLike, isa: Isa) -> Dim:
+        """Work units for so many rows."""
+        return Dim.of(rows).ceildiv(TILE) * self.blocks(isa).blocks
 
     def scratch_bytes(self, isa: Isa) -> int:
-        """The list of what is not zero, and a widened row of int8 inputs."""
-        room = self._room(isa) * 4
-        return 3 * room
+        """The list of what is not zero, for a tile of rows, and the tile with its rows side by side."""
+        return self._room(isa) * 4 * (1 + 2 * TILE)
 
     def _room(self, isa: Isa) -> int:
         return -(-(self.k + isa.f32_lanes) // (_LINE // 4)) * (_LINE // 4)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
-        """For each row: the list, then each block of outputs in registers."""
+        """Whole tiles of rows together, the last rows one by one."""
         b = KernelBuilder(self.name, isa)
         args = Args(b)
-        x, weights, bias, y, times = args.ptr(), args.ptr(), args.ptr(), args.ptr(), args.int()
+        where = _Places(*(args.ptr() for _ in range(4)), *args.ints(2))
         cut, room = self.blocks(isa), self._room(isa)
-        number = f32 if self.weights == "f32" else i32
-        indices, values = b.scratch, b.elem(b.scratch, room, i32)
-        widened = b.elem(b.scratch, 2 * room, i32)
-        with b.loop(b.udiv(b.begin, cut.blocks), b.udiv(b.end + (cut.blocks - 1), cut.blocks)) as row:
-            first = b.max(b.begin - row.i * cut.blocks, 0)
-            last = b.min(b.end - row.i * cut.blocks, cut.blocks)
-            source = b.elem(x, row.i * self.k, i8 if self.x == "i8" else i32)
-            if self.x == "i8":
-                self._widen(b, source, widened, number)
-                source = widened
-            count = compact(b, source, self.k, indices, values, number)
-            with b.loop(first, last) as block:
-                column = block.i * cut.width
-                own = b.elem(weights, column, f32 if self.weights == "f32" else i8)
-                totals = self._sum(b, cut, own, indices, values, count)
-                self._store(b, cut, totals, bias, times, y, row.i * self.n, column)
+        lists = _Lists(b.scratch, b.elem(b.scratch, room, i32), b.elem(b.scratch, (1 + TILE) * room, i32))
+        with b.loop(b.udiv(b.begin, cut.blocks), b.udiv(b.end + (cut.blocks - 1), cut.blocks)) as tile:
+            first = b.max(b.begin - tile.i * cut.blocks, 0)
+            last = b.min(b.end - tile.i * cut.blocks, cut.blocks)
+            row = tile.i * TILE
+            with b.if_(b.icmp("sle", row + TILE, where.rows)) as whole:
+                self._rows(b, cut, where, lists, row, TILE, first, last)
+            with whole.else_(), b.loop(row, where.rows) as one:
+                self._rows(b, cut, where, lists, one.i, 1, first, last)
         return b.finish()
 
-    def _widen(self, b: KernelBuilder, source: Val, target: Val, number: object) -> None:
-        """Int8 to the type of sums."""
-        with b.loop(0, self.k) as loop:
-            value = b.sext(b.load(b.elem(source, loop.i, i8), i8), i32)
-            b.store(b.sitofp(value, f32) if number == f32 else value, b.elem(target, loop.i, i32))
+    def _rows(
+        self,
+        b: KernelBuilder,
+        cut: RowBlocks,
+        where: _Places,
+        lists: _Lists,
+        row: Val,
+        count: int,
+        first: Val,
+        last: Val,
+    ) -> None:
+        """`count` rows, in blocks first … last-1."""
+        active = self._list(b, cut, where, lists, row, count)
+        together = max(1, cut.per_block if count == 1 else b.isa.registers // (2 * count))
+        with b.loop(first, last) as block:
+            for start in range(0, cut.per_block, together):
+                vectors = min(together, cut.per_block - start)
+                column = block.i * cut.width + start * cut.lanes
+                sums = self._sum(b, cut, b.elem(where.weights, column, cut.memory), lists, active, count, vectors)
+                for index, total in enumerate(sums):
+                    line, vector = divmod(index, vectors)
+                    self._store(b, cut, total, where, row + line, column + vector * cut.lanes)
 
-    def _sum(self, b: KernelBuilder, cut: RowBlocks, weights: Val, indices: Val, values: Val, count: Val) -> list[Val]:
-        narrow = self.weights == "i8"
-        number = i32 if narrow else f32
-        wide = vec(number, cut.lanes)
-        zeros = [b.zero(wide)] * cut.per_block
-        with b.loop(0, count, 1, zeros) as loop:
-            place = b.zext(b.load(b.elem(indices, loop.i, i32), i32), i64)
-            factor = b.splat(b.load(b.elem(values, loop.i, number), number), cut.lanes)
-            row = b.elem(weights, place * cut.stride, i8 if narrow else f32)
-            sums: list[Val] = []
-            for vector, total in enumerate(loop.carried):
-                here = b.elem(row, vector * cut.lanes, i8 if narrow else f32)
-                if narrow:
-                    sums.append(total + b.sext(b.load(here, vec(i8, cut.lanes)), i32) * factor)
-                else:
-                    sums.append(b.fma(b.load(here, wide), factor, total))
-            loop.yield_(sums)
+    def _list(self, b: KernelBuilder, cut: RowBlocks, where: _Places, lists: _Lists, row: Val, count: int) -> Val:
+        """List the inputs that are not 0 in some row, and all rows' values of them side by side; how many."""
+        source = b.elem(where.x, row * self.k, i8 if self.x == "i8" else i32)
+        number = cut.number
+        if count == 1 and self.x != "i8":
+            return compact(b, source, self.k, lists.indices, lists.values, number)
+        spread = lists.spread
+        with b.loop(0, self.k) as loop:
+            for line in range(count):
+                value = self._number(b, b.elem(source, loop.i + line * self.k, i8 if self.x == "i8" else i32), number)
+                b.store(value, b.elem(spread, loop.i * count + line, number))
+        if count == 1:
+            return compact(b, spread, self.k, lists.indices, lists.values, number)
+        wide = vec(i32, count)
+        with b.loop(0, self.k, init=[b.i64(0)]) as loop:
+            found = loop.carried[0]
+            bits = b.load(b.elem(spread, loop.i * count, i32), wide)
+            b.store(b.trunc(loop.i, i32), b.elem(lists.indices, found, i32))
+            b.store(bits, b.elem(lists.values, found * count, i32))
+            # -0.0 has a bit: it is listed, and adds nothing.
+            some = b.intrinsic(f"llvm.vector.reduce.or.v{count}i32", i32, [bits])
+            loop.yield_([found + b.zext(b.icmp("ne", some, 0), i64)])
+        return loop.results[0]
+
+    def _number(self, b: KernelBuilder, address: Val, number: Attribute) -> Val:
+        if self.x != "i8":
+            return b.load(address, number)
+        value = b.sext(b.load(address, i8), i32)
+        return b.sitofp(value, f32) if number == f32 else value
+
+    def _sum(
+        self, b: KernelBuilder, cut: RowBlocks, weights: Val, lists: _Lists, active: Val, count: int, vectors: int
+    ) -> list[Val]:
+        wide, number = vec(cut.number, cut.lanes), cut.number
+        zeros = [b.zero(wide)] * (count * vectors)
+        with b.loop(0, active, 1, zeros) as loop:
+            place = b.zext(b.load(b.elem(lists.indices, loop.i, i32), i32), i64)
+            row = b.elem(weights, place * cut.stride, cut.memory)
+            loaded: list[Val] = []
+            for vector in range(vectors):
+                value = b.load(b.elem(row, vector * cut.lanes, cut.memory), vec(cut.memory, cut.lanes))
+                loaded.append(value if number == f32 else b.sext(value, i32))
+            after: list[Val] = []
+            for line in range(count):
+                factor = b.splat(b.load(b.elem(lists.values, loop.i * count + line, number), number), cut.lanes)
+                for vector, value in enumerate(loaded):
+                    held = loop.carried[line * vectors + vector]
+                    after.append(b.fma(value, factor, held) if number == f32 else held + value * factor)
+            loop.yield_(after)
         return loop.results
 
-    def _store(
-        self, b: KernelBuilder, cut: RowBlocks, totals: list[Val], bias: Val, times: Val, y: Val, row: Val, column: Val
-    ) -> None:
-        """Bias, then the store of whole vectors and of the last ones' first lanes."""
-        element = i32 if self.weights == "i8" else f32
-        lanes = b.lanes
-        factor = b.trunc(times, i32) if element == i32 else b.sitofp(times, f32)
-        for vector, total in enumerate(totals):
-            for part in range(0, cut.lanes, lanes):
-                at = column + (vector * cut.lanes + part)
-                value = total if cut.lanes == lanes else b.slice(total, part, lanes)
-                mask = b.mask_below(self.n - at, lanes)
-                if self.bias:
-                    own = b.masked_load(b.elem(bias, at, element), vec(element, lanes), mask)
-                    value = value + own * b.splat(factor, lanes)
-                b.masked_store(value, b.elem(y, row + at, element), mask)
+    def _store(self, b: KernelBuilder, cut: RowBlocks, total: Val, where: _Places, row: Val, column: Val) -> None:
+        """Bias, then the store of a vector or of its first lanes."""
+        mask = b.mask_below(self.n - column, cut.lanes)
+        if self.bias:
+            own = b.masked_load(b.elem(where.bias, column, cut.number), total.type, mask)
+            times = b.trunc(where.times, i32) if cut.number == i32 else b.sitofp(where.times, f32)
+            total = total + own * b.splat(times, cut.lanes)
+        b.masked_store(total, b.elem(where.y, row * self.n + column, cut.number), mask)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """The arguments."""
+
+    x: Val
+    weights: Val
+    bias: Val
+    y: Val
+    times: Val
+    rows: Val
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """A thread's lists: places, their values, and rows of x side by side."""
+
+    indices: Val
+    values: Val
+    spread: Val

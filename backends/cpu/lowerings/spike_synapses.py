@@ -47,8 +47,8 @@ def launch_rows(
     packed = s.weight("spike.rows", kernel.blocks(s.isa).pack(weight))
     s.launch(
         kernel,
-        [x, packed, y if bias is None else bias, y, times],
-        work=Dim.of(rows) * kernel.blocks(s.isa).blocks,
+        [x, packed, y if bias is None else bias, y, times, rows],
+        work=kernel.work(rows, s.isa),
         scratch=kernel.scratch_bytes(s.isa),
     )
 
