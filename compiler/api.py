@@ -17,6 +17,7 @@ from xdsl.dialects.builtin import ModuleOp
 from neuc.compiler import pipeline
 from neuc.compiler.compilation import Compilation
 from neuc.compiler.driver import Driver, Observation, print_module
+from neuc.compiler.importers.nir.options import NirOptions
 from neuc.compiler.options import CompileOptions
 from neuc.compiler.program import BuiltProgram
 from neuc.compiler.report import Report
@@ -115,14 +116,17 @@ def compile(
     head: str | None = None,
     kv: str = "f16",
     tune: bool = False,
+    dt: float | None = None,
+    reset: str = "file",
+    keep_state: bool = False,
     verify: int = 0,
     example_inputs: tuple[object, ...] | None = None,
 ) -> Compiled:
     """Compile a model.
 
     Args:
-        model: path of an ``.onnx``, ``.mlir`` or ``.gguf`` file or of a Hugging Face folder, an
-            ``onnx.ModelProto``, or a ``torch.nn.Module``.
+        model: path of an ``.onnx``, ``.mlir``, ``.gguf`` or ``.nir`` file or of a Hugging Face folder, an
+            ``onnx.ModelProto``, an ``nir.NIRGraph``, or a ``torch.nn.Module``.
         target: ``cpu``, ``cpu-tl2``, … (`neuc targets` lists them), with options in braces: ``cpu-tl2{bm=64}``.
         quantize: ``none``, ``ternary`` (every layer that can be, with `planes` planes), ``auto`` (as few planes as keep
             the measured error within `max_error`); by default what the target is for: ``none`` for ``cpu`` and
@@ -142,6 +146,9 @@ def compile(
         kv: of decoders: element type of the key and value caches, ``f16`` or ``f32``.
         tune: measure on this machine which encoding each ternary linear layer is fastest in; figures are kept in the
             user's cache. Only for targets that leave a choice, such as ``cpu``.
+        dt: of NIR graphs: seconds in a step; by default what the file says, or 1e-4.
+        reset: of NIR graphs: ``file``, or ``subtract``, which reads resets to 0 as soft ones.
+        keep_state: of NIR graphs: make states inputs and outputs, so that calls can go on where others ended.
         verify: compare the result with onnxruntime on this many inputs; see ``report.verified``.
         example_inputs: arguments to trace a torch module with.
 
@@ -161,6 +168,10 @@ def compile(
         recognize=recognize,
         head=head,
         kv=kv,
+        tune=tune,
+        dt=dt,
+        reset=reset,
+        keep_state=keep_state,
     )
     return compile_model(model, options, verify=verify, example_inputs=example_inputs, keep_levels=True)
 
@@ -189,7 +200,13 @@ def compile_model(
     start = time.perf_counter()
     pipeline.choose_target(options)  # a wrong name is told before the model is read
     source = read_model(
-        model, options.shapes, example_inputs, head=options.head, kv=options.kv, read_as=options.read_as
+        model,
+        options.shapes,
+        example_inputs,
+        head=options.head,
+        kv=options.kv,
+        read_as=options.read_as,
+        nir=NirOptions(options.dt, options.reset, options.keep_state),
     )
     options = pipeline.with_own_target(options, source.module)
     driver = Driver(source.module, source.context, observation or Observation())

@@ -46,6 +46,9 @@ class CompileOptions:
             None leaves blocks of 8 and 4 bits as they are, and is int8 for others.
         kv: of decoders: element type of the key and value caches, ``f16`` or ``f32``.
         read_as: of GGUF files: layouts they have where an id means several things (`formats/sources.py`).
+        dt: of NIR graphs: seconds in a step; None takes what the file says.
+        reset: of NIR graphs: ``file``, or ``subtract`` for resets to 0 that are meant as soft ones.
+        keep_state: of NIR graphs: make states inputs and outputs of the program.
         tune: measure on this machine which encoding each ternary linear layer is fastest in, where the target leaves a
             choice.
     """
@@ -65,6 +68,9 @@ class CompileOptions:
     kv: str = "f16"
     read_as: tuple[str, ...] = ()
     tune: bool = False
+    dt: float | None = None
+    reset: str = "file"
+    keep_state: bool = False
 
     def __post_init__(self) -> None:
         if self.quantize is not None and self.quantize not in QUANTIZE:

@@ -5,6 +5,7 @@ What formats mean is the importers' business.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from neuc.compiler.driver import level_of, read_module
 from neuc.compiler.formats.sources import is_source
 from neuc.compiler.importers import import_model
 from neuc.compiler.importers.decoder.facts import decoder_facts
+from neuc.compiler.importers.nir.options import NirOptions, is_nir
 from neuc.compiler.universe import new_context
 from neuc.dialects.context import NeucContext
 from neuc.errors import Error, Exit
@@ -33,6 +35,7 @@ class Source:
         graph_level: whether an importer made it from a model (and not from IR text).
         model: the model in memory, if it did not come from a file.
         extra: members that go into its artifact, by name.
+        spiking: whether it was read from a NIR graph.
     """
 
     module: ModuleOp
@@ -42,6 +45,7 @@ class Source:
     graph_level: bool
     model: object = None
     extra: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    spiking: bool = False
 
     @property
     def is_decoder(self) -> bool:
@@ -51,7 +55,8 @@ class Source:
     @property
     def external(self) -> list[Path]:
         """Files beside the model that hold some of its tensors."""
-        return [] if self.path is None or not self.graph_level or self.is_decoder else external_files(self.path)
+        in_one_file = not self.graph_level or self.is_decoder or self.spiking
+        return [] if self.path is None or in_one_file else external_files(self.path)
 
     def reference(self) -> Path | bytes:
         """The model as onnxruntime takes it.
@@ -59,7 +64,7 @@ class Source:
         Raises:
             Error: NEUC-E261, there is no ONNX form of it.
         """
-        if self.path is not None and not self.is_decoder:
+        if self.path is not None and not self.is_decoder and not self.spiking:
             return self.path
         if isinstance(self.model, bytes):
             return self.model
@@ -128,8 +133,11 @@ def read_model(
     head: str | None = None,
     kv: str = "f16",
     read_as: tuple[str, ...] = (),
+    nir: NirOptions | None = None,
 ) -> Source:
     """Read a model of any kind `compile` takes; `head`, `kv` and `read_as` as `CompileOptions` has them.
+
+    `nir` says how NIR graphs are read; it is an error with anything else, unless it says nothing.
 
     Raises:
         Error: it cannot be read.
@@ -139,6 +147,12 @@ def read_model(
         module, context = read_module(path)
         return Source(module, context, path.name, path, graph_level=False)
     context = new_context()
+    if is_nir(path or model):
+        from neuc.compiler.importers.nir.importer import import_nir
+
+        options = dataclasses.replace(nir or NirOptions(), shapes=shapes or {})
+        module = import_nir(path or model, context, options)
+        return Source(module, context, path.name if path else "graph", path, graph_level=True, spiking=True)
     if path is not None and is_source(path):
         if shapes:
             raise Error(

@@ -11,6 +11,7 @@ import click
 
 from neuc.compiler.cli import arguments, console, weight_files
 from neuc.compiler.files import check_writable, write_text
+from neuc.compiler.importers.nir.options import RESETS
 from neuc.compiler.options import FALLBACK, HEADS, KV_TYPES, QUANTIZE, SCALES, CompileOptions, parse_shape
 from neuc.compiler.report import Report
 from neuc.compiler.report_text import write_report
@@ -39,6 +40,15 @@ _STAGES = ("import",)
     "--kv", type=click.Choice(KV_TYPES), default="f16", show_default=True, help="Decoders: type of the caches."
 )
 @weight_files.read_as_option
+@click.option("--dt", type=float, help="NIR graphs: seconds in a step, if the file does not say; 1e-4.")
+@click.option(
+    "--reset",
+    type=click.Choice(RESETS),
+    default="file",
+    show_default=True,
+    help="NIR graphs: meaning of resets to 0.",
+)
+@click.option("--keep-state", is_flag=True, help="NIR graphs: make states inputs and outputs of the program.")
 @click.option("--calib", type=click.Path(path_type=Path), help=".npz with inputs to measure errors on.")
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's symbolic dims.")
 @click.option("--fallback", type=click.Choice(FALLBACK), default="host", show_default=True, help="Unsupported nodes.")
@@ -68,6 +78,9 @@ def compile_command(
     head: str | None,
     kv: str,
     read_as: tuple[str, ...],
+    dt: float | None,
+    reset: str,
+    keep_state: bool,
     calib: Path | None,
     shapes: tuple[str, ...],
     fallback: str,
@@ -86,8 +99,8 @@ def compile_command(
 ) -> int:
     """Compile MODEL and say what happened to each layer.
 
-    MODEL is an .onnx file, .mlir of any level, or a decoder with ternary weights: a .gguf file or a folder of
-    Hugging Face's.
+    MODEL is an .onnx file, .mlir of any level, a decoder with ternary weights (a .gguf file or a folder of
+    Hugging Face's), or a spiking network in NIR (.nir, .h5).
     """
     for path in (model, calib):
         if path is not None:
@@ -114,6 +127,9 @@ def compile_command(
         head=head,
         kv=kv,
         read_as=read_as,
+        dt=dt,
+        reset=reset,
+        keep_state=keep_state,
     )
     if dump_ir is not None:
         _make_folder(dump_ir)

@@ -7,10 +7,11 @@ energy models; E64x to E66x: analog crossbars; E67x to E69x: NPU dataflow.
 
 from __future__ import annotations
 
-from neuc.compiler.explain import analog, cpu, energy, npu, spiking
+from neuc.compiler.explain import analog, cpu, energy, nir, npu, spiking
 
 EXPLANATIONS: dict[str, str] = {
     **cpu.EXPLANATIONS,
+    **nir.EXPLANATIONS,
     **spiking.EXPLANATIONS,
     **energy.EXPLANATIONS,
     **analog.EXPLANATIONS,

@@ -7,6 +7,7 @@ import numpy as np
 from neuc.dialects import spike
 from neuc.dialects.interp.core import Env, implements, run_block
 from neuc.dialects.store import element_of, numpy_dtype
+from neuc.errors import Error
 
 Array = np.ndarray
 
@@ -16,6 +17,8 @@ def _loop(op: spike.LoopOp, args: list[Array], env: Env) -> list[Array]:
     outside, count = env.visible, len(op.scanned)
     scanned, states = args[:count], args[count:]
     (steps,) = env.evaluate([op.step_count])
+    if steps < 1:
+        raise Error("NEUC-E509", f"spike.loop has {steps} steps", hint="give inputs [T, B, ...] with T of at least 1")
     stacked = [np.empty((steps, *env.shape_of(value)[1:]), numpy_dtype(element_of(value))) for value in op.outputs]
     for t in range(steps):
         given = [np.array(t, np.int64), *(x[t] for x in scanned), *states]

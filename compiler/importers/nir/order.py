@@ -1,0 +1,107 @@
+"""In which order a NIR graph is computed within a step, and which edges carry what was there one step before.
+
+NIR is a continuous-time graph and says nothing about steps. Here a cycle is broken where a walk from the inputs comes
+back to a node it is still on the way from; for loops with one entry that does not depend on the order of the edges. The
+delay lies behind the neuron that feeds that edge, so that weights and biases in between work in every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from neuc.compiler.importers.nir.graph import STATEFUL, Node
+from neuc.errors import Error
+
+_CARRIERS = STATEFUL | {"Threshold", "Input"}
+"""Nodes whose last output can be kept for the next step."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order of evaluation.
+
+    Attributes:
+        nodes: every node, after all that it reads in the same step.
+        sources: what each node reads: (node, whether its value of the step before is meant).
+    """
+
+    nodes: tuple[str, ...]
+    sources: Mapping[str, tuple[tuple[str, bool], ...]]
+
+
+def order_of(nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]) -> Order:
+    """The order of evaluation.
+
+    Raises:
+        Error: NEUC-E505, a cycle in which nothing remembers: its value at a time would depend on itself.
+    """
+    after: dict[str, list[str]] = {name: [] for name in nodes}
+    before: dict[str, list[str]] = {name: [] for name in nodes}
+    for source, target in edges:
+        after[source].append(target)
+        before[target].append(source)
+    _refuse_delayless(nodes, after)
+    back, finished = _walk(nodes, after)
+    sources = {name: tuple((s, (s, name) in back) for s in before[name]) for name in nodes}
+    return Order(tuple(reversed(finished)), sources)
+
+
+def _walk(nodes: Mapping[str, Node], after: Mapping[str, Sequence[str]]) -> tuple[set[tuple[str, str]], list[str]]:
+    """Edges that close a cycle, and the nodes in the order a depth-first walk leaves them."""
+    back: set[tuple[str, str]] = set()
+    finished: list[str] = []
+    state: dict[str, int] = {}
+    roots = [n for n in nodes if nodes[n].kind == "Input"] + list(nodes)
+    for root in roots:
+        if root in state:
+            continue
+        state[root] = 1
+        path = [(root, iter(after[root]))]
+        while path:
+            name, rest = path[-1]
+            target = next(rest, None)
+            if target is None:
+                path.pop()
+                state[name] = 2
+                finished.append(name)
+            elif state.get(target) == 1:
+                back.add((name, target))
+            elif target not in state:
+                state[target] = 1
+                path.append((target, iter(after[target])))
+    return back, finished
+
+
+def _refuse_delayless(nodes: Mapping[str, Node], after: Mapping[str, Sequence[str]]) -> None:
+    """Refuse cycles of nodes that do not remember anything."""
+    plain = {n: [t for t in after[n] if nodes[t].kind not in STATEFUL] for n in nodes if nodes[n].kind not in STATEFUL}
+    state: dict[str, int] = {}
+    for root in plain:
+        if root in state:
+            continue
+        state[root] = 1
+        path = [(root, iter(plain[root]))]
+        while path:
+            name, rest = path[-1]
+            target = next(rest, None)
+            if target is None:
+                path.pop()
+                state[name] = 2
+            elif state.get(target) == 1:
+                cycle = [n for n, _ in path]
+                cycle = cycle[cycle.index(target) :]
+                raise Error(
+                    "NEUC-E505",
+                    f"a cycle without delay: {' -> '.join([*cycle, target])}",
+                    hint="put a Delay, or a neuron, into the cycle",
+                    nodes=[nodes[n].ref for n in cycle],
+                )
+            elif target not in state:
+                state[target] = 1
+                path.append((target, iter(plain[target])))
+
+
+def is_carrier(node: Node) -> bool:
+    """Whether a node's last output is kept; another's is computed again from what it read."""
+    return node.kind in _CARRIERS
