@@ -173,6 +173,6 @@ def _relative_l2(expected: np.ndarray, output: np.ndarray) -> float:
     with np.errstate(all="ignore"):
         noise = float(np.linalg.norm((output - expected).reshape(-1)))
         signal = float(np.linalg.norm(expected.reshape(-1)))
-    if noise == 0 or np.array_equal(expected, output, equal_nan=True):
+    if noise == 0 or (np.isnan(noise) and np.array_equal(expected, output, equal_nan=True)):
         return 0.0
     return float(f"{noise / signal:.{_DIGITS}g}") if signal else float("inf")

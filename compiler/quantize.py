@@ -65,7 +65,7 @@ class Reference:
         with driver.timed("run float model"):
             model = export_onnx(driver.module, driver.context.weights, newest=TARGET_OPSET)
             try:
-                session = reference_session(model.SerializeToString())
+                session = reference_session(model.SerializeToString(), beside_others=True)
             except Error as error:
                 return Reference._interpreted(driver, options, shorten(error.message, _SHOWN, placeholder=" …"))
             names = [output.name for output in model.graph.output]

@@ -14,7 +14,7 @@ from pathlib import Path
 from xdsl.dialects.builtin import ModuleOp
 
 from neuc.compiler.driver import level_of, read_module
-from neuc.compiler.formats.sources import is_source
+from neuc.compiler.formats.recognition import is_source
 from neuc.compiler.importers import import_model
 from neuc.compiler.importers.decoder.facts import decoder_facts
 from neuc.compiler.importers.nir.options import NirOptions, is_nir

@@ -105,7 +105,7 @@ class OnnxTrial:
             self._own[name] = array
         surgeon.finish()
         self._outputs = [output.name for output in model.graph.output]
-        self._session = reference_session(model.SerializeToString())
+        self._session = reference_session(model.SerializeToString(), beside_others=True)
 
     @property
     def names(self) -> tuple[str, ...]:

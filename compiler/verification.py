@@ -92,12 +92,15 @@ def run_reference(session: onnxruntime.InferenceSession, names: Sequence[str], f
         ) from error
 
 
-def reference_session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
+def reference_session(
+    model: Path | bytes, threads: int = 0, *, beside_others: bool = False
+) -> onnxruntime.InferenceSession:
     """The model in onnxruntime.
 
     Args:
         model: an ONNX file, or its bytes.
         threads: threads within an operator; 0 lets onnxruntime choose.
+        beside_others: its threads sleep while they wait, and leave the CPUs to other work that goes on meanwhile.
 
     Raises:
         Error: NEUC-E260.
@@ -115,6 +118,8 @@ def reference_session(model: Path | bytes, threads: int = 0) -> onnxruntime.Infe
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
+        if beside_others:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.graph_optimization_level = level
         try:
             return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

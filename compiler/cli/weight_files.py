@@ -34,7 +34,7 @@ tl_option = click.option(
 
 def is_weight_file(path: Path) -> bool:
     """Whether a path is a GGUF file or a Hugging Face folder."""
-    from neuc.compiler.formats.sources import is_source
+    from neuc.compiler.formats.recognition import is_source
 
     return is_source(path)
 
@@ -45,6 +45,8 @@ def check_read_as(names: Sequence[str]) -> None:
     Raises:
         Error: NEUC-E002.
     """
+    if not names:
+        return
     from neuc.compiler.formats.sources import READ_AS
 
     for name in names:

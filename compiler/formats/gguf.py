@@ -19,9 +19,9 @@ from neuc.compiler.formats.gguf_layouts import Place, has_no_gap, resolve
 from neuc.compiler.formats.gguf_types import Layout
 from neuc.compiler.formats.gguf_values import Cursor, Field, ValueType, shown
 from neuc.compiler.formats.hadamard import Hadamard, read_hadamard
+from neuc.compiler.formats.recognition import MAGIC
 from neuc.errors import Error
 
-MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 ALIGNMENT = 32
 MAX_TENSORS = 2**20

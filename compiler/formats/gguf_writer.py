@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from neuc.compiler.files import replacing
-from neuc.compiler.formats.gguf import ALIGNMENT, MAGIC, MAX_RANK, VERSIONS
+from neuc.compiler.formats.gguf import ALIGNMENT, MAX_RANK, VERSIONS
 from neuc.compiler.formats.gguf_values import Field, ValueType, pack_field, pack_text, shown
+from neuc.compiler.formats.recognition import MAGIC
 from neuc.errors import Error, InternalError
 
 MAX_TENSOR_NAME = 63  # bytes; llama.cpp refuses longer ones

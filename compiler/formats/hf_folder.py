@@ -14,12 +14,12 @@ from neuc.compiler.formats.block_format import InvalidPayload, invalid
 from neuc.compiler.formats.gguf import map_file
 from neuc.compiler.formats.gguf_values import shown
 from neuc.compiler.formats.hf_packed import HF_AUTOBITLINEAR, HF_BITLINEAR, HfPacked
+from neuc.compiler.formats.recognition import CONFIG
 from neuc.compiler.formats.safetensors_file import CODE, CURE, SafetensorsFile, StoredTensor, as_float32
 from neuc.compiler.formats.ternary import Ternary
 from neuc.errors import Error
 from neuc.runtime.checked_json import Node, parse_json
 
-CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _MAX_FILES = 10_000

@@ -20,9 +20,10 @@ import numpy as np
 from neuc.compiler.formats import table
 from neuc.compiler.formats.block_format import CANNOT_HOLD, matrix_shape
 from neuc.compiler.formats.gguf import GgufFile
-from neuc.compiler.formats.hf_folder import CONFIG, INDEX, WEIGHTS, HfFolder, scale_direction
+from neuc.compiler.formats.hf_folder import INDEX, WEIGHTS, HfFolder, scale_direction
 from neuc.compiler.formats.hf_packed import HfPacked
 from neuc.compiler.formats.plan import Conversion, Options, plan_tensors
+from neuc.compiler.formats.recognition import CONFIG
 from neuc.compiler.formats.safetensors_file import CODE, CURE, ITEM_BYTES, as_float32, safetensors_head
 from neuc.compiler.formats.sources import Source, SourceTensor
 from neuc.errors import Error

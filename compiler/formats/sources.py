@@ -15,10 +15,10 @@ import numpy as np
 
 from neuc.compiler.formats import table
 from neuc.compiler.formats.block_format import invalid, matrix_shape
-from neuc.compiler.formats.gguf import MAGIC, GgufFile, GgufTensor
+from neuc.compiler.formats.gguf import GgufFile, GgufTensor
 from neuc.compiler.formats.gguf_types import LAYOUTS
 from neuc.compiler.formats.gguf_values import Array, shown
-from neuc.compiler.formats.hf_folder import CONFIG, HfFolder
+from neuc.compiler.formats.hf_folder import HfFolder
 from neuc.compiler.formats.ternary import Ternary
 from neuc.compiler.formats.tl import Tl1, Tl2, TlBlocks
 from neuc.errors import Error, Exit
@@ -135,19 +135,6 @@ class Source:
     tensors: tuple[SourceTensor, ...]
     warnings: tuple[str, ...]
     tl_sizes: TlSizes
-
-
-def is_source(path: Path) -> bool:
-    """Whether a path is a GGUF file or a Hugging Face folder, by its first bytes or its configuration."""
-    if path.is_dir():
-        return (path / CONFIG).exists()
-    if not path.is_file():  # opening a pipe would wait for its other end
-        return False
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == MAGIC or path.suffix.lower() == ".gguf"
-    except OSError:
-        return False
 
 
 def open_source(

@@ -246,9 +246,13 @@ def _promising_starts(rows: Array, half: Array) -> list[tuple[float, ...] | None
     planes = half.shape[1]
     if planes == 1:
         return [None]
-    sample = _SortedRows(np.abs(rows[:: max(1, len(rows) // _SAMPLE_ROWS)][:_SAMPLE_ROWS]))
+    magnitude = np.abs(rows[:: max(1, len(rows) // _SAMPLE_ROWS)][:_SAMPLE_ROWS])
     candidates: list[tuple[float, ...] | None] = [None, *_STARTS[planes]]
-    errors = [_alternate(sample, _initial(sample, planes, s), half, _SAMPLE_ITERATIONS).error for s in candidates]
+    # As rows of one matrix, since so few rows cost little more than numpy's calls.
+    sample = _SortedRows(magnitude)
+    scales = np.concatenate([_initial(sample, planes, start) for start in candidates])
+    every = _SortedRows(np.tile(magnitude, (len(candidates), 1)))
+    errors = _alternate(every, scales, half, _SAMPLE_ITERATIONS).error.reshape(len(candidates), -1)
     kept = [int(np.argmin([e.sum() for e in errors]))]
     while len(kept) < _KEPT_STARTS:
         joint = [np.min([errors[j] for j in (*kept, i)], axis=0).sum() for i in range(len(candidates))]

@@ -20,6 +20,9 @@ from neuc.backends.cpu.kernels.lut_base import LutEmitter, lut_scratch_bytes
 from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK
 from neuc.backends.cpu.packing.lut import TABLE_BYTES, LutLayout, TableKind
 
+_SMALL = 4096
+"""Bytes of packed weights that are read for each token again: code for several takes longer to make than it saves."""
+
 
 @dataclass(frozen=True)
 class LutAccumulateKernel(KernelSpec):
@@ -48,7 +51,10 @@ class LutAccumulateKernel(KernelSpec):
     def build(self, isa: Isa) -> llvm.FuncOp:
         """The kernel for this kind of tables."""
         b = KernelBuilder(self.name, isa)
-        lut_emitter(b, self.tables, self.layout).emit(b.arg_int(5) * TABLE_BYTES, b.arg_ptr(4))
+        emitter = lut_emitter(b, self.tables, self.layout)
+        if self.layout.tiling.nbytes <= _SMALL:
+            emitter.token_sizes = (1,)
+        emitter.emit(b.arg_int(5) * TABLE_BYTES, b.arg_ptr(4))
         return b.finish()
 
 

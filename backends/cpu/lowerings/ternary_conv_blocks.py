@@ -22,6 +22,7 @@ from neuc.dialects.ternary_types import Window
 
 _L1_TABLES = 32 * 1024
 _L2_TABLES = 256 * 1024
+_FEW_PIXELS = 16
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def launch_blocks(s: SegmentLowering, conv: BlockedConv) -> None:
     packed = pack(s, f"{conv.weight.trits.data}.by_position", matrices, conv.kind, conv.layout)
     by_group = scales.reshape(planes, groups, outputs, type_.groups).swapaxes(0, 1)
     tokens, together = _blocks(conv.layout)
+    out_dims = window.output_dims(dims[2:])
+    pixels = product(out_dims)
     kernel = TernaryConvKernel(
         conv.layout,
         epilogue_of(type_, conv.bias is not None, conv.activation, rows=outputs),
@@ -81,10 +84,10 @@ def launch_blocks(s: SegmentLowering, conv: BlockedConv) -> None:
         window.dilations,
         tokens=tokens,
         together=together,
+        whole=not (pixels.is_static and pixels.value < _FEW_PIXELS),
     )
     if not s.has_kernel(kernel):
         add_conv_check(s, kernel, (packed.weights, packed.correction), matrices[0])
-    out_dims = window.output_dims(dims[2:])
     s.launch(
         kernel,
         [
@@ -98,7 +101,7 @@ def launch_blocks(s: SegmentLowering, conv: BlockedConv) -> None:
             *padded,
             *out_dims,
         ],
-        work=dims[0] * product(out_dims).ceildiv(tokens) * groups,
+        work=dims[0] * pixels.ceildiv(tokens) * groups,
         scratch=kernel.scratch_bytes(s.isa),
     )
 

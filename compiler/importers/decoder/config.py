@@ -20,7 +20,8 @@ import numpy as np
 
 from neuc.compiler.formats.gguf import GgufFile
 from neuc.compiler.formats.gguf_values import Array, shown
-from neuc.compiler.formats.hf_folder import CONFIG, HfFolder
+from neuc.compiler.formats.hf_folder import HfFolder
+from neuc.compiler.formats.recognition import CONFIG
 from neuc.compiler.formats.safetensors_file import CODE, CURE
 from neuc.errors import Error
 from neuc.runtime.checked_json import Node, parse_json
