@@ -97,6 +97,7 @@ class BuiltProgram:
             profile=profile,
             features=isa.features,
             architecture=isa.arch,
+            manifest=self.facts,
         )
 
 

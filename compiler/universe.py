@@ -61,6 +61,11 @@ DIALECTS: dict[str, Callable[[], Dialect]] = {
 }
 
 PASSES: dict[str, Callable[[], type[ModulePass]]] = {
+    "schedule-tiles": _pass("backends.crossbar.schedule", "ScheduleTiles"),
+    "remap-stuck": _pass("backends.crossbar.remap", "RemapStuck"),
+    "map-to-crossbar": _pass("passes.map_to_crossbar", "MapToCrossbar"),
+    "insert-converters": _pass("passes.insert_converters", "InsertConverters"),
+    "calibrate-inputs": _pass("passes.calibrate_inputs", "CalibrateInputs"),
     "color-blocks": _pass("passes.color_blocks", "ColorBlocks"),
     "convert-ann-to-snn": _pass("passes.convert_ann_to_snn", "ConvertAnnToSnn"),
     "expand-activations": _pass("passes.expand_activations", "ExpandActivations"),

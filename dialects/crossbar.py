@@ -49,6 +49,12 @@ ADC_KINDS = ("uniform", "sar", "ramp")
 WHOLE = "whole"
 
 
+def part_number(part: str) -> int:
+    """Tells the parts of a code apart in random counters: 0 whole, 1 positive, 2 negative, 3 … bits."""
+    fixed = {WHOLE: 0, "positive": 1, "negative": 2}
+    return fixed[part] if part in fixed else 3 + int(part.removeprefix("bit"))
+
+
 def levels_of(bits: int) -> int:
     """Steps of a symmetric converter of `bits` bits over its range; 0 bits is no converter."""
     return 2**bits - 2 if bits else 0

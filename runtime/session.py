@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +21,9 @@ from neuc.runtime.profile import Profile
 from neuc.runtime.program import Program
 from neuc.runtime.self_check import require_sound_kernels
 from neuc.runtime.signature import ModelMeta, NodeArg, Signature, node_arg
+
+if TYPE_CHECKING:
+    from neuc.runtime.analog.drawing import AnalogState
 
 _WEIGHT_ALIGNMENT = 64
 
@@ -71,6 +75,7 @@ class Session:
         self._profile = setting.profile
         self._signature = Signature(program)
         self._in_place = in_place_pairs(program)
+        self._analog: AnalogState | None = None
         executors = {
             name: executor_factory(segment.kind)(name, segment, setting) for name, segment in program.segments.items()
         }
@@ -112,10 +117,14 @@ class Session:
         pool = shared_pool(resolve_threads(threads))
         code = load_kernels(kernels, program.kernels(), features=features, architecture=architecture)
         _check_weights(program, weights)
+        analog = _analog_state(manifest or {}, weights)
         used = {key: _aligned(weights[key]) for key in program.weight_keys()}
+        used |= {} if analog is None else analog.arrays
         require_sound_kernels(program, code.addresses, used, identity)
         setting = Setting(pool, code.addresses, used, hosts or {}, Profile() if profile else None, keep=(code,))
-        return Session(program, setting, manifest or {})
+        session = Session(program, setting, manifest or {})
+        session._analog = analog
+        return session
 
     def run(
         self,
@@ -171,6 +180,8 @@ class Session:
         self, names: Sequence[str], feeds: Mapping[str, ArrayLike], bound: Mapping[str, Array | None]
     ) -> dict[str, Array]:
         self._require_open()
+        if self._analog is not None:
+            self._analog.begin_run()
         self._signature.check_output_names(names)
         arrays, symbols = self._signature.check_feeds(feeds)
         values = dict(zip(self._signature.input_names, arrays))
@@ -228,6 +239,11 @@ class Session:
         """JSON data about the model."""
         return self._manifest
 
+    @property
+    def analog(self) -> AnalogState | None:
+        """What simulated memory devices hold, to go to another time or draw; None for models without any."""
+        return self._analog
+
     def close(self) -> None:
         """Let go of threads, code, weights and memory; running again is an error."""
         self._setting = None
@@ -248,6 +264,17 @@ def _aligned(array: NDArray[np.generic]) -> Array:
     copy = aligned_bytes(array.nbytes).view(native).reshape(array.shape)
     np.copyto(copy, array)
     return copy
+
+
+def _analog_state(manifest: Mapping[str, object], weights: Mapping[str, NDArray[np.generic]]) -> AnalogState | None:
+    """What the tiles of a crossbar program hold right after programming, draw 0; None without such a program."""
+    if "crossbar" not in manifest:
+        return None
+    from neuc.runtime.analog.drawing import AnalogState
+    from neuc.runtime.analog.program import CrossbarProgram
+
+    program = CrossbarProgram.from_manifest(manifest)
+    return None if program is None else AnalogState(program, weights)
 
 
 def _check_weights(program: Program, weights: Mapping[str, NDArray[np.generic]]) -> None:

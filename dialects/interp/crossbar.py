@@ -128,7 +128,8 @@ def _mvm(op: crossbar.MvmOp, args: list[Array], env: Env) -> list[Array]:
 @implements(crossbar.AdcOp)
 def _adc(op: crossbar.AdcOp, args: list[Array], env: Env) -> list[Array]:
     analog, gains = _unboxed(args[0]), args[1]
-    mvm, _ = crossbar.chain_of(op.currents)
+    mvm, dac = crossbar.chain_of(op.currents)
+    part = crossbar.part_number(dac.part.data)
     tile = program_of(mvm.tile).number.value.data
     levels, bound, noise = op.levels.value.data, op.bound.value.data, op.noise.value.data
     factor = np.ones_like(analog.alpha)
@@ -137,7 +138,7 @@ def _adc(op: crossbar.AdcOp, args: list[Array], env: Env) -> list[Array]:
         y = analog.at(factor)
         if noise or analog.squares is not None:
             variance = np.float32(noise**2) + (0 if analog.squares is None else analog.squares(factor))
-            y = y + np.sqrt(variance) * normals(*y.shape, tile, seed=0, run=0)
+            y = y + np.sqrt(variance) * normals(*y.shape, tile, part)
         y = rounded(y, levels, bound)
         over = np.any(np.abs(y) > np.float32(bound), axis=1, keepdims=True)
         if attempt < op.doublings.value.data:

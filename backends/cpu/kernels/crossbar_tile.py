@@ -17,6 +17,7 @@ from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.crossbar_products import F32, Panel, Product, multiply_panel
 from neuc.backends.cpu.kernels.crossbar_random import PER_COUNTER, columns_from, normals
 from neuc.backends.cpu.kernels.strided import chunks, load_elements, tree
+from neuc.dialects.crossbar import part_number
 
 BLOCK = 32
 """Samples in a work unit; a multiple of those that share a random counter."""
@@ -294,7 +295,7 @@ class _TileEmitter:
 
         key = (word(b.load(state, i64)), word(b.load(b.elem(state, 1, i64), i64)))
         group, tile = word(b.udiv(sample, PER_COUNTER)), word(b.arg_int(8))
-        return normals(b, (columns_from(b, column, width), group, tile, word(b.i64(0))), key)
+        return normals(b, (columns_from(b, column, width), group, tile, word(b.i64(part_number(self.spec.part)))), key)
 
     def _output(self, first: Val, row: Val, column: Val, noise: Val | None, mask: Val | None, width: int) -> None:
         b, spec = self.b, self.spec

@@ -1,0 +1,80 @@
+"""The pass `calibrate-inputs`: fixed input ranges of crossbar tiles, from what their inputs are on given data."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from xdsl.context import Context
+from xdsl.dialects import func
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation, SSAValue
+from xdsl.passes import ModulePass
+
+from neuc.dialects.context import store_of
+from neuc.dialects.crossbar import DacOp
+from neuc.dialects.crossbar_tiles import number
+from neuc.dialects.interp.core import interpret
+from neuc.dialects.onnx import function_names
+from neuc.errors import Error, Exit, InternalError
+
+_DEVIATIONS = 3.0
+"""The range is the mean magnitude plus so many standard deviations, as in aihwkit, but no more than the largest."""
+
+
+@dataclass(frozen=True)
+class CalibrateInputs(ModulePass):
+    """Run @main on the arrays of an ``.npz`` file and set the `range` of every `crossbar.dac`.
+
+    Options:
+        data: the file; its arrays have the names of the model's inputs.
+    """
+
+    name = "calibrate-inputs"
+    data: str = ""
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        """Run the pass."""
+        main = next((f for f in op.ops if isinstance(f, func.FuncOp) and f.sym_name.data == "main"), None)
+        if main is None:
+            raise InternalError("calibrate-inputs: the module has no @main")
+        names, _ = function_names(main)
+        wanted = {dac.x for dac in main.walk() if isinstance(dac, DacOp)}
+        seen: dict[SSAValue, np.ndarray] = {}
+
+        def observe(made: Operation, results: list[np.ndarray]) -> None:
+            seen.update((value, array) for value, array in zip(made.results, results) if value in wanted)
+
+        inputs = _arrays(Path(self.data), names)
+        try:
+            interpret(op, inputs, store_of(ctx), observe=observe)
+        except InternalError as error:
+            hint = "give range=absmax or a number: parts of this model run outside of compiled code"
+            raise Error("NEUC-E654", f"cannot calibrate inputs: {error}", hint=hint) from error
+        seen.update((value, array) for value, array in zip(main.body.block.args, inputs) if value in wanted)
+        for inner in main.walk():
+            if isinstance(inner, DacOp):
+                first = inner.first.value.data
+                inner.range = number(_range(seen[inner.x][..., first : first + inner.rows]))
+
+
+def _range(x: np.ndarray) -> float:
+    sizes = np.abs(x.astype(np.float64))
+    if not sizes.size or not np.isfinite(sizes).all():
+        raise Error("NEUC-E654", "cannot calibrate inputs: a tile's inputs are no numbers", hint="check the data")
+    return float(min(sizes.max(), sizes.mean() + _DEVIATIONS * sizes.std())) or 1.0
+
+
+def _arrays(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in names if name not in file.files]
+            if missing:
+                hint = "name its arrays after the model's inputs"
+                raise Error("NEUC-E654", f"{path} has no array {missing[0]!r}", hint=hint, exit_code=Exit.USAGE)
+            return [np.asarray(file[name]) for name in names]
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        hint = "give an .npz file with an array for each input"
+        raise Error("NEUC-E654", f"{path} cannot be read ({error})", hint=hint, exit_code=Exit.USAGE) from error
