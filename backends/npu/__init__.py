@@ -1,0 +1,1 @@
+"""The NPU backend: placement, routing and resources of dataflow graphs, an independent checker, and exports."""

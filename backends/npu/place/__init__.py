@@ -1,0 +1,1 @@
+"""Placement of dataflow graphs on the tiles of an array."""

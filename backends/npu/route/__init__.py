@@ -1,0 +1,1 @@
+"""Routing of channels through the tiles' switches."""

@@ -1,0 +1,177 @@
+"""`neuc.npu`: dataflow applications in Python, in the manner of Riallto.
+
+A `Kernel` is a library function or a Python function that says what a core computes; an `App` calls kernels on rows of
+its inputs in `callgraph`. Called with shapes it is traced into a graph; the graph is compiled for an array and
+simulated, bit for bit, against the behavioural functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from neuc.backends.npu.build import Built, build
+from neuc.backends.npu.graph_ir import checked, graph_of
+from neuc.backends.npu.known_machines import find_machine
+from neuc.compiler.npu.tracing import HostArray, Token, Tracer
+from neuc.dialects.interp.npu import run_graph
+from neuc.errors import Error, Exit
+from neuc.runtime.npu.functions import FUNCTIONS, Array, Function, State, Tokens
+from neuc.runtime.npu.program import DTYPES, Design, ParamValue
+from neuc.runtime.npu.simulator import Run, simulate
+
+Behaviour = Callable[..., "Array | tuple[Array, ...]"]
+
+
+@dataclass
+class Kernel:
+    """What one core does with the tokens of its inputs.
+
+    Args:
+        function: the name of a library function (`neuc.runtime.npu.functions`), or a Python function from token arrays
+            to one array, or a tuple of arrays, its behavioural model.
+        cycles: of one firing, or one number a phase.
+        params: the library function's parameters.
+        rtp: names of those that the host may change while the program runs.
+        consume: tokens taken a phase, for each input; 1 of each by default.
+        produce: tokens given a phase, for each output.
+        tile: (column, row), if the user wants to choose it.
+        state_bytes: what the kernel keeps in the core's memory from firing to firing.
+        name: unique in its app; made of the function's name if left out.
+    """
+
+    function: str | Behaviour
+    cycles: int | Sequence[int] = 100
+    params: Mapping[str, ParamValue] = field(default_factory=dict[str, ParamValue])
+    rtp: Sequence[str] = ()
+    consume: Sequence[Sequence[int]] | None = None
+    produce: Sequence[Sequence[int]] | None = None
+    tile: tuple[int, int] | None = None
+    state_bytes: int = 0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.function, str) and self.function not in FUNCTIONS:
+            hint = f"library functions: {', '.join(sorted(FUNCTIONS))}; or pass a Python function"
+            raise Error("NEUC-E680", f"no kernel function {self.function!r}", hint=hint, exit_code=Exit.USAGE)
+
+    @property
+    def function_name(self) -> str:
+        """The name the graph gives the function."""
+        return self.function if isinstance(self.function, str) else self.function.__name__
+
+    @property
+    def phases(self) -> int:
+        """Phases of one period."""
+        return 1 if isinstance(self.cycles, int) else len(self.cycles)
+
+    def call(self) -> Function:
+        """The function in the form the simulator takes."""
+        if isinstance(self.function, str):
+            return FUNCTIONS[self.function]
+        behaviour = self.function
+
+        def run(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, state: State) -> list[list[Array]]:
+            result = behaviour(*(token for port in tokens for token in port), **params)
+            return [[array] for array in (result if isinstance(result, tuple) else (result,))]
+
+        return run
+
+    def outputs_for(self, tokens: list[list[Array]]) -> list[Array]:
+        """One token of each output for zeros at the inputs: what shapes and element types they have."""
+        given: list[Array] = []
+        state: State = {}
+        for phase in range(self.phases):
+            taken = [port[: self.consume[i][phase]] if self.consume else port[:1] for i, port in enumerate(tokens)]
+            results = self.call()(self.params, phase, taken, state)
+            given = [port[0] for port in results if port] or given
+        return given
+
+    def __call__(self, *tokens: Token) -> Token | tuple[Token, ...]:
+        """In `callgraph`: fire the kernel on these tokens."""
+        if not tokens or not all(isinstance(token, Token) for token in tokens):
+            raise Error(
+                "NEUC-E685",
+                f"kernel {self.function_name} takes rows or tokens of a callgraph",
+                hint="index inputs: x[row]",
+            )
+        return tokens[0].tracer.fire(self, tokens)
+
+
+class App:
+    """A dataflow application: subclasses make kernels in ``__init__`` and call them in ``callgraph``.
+
+    ``callgraph(self, x, …, y, …)`` gets the inputs, then the outputs; it assigns rows: ``y[row] = kernel(x[row])``.
+    """
+
+    def callgraph(self, *arrays: HostArray) -> None:
+        """Subclasses say here how rows run through kernels."""
+        raise Error("NEUC-E685", f"{type(self).__name__} has no callgraph", hint="define callgraph(self, x, y)")
+
+    def trace(
+        self,
+        inputs: Mapping[str, tuple[str, Sequence[int]]],
+        outputs: Mapping[str, tuple[str, Sequence[int]]],
+        machine: str = "npu-xdna1",
+    ) -> Design:
+        """The graph of this application for arrays of these (element type, shape).
+
+        Raises:
+            Error: NEUC-E685, the call graph uses kernels in a way no fixed graph can; NEUC-E672, its parts disagree.
+        """
+        tracer = Tracer(type(self).__name__.lower(), machine)
+        arrays = [tracer.array(name, dtype, tuple(shape), "input") for name, (dtype, shape) in inputs.items()]
+        arrays += [tracer.array(name, dtype, tuple(shape), "output") for name, (dtype, shape) in outputs.items()]
+        for attribute, value in vars(self).items():
+            if isinstance(value, Kernel):
+                value.name = value.name or attribute
+        self.callgraph(*arrays)
+        return checked(tracer.design())
+
+    def functions(self) -> dict[str, Function]:
+        """Python behaviours of this application's kernels, by function name."""
+        kernels = [value for value in vars(self).values() if isinstance(value, Kernel)]
+        return {k.function_name: k.call() for k in kernels if not isinstance(k.function, str)}
+
+    def compile(
+        self, inputs: Mapping[str, Array], outputs: Mapping[str, tuple[str, Sequence[int]]], machine: str = "npu-xdna1"
+    ) -> Application:
+        """Trace for arrays like these, place, route and check."""
+        named = {str(dtype): name for name, dtype in DTYPES.items() if name != "bf16"}
+        design = self.trace({n: (named[str(a.dtype)], a.shape) for n, a in inputs.items()}, outputs, machine)
+        return Application(build(design, find_machine(machine)), self.functions())
+
+
+@dataclass(frozen=True)
+class Application:
+    """A compiled application: its program and how it was placed."""
+
+    built: Built
+    functions: Mapping[str, Function]
+
+    @property
+    def design(self) -> Design:
+        """The placed and routed program."""
+        return self.built.design
+
+    def run(self, inputs: Mapping[str, Array], *, trace: bool = False) -> Run:
+        """Simulate on `inputs`.
+
+        Raises:
+            Error: NEUC-E679, a deadlock, with who waits for whom.
+        """
+        run = simulate(self.design, find_machine(self.design.machine), inputs, functions=self.functions, trace=trace)
+        if run.deadlock is not None:
+            raise Error("NEUC-E679", f"{self.design.name} deadlocks: {run.deadlock}", hint="deepen the channels named")
+        return run
+
+    def reference(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """What the reference interpreter gives: no time, no bounds."""
+        own = {name: _meaning(call) for name, call in self.functions.items()}
+        return dict(run_graph(graph_of(self.design), {k: np.asarray(v) for k, v in inputs.items()}, own))
+
+
+def _meaning(call: Function):
+    return lambda params, phase, tokens, state: call(params, phase, tokens, state)

@@ -1,0 +1,132 @@
+"""What `npu` kernels compute: the specification, one firing at a time, in plain integer numpy.
+
+`runtime/npu/functions.py` computes the same faster and shares no code with this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+Params: TypeAlias = dict[str, "int | float | str | list[int]"]
+Tokens: TypeAlias = Sequence[Sequence[np.ndarray]]
+State: TypeAlias = dict[str, np.ndarray]
+Meaning: TypeAlias = Callable[[Params, int, Tokens, State], "list[list[np.ndarray]]"]
+
+
+def threshold(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
+    """Kinds 0 … 4 of OpenCV: binary, binary inverted, truncated, to zero, to zero inverted."""
+    x, limit, high = t[0][0].astype(int), int(p["threshold"]), int(p.get("max", 255))  # type: ignore[arg-type]
+    kind = p.get("kind", 0)
+    if kind == 0:
+        y = (x > limit) * high
+    elif kind == 1:
+        y = (x <= limit) * high
+    elif kind == 2:
+        y = np.minimum(x, limit)
+    elif kind == 3:
+        y = x * (x > limit)
+    else:
+        y = x * (x <= limit)
+    return [[y.astype(np.uint8)]]
+
+
+def mix(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
+    """Token n of output j: (Σ of all tokens taken)·(j + 2) + salt + phase + n, in int32."""
+    total = sum((token.astype(np.int64) for port in t for token in port), np.zeros(int(p["size"]), np.int64))  # type: ignore[arg-type]
+    counts, phases, salt = list(p["produce"]), int(p["phases"]), int(p["salt"])  # type: ignore[arg-type]
+    wrapped = total.astype(np.int32).astype(np.int64)
+    outputs = range(int(p["outputs"]))  # type: ignore[arg-type]
+    return [
+        [(wrapped * (j + 2) + salt + phase + n).astype(np.int32) for n in range(counts[j * phases + phase])]
+        for j in outputs
+    ]
+
+
+def gray(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
+    """(9798·R + 19235·G + 3735·B + 2^14) >> 15."""
+    return [[((t[0][0][..., :3].astype(int) @ [9798, 19235, 3735] + 2**14) >> 15).astype(np.uint8)]]
+
+
+def rgba(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
+    """Grey to R, G, B, 255."""
+    return [[np.stack([t[0][0]] * 3 + [np.full_like(t[0][0], 255)], -1)]]
+
+
+def hue(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
+    """43 a sextant from red; the floor of the quotient; grey is 0."""
+    out = np.zeros(t[0][0].shape[:-1], np.uint8)
+    for place in np.ndindex(*out.shape):
+        r, g, b = (int(v) for v in t[0][0][place][:3])
+        high, low = max(r, g, b), min(r, g, b)
+        if high == low:
+            continue
+        if high == r:
+            value = 43 * (g - b) // (high - low)
+        elif high == g:
+            value = 86 + 43 * (b - r) // (high - low)
+        else:
+            value = 171 + 43 * (r - g) // (high - low)
+        out[place] = value % 256
+    return [[out]]
+
+
+def filter2d(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
+    """3 x 3 correlation of lines, edges replicated; phase 0 takes two lines, the last phase none."""
+    w = np.array(p["weights"]).reshape(3, 3)
+    lines = [line.astype(int) for line in t[0]]
+    window = [lines[0], *lines] if phase == 0 else [state["a"], state["b"], lines[0] if lines else state["b"]]
+    state["a"], state["b"] = window[1], window[2]
+    image = np.pad(np.stack(window), ((0, 0), (1, 1)), mode="edge")
+    width = image.shape[1] - 2
+    y = sum(w[i, j] * image[i, j : j + width] for i in range(3) for j in range(3))
+    return [[np.minimum(np.maximum(y, 0), 255).astype(np.uint8)]]
+
+
+def add_weighted(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
+    """((a·alpha + b·beta) >> 14) + gamma, saturated to u8."""
+    a, b = (port[0].astype(int) for port in t)
+    y = ((a * p["alpha"] + b * p["beta"]) >> 14) + p.get("gamma", 0)
+    return [[y.clip(0, 255).astype(np.uint8)]]
+
+
+def gemm(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
+    """Acc += A·B over `steps` phases; the last gives acc, in int32."""
+    product = t[0][0].astype(np.int64) @ t[1][0].astype(np.int64)
+    state["acc"] = product if phase == 0 else state["acc"] + product
+    return [[state["acc"].astype(np.int32)] if phase == p["steps"] - 1 else []]  # type: ignore[operator]
+
+
+def ternary_gemm(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
+    """`gemm` with B as weight + 1 in 2 bits, four neighbours of a row a byte, the first in the lowest bits."""
+    codes = t[1][0]
+    weights = np.stack([codes >> shift & 3 for shift in (0, 2, 4, 6)], -1).reshape(len(codes), -1).astype(np.int8) - 1
+    return gemm(p, phase, [t[0], [weights]], state)
+
+
+def _each(call: Callable[..., np.ndarray]) -> Meaning:
+    """A function of one token of each input."""
+    return lambda p, phase, t, state: [[call(*(port[0] for port in t))]]
+
+
+MEANINGS: dict[str, Meaning] = {
+    "copy": _each(lambda x: x.copy()),
+    "invert": _each(lambda x: ~x),
+    "add": _each(lambda a, b: (a.astype(np.int64) + b.astype(np.int64)).astype(a.dtype)),
+    "or": _each(lambda a, b: a | b),
+    "and": _each(lambda a, b: a & b),
+    "in_range": lambda p, phase, t, state: [
+        [(((t[0][0] >= p["low"]) & (t[0][0] <= p["high"])) * 255).astype(np.uint8)]
+    ],
+    "threshold": threshold,
+    "mix": mix,
+    "rgba2gray": gray,
+    "gray2rgba": rgba,
+    "rgba2hue": hue,
+    "filter2d": filter2d,
+    "add_weighted": add_weighted,
+    "gemm": gemm,
+    "ternary_gemm": ternary_gemm,
+}

@@ -1,0 +1,179 @@
+"""Deadlocks told before they happen, and the smallest change of depths that cures one.
+
+A dataflow program with bounded channels either always or never deadlocks, whatever the order of events (Kahn; Parks
+1995), so that running tokens without values decides it. One class of hardware hangs has another cause, replayed
+coupled broadcasts, and a rule of its own (mlir-aie #3257).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from neuc.runtime.npu.machine import Machine
+from neuc.runtime.npu.program import Channel, Design
+from neuc.runtime.npu.simulator import Deadlock, simulate, with_depths
+
+MAX_DEPTH = 4096
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A broadcast of one source that is replayed in a loop: more tokens outstanding than there are buffers."""
+
+    channels: tuple[str, ...]
+    fan_out: int
+    trips: int
+    depth: int
+
+    @property
+    def demand(self) -> int:
+        """Tokens outstanding at once."""
+        return self.fan_out * self.trips
+
+    def __str__(self) -> str:
+        names = ", ".join(self.channels)
+        return (
+            f"{names}: {self.fan_out} consumers x {self.trips} trips need {self.demand} buffers, "
+            f"twice depth {self.depth} are {2 * self.depth}"
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a design hangs, why, and the depths (of channels and links) with which it would not."""
+
+    deadlock: Deadlock | None
+    replays: tuple[Replay, ...]
+    cure: Mapping[str, int] | None
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the design comes to a stop."""
+        return self.deadlock is not None or bool(self.replays)
+
+    def __str__(self) -> str:
+        if not self.hangs:
+            return "runs"
+        why = [str(self.deadlock)] if self.deadlock is not None else []
+        cure = "no depths cure it" if self.cure is None else ", ".join(f"{k} depth {v}" for k, v in self.cure.items())
+        return f"hangs: {'; '.join([*why, *map(str, self.replays)])}; cure: {cure}"
+
+
+def diagnose_design(design: Design, machine: Machine) -> Verdict:
+    """Run tokens without values, look for replayed broadcasts, and search for the cure if either hangs."""
+    stuck = simulate(design, machine, {}, values=False).deadlock
+    replays = coupled_replays(design)
+    if stuck is None and not replays:
+        return Verdict(None, (), None)
+    depths: dict[str, int] = {}
+    for replay in replays:
+        depths |= dict.fromkeys(replay.channels, -(-replay.demand // 2))
+    if stuck is not None:
+        found = cure(with_depths(design, depths), machine)
+        if found is None:
+            return Verdict(stuck, replays, None)
+        depths |= found
+    return Verdict(stuck, replays, depths)
+
+
+def cure(design: Design, machine: Machine) -> dict[str, int] | None:
+    """The fewest added buffers that let a deadlocked design run; None if depths are not the reason.
+
+    One channel or link of the circle of waiting at a time first; where no single one helps, the one that is full grows
+    and the search goes on with what then is in the way.
+    """
+    grown: dict[str, int] = {}
+    for _ in range(32):
+        run = simulate(with_depths(design, grown), machine, {}, values=False)
+        if run.deadlock is None:
+            return grown
+        names = _in_circle(design, run.deadlock)
+        single = [found for name in names if (found := _least(design, machine, grown, name)) is not None]
+        if single:
+            return min(single, key=lambda depths: _added(design, depths))
+        full = [name for name in names if _full(run.deadlock, name)]
+        if not full:
+            return None
+        for name in full:
+            grown[name] = 2 * grown.get(name, _depth(design, name))
+            if grown[name] > MAX_DEPTH:
+                return None
+    return None
+
+
+def _depth(design: Design, name: str) -> int:
+    return next(part.depth for part in (*design.channels, *design.links) if part.name == name)
+
+
+def _added(design: Design, depths: Mapping[str, int]) -> int:
+    return sum(depth - _depth(design, name) for name, depth in depths.items())
+
+
+def _full(deadlock: Deadlock, name: str) -> bool:
+    """Whether somebody in the circle waits for room in this channel or link."""
+    return any(
+        name in what.replace("@", " ").split() and what.startswith(("room", "a free")) for _, what, _ in deadlock.cycle
+    )
+
+
+def _in_circle(design: Design, deadlock: Deadlock) -> list[str]:
+    """Channels and links whose buffers somebody in the circle waits for."""
+    words = {word for _, what, _ in deadlock.cycle for word in what.replace("@", " ").split()}
+    return [part.name for part in (*design.channels, *design.links) if part.name in words]
+
+
+def _least(design: Design, machine: Machine, grown: Mapping[str, int], name: str) -> dict[str, int] | None:
+    """The least depth of one channel that lets the design run: doubling, then halving the interval."""
+
+    def runs(depth: int) -> bool:
+        return simulate(with_depths(design, {**grown, name: depth}), machine, {}, values=False).deadlock is None
+
+    low = grown.get(name, _depth(design, name))
+    high = 2 * low
+    while not runs(high):
+        if high >= MAX_DEPTH or high > 64 * _depth(design, name):
+            return None
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if runs(middle) else (middle, high)
+    return {**grown, name: high}
+
+
+def coupled_replays(design: Design) -> tuple[Replay, ...]:
+    """Broadcasts of one source to several kernels whose results a memory tile replays, with too few buffers.
+
+    Fan-outs of all parts of one source count together; more than one trip runs if fan-out x trips <= 2 x depth.
+    """
+    links = {link.name: link for link in design.links}
+    kernels = {kernel.name: kernel for kernel in design.kernels}
+    channels = {channel.name: channel for channel in design.channels}
+    groups: dict[str, list[tuple[Channel, int]]] = defaultdict(list)
+    for channel in design.channels:
+        consumers = [kernels[c] for c in channel.consumers if c in kernels]
+        if channel.producer not in links or len(consumers) < 2:
+            continue
+        returns = {consumer for k in consumers for out in k.outputs for consumer in channels[out].consumers}
+        trips = max((links[name].repeat for name in returns if name in links), default=1)
+        if trips > 1:
+            groups[_source(channel, channels, links)].append((channel, trips))
+    found: list[Replay] = []
+    for members in groups.values():
+        fan_out = sum(len(channel.consumers) for channel, _ in members)
+        depth = min(channel.depth for channel, _ in members)
+        replay = Replay(tuple(c.name for c, _ in members), fan_out, max(trips for _, trips in members), depth)
+        if replay.demand > 2 * depth:
+            found.append(replay)
+    return tuple(found)
+
+
+def _source(channel: Channel, channels: Mapping[str, Channel], links: Mapping[str, object]) -> str:
+    """Where a channel's tokens come from: back through links to a port or a kernel."""
+    seen: set[str] = set()
+    while channel.producer in links and channel.name not in seen:
+        seen.add(channel.name)
+        link = links[channel.producer]
+        channel = channels[link.inputs[0]]
+    return channel.producer

@@ -1,0 +1,400 @@
+"""What happens on the array: kernels firing, DMAs moving tokens, and the host working through its sequence.
+
+Each process starts when pools of buffers allow it and says, when it cannot, what it waits for. Costs are the machine
+model's. How a design becomes processes is `simulator.py`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from neuc.errors import Error
+from neuc.runtime.npu.clockwork import Bytes, Clock, PoolState, Process
+from neuc.runtime.npu.functions import Array, Function, State
+from neuc.runtime.npu.machine import Machine
+from neuc.runtime.npu.program import DTYPES, Channel, HostBuffer, Kernel, ParamValue, Port, SetParam, Step, Transfer
+from neuc.runtime.npu.trace import Trace
+
+WORD = 4
+
+
+@dataclass
+class Counts:
+    """What a run moved and computed, for reports: bytes, and cycles by tile name."""
+
+    ddr_bytes: int = 0
+    stream_byte_hops: int = 0
+    sram_bytes: int = 0
+    busy: dict[str, float] = field(default_factory=dict[str, float])
+    firings: dict[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass
+class World:
+    """What all processes share. ``ddr_free`` is when the host memory has served all that was asked of it."""
+
+    clock: Clock
+    machine: Machine
+    counts: Counts
+    trace: Trace | None
+    values: bool
+    ddr_free: float = 0.0
+
+    def timing(self, name: str) -> float:
+        """A figure of the machine model, 0 where a machine does not have it."""
+        return self.machine.timing.get(name, 0.0)
+
+    def ddr(self, nbytes: int, run_bytes: int) -> float:
+        """Cycles until host memory has moved `nbytes` in contiguous runs of `run_bytes`."""
+        rate = self.machine.ddr.get("bytes_per_second", 0.0)
+        self.counts.ddr_bytes += nbytes
+        if not rate:
+            return 0.0
+        efficiency = run_bytes / (run_bytes + self.machine.ddr.get("burst_half_bytes", 0.0))
+        begin = max(self.ddr_free, self.clock.now)
+        self.ddr_free = begin + nbytes / (rate * efficiency) * self.machine.clock_hz
+        return self.ddr_free - self.clock.now
+
+
+class KernelProcess:
+    """One kernel on its core."""
+
+    def __init__(self, kernel: Kernel, call: Function, channels: Mapping[str, Channel], world: World) -> None:
+        self.kernel, self.world, self._call = kernel, world, call
+        self.inputs: list[tuple[PoolState, int]] = []
+        self.outputs: list[tuple[PoolState, int]] = []
+        self.params: dict[str, ParamValue] = dict(kernel.params)
+        self._in = [channels[name] for name in kernel.inputs]
+        self._out = [channels[name] for name in kernel.outputs]
+        self._state: State = {}
+        self._fired = 0
+        self._busy = False
+
+    @property
+    def name(self) -> str:
+        """The kernel's name."""
+        return self.kernel.name
+
+    def poke(self) -> None:
+        """Fire if every input has its tokens and every output its room."""
+        if self._busy:
+            return
+        phase = self._fired % self.kernel.phases
+        for (pool, reader), rates in zip(self.inputs, self.kernel.consume):
+            if pool.filled(reader) < rates[phase]:
+                return
+        for (pool, writer), rates in zip(self.outputs, self.kernel.produce):
+            if pool.room(writer) < rates[phase]:
+                return
+        self._busy = True
+        for (pool, writer), rates in zip(self.outputs, self.kernel.produce):
+            pool.begun[writer] += rates[phase]
+        locks = 2 * (len(self.inputs) + len(self.outputs)) * self.world.timing("lock")
+        cycles = self.kernel.cycles[phase] + self.world.timing("kernel_call") + locks
+        began = self.world.clock.now
+        self.world.clock.after(cycles, lambda: self._finish(phase, began))
+
+    def _finish(self, phase: int, began: float) -> None:
+        world, kernel = self.world, self.kernel
+        if world.values:
+            self._compute(phase)
+        now = world.clock.now
+        if world.trace is not None:
+            world.trace.span(began, now, "core", kernel.tile, "INSTR_EVENT_0")
+        world.counts.busy[kernel.name] = world.counts.busy.get(kernel.name, 0.0) + now - began
+        world.counts.firings[kernel.name] = world.counts.firings.get(kernel.name, 0) + 1
+        self._fired += 1
+        self._busy = False
+        for (pool, writer), rates in zip(self.outputs, kernel.produce):
+            pool.finish(writer, rates[phase])
+        for (pool, reader), rates in zip(self.inputs, kernel.consume):
+            world.counts.sram_bytes += rates[phase] * pool.slots[0].nbytes
+            pool.free(reader, rates[phase])
+        self.poke()
+
+    def _compute(self, phase: int) -> None:
+        kernel = self.kernel
+        tokens = [
+            [_typed(pool.slot(pool.freed[reader] + i), channel) for i in range(rates[phase])]
+            for (pool, reader), rates, channel in zip(self.inputs, kernel.consume, self._in)
+        ]
+        results = self._call(self.params, phase, tokens, self._state)
+        for (pool, writer), rates, channel, given in zip(self.outputs, kernel.produce, self._out, results):
+            if len(given) != rates[phase]:
+                raise Error(
+                    "NEUC-E680",
+                    f"kernel {self.name}, phase {phase}: {len(given)} tokens on {channel.name} instead of {rates[phase]}",
+                    hint="a behavioural function returns what its rates say",
+                )
+            for i, value in enumerate(given):
+                pool.slot(pool.written[writer] + i)[:] = token_bytes(value, channel, self.name)
+
+    def blocked_on(self) -> list[tuple[str, Process]]:
+        """Inputs without tokens and outputs without room."""
+        phase = self._fired % self.kernel.phases
+        found: list[tuple[str, Process]] = []
+        for (pool, reader), rates, channel in zip(self.inputs, self.kernel.consume, self.kernel.inputs):
+            if pool.filled(reader) < rates[phase]:
+                why = f"{rates[phase]} tokens of {channel} ({pool.filled(reader)} are there, depth {pool.depth})"
+                found += [(why, process) for process in pool.missing_writers(reader, rates[phase])]
+        for (pool, writer), rates, channel in zip(self.outputs, self.kernel.produce, self.kernel.outputs):
+            if pool.room(writer) < rates[phase]:
+                why = f"room for {rates[phase]} tokens of {channel} ({pool.room(writer)} of {pool.depth} free)"
+                found += [(why, process) for process in pool.missing_readers(writer, rates[phase])]
+        return found
+
+
+def _typed(data: Bytes, channel: Channel) -> Array:
+    return data.view(DTYPES[channel.dtype]).reshape(channel.shape)
+
+
+def token_bytes(value: Array, channel: Channel, kernel: str) -> Bytes:
+    """A token as bytes, after checking that it is what the channel carries."""
+    array = np.asarray(value)
+    if array.shape != channel.shape or array.dtype != DTYPES[channel.dtype]:
+        raise Error(
+            "NEUC-E680",
+            f"kernel {kernel} gave {array.dtype} {list(array.shape)} on {channel.name}, "
+            f"which carries {channel.dtype} {list(channel.shape)}",
+            hint="make the behavioural function return arrays of the channel's type",
+        )
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+@dataclass
+class Task:
+    """A transfer queued on a port: its bytes' places in the host array, how far it is, and its contiguous runs."""
+
+    buffer: HostBuffer
+    array: Array
+    places: Array
+    done: int
+    run_bytes: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole task."""
+        return self.places.size * self.array.dtype.itemsize
+
+
+class PortState:
+    """A shim DMA channel: its queue of tasks."""
+
+    def __init__(self, port: Port, depth: int) -> None:
+        self.port, self.depth = port, depth
+        self.tasks: deque[Task] = deque()
+        self.flow: FlowProcess | None = None
+        self.host: HostProcess | None = None
+
+    @property
+    def name(self) -> str:
+        """The port's name."""
+        return self.port.name
+
+    def advance(self, nbytes: int) -> None:
+        """`nbytes` of the first task are done."""
+        task = self.tasks[0]
+        task.done += nbytes
+        if task.done >= task.nbytes:
+            self.tasks.popleft()
+            if self.host is not None:
+                self.host.poke()
+
+
+class FlowProcess:
+    """A channel's DMAs and circuit: a token moves when it is there and every consumer has room for it."""
+
+    def __init__(self, channel: Channel, world: World, hops: int, width: int) -> None:
+        self.channel, self.world, self._hops, self._width = channel, world, hops, width
+        self.source: tuple[PoolState, int, int, int] | None = None
+        """Pool, reader, byte offset in its buffers, times each is sent."""
+        self.sinks: list[tuple[PoolState, int, int]] = []
+        self.port_in: PortState | None = None
+        self.port_out: PortState | None = None
+        self.tiles: list[tuple[str, tuple[int, int] | None]] = []
+        self._order = _layout(channel)
+        self._sent = 0
+        self._busy = False
+        self._idle = True
+
+    @property
+    def name(self) -> str:
+        """The channel's name."""
+        return self.channel.name
+
+    def poke(self) -> None:
+        """Start a token if it, and room for it, are there."""
+        if self._busy or not self._ready():
+            return
+        self._busy = True
+        world, nbytes = self.world, self.channel.nbytes
+        token = self._take() if world.values else None
+        for pool, writer, _ in self.sinks:
+            pool.begun[writer] += 1
+        cycles = self._cycles(nbytes)
+        began = world.clock.now
+        latency = world.timing("memory_latency") + self._hops * world.timing("hop") + world.timing("switch_local")
+        world.counts.stream_byte_hops += nbytes * self._hops
+        world.counts.sram_bytes += nbytes * (len(self.sinks) + (self.source is not None))
+        world.clock.after(cycles, lambda: self._left(began))
+        world.clock.after(cycles + latency, lambda: self._arrived(token))
+
+    def _ready(self) -> bool:
+        if self.source is not None and self.source[0].filled(self.source[1]) < 1:
+            return False
+        if self.port_in is not None and not self.port_in.tasks:
+            return False
+        if self.port_out is not None and not self.port_out.tasks:
+            return False
+        return all(pool.room(writer) >= 1 for pool, writer, _ in self.sinks)
+
+    def _take(self) -> Bytes:
+        if self.source is not None:
+            pool, reader, offset, _ = self.source
+            data = pool.slot(pool.freed[reader])[offset : offset + self.channel.nbytes]
+        else:
+            assert self.port_in is not None
+            task = self.port_in.tasks[0]
+            size = task.array.dtype.itemsize
+            places = task.places[task.done // size : (task.done + self.channel.nbytes) // size]
+            data = np.ascontiguousarray(task.array.reshape(-1)[places]).view(np.uint8)
+        return data.copy() if self._order is None else data[self._order]
+
+    def _cycles(self, nbytes: int) -> float:
+        world = self.world
+        stream = nbytes / self._width
+        cycles = stream + world.timing("bd_chain")
+        if self.source is not None:
+            cycles = max(cycles, stream + world.timing("bd_setup"))
+        for port, fixed, first in (
+            (self.port_in, "shim_mm2s_task", "first_task_mm2s"),
+            (self.port_out, "shim_s2mm_task", "first_task_s2mm"),
+        ):
+            if port is None:
+                continue
+            task = port.tasks[0]
+            if port is self.port_in:
+                cycles = max(cycles, stream * world.timing("shim_mm2s_per_word"))
+            start = world.timing(fixed) if task.done == 0 else 0.0
+            if task.done == 0 and self._idle and len(port.tasks) > 1:
+                start += world.timing(first)
+            self._idle = False
+            cycles = max(cycles, world.ddr(nbytes, min(task.run_bytes, nbytes))) + start
+        return cycles
+
+    def _left(self, began: float) -> None:
+        self._busy = False
+        if self.world.trace is not None:
+            for direction, (kind, tile) in zip(("MM2S", *["S2MM"] * 64), self.tiles):
+                self.world.trace.span(began, self.world.clock.now, kind, tile, f"DMA_{direction}_{self.name}")
+        if self.source is not None:
+            pool, reader, _, repeat = self.source
+            self._sent += 1
+            if self._sent == repeat:
+                self._sent = 0
+                pool.free(reader)
+        if self.port_in is not None:
+            self.port_in.advance(self.channel.nbytes)
+            self._idle = not self.port_in.tasks
+        self.poke()
+
+    def _arrived(self, token: Bytes | None) -> None:
+        for pool, writer, offset in self.sinks:
+            if token is not None:
+                pool.slot(pool.written[writer])[offset : offset + token.nbytes] = token
+            pool.finish(writer)
+        if self.port_out is not None:
+            task = self.port_out.tasks[0]
+            if token is not None:
+                size = task.array.dtype.itemsize
+                places = task.places[task.done // size : (task.done + token.nbytes) // size]
+                task.array.reshape(-1)[places] = token.view(task.array.dtype)
+            self.port_out.advance(self.channel.nbytes)
+            self._idle = not self.port_out.tasks
+        self.poke()
+
+    def blocked_on(self) -> list[tuple[str, Process]]:
+        """A token that is not there, a consumer without room, or a port without a task."""
+        found: list[tuple[str, Process]] = []
+        if self.source is not None and self.source[0].filled(self.source[1]) < 1:
+            pool, reader = self.source[:2]
+            found += [(f"a full buffer of {pool.name}", process) for process in pool.missing_writers(reader, 1)]
+        for pool, writer, _ in self.sinks:
+            if pool.room(writer) < 1:
+                why = f"a free buffer of {pool.name} (depth {pool.depth})"
+                found += [(why, process) for process in pool.missing_readers(writer, 1)]
+        for port in (self.port_in, self.port_out):
+            if port is not None and not port.tasks and port.host is not None and not port.host.done:
+                found.append((f"a task on {port.name}", port.host))
+        return found
+
+
+def _layout(channel: Channel) -> Array | None:
+    """For each byte of a token on the stream, its place in the producer's buffer; None for as it lies."""
+    if not channel.layout:
+        return None
+    places = np.zeros(1, np.int64)
+    for size, stride in channel.layout:
+        places = (places[:, None] + np.arange(size) * stride).reshape(-1)
+    width = DTYPES[channel.dtype].itemsize
+    return (places[:, None] * width + np.arange(width)).reshape(-1)
+
+
+class HostProcess:
+    """The host's sequence, step by step: queues tasks on ports, waits for them, sets parameters."""
+
+    def __init__(self, steps: tuple[Step, ...], world: World, queue: Callable[[Transfer], Task]) -> None:
+        self.name = "host"
+        self.world, self._steps, self._queue = world, steps, queue
+        self.ports: dict[str, PortState] = {}
+        self.set_param: Callable[[SetParam], None] = lambda _: None
+        self._next = 0
+        self._busy = False
+
+    @property
+    def done(self) -> bool:
+        """Whether every step is done."""
+        return self._next == len(self._steps)
+
+    def poke(self) -> None:
+        """Do the next step if it can be done."""
+        if self._busy or self.done:
+            return
+        step = self._steps[self._next]
+        if isinstance(step, SetParam):
+            self.set_param(step)
+            return self._pause(self.world.machine.host.get("rtp_ns_per_word", 0.0) * 1e-9 * self.world.machine.clock_hz)
+        port = self.ports[step.port]
+        if isinstance(step, Transfer):
+            if len(port.tasks) >= port.depth:
+                return
+            port.tasks.append(self._queue(step))
+            assert port.flow is not None
+            port.flow.poke()
+            return self._pause(self.world.timing("task_push"))
+        if not port.tasks:
+            self._pause(0.0)
+
+    def _pause(self, cycles: float) -> None:
+        self._busy = True
+        self.world.clock.after(cycles, self._go_on)
+
+    def _go_on(self) -> None:
+        self._busy = False
+        self._next += 1
+        self.poke()
+
+    def blocked_on(self) -> list[tuple[str, Process]]:
+        """The port whose tasks have to end first."""
+        if self.done:
+            return []
+        step = self._steps[self._next]
+        assert not isinstance(step, SetParam)
+        flow = self.ports[step.port].flow
+        assert flow is not None
+        what = "room in the queue of" if isinstance(step, Transfer) else "the tasks on"
+        return [(f"{what} {step.port}", flow)]

@@ -1,0 +1,55 @@
+"""Timelines in mlir-aie's own shape: a JSON list of begin and end events in cycles, one process row a tile.
+
+Row and event names are those of mlir-aie's hardware traces, so that a simulated and a measured run can be laid side by
+side. Times of events come from the simulator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from neuc.runtime.npu.machine import Tile
+
+_ROWS = {"core": "core_trace", "mem": "memtile_trace", "shim": "shim_trace"}
+
+
+@dataclass
+class Trace:
+    """Events of one run; ``limit`` bounds how many are kept, the rest are counted."""
+
+    limit: int = 500_000
+    events: list[tuple[float, float, str, Tile, str]] = field(default_factory=list[tuple[float, float, str, Tile, str]])
+    dropped: int = 0
+
+    def span(self, begin: float, end: float, kind: str, tile: Tile | None, event: str) -> None:
+        """Something lasted from `begin` to `end` on a tile; nodes without a tile stand on (0, 0)."""
+        if len(self.events) >= self.limit:
+            self.dropped += 1
+            return
+        self.events.append((begin, end, kind, tile or (0, 0), event))
+
+    def to_json(self) -> list[dict[str, object]]:
+        """Chrome trace events: ``ts`` in cycles; a ``process_name`` row for each tile and kind."""
+        pids: dict[tuple[str, Tile], int] = {}
+        tids: dict[tuple[int, str], int] = {}
+        timed: list[tuple[float, int, dict[str, object]]] = []
+        for begin, end, kind, tile, event in self.events:
+            pid = pids.setdefault((kind, tile), len(pids))
+            tid = tids.setdefault((pid, event), sum(1 for p, _ in tids if p == pid))
+            for order, (ts, phase) in enumerate(((begin, "B"), (end, "E"))):
+                entry = {"name": event, "ts": round(ts), "ph": phase, "pid": pid, "tid": tid, "args": {}}
+                timed.append((ts, 1 - order, entry))
+        timed.sort(key=lambda item: item[:2])
+        names = [
+            {"name": "process_name", "ph": "M", "pid": pid, "args": {"name": _row(kind, tile)}}
+            for (kind, tile), pid in pids.items()
+        ]
+        threads = [
+            {"name": "thread_name", "ph": "M", "pid": pid, "tid": tid, "args": {"name": event}}
+            for (pid, event), tid in tids.items()
+        ]
+        return [*names, *threads, *(entry for _, _, entry in timed)]
+
+
+def _row(kind: str, tile: Tile) -> str:
+    return f"{_ROWS[kind]} for tile({tile[1]},{tile[0]})"

@@ -1,0 +1,179 @@
+"""Placement: proofs, bounds, baselines never beaten, infeasible cores with names; routing against an exact router."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from neuc.backends.npu.assign import assign_resources
+from neuc.backends.npu.build import build
+from neuc.backends.npu.check.checker import violations
+from neuc.backends.npu.graph_ir import checked, design_of, graph_of
+from neuc.backends.npu.known_machines import find_machine
+from neuc.backends.npu.place.placer import place_design
+from neuc.backends.npu.place.problem import problem_of
+from neuc.backends.npu.route.exact import solve_routes
+from neuc.backends.npu.route.fabric import Net, arcs_of, circuits, nets_of
+from neuc.backends.npu.route.pathfinder import negotiate
+from neuc.backends.npu.route.router import route_design
+from neuc.errors import Error
+from neuc.runtime.npu.program import Channel, Design, Port
+from npu_designs import kernel, random_kernels
+
+XDNA1, XDNA2 = find_machine("npu-xdna1"), find_machine("npu-xdna2")
+GAP_24_ON_32 = 0.15  # the gate: 24 kernels on 32 tiles, in 20 s
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_twelve_kernels_on_sixteen_tiles_are_optimal_with_proof(seed: int):
+    placed = place_design(random_kernels(12, seed, "npu-xdna1"), XDNA1, seconds=5.0)
+    assert placed.cost == placed.bound, placed.summary()
+    assert "optimal" in placed.summary()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_twenty_four_kernels_on_thirty_two_tiles_are_near_their_bound(seed: int):
+    placed = place_design(random_kernels(24, seed, "npu-xdna2"), XDNA2, seconds=20.0)
+    assert placed.gap <= GAP_24_ON_32, placed.summary()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_never_worse_than_row_major_and_first_free(seed: int):
+    rng = random.Random(seed)
+    machine, most = rng.choice([(XDNA1, 16), (XDNA2, 32)])
+    placed = place_design(
+        random_kernels(rng.randrange(4, most + 1), seed, machine.name), machine, prove=False, seed=seed
+    )
+    assert placed.bound <= placed.cost
+    for baseline in (placed.row_major, placed.first_free):
+        assert baseline is None or placed.cost <= baseline
+
+
+def test_the_same_seed_gives_the_same_placement():
+    design = random_kernels(14, 5, "npu-xdna1")
+    first, second = (place_design(design, XDNA1, prove=False, seed=3).design for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_small_placements_equal_brute_force(seed: int):
+    """Four kernels on a partition of one column: all 24 placements."""
+    from itertools import permutations
+
+    machine = find_machine("npu-xdna1-1col")
+    design = random_kernels(4, seed, machine.name)
+    problem = problem_of(design, machine)
+    names, tiles = list(problem.domains), machine.tiles("core")
+    best = min(problem.cost(dict(zip(names, order))) for order in permutations(tiles, len(names)))
+    placed = place_design(design, machine)
+    assert placed.cost == best * problem.unit == placed.bound
+
+
+def test_pins_are_kept_and_impossible_pins_refused():
+    design = random_kernels(6, 1, "npu-xdna1")
+
+    def pinned(tile: tuple[int, int]) -> Design:
+        first = replace(design.kernels[0], tile=tile, pinned=True)
+        return replace(design, kernels=(first, *design.kernels[1:]))
+
+    assert place_design(pinned((3, 5)), XDNA1).design.kernels[0].tile == (3, 5)
+    with pytest.raises(Error, match=r"pinned to \(4, 2\), outside npu-xdna1") as caught:
+        place_design(pinned((4, 2)), XDNA1)
+    assert caught.value.code == "NEUC-E674"
+    with pytest.raises(Error, match="a mem tile; it needs a core tile"):
+        place_design(pinned((0, 1)), XDNA1)
+
+
+def test_what_cannot_fit_is_named():
+    with pytest.raises(Error, match="17 kernels, one a core: npu-xdna1 has 16 cores"):
+        place_design(random_kernels(17, 0, "npu-xdna1"), XDNA1, prove=False)
+    many = [Channel(f"x{i}", f"p{i}", ("k",), "i32", (4,)) for i in range(3)]
+    ports = tuple(Port(f"p{i}", f"x{i}", "in") for i in range(3))
+    three = Design("g", "npu-xdna1", (kernel("k", {c.name: (1,) for c in many}, {}),), tuple(many), (), ports)
+    with pytest.raises(Error, match="3 inputs of kernel k need 3 S2MM channels, a core tile has 2") as caught:
+        place_design(three, XDNA1)
+    assert caught.value.code == "NEUC-E675"
+
+
+def test_a_minimal_core_names_the_pins_that_contradict_each_other():
+    design = random_kernels(6, 1, "npu-xdna1")
+    kernels = tuple(replace(k, tile=(1, 2), pinned=True) if i < 2 else k for i, k in enumerate(design.kernels))
+    with pytest.raises(Error) as caught:
+        place_design(replace(design, kernels=kernels), XDNA1)
+    message = caught.value.message
+    assert f"{kernels[0].name} is pinned to (1, 2)" in message
+    assert f"{kernels[1].name} is pinned to (1, 2)" in message
+    assert kernels[2].name + " is" not in message
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_everything_we_build_passes_the_independent_checker(seed: int):
+    rng = random.Random(seed)
+    machine = rng.choice([XDNA1, XDNA2])
+    design = checked(random_kernels(rng.randrange(5, 15), seed, machine.name))
+    placed = place_design(design, machine, prove=False).design
+    routed = route_design(assign_resources(placed, machine), machine)
+    assert violations(routed, machine) == []
+    graph = graph_of(routed)
+    graph.verify()
+    assert design_of(graph) == routed
+
+
+def _random_nets(seed: int) -> list[Net]:
+    rng = random.Random(seed)
+    cores, nets = XDNA1.tiles("core"), list[Net]()
+    starts = [(tile, i) for tile in cores for i in range(2)]
+    ends = [(tile, i) for tile in cores for i in range(2)]
+    rng.shuffle(starts)
+    rng.shuffle(ends)
+    for i in range(rng.randrange(4, 22)):
+        sinks: list[tuple[tuple[int, int], int]] = []
+        for _ in range(rng.choice([1, 1, 1, 2, 3])):
+            end = next((e for e in ends if e[0] != starts[i][0] and e[0] not in {t for t, _ in sinks}), None)
+            if end is not None:
+                ends.remove(end)
+                sinks.append(end)
+        if sinks:
+            nets.append(Net(f"n{i}", starts[i], tuple(sinks)))
+    return nets
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_the_router_succeeds_wherever_the_exact_one_proves_it_possible(lanes: int):
+    """Few circuits between tiles make it hard; broadcasts are among the nets."""
+    arcs = {arc: min(lanes, count) for arc, count in arcs_of(XDNA1).items()}
+    routable = 0
+    for seed in range(7):
+        nets = _random_nets(seed)
+        exact = solve_routes(nets, XDNA1, arcs, seconds=20.0)
+        ours = negotiate(nets, XDNA1, arcs)
+        if exact is None:
+            assert ours is None
+            continue
+        routable += 1
+        assert ours is not None, f"seed {seed}: the exact router finds routes"
+        assert all(sum(arc in tree for tree in ours.values()) <= arcs[arc] for arc in arcs)
+        assert len(circuits(nets, ours, XDNA1)) == len(nets)
+    assert routable >= 2
+
+
+def test_building_reports_interval_and_congestion():
+    from npu_designs import random_dataflow
+
+    built = build(random_dataflow(3), XDNA1)
+    assert built.interval > 0
+    assert built.limiter
+    assert 0 < built.congestion <= 1
+    assert nets_of(built.design)
+
+
+def test_too_much_memory_is_named():
+    big = replace(random_kernels(3, 0, "npu-xdna1"))
+    big = replace(big, channels=tuple(replace(c, shape=(9000,)) for c in big.channels))
+    with pytest.raises(Error) as caught:
+        build(big, XDNA1)
+    assert caught.value.code in ("NEUC-E675", "NEUC-E677")
+    assert "bytes" in caught.value.message

@@ -1,0 +1,73 @@
+// RUN: neuc opt %s --split-input-file --verify-diagnostics | filecheck %s
+
+// CHECK: dangling port: k names channel @b, which does not exist
+npu.graph @g on "npu-xdna1" {
+  npu.kernel @k "copy" [@a] [#npu.numbers<1>] -> [@b] [#npu.numbers<1>] cycles <9> {} {state_bytes = 0 : i64, program_bytes = 0 : i64}
+  npu.port @in "in" @a
+  npu.channel @a @in -> [@k] depth 2 "u8" <64>
+}
+
+// -----
+
+// CHECK: impossible rate [0] on @a
+npu.graph @g on "npu-xdna1" {
+  npu.kernel @k "copy" [@a] [#npu.numbers<0>] -> [] [] cycles <9> {} {state_bytes = 0 : i64, program_bytes = 0 : i64}
+  npu.port @in "in" @a
+  npu.channel @a @in -> [@k] depth 2 "u8" <64>
+}
+
+// -----
+
+// CHECK: impossible rates: channel c never balances
+npu.graph @g on "npu-xdna1" {
+  npu.kernel @k "copy" [@a] [#npu.numbers<1>] -> [@b, @c] [#npu.numbers<1>, #npu.numbers<2>] cycles <9> {} {state_bytes = 0 : i64, program_bytes = 0 : i64}
+  npu.kernel @m "add" [@b, @c] [#npu.numbers<1>, #npu.numbers<1>] -> [] [] cycles <9> {} {state_bytes = 0 : i64, program_bytes = 0 : i64}
+  npu.port @in "in" @a
+  npu.channel @a @in -> [@k] depth 2 "u8" <64>
+  npu.channel @b @k -> [@m] depth 2 "u8" <64>
+  npu.channel @c @k -> [@m] depth 2 "u8" <64>
+}
+
+// -----
+
+// CHECK: link l: parts of [32, 32] bytes at [0, 40] do not fit 64 bytes
+npu.graph @g on "npu-xdna1" {
+  npu.link @l "split" [@a] -> [@c, @d] <0, 40> repeat 1 depth 2
+  npu.port @in "in" @a
+  npu.port @o1 "out" @c
+  npu.port @o2 "out" @d
+  npu.channel @a @in -> [@l] depth 2 "u8" <64>
+  npu.channel @c @l -> [@o1] depth 2 "u8" <32>
+  npu.channel @d @l -> [@o2] depth 2 "u8" <32>
+}
+
+// -----
+
+// CHECK: channel a has depth 0
+npu.graph @g on "npu-xdna1" {
+  npu.port @in "in" @a
+  npu.port @out "out" @a
+  npu.channel @a @in -> [@out] depth 0 "u8" <64>
+}
+
+// -----
+
+// CHECK: a transfer on in reaches outside x: 0 to 128
+npu.graph @g on "npu-xdna1" {
+  npu.buffer @x "input" "u8" <2, 64>
+  npu.port @in "in" @a
+  npu.port @out "out" @a
+  npu.channel @a @in -> [@out] depth 2 "u8" <64>
+  npu.sequence {
+    npu.transfer @in @x 0 sizes <129> strides <1>
+  }
+}
+
+// -----
+
+// CHECK: in is pinned to no tile
+npu.graph @g on "npu-xdna1" {
+  npu.port @in "in" @a {pinned}
+  npu.port @out "out" @a
+  npu.channel @a @in -> [@out] depth 2 "u8" <64>
+}

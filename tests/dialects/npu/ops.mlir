@@ -1,0 +1,37 @@
+// RUN: neuc opt %s | filecheck %s
+// RUN: neuc opt %s | neuc opt - | filecheck %s
+
+// CHECK: npu.graph @g on "npu-xdna1"
+npu.graph @g on "npu-xdna1" {
+  // CHECK: npu.buffer @x "input" "u8" <2, 64>
+  npu.buffer @x "input" "u8" <2, 64>
+  npu.buffer @y "output" "u8" <2, 64>
+  // CHECK: npu.kernel @k "threshold" [@a] [#npu.numbers<1>] -> [@b] [#npu.numbers<1>] cycles <90>
+  // CHECK-SAME: tile = #npu.numbers<0, 2>
+  npu.kernel @k "threshold" [@a] [#npu.numbers<1>] -> [@b] [#npu.numbers<1>] cycles <90> {max = 255 : i64, kind = 0 : i64} {state_bytes = 0 : i64, program_bytes = 2048 : i64, tile = #npu.numbers<0, 2>, pinned}
+  // CHECK: npu.link @l "split" [@b] -> [@c, @d] <0, 32> repeat 1 depth 2
+  npu.link @l "split" [@b] -> [@c, @d] <0, 32> repeat 1 depth 2
+  npu.link @j "join" [@c, @d] -> [@e] <0, 32> repeat 1 depth 2
+  npu.port @in "in" @a
+  npu.port @out "out" @e
+  npu.channel @a @in -> [@k] depth 2 "u8" <64>
+  npu.channel @b @k -> [@l] depth 2 "u8" <64>
+  npu.channel @c @l -> [@j] depth 2 "u8" <32>
+  npu.channel @d @l -> [@j] depth 2 "u8" <32>
+  npu.channel @e @j -> [@out] depth 2 "u8" <64>
+  // CHECK: npu.param @threshold of @k = 100
+  npu.param @threshold of @k = 100
+  // CHECK: npu.sequence {
+  npu.sequence {
+    npu.set_param @threshold = 50
+    // CHECK: npu.transfer @in @x 0 sizes <128> strides <1>
+    npu.transfer @in @x 0 sizes <128> strides <1>
+    npu.transfer @out @y 0 sizes <128> strides <1>
+    npu.wait @out
+  }
+}
+func.func @main(%x: tensor<2x64xui8>) -> tensor<2x64xui8> {
+  // CHECK: npu.run @g
+  %y = npu.run @g(%x) : (tensor<2x64xui8>) -> tensor<2x64xui8>
+  func.return %y : tensor<2x64xui8>
+}
