@@ -36,7 +36,7 @@ from onnx_networks import BUILDERS, PARAMETERS, onnx_network  # noqa: E402
 STEPS = (1, 2, 4, 8, 16, 32)
 CALIBRATION = 2_000
 SEEDED = 8
-"""Above so many steps neuc converts for the first choice of calibration images alone."""
+"""Above so many steps only the first choice of calibration images is converted."""
 BATCH = 200
 RATE_RECIPES = ("max", "99.9%", "99.9% half", "99.9% half channel", "LTB")
 TRANSFORMER_RECIPES = ("STA spiking encoder",)
@@ -90,6 +90,10 @@ class Task:
         order = np.random.default_rng(seed).permutation(len(self.images.train_images))
         return self.images.train_images[order[:CALIBRATION]]
 
+    def seeds_at(self, steps: int) -> int:
+        """How many choices of calibration images are converted for T = `steps`."""
+        return self.seeds if steps <= SEEDED else 1
+
     @property
     def is_transformer(self) -> bool:
         return self.name.endswith("vit")
@@ -113,17 +117,18 @@ def peer_runs(task: Task, python: str, steps: Sequence[int]) -> tuple[Runs, np.n
             "images": str(Path(folder) / "images.npz"),
             "result": str(Path(folder) / "result.npz"),
             "recipes": recipes,
-            "seeds": list(range(task.seeds)),
-            "steps": list(steps),
+            "steps": [[step for step in steps if seed < task.seeds_at(step)] for seed in range(task.seeds)],
         }
         answer = ask(python, request)
         with np.load(request["result"]) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     runs = Runs()
     for recipe in recipes:
-        made = [found[f"{recipe}/{seed}"] == task.labels for seed in range(task.seeds) if f"{recipe}/{seed}" in found]
-        if made:
-            runs.right[recipe] = {step: np.stack([part[at] for part in made]) for at, step in enumerate(steps)}
+        if all(f"{recipe}/{seed}" in found for seed in range(task.seeds)):
+            runs.right[recipe] = {
+                step: np.stack([found[f"{recipe}/{seed}"][at] for seed in range(task.seeds_at(step))]) == task.labels
+                for at, step in enumerate(steps)
+            }
         runs.notes[recipe] = answer["runs"][f"{recipe}/0"]
     return runs, found["ann"], {name: answer[name] for name in ("spikingjelly", "torch")}
 
@@ -164,16 +169,13 @@ def kept_peer_runs(task: Task, python: str, folder: Path | None) -> tuple[Runs, 
 
 
 def our_runs(task: Task, recipes: Sequence[str], steps: Sequence[int]) -> Runs:
-    """Neuc's recipes, each converted anew for every T and run as emitted code by the target cpu-spike.
-
-    Above `SEEDED` steps only the first choice of calibration images is converted.
-    """
+    """Neuc's recipes, each converted anew for every T and run as emitted code by the target cpu-spike."""
     runs = Runs()
     for recipe in recipes:
         runs.right[recipe], runs.notes[recipe] = {}, {"spikes": {}}
         for step in steps:
             made = []
-            for seed in range(task.seeds if step <= SEEDED else 1):
+            for seed in range(task.seeds_at(step)):
                 model = neuc.convert_to_snn(
                     onnx_network(task.name), task.calibration(seed), recipe=recipe, steps=step, start=None, seed=seed
                 )

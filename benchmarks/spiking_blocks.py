@@ -74,10 +74,9 @@ def twin_macs(name: str, parameters: dict[str, np.ndarray], counted: Counter, im
     Attention of the Transformer's twin is two products of all tokens with all; the Mamba's twin has the same
     element-wise products as the block.
     """
-    layers = [
-        a for key, a in parameters.items() if key.endswith("weight") and a.ndim == 2 and not key.startswith("head")
-    ]
-    macs = float(TOKENS * sum(layer.size for layer in layers) + parameters["head.weight"].size)
+    layers = {key: a.size for key, a in parameters.items() if key.endswith("weight") and a.ndim == 2}
+    head = layers.pop("head.weight")
+    macs = float(TOKENS * sum(layers.values()) + head)
     if name == "spike_transformer":
         return macs + 2.0 * TOKENS**2 * parameters["position"].shape[1]
     once = TOKENS * (layers["embed.weight"] + layers["step.weight"]) + head

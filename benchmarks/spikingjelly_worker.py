@@ -4,9 +4,10 @@ Runs in the Python of an environment with spikingjelly 2.0.0 and torch, so it im
 `examples/spiking` must be on its path. It reads one request, a JSON object, from standard input:
 
     {"network": "fashion_cnn", "parameters": "fashion_cnn.npz", "images": "images.npz", "result": "result.npz",
-     "recipes": ["99.9%", "LTB"], "seeds": [0, 1, 2], "steps": [1, 2, 4]}
+     "recipes": ["99.9%", "LTB"], "steps": [[1, 2, 4, 32], [1, 2, 4]]}
 
-`images.npz` holds `test` f32 [N, 1, H, W] and, for each seed, `calibration_<seed>`. The result holds `ann` f32 [N, 10]
+`steps` are the T wanted of each seed, from 0; `images.npz` holds `test` f32 [N, 1, H, W] and, for each seed,
+`calibration_<seed>`. The result holds `ann` f32 [N, 10]
 (logits) and for each recipe and seed `<recipe>/<seed>` i64 [steps, N] (classes). One JSON object is printed: versions,
 and for each recipe and seed its spikes per neuron and step, or why it failed.
 """
@@ -132,9 +133,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     results = {"ann": torch.cat([network(part) for part in test.split(BATCH)]).numpy()}
     runs: dict[str, dict[str, Any]] = {}
     for recipe in request["recipes"]:
-        for seed in request["seeds"]:
+        for seed, steps in enumerate(request["steps"]):
             try:
-                classes, rate = predictions(network, recipe, images[f"calibration_{seed}"], test, request["steps"])
+                classes, rate = predictions(network, recipe, images[f"calibration_{seed}"], test, steps)
             except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
                 runs[f"{recipe}/{seed}"] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
                 continue

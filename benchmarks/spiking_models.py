@@ -1,0 +1,112 @@
+"""Real networks as spiking ones: how far outputs are from the float network's, against T.
+
+    python benchmarks/spiking_models.py [speech] [efficientnet_lite0]
+
+Nothing says what is right for these inputs, so outputs are compared with those of the float network. The result goes to
+the history that `spiking_page.py` reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from spiking_records import Record, add
+
+import neuc
+from neuc.compiler.snn.simulate import Activity
+from neuc.errors import Error
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+sys.path += [str(EXAMPLES), str(EXAMPLES / "spiking")]
+
+STEPS = {"a": (8, 32), "b": (1, 2, 4, 8), "c": (2, 4, 8)}
+CALIBRATION, TEST = 8, 16
+
+
+@dataclass(frozen=True)
+class RealModel:
+    """A network with inputs.
+
+    Attributes:
+        load: the model, and f32 inputs [CALIBRATION + TEST, …].
+        inputs: what they are.
+        classes: whether the largest output means anything.
+    """
+
+    load: Callable[[], tuple[object, np.ndarray]]
+    inputs: str
+    classes: bool
+
+
+def speech() -> tuple[object, np.ndarray]:
+    """The speech-quality CNN, and features of synthetic voices in noise of different loudness."""
+    from inputs import log_mel, spoken_sound
+    from models import speech as path
+
+    features = []
+    for seed in range(CALIBRATION + TEST):
+        rng = np.random.default_rng(seed)
+        sound = spoken_sound(seed=seed)
+        noise = 10 ** rng.uniform(-4, -0.5) * rng.standard_normal(len(sound))
+        features.append(log_mel((sound + noise).astype(np.float32))[0])
+    return path(), np.stack(features)
+
+
+def efficientnet() -> tuple[object, np.ndarray]:
+    """EfficientNet-Lite0 at 96 pixels, and crops of two photographs."""
+    from efficientnet import crops, efficientnet_lite0
+
+    return efficientnet_lite0(SIDE), crops(SIDE, CALIBRATION + TEST)
+
+
+SIDE = 96
+MODELS = {
+    "speech": RealModel(speech, "synthetic voices in noise", classes=False),
+    "efficientnet_lite0": RealModel(efficientnet, f"crops of two photographs, {SIDE} pixels", classes=True),
+}
+
+
+def measure(name: str) -> Record:
+    """Errors of one network for each recipe and T, converted for the most steps of the recipe."""
+    model = MODELS[name]
+    source, inputs = model.load()
+    calibration, test = inputs[:CALIBRATION], inputs[CALIBRATION:]
+    rows: list[Record] = []
+    for recipe, step in ((recipe, step) for recipe, steps in STEPS.items() for step in steps):
+        try:
+            snn = neuc.convert_to_snn(source, calibration, recipe=recipe, steps=step)
+        except Error as error:
+            rows.append({"recipe": recipe, "T": step, "refused": error.message})
+            continue
+        exact = snn.run_float(test)[0].reshape(TEST, -1).astype(np.float64)
+        activity = Activity()
+        found = snn.run_over_time(test, step, activity)[0][-1].reshape(TEST, -1).astype(np.float64)
+        neurons = sum(layer.neurons for layer in activity.layers)
+        same = float(np.mean(found.argmax(1) == exact.argmax(1))) if model.classes else None
+        rows.append({
+            "recipe": recipe,
+            "T": step,
+            "error": float(np.linalg.norm(found - exact) / np.linalg.norm(exact)),
+            "correlation": float(np.corrcoef(found.reshape(-1), exact.reshape(-1))[0, 1]),
+            "agreement": same,
+            "spikes": sum(sum(layer.spikes) for layer in activity.layers) / neurons / TEST,
+        })  # fmt: skip
+        print(name, rows[-1], file=sys.stderr, flush=True)
+    return {"model": name, "inputs": f"{TEST} {model.inputs}", "rows": rows}
+
+
+def main() -> None:
+    """Measure the networks named."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("names", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}; default: all")
+    for name in options.parse_args().names or list(MODELS):
+        add(f"models/{name}", measure(name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Writes the tables of docs/spiking.md from the newest records of the spiking benchmarks, after measuring if asked to.
+
+    python benchmarks/spiking_page.py                                   # from records alone
+    python benchmarks/spiking_page.py --measure --peers ENV/bin/python  # everything anew: hours on two cores
+
+Each table stands between two marks of the page; what is said around them is written by people, from the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from spiking_records import HISTORY, Record, newest
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "spiking.md"
+GOALS = {"a": 8, "b": 4, "c": 4}
+"""T within which a recipe has to come within `ALLOWED` of the float network."""
+ALLOWED = 0.005
+SCRIPTS = ("spiking_accuracy.py", "spiking_blocks.py", "spiking_models.py", "spiking_events.py")
+
+Records = dict[str, Record]
+
+
+def where(records: list[Record]) -> str:
+    """When and on what machine records were made."""
+    dates = sorted({record["date"] for record in records})
+    cpus = sorted({record["cpu"] for record in records})
+    span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"Measured {span} on {', '.join(cpus)}."
+
+
+def table(head: list[str], rows: list[list[str]], left: int = 1) -> str:
+    """Markdown; the first `left` columns are words, the others numbers."""
+    rule = ["---"] * left + ["---:"] * (len(head) - left)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))
+
+
+def share(value: float, spread: float = 0.0) -> str:
+    """Percent, with the half spread over seeds if there is one."""
+    return f"{100 * value:.2f}" + (f" ±{50 * spread:.2f}" if spread else "")
+
+
+def accuracy(records: Records) -> str:
+    """A table for each network: recipes of both tools against T."""
+    found = {key.split("/")[1]: record for key, record in records.items() if key.startswith("accuracy/")}
+    if not found:
+        return "No records yet."
+    parts = [where(list(found.values()))]
+    for name, record in found.items():
+        steps = [row["T"] for row in next(iter(record["recipes"].values()))]
+        rows = []
+        for tool, recipes in (("neuc", record["recipes"]), ("SpikingJelly", record["peers"])):
+            for recipe, cells in recipes.items():
+                by_step = {row["T"]: share(row["accuracy"], row["spread"]) for row in cells}
+                rows.append([f"{tool} {recipe}", *(by_step.get(step, "") for step in steps)])
+        head = ["accuracy, %", *(f"T = {step}" for step in steps)]
+        title = f"### {name}: float network {share(record['ann'])} % of {record['images']:,} test images"
+        parts += [title, table(head, rows)]
+    return "\n\n".join(parts)
+
+
+def goals(records: Records) -> str:
+    """What was promised of each network and recipe, and whether it holds."""
+    found = {key.split("/")[1]: record for key, record in records.items() if key.startswith("accuracy/")}
+    rows = []
+    for name, record in found.items():
+        for recipe, cells in record["recipes"].items():
+            allowed = [row for row in cells if row["T"] <= GOALS[recipe]]
+            best = max(allowed, key=lambda row: row["gap"])
+            row = [name, recipe, str(best["T"]), points(best["gap"]), span(best["gap_interval"])]
+            row.append("yes" if best["gap"] >= -ALLOWED else "**no**")
+            worse = [cell["T"] for cell in cells if "lead" in cell and cell["lead_interval"][1] < 0]
+            better = [cell["T"] for cell in cells if "lead" in cell and cell["lead_interval"][0] > 0]
+            row += [steps_text(better), steps_text(worse)] if "lead" in best else ["", ""]
+            rows.append(row)
+    head = ["network", "recipe", "best T allowed", "points to float", "95 % interval", "within 0.5"]
+    return table([*head, "better than SpikingJelly's best at T", "worse at T"], rows, left=2)
+
+
+def points(value: float) -> str:
+    return f"{100 * value:+.2f}"
+
+
+def span(interval: list[float]) -> str:
+    return f"{points(interval[0])} … {points(interval[1])}"
+
+
+def steps_text(steps: list[int]) -> str:
+    return ", ".join(map(str, steps)) or "–"
+
+
+def blocks(records: Records) -> str:
+    """Trained blocks beside their twins."""
+    found = [record for key, record in records.items() if key.startswith("blocks/")]
+    if not found:
+        return "No records yet."
+    names = list(found[0]["nanojoules"])
+    head = [
+        "block",
+        "accuracy, %",
+        "95 % interval",
+        "twin, %",
+        "spikes per neuron and step",
+        "ACs",
+        "MACs",
+        "twin's MACs",
+    ]
+    head += [f"nJ ({name}), twin's" for name in names]
+    rows = []
+    for r in found:
+        low, high = r["interval"]
+        row = [r["block"], share(r["accuracy"]), f"{share(low)} … {share(high)}", share(r["twin"]), f"{r['rate']:.3f}"]
+        row += [f"{r[key]:,.0f}" for key in ("acs", "macs", "twin_macs")]
+        row += [f"{r['nanojoules'][name][0]:.0f}, {r['nanojoules'][name][1]:.0f}" for name in names]
+        rows.append(row)
+    sources = "; ".join(f"{name}: {source}" for name, source in found[0]["tables"].items())
+    return f"{where(found)} Energy tables: {sources}.\n\n{table(head, rows)}"
+
+
+def models(records: Records) -> str:
+    """Agreement of real networks' outputs with the float network's."""
+    found = [record for key, record in records.items() if key.startswith("models/")]
+    if not found:
+        return "No records yet."
+    head = [
+        "network",
+        "inputs",
+        "recipe",
+        "T",
+        "relative error",
+        "correlation",
+        "same largest output",
+        "spikes per neuron",
+    ]
+    rows = []
+    for r in found:
+        refused: set[str] = set()
+        for row in r["rows"]:
+            cells = [r["model"], r["inputs"], row["recipe"]]
+            if "refused" in row:
+                if row["recipe"] not in refused:
+                    rows.append([*cells, "", f"refused: {row['refused']}", "", "", ""])
+                refused.add(row["recipe"])
+                continue
+            cells += [str(row["T"]), f"{row['error']:.3f}"]
+            same = "" if row["agreement"] is None else f"{100 * row['agreement']:.0f} %"
+            rows.append([*cells, f"{row['correlation']:.4f}", same, f"{row['spikes']:.2f}"])
+    return f"{where(found)}\n\n{table(head, rows, left=3)}"
+
+
+def events(records: Records) -> str:
+    """The synthetic event camera."""
+    found = [record for key, record in records.items() if key.startswith("events/")]
+    if not found:
+        return "No records yet."
+    parts = [where(found)]
+    for r in found:
+        head = ["after ms", "events so far", "accuracy, %"]
+        rows = [[f"{row['ms']:g}", f"{row['events']:,.0f}", share(row["accuracy"])] for row in r["rows"]]
+        parts += [r["about"], table(head, rows)]
+    return "\n\n".join(parts)
+
+
+TABLES: dict[str, Callable[[Records], str]] = {
+    "accuracy": accuracy,
+    "goals": goals,
+    "blocks": blocks,
+    "models": models,
+    "events": events,
+}
+
+
+def filled(text: str, records: Records) -> str:
+    """The page with all tables anew."""
+    for name, make in TABLES.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, after = text.split(begin)[0], text.split(end)[1]
+        text = f"{before}{begin}\n{make(records)}\n{end}{after}"
+    return text
+
+
+def main() -> None:
+    """Measure if asked to, then write."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--measure", action="store_true", help="run every benchmark first")
+    options.add_argument("--peers", help="of `spiking_accuracy.py`")
+    options.add_argument("--history", type=Path, default=HISTORY)
+    options.add_argument("--page", type=Path, default=PAGE)
+    given = options.parse_args()
+    for script in SCRIPTS if given.measure else ():
+        peers = ["--peers", given.peers] if given.peers and script == "spiking_accuracy.py" else []
+        subprocess.run([sys.executable, str(HERE / script), *peers], check=True)
+    given.page.write_text(filled(given.page.read_text(encoding="utf-8"), newest(given.history)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
