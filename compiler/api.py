@@ -59,9 +59,11 @@ class Compiled:
         Raises:
             Error: the file cannot be written.
         """
+        start = time.perf_counter()
         ir = {f"{level}.mlir": self.as_text(level) for level in self.levels} if self.keep_ir else {}
         self.built().write(path, self.report, ir)
         self.report.artifact_bytes = Path(path).stat().st_size
+        self.report.count("pack and write", time.perf_counter() - start)
 
     def as_text(self, level: str) -> str:
         """The IR of a level: ``graph``, ``paradigm`` or ``machine``.

@@ -53,9 +53,12 @@ def compile_into_cache(model: Path, options: CompileOptions) -> Path:
 
 
 def _compile(model: Path, output: Path, options: CompileOptions, verify: int, entry: Entry | None) -> Report:
+    start = time.perf_counter()
     from neuc.compiler.api import compile_model
 
+    loading = time.perf_counter() - start
     compiled = compile_model(model, options, verify=verify)
+    compiled.report.count("load the compiler", loading)
     compiled.save(output)
     if entry is not None:
         entry.fill(output, compiled.report.to_json(), compiled.external)

@@ -87,7 +87,7 @@ class Report:
         verified: agreement of the compiled program with onnxruntime.
         verify_inputs: on how many inputs `verified` was measured.
         steps: (name, seconds) of passes and stages.
-        seconds: of the whole compilation.
+        seconds: of the whole compilation, and of writing the artifact once that is done.
         artifact_bytes: size of the artifact; 0 if none was written.
         hints: further lines for the user.
         cached: whether this comes from the cache of an earlier compilation.
@@ -124,6 +124,11 @@ class Report:
         """What goes into the artifact: all but what another compilation of the same input would change."""
         passing = ("steps", "seconds", "artifact_bytes", "cached")
         return {key: value for key, value in self.to_json().items() if key not in passing}
+
+    def count(self, step: str, seconds: float) -> None:
+        """Add a step to the time it took."""
+        self.steps.append((step, seconds))
+        self.seconds += seconds
 
     @staticmethod
     def from_json(data: Mapping[str, object]) -> Report:

@@ -151,10 +151,11 @@ def _rounded(tensor: SourceTensor, data: Bytes, rows: int, columns: int, form: s
 
     step = max(1, _ROUNDED_AT_ONCE // columns)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+        identity = pool.submit(_identity, tensor, form)
         list(pool.map(find_scales, range(0, rows, step)))
     if not np.isfinite(scales).all():
         raise invalid(name, tensor.type, "a weight is no finite number, or beyond what 16-bit scales reach")
-    trits = replace(_lazy(_identity(tensor, form), rows, columns, read), cost=_FLOAT_COST)
+    trits = replace(_lazy(identity.result(), rows, columns, read), cost=_FLOAT_COST)
     levels = INT4 if form == "int4" else INT8
     scale = ScaleAttr.of("row") if size == columns else ScaleAttr.of("group", size)
     sample = np.linspace(0, rows - 1, min(rows, _SAMPLED_ROWS)).astype(np.int64)
