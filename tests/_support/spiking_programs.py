@@ -117,6 +117,46 @@ def constant_current_mlp(
     return net.function(list(loop.results))
 
 
+def constant_current_cnn(
+    store: WeightStore, steps: DimLike, *, integer: bool = False, size: int = 9, channels: Sequence[int] = (2, 5, 19)
+) -> func.FuncOp:
+    """Convolution, IF, sums of 2x2; again with other thresholds for each channel; linear, summed up.
+
+    Results: the second neurons' events, all potentials, the sum.
+    """
+    rng, element = np.random.default_rng(1), i32 if integer else f32
+    dtype, unit = (np.int32, LEVEL) if integer else (np.float32, 1)
+    c0, c1, c2 = channels
+    half, quarter = size // 2, size // 4
+    net = Network([tensor_type(i8 if integer else f32, ["B", c0, size, size])], store)
+    layers = []
+    for n, k, shape in ((c1, c0 * 9, (c0, 3, 3)), (c2, c1 * 9, (c1, 3, 3)), (10, c2 * quarter**2, (c2 * quarter**2,))):
+        w, bias = weights(rng, n, k, integer)
+        layers.append((net.constant(w.reshape(n, *shape)), net.constant(bias)))
+    thresholds = [net.constant(np.array([unit * unit], dtype))]
+    thresholds.append(net.constant((np.linspace(1, 2, c2) * unit).astype(dtype).reshape(c2, 1, 1)))
+    sizes = (["B", c1, size, size], ["B", c2, half, half])
+    states = [net.zeros(element, dims) for dims in (*sizes, ["B", 10])]
+    window = {"strides": [1, 1], "pads": [1, 1, 1, 1], "dilations": [1, 1]}
+    pool = {"kernel": [2, 2], "strides": [2, 2], "pads": [0, 0, 0, 0], "element": element}
+    current = net.add(spike.ConvOp(net.inputs[0], *layers[0], **window)).results[0]
+    loop = spike.LoopOp([], states, steps, [tensor_type(spike.BINARY, sizes[1])])
+    body, after = loop.body.block, list[SSAValue]()
+    for place in range(2):
+        neuron = spike.IfOp(current, [loop.states[place]], [thresholds[place]])
+        added(body, neuron)
+        after.append(neuron.next_potential)
+        current = added(body, spike.SumPoolOp(neuron.events, **pool)).results[0]
+        if place == 0:
+            current = added(body, spike.ConvOp(current, *layers[1], **window)).results[0]
+    flat = added(body, dense.ReshapeOp(current, tensor_type(element, ["B", c2 * quarter**2]))).results[0]
+    last = added(body, spike.LinearOp(flat, *layers[2])).results[0]
+    after.append(added(body, spike.AccumulateOp(last, loop.states[2])).results[0])
+    body.add_op(spike.YieldOp([neuron.events], after))
+    net.add(loop)
+    return net.function(list(loop.results))
+
+
 def added(block: Block, op: Operation) -> Operation:
     """The operation, appended."""
     block.add_op(op)

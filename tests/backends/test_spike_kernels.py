@@ -7,6 +7,7 @@ import pytest
 
 from kernel_harness import run_kernel, runnable_isas
 from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.kernels.spike_conv import SpikeConvKernel, SpikePoolKernel
 from neuc.backends.cpu.kernels.spike_fire import NEURONS_PER_UNIT, SpikeFireKernel
 from neuc.backends.cpu.kernels.spike_linear import SpikeLinearKernel
 from neuc.backends.cpu.kernels.spike_lists import FRAME, frames_of
@@ -16,10 +17,10 @@ from neuc.backends.cpu.kernels.spike_rows import SpikeRowsKernel
 from neuc.backends.cpu.kernels.spike_trains import SpikeFramesKernel, SpikeSumKernel
 from neuc.dialects.interp.philox import uniforms
 
-QUICK = ("avx512", "avx2", "scalar")
+QUICK = {runnable_isas()[0], runnable_isas()[-1]}
 ISAS = pytest.mark.parametrize(
     "isa",
-    [pytest.param(isa, id=isa.name, marks=[] if isa.name in QUICK else pytest.mark.slow) for isa in runnable_isas()],
+    [pytest.param(isa, id=isa.name, marks=[] if isa in QUICK else pytest.mark.slow) for isa in runnable_isas()],
 )
 SHAPES = ((1, 1, 1, 1), (7, 3, 17, 37), (64, 1, 65, 20), (65, 2, 40, 10), (5, 17, 300, 530))
 """Steps, samples, inputs, outputs."""
@@ -153,3 +154,58 @@ def test_rate_coding_is_philox_everywhere(isa: Isa) -> None:
         made = np.empty(count, np.int8)
         run_kernel(SpikeRateKernel(seed), isa, [x, made, count, step], -(-count // 4), threads_split=3)
         np.testing.assert_array_equal(made, uniforms(count, step, seed) < x)
+
+
+CONVOLUTIONS = (
+    (1, (5, 5), 1, 1, (3, 3), (1, 1, 1, 1), (1, 1)),
+    (3, (7, 6), 5, 37, (3, 2), (0, 2, 1, 1), (1, 2)),
+    (2, (4, 9), 17, 64, (1, 3), (3, 0, 2, 4), (1, 1)),
+    (1, (6, 6), 3, 130, (5, 5), (2, 2, 2, 2), (1, 1)),
+)
+"""Images, their size, channels, filters, kernel, pads, dilations."""
+
+
+@ISAS
+@pytest.mark.parametrize(("x_kind", "integer"), [("f32", False), ("i8", False), ("i8", True)])
+def test_convolution_by_scatter(isa: Isa, x_kind: str, integer: bool) -> None:
+    for images, size, channels, filters, taps, pads, dilations in CONVOLUTIONS:
+        rng = np.random.default_rng(filters)
+        fired = rng.random((images, *size, channels)) < 0.3
+        # Small whole numbers: sums are exact in f32, too.
+        x = (rng.integers(-5, 6, fired.shape) * fired).astype(np.float32 if x_kind == "f32" else np.int8)
+        weight = rng.integers(-128, 128, (filters, channels, *taps)).astype(np.int8 if integer else np.float32)
+        bias = rng.integers(-99, 99, filters).astype(np.int32 if integer else np.float32)
+        kind = "i8" if integer else "f32"
+        kernel = SpikeConvKernel(size, channels, filters, taps, pads, dilations, x_kind, kind, True)
+        expected = convolution(x, weight, pads, dilations) + bias
+        assert expected.shape[1:3] == kernel.out
+        y = np.empty(expected.shape, bias.dtype)
+        args = [x, kernel.pack(weight, isa), bias, y]
+        work = images * kernel.blocks(isa)
+        run_kernel(kernel, isa, args, work, threads_split=3, scratch_bytes=kernel.scratch_bytes(isa))
+        np.testing.assert_array_equal(y, expected)
+
+
+def convolution(x: np.ndarray, weight: np.ndarray, pads: tuple[int, ...], dilations: tuple[int, int]) -> np.ndarray:
+    """f64 [M, H', W', O] of x [M, H, W, C] and W [O, C, kh, kw]."""
+    top, left, bottom, right = pads
+    padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0))).astype(np.float64)
+    height = padded.shape[1] - (weight.shape[2] - 1) * dilations[0]
+    width = padded.shape[2] - (weight.shape[3] - 1) * dilations[1]
+    y = np.zeros((x.shape[0], height, width, weight.shape[0]))
+    for i, j in np.ndindex(*weight.shape[2:]):
+        part = padded[:, i * dilations[0] :, j * dilations[1] :][:, :height, :width]
+        y += part @ weight[:, :, i, j].T.astype(np.float64)
+    return y
+
+
+@ISAS
+def test_sums_of_windows(isa: Isa) -> None:
+    for images, size, channels in ((2, (7, 6), 16), (1, (5, 5), 3), (3, (4, 4), 70)):
+        x = np.random.default_rng(channels).integers(0, 2, (images, *size, channels)).astype(np.int8)
+        kernel = SpikePoolKernel(size, channels, (2, 2), (2, 2))
+        y = np.empty((images, *kernel.out, channels), np.int8)
+        run_kernel(kernel, isa, [x, y], images * kernel.out[0], threads_split=2)
+        height, width = kernel.out
+        cut = x[:, : 2 * height, : 2 * width].reshape(images, height, 2, width, 2, channels)
+        np.testing.assert_array_equal(y, cut.sum(axis=(2, 4)))

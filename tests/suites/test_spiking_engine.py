@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from xdsl.dialects import func
@@ -11,12 +13,12 @@ from kernel_harness import runnable_isas
 from neuc.backends.cpu.isa import Isa
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.weight_store import WeightStore
-from spiking_programs import constant_current_mlp, session
+from spiking_programs import constant_current_cnn, constant_current_mlp, session
 
-QUICK = ("avx512", "avx2", "scalar")
+QUICK = {runnable_isas()[0], runnable_isas()[-1]}
 ISAS = pytest.mark.parametrize(
     "isa",
-    [pytest.param(isa, id=isa.name, marks=[] if isa.name in QUICK else pytest.mark.slow) for isa in runnable_isas()],
+    [pytest.param(isa, id=isa.name, marks=[] if isa in QUICK else pytest.mark.slow) for isa in runnable_isas()],
 )
 SIZES = (20, 37, 130, 10)
 BATCHES = (1, 3, 17)
@@ -24,19 +26,24 @@ POTENTIAL_ERROR = 65 * 130 * 2.0**-22
 """Sums of 130 weights below 4, rounded in another order in each of 65 steps."""
 
 
-def inputs(batch: int, integer: bool) -> np.ndarray:
+IMAGE = (2, 9, 9)
+
+
+def inputs(batch: int, shape: Sequence[int], integer: bool) -> np.ndarray:
     """Analog inputs, half of them 0."""
     rng = np.random.default_rng(batch)
-    x = rng.random((batch, SIZES[0])) * (rng.random((batch, SIZES[0])) < 0.5)
+    x = rng.random((batch, *shape)) * (rng.random((batch, *shape)) < 0.5)
     return np.round(x * 100).astype(np.int8) if integer else x.astype(np.float32)
 
 
-def check(main: func.FuncOp, store: WeightStore, isa: Isa, threads: int, integer: bool) -> None:
+def check(
+    main: func.FuncOp, store: WeightStore, isa: Isa, threads: int, integer: bool, shape: Sequence[int] = SIZES[:1]
+) -> None:
     """Spikes are the interpreter's; numbers are, too, up to rounding."""
     reference = ModuleOp([main.clone()])
     with session(main, store, isa, threads) as program:
         for batch in BATCHES:
-            x = inputs(batch, integer)
+            x = inputs(batch, shape, integer)
             events, *numbers = program.run(None, {"x0": x})
             wanted, *exact = interpret(reference, [x], store)
             assert 0 < wanted.mean() < 1
@@ -57,3 +64,11 @@ def test_float_networks_fire_alike(isa: Isa) -> None:
     for steps, threads in ((1, 3), (64, 2)):
         store = WeightStore()
         check(constant_current_mlp(store, SIZES, steps), store, isa, threads, False)
+
+
+@ISAS
+@pytest.mark.parametrize("integer", [False, True], ids=["f32", "i8"])
+def test_convolutions_by_scatter(isa: Isa, integer: bool) -> None:
+    for steps, threads in ((1, 2), (6, 3)):
+        store = WeightStore()
+        check(constant_current_cnn(store, steps, integer=integer), store, isa, threads, integer, IMAGE)

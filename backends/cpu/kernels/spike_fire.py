@@ -30,14 +30,14 @@ class SpikeFireKernel(KernelSpec):
     Attributes:
         neuron: the kind.
         currents: ``fixed``: [B, N], the same in each step; ``steps``: [T, B, N].
-        events: ``frames``: a train [B, frames, N]; ``bytes``: int8 [B, N], of the last step.
+        events: ``frames``: a train [B, frames, N]; ``plain``: int8 [T, B, N].
         single: the parameters that are one number.
         shared: the states that all samples begin with alike.
     """
 
     neuron: Neuron
     currents: Literal["fixed", "steps"]
-    events: Literal["frames", "bytes"]
+    events: Literal["frames", "plain"]
     single: tuple[int, ...] = ()
     shared: tuple[int, ...] = ()
     family: ClassVar[str] = "spike_fire"
@@ -79,10 +79,12 @@ class SpikeFireKernel(KernelSpec):
                 def current(t: Val, fixed: Val | None = fixed, sample: Val = sample, j: Val = j) -> Val:
                     return load(currents, (t * samples + sample) * count + j) if fixed is None else fixed
 
-                def place(g: Val, sample: Val = sample, j: Val = j) -> Val:
-                    return (sample * frames + g) * count + j
+                def place(time: Val, sample: Val = sample, j: Val = j) -> Val:
+                    if self.events == "plain":
+                        return (time * samples + sample) * count + j
+                    return (sample * frames + time) * count + j
 
-                states = self._run(b, (whole, rest, first), current, own, states, events, place, at, mask)
+                states = self._run(b, (whole, rest, first), current, own, states, events, place, mask)
                 for base, state in zip(after, states):
                     store_elements(b, state, base, at, n.number, mask)
         return b.finish()
@@ -96,10 +98,12 @@ class SpikeFireKernel(KernelSpec):
         states: list[Val],
         events: Val,
         place: Callable[[Val], Val],
-        at: Val,
         mask: Val,
     ) -> list[Val]:
-        """Whole frames, then what is left step by step; the states after the last."""
+        """Whole frames, then what is left step by step; the states after the last.
+
+        `place` says where the events of a frame, or of a step if they are plain, go.
+        """
         whole, rest, first = times
         none = b.zero(vec(i32, b.lanes))
 
@@ -107,13 +111,17 @@ class SpikeFireKernel(KernelSpec):
             fired, after = self.neuron.step(b, current(t), states, parameters, first + t)
             if fired is None:
                 return frame, after
-            return (frame | ((fired & 0xFF) << (8 * s)) if self.events == "frames" else fired), after
+            if self.events == "plain":
+                store_elements(b, b.trunc(fired, i8), events, place(t), "i8", mask)
+                return frame, after
+            return frame | ((fired & 0xFF) << (8 * s)), after
 
         with b.loop(0, whole, init=states) as loop:
             frame, now = none, loop.carried
             for s in range(FRAME):
                 frame, now = step(loop.i * FRAME + s, s, frame, now)
-            self._store(b, frame, events, place(loop.i) if self.events == "frames" else at, mask)
+            if self.neuron.fires and self.events == "frames":
+                store_elements(b, frame, events, place(loop.i), "i32", mask)
             loop.yield_(now)
         states = loop.results
         with b.if_(b.icmp("ne", rest, 0)) as some:
@@ -125,16 +133,9 @@ class SpikeFireKernel(KernelSpec):
                 with one.else_():
                     one.yield_([frame, *now])
                 frame, *now = one.results
-            self._store(b, frame, events, place(whole) if self.events == "frames" else at, mask)
+            if self.neuron.fires and self.events == "frames":
+                store_elements(b, frame, events, place(whole), "i32", mask)
             some.yield_(now)
         with some.else_():
             some.yield_(states)
         return some.results
-
-    def _store(self, b: KernelBuilder, frame: Val, events: Val, at: Val, mask: Val) -> None:
-        if not self.neuron.fires:
-            return
-        if self.events == "frames":
-            store_elements(b, frame, events, at, "i32", mask)
-        else:
-            store_elements(b, b.trunc(frame, i8), events, at, "i8", mask)

@@ -70,12 +70,12 @@ class SpikeSumKernel(KernelSpec):
     Slots: x, start, y, T, N, first, B. Work: B.
 
     Attributes:
-        x: ``frames``: a train [B, frames, N]; ``f32`` or ``i32``: currents [T, B, N].
+        x: ``frames``: a train [B, frames, N]; ``i8``, ``f32`` or ``i32``: events or currents [T, B, N].
         number: ``f32`` or ``i32``: start and y.
         shared: start is [N].
     """
 
-    x: Literal["frames", "f32", "i32"]
+    x: Literal["frames", "i8", "f32", "i32"]
     number: Literal["f32", "i32"]
     shared: bool = False
     family: ClassVar[str] = "spike_sum"
@@ -103,6 +103,8 @@ class SpikeSumKernel(KernelSpec):
                     else:
                         row = time.i * samples + sample.i
                         value = load_elements(b, x, row * count + j, self.x, lanes, mask)
+                    if self.x == "i8":
+                        value = b.sext(value, i32)
                     if self.x != "f32" and element == f32:
                         value = b.sitofp(value, f32)
                     time.yield_([time.carried[0] + value])

@@ -1,38 +1,43 @@
 """Layers of a spiking network over all steps: the launches of each stage that `spike_plan.py` found.
 
-Between stages a value is a train of frames (`kernels/spike_lists.py`) or a tensor with an axis of time in front; each
-is made of the other where a stage needs it.
+The forms values have between stages are in `spike_forms.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.ir import Operation, SSAValue
 
+from neuc.backends.cpu.kernels.spike_conv import SpikeConvKernel, SpikePoolKernel
 from neuc.backends.cpu.kernels.spike_linear import SpikeLinearKernel
-from neuc.backends.cpu.kernels.spike_lists import FRAME, FRAME_BYTES
-from neuc.backends.cpu.kernels.spike_trains import SpikeFramesKernel, SpikeSumKernel
+from neuc.backends.cpu.kernels.spike_trains import SpikeSumKernel
 from neuc.backends.cpu.lowering import SegmentLowering
-from neuc.backends.cpu.lowerings.spike_cells import launch_fire, place_parameters
+from neuc.backends.cpu.lowerings.spike_cells import Cell, Parameters, launch_fire, place_parameters
+from neuc.backends.cpu.lowerings.spike_forms import Forms, Last, alike, bytes_of, image_of, kind_of
 from neuc.backends.cpu.lowerings.spike_maps import mapped, value_of
 from neuc.backends.cpu.lowerings.spike_plan import (
+    AddBytes,
     Fire,
     Fixed,
     Gather,
     LoopPlan,
     ReadOut,
     Rename,
+    Scatter,
     Stacked,
+    Stage,
     Sum,
     neurons_of,
     samples_of,
 )
 from neuc.backends.cpu.lowerings.spike_synapses import launch_rows
 from neuc.dialects import dense, spike
+from neuc.dialects.dims import Dim
 from neuc.dialects.spike_types import event_of
-from neuc.dialects.store import dims_of, element_of, numpy_dtype, tensor_type
+from neuc.dialects.store import dims_of, element_of
 from neuc.errors import InternalError
 
 
@@ -49,40 +54,34 @@ class _Layers:
     loop: spike.LoopOp
     plan: LoopPlan
     s: SegmentLowering
-    trains: dict[SSAValue, SSAValue] = field(default_factory=dict["SSAValue", "SSAValue"])
-    """Buffers of trains [B, frames, N]."""
-    stacked: dict[SSAValue, SSAValue] = field(default_factory=dict["SSAValue", "SSAValue"])
-    """Buffers of values with time in front, [T, B, …]."""
+    forms: Forms = field(init=False)
 
     def __post_init__(self) -> None:
-        self.steps = self.loop.step_count
-        self.frames = self.steps.ceildiv(FRAME)
-        for whole, part in zip(self.loop.scanned, self.loop.slices, strict=True):
-            self.stacked[part] = self.s.buffer(whole)
-        last = self.loop.terminator
-        self.given: dict[SSAValue, SSAValue] = {}
-        for whole, part in zip(self.loop.outputs, last.outputs, strict=True):
-            self.given.setdefault(part, whole)
+        self.forms = Forms(self.loop, self.s)
+        self.steps = self.forms.steps
 
-    def lower(self, stage: object) -> None:
+    def lower(self, stage: Stage) -> None:
         """The launches of one stage."""
         match stage:
             case Fixed(op):
                 self.s.lower(op)
-            case Fire():
-                self._fire(stage)
+            case Fire(cell):
+                last = self.plan.channels_last and len(dims_of(cell.current)) == 4
+                (self._fire_last if last else self._fire)(cell, stage.places)
             case Gather(op):
                 self._gather(op)
             case ReadOut():
                 self._read_out(stage)
             case Sum(op, place):
                 self._sum(op, place)
-            case Stacked(op):
-                self._run_stacked(op)
+            case Scatter(op):
+                self._scatter(op)
+            case AddBytes(op) if self.plan.channels_last:
+                self._add_bytes(op)
             case Rename(op):
-                for known in (self.trains, self.stacked):
-                    if op.x in known:
-                        known[op.result] = known[op.x]
+                self._rename(op)
+            case Stacked(op) | AddBytes(op):
+                self._run_stacked(op)
             case _:
                 raise InternalError(f"stage {stage}")
 
@@ -90,192 +89,259 @@ class _Layers:
         """What the loop gives, where no stage has put it there already."""
         s, last = self.s, self.loop.terminator
         for whole, part in zip(self.loop.outputs, last.outputs, strict=True):
-            buffer = self.as_stacked(part)
-            if whole.first_use is not None and s.buffer(whole) is not buffer:
-                s.alias(whole, buffer)
+            if whole.first_use is not None:
+                buffer = self.forms.as_stacked(part)
+                if s.buffer(whole) is not buffer:
+                    s.alias(whole, buffer)
         for place in self.plan.kept:
             s.alias(self.loop.final[place], self.loop.initial[place])
 
-    def as_train(self, value: SSAValue) -> SSAValue:
-        """The buffer of a value's frames, packed now if it has none."""
-        if value not in self.trains:
-            samples, count = samples_of(value), neurons_of(value)
-            train = self.s.temp(samples * self.frames * count * FRAME_BYTES)
-            args = [self.stacked[value], train, self.steps, samples, count]
-            self.s.launch(SpikeFramesKernel("pack"), args, work=samples * self.frames)
-            self.trains[value] = train
-        return self.trains[value]
-
-    def as_stacked(self, value: SSAValue) -> SSAValue:
-        """The buffer of a value with time in front, unpacked now if it has none."""
-        if value not in self.stacked:
-            samples, count = samples_of(value), neurons_of(value)
-            plain = self._room(value)
-            args = [self.trains[value], plain, self.steps, samples, count]
-            self.s.launch(SpikeFramesKernel("unpack"), args, work=samples * self.frames)
-            self.stacked[value] = plain
-        return self.stacked[value]
-
-    def _room(self, value: SSAValue) -> SSAValue:
-        """Where a value with time in front goes: to what the loop gives, if it does."""
-        whole = self.given.get(value)
-        if whole is not None and whole.first_use is not None:
-            return self.s.buffer(whole)
-        return self.s.temp(self.steps * self.s.nbytes(value))
-
-    def _fire(self, stage: Fire) -> None:
-        s, cell = self.s, stage.cell
-        samples, count = samples_of(cell.current), neurons_of(cell.current)
-        before: list[SSAValue] = []
-        shared: list[int] = []
-        for index, place in enumerate(stage.places):
-            alike = _alike(self.loop.initial[place], s)
-            if alike is None:
-                before.append(s.buffer(self.loop.initial[place]))
-            else:
-                before.append(alike)
-                shared.append(index)
-        events: SSAValue | None = None
-        if cell.events is not None:
-            events = self.trains[cell.events] = s.temp(samples * self.frames * count * FRAME_BYTES)
-        moving = cell.current in self.stacked
+    def _fire(self, cell: Cell, places: Sequence[int]) -> None:
+        s, forms = self.s, self.forms
+        before, shared = self._begin(places, None)
+        events = None if cell.events is None else forms.room_for_train(cell.events)
+        moving = forms.moves(cell.current)
+        current = forms.as_stacked(cell.current) if moving else s.buffer(cell.current)
         launch_fire(
             cell,
             s,
-            currents=("steps", self.stacked[cell.current]) if moving else ("fixed", s.buffer(cell.current)),
+            currents=("steps" if moving else "fixed", current),
             before=before,
             shared=shared,
-            after=[s.buffer(self.loop.final[place]) for place in stage.places],
+            after=[s.buffer(self.loop.final[place]) for place in places],
             parameters=place_parameters(cell, 1 if len(dims_of(cell.current)) > 1 else 0, s),
             events=("frames", events),
+            samples=samples_of(cell.current),
+            count=neurons_of(cell.current),
+            steps=self.steps,
+        )
+        if cell.events is not None and events is not None:
+            forms.trains[cell.events] = events
+
+    def _fire_last(self, cell: Cell, places: Sequence[int]) -> None:
+        """Neurons of images, their channels last."""
+        s, forms = self.s, self.forms
+        image, kind = image_of(cell.current), cell.neuron.number
+        samples, count = samples_of(cell.current), neurons_of(cell.current)
+        before, shared = self._begin(places, image)
+        moving = forms.moves(cell.current)
+        if moving:
+            current = forms.as_last(cell.current).buffer
+        else:
+            current = s.temp(samples * count * 4)
+            forms.turn(s.buffer(cell.current), current, samples, image, kind, to_last=True)
+        after = [s.temp(samples * count * 4) for _ in places]
+        events = None if cell.events is None else s.temp(self.steps * samples * count)
+        launch_fire(
+            cell,
+            s,
+            currents=("steps" if moving else "fixed", current),
+            before=before,
+            shared=shared,
+            after=after,
+            parameters=self._parameters_last(cell, image),
+            events=("plain", events),
             samples=samples,
             count=count,
             steps=self.steps,
         )
+        if cell.events is not None and events is not None:
+            forms.last[cell.events] = Last(events, "i8", image)
+        for place, state in zip(places, after, strict=True):
+            forms.turn(state, s.buffer(self.loop.final[place]), samples, image, kind, to_last=False)
+
+    def _begin(self, places: Sequence[int], image: tuple[int, int, int] | None) -> tuple[list[SSAValue], list[int]]:
+        """Buffers of the states before the first step, and which of them are one sample's for all."""
+        s = self.s
+        before: list[SSAValue] = []
+        shared: list[int] = []
+        for index, place in enumerate(places):
+            value = self.loop.initial[place]
+            array = alike(value, s)
+            if array is not None:
+                shared.append(index)
+                turned = array if image is None else array.transpose(1, 2, 0)
+                before.append(s.weight("spike.begin", np.ascontiguousarray(turned)))
+            elif image is None:
+                before.append(s.buffer(value))
+            else:
+                own = s.temp(s.nbytes(value))
+                kind = kind_of(element_of(value))
+                self.forms.turn(s.buffer(value), own, samples_of(value), image, kind, to_last=True)
+                before.append(own)
+        return before, shared
+
+    def _parameters_last(self, cell: Cell, image: tuple[int, int, int]) -> Parameters:
+        plain = place_parameters(cell, 1, self.s)
+        buffers: list[SSAValue] = []
+        for index, (value, buffer) in enumerate(zip(cell.parameters, plain.buffers, strict=True)):
+            if index in plain.single:
+                buffers.append(buffer)
+                continue
+            array = self.s.constant(value)
+            if array is not None:
+                whole = np.broadcast_to(array.reshape(array.shape[-3:]), image).transpose(1, 2, 0)
+                buffers.append(self.s.weight("spike.parameter", np.ascontiguousarray(whole)))
+                continue
+            turned = self.s.temp(neurons_of(cell.current) * 4)
+            self.forms.turn(buffer, turned, Dim.of(1), image, cell.neuron.number, to_last=True)
+            buffers.append(turned)
+        return Parameters(tuple(buffers), plain.single)
 
     def _gather(self, op: spike.LinearOp) -> None:
-        s, event = self.s, event_of(op.x)
-        weight = s.constant(op.weight)
+        s, forms, event = self.s, self.forms, event_of(op.x)
+        weight = self._weight(op)
         assert event is not None
-        assert weight is not None
         n, k = weight.shape
-        kernel = SpikeLinearKernel(k, n, _kind(weight), op.bias is not None, event.is_binary)
-        cut = kernel.blocks(s.isa)
-        samples = samples_of(op.x)
-        currents = self.stacked[op.current] = self._room(op.current)
+        kernel = SpikeLinearKernel(k, n, kind_of_weight(weight), op.bias is not None, event.is_binary)
+        cut, samples = kernel.blocks(s.isa), samples_of(op.x)
+        train = forms.as_train(op.x)
+        currents = forms.stacked[op.current] = forms.room(op.current)
         rows = s.weight("spike.rows", cut.pack(weight))
         bias = currents if op.bias is None else s.buffer(op.bias)
         s.launch(
             kernel,
-            [self.as_train(op.x), rows, bias, currents, self.steps, samples],
+            [train, rows, bias, currents, self.steps, samples],
             work=samples * cut.blocks,
             scratch=kernel.scratch_bytes(s.isa),
             op=op,
         )
 
-    def _read_out(self, stage: ReadOut) -> None:
-        """Spike counts, then one product: Σ_t (W·s_t + b) = W·Σ_t s_t + b·(T − start)."""
-        s, op = self.s, stage.op
-        weight = s.constant(op.weight)
+    def _weight(self, op: spike.LinearOp) -> np.ndarray:
+        """The weights, their columns in the order that the inputs are in."""
+        weight = self.s.constant(op.weight)
         assert weight is not None
+        held = self.forms.last.get(op.x)
+        return weight if held is None else held.columns(weight)
+
+    def _read_out(self, stage: ReadOut) -> None:
+        """Sums over time, then one product: Σ_t (W·x_t + b) = W·Σ_t x_t + b·(T − start)."""
+        s, op = self.s, stage.op
+        weight = self._weight(op)
         start = stage.sum.start.value.data
         number = "i32" if weight.dtype == np.int8 else "f32"
         samples, k = samples_of(op.x), weight.shape[1]
-        counts = s.temp(samples * (4 * k))
+        sums = s.temp(samples * (4 * k))
         none = s.weight("spike.none", np.zeros(k, np.int32))
+        kind, source = self._summands(op.x)
         s.launch(
-            SpikeSumKernel("frames", number, shared=True),
-            [self.as_train(op.x), none, counts, self.steps, k, start, samples],
+            SpikeSumKernel(kind, number, shared=True),
+            [source, none, sums, self.steps, k, start, samples],
             work=samples,
         )
         final, initial = self.loop.final[stage.place], self.loop.initial[stage.place]
-        nothing = _alike(initial, s, zero=True) is not None
+        begin = alike(initial, s)
+        nothing = begin is not None and not begin.any()
         target = s.buffer(final) if nothing else s.temp(s.nbytes(final))
         times = (self.steps - start).maximum(0)
         bias = None if op.bias is None else s.buffer(op.bias)
-        launch_rows(s, counts, number, samples, weight, bias, target, times=times)
+        launch_rows(s, sums, number, samples, weight, bias, target, times=times)
         if not nothing:
             added = value_of(target, final.type, s)
             held = element_of(final)
             s.alias(final, mapped(s, [initial, added], held, dims_of(final), lambda x: x[0] + x[1]))
 
+    def _summands(self, value: SSAValue) -> tuple[str, SSAValue]:
+        """What a sum over time reads: the kind and the buffer of the form that is there."""
+        forms = self.forms
+        if value in forms.last:
+            return forms.last[value].kind, forms.last[value].buffer
+        if value in forms.trains:
+            return "frames", forms.trains[value]
+        return kind_of(element_of(value)), forms.as_stacked(value)
+
     def _sum(self, op: spike.AccumulateOp, place: int) -> None:
-        s = self.s
+        s, forms = self.s, self.forms
         initial, final = self.loop.initial[place], self.loop.final[place]
-        number = "f32" if _dtype(final) == np.float32 else "i32"
-        samples, count = samples_of(op.total), neurons_of(op.total)
-        alike = _alike(initial, s)
-        event = event_of(op.x)
-        source = self.as_train(op.x) if event is not None else self.stacked[op.x]
-        kind = "frames" if event is not None else "f32" if _dtype(op.x) == np.float32 else "i32"
+        begin = alike(initial, s)
+        if op.x in forms.last:
+            # Totals have their channels first.
+            kind, source = kind_of(element_of(op.x)), forms.as_stacked(op.x)
+        else:
+            kind, source = self._summands(op.x)
+        start = s.buffer(initial) if begin is None else s.weight("spike.begin", np.ascontiguousarray(begin))
+        first, samples = op.start.value.data, samples_of(op.total)
         s.launch(
-            SpikeSumKernel(kind, number, shared=alike is not None),
-            [
-                source,
-                s.buffer(initial) if alike is None else alike,
-                s.buffer(final),
-                self.steps,
-                count,
-                op.start.value.data,
-                samples,
-            ],
+            SpikeSumKernel(kind, kind_of(element_of(final)), shared=begin is not None),
+            [source, start, s.buffer(final), self.steps, neurons_of(op.total), first, samples],
             work=samples,
             op=op,
         )
 
+    def _scatter(self, op: spike.ConvOp) -> None:
+        s, forms = self.s, self.forms
+        weight = s.constant(op.weight)
+        assert weight is not None
+        x = forms.as_last(op.x)
+        channels, height, width = x.image
+        kernel = SpikeConvKernel(
+            size=(height, width),
+            channels=channels,
+            filters=weight.shape[0],
+            kernel=(weight.shape[2], weight.shape[3]),
+            pads=_four(op.pads.get_values()),
+            dilations=(op.dilations.get_values()[0], op.dilations.get_values()[1]),
+            x=x.kind,
+            weights=kind_of_weight(weight),
+            bias=op.bias is not None,
+        )
+        images = self.steps * samples_of(op.x)
+        currents = s.temp(images * neurons_of(op.current) * 4)
+        packed = s.weight("spike.filters", kernel.pack(weight, s.isa))
+        s.launch(
+            kernel,
+            [x.buffer, packed, currents if op.bias is None else s.buffer(op.bias), currents],
+            work=images * kernel.blocks(s.isa),
+            scratch=kernel.scratch_bytes(s.isa),
+            op=op,
+        )
+        forms.last[op.current] = Last(currents, "f32" if weight.dtype == np.float32 else "i32", image_of(op.current))
+
+    def _add_bytes(self, op: spike.SumPoolOp) -> None:
+        s, x = self.s, self.forms.as_last(op.x)
+        (kh, kw), (sh, sw) = op.kernel.get_values(), op.strides.get_values()
+        kernel = SpikePoolKernel((x.image[1], x.image[2]), x.image[0], (kh, kw), (sh, sw))
+        images = self.steps * samples_of(op.x)
+        pooled = s.temp(images * neurons_of(op.current) * bytes_of("i8"))
+        s.launch(kernel, [x.buffer, pooled], work=images * kernel.out[0], op=op)
+        self.forms.last[op.current] = Last(pooled, "i8", image_of(op.current))
+
+    def _rename(self, op: dense.ReshapeOp) -> None:
+        forms = self.forms
+        if op.x in forms.last and len(dims_of(op.result)) == 2:
+            forms.last[op.result] = forms.last[op.x]
+        elif op.x in forms.trains and op.x not in forms.last:
+            forms.trains[op.result] = forms.trains[op.x]
+        else:
+            forms.stacked[op.result] = forms.as_stacked(op.x)
+
     def _run_stacked(self, op: Operation) -> None:
         """Lower the operation with T·B samples."""
-        s = self.s
-        operands: list[SSAValue] = []
-        for value in op.operands:
-            if value in self.stacked or value in self.trains:
-                operands.append(value_of(self.as_stacked(value), self._type(value), s))
-            else:
-                operands.append(value)
+        s, forms = self.s, self.forms
+        operands = [
+            value_of(forms.as_stacked(value), forms.type_with_time(value), s) if forms.moves(value) else value
+            for value in op.operands
+        ]
         result = op.results[0]
         clone = type(op).create(
             operands=operands,
-            result_types=[self._type(result)],
+            result_types=[forms.type_with_time(result)],
             properties=dict(op.properties),
             attributes=dict(op.attributes),
             regions=[region.clone() for region in op.regions],
         )
         clone.location = op.location
-        room = self._room(result)
-        s.alias(clone.results[0], room)
+        s.alias(clone.results[0], forms.room(result))
         s.lower(clone)
         # Some lowerings put the result elsewhere.
-        self.stacked[result] = s.buffer(clone.results[0])
-
-    def _type(self, value: SSAValue) -> Attribute:
-        dims = dims_of(value)
-        return tensor_type(element_of(value), [self.steps * dims[0], *dims[1:]])
+        forms.stacked[result] = s.buffer(clone.results[0])
 
 
-def _alike(value: SSAValue, s: SegmentLowering, *, zero: bool = False) -> SSAValue | None:
-    """A buffer [N] of a state that all samples begin with alike, a broadcast constant; None if it is none.
-
-    With `zero`, only of zeros.
-    """
-    owner = value.owner
-    constant = owner.x if isinstance(owner, dense.BroadcastOp) else value
-    array = s.constant(constant)
-    dims = dims_of(value)
-    if array is None or not all(dim.is_static for dim in dims[1:]):
-        return None
-    if len(dims) > 1 and array.ndim == len(dims):
-        if array.shape[0] != 1 and (array != array[:1]).any():
-            return None
-        array = array[:1].reshape(array.shape[1:])
-    if zero and array.any():
-        return None
-    shape = [dim.value for dim in (dims[1:] if len(dims) > 1 else dims)]
-    return s.weight("spike.begin", np.ascontiguousarray(np.broadcast_to(array, shape)))
-
-
-def _dtype(value: SSAValue) -> np.dtype | None:
-    return numpy_dtype(element_of(value))
-
-
-def _kind(weight: np.ndarray) -> str:
+def kind_of_weight(weight: np.ndarray) -> str:
+    """The kernels' name of what weights are."""
     return "i8" if weight.dtype == np.int8 else "f32"
+
+
+def _four(values: Sequence[int]) -> tuple[int, int, int, int]:
+    top, left, bottom, right = values
+    return top, left, bottom, right

@@ -13,7 +13,7 @@ from neuc.backends.cpu.lowerings.iteration import contiguous_strides
 from neuc.backends.cpu.lowerings.movement import copy_strided
 from neuc.backends.cpu.lowerings.spike_layers import lower_layers
 from neuc.backends.cpu.lowerings.spike_maps import value_of
-from neuc.backends.cpu.lowerings.spike_plan import LoopPlan, plan_loop
+from neuc.backends.cpu.lowerings.spike_plan import AddBytes, Fixed, LoopPlan, Stacked, plan_loop
 from neuc.dialects import dense, spike
 from neuc.dialects.dims import Dim, product
 from neuc.dialects.store import dims_of, element_of, make_constant, tensor_type
@@ -24,13 +24,14 @@ MOST_UNROLLED = 50_000
 
 def unsupported_loop(op: spike.LoopOp) -> str | None:
     """Why the loop has no CPU code; None if it has."""
+    plan = plan_loop(op)
+    if isinstance(plan, LoopPlan):
+        plain = [stage.op for stage in plan.stages if isinstance(stage, Fixed | Stacked | AddBytes)]
+        return next((reason for inner in plain if (reason := unsupported_reason(inner)) is not None), None)
     for inner in op.body.block.ops:
         reason = None if isinstance(inner, spike.YieldOp) else unsupported_reason(inner)
         if reason is not None:
             return reason
-    plan = plan_loop(op)
-    if isinstance(plan, LoopPlan):
-        return None
     steps = op.step_count
     if not steps.is_static:
         return f"a number of steps that only run time knows needs layers without feedback, but {plan}"

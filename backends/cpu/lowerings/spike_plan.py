@@ -10,17 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from xdsl.dialects.builtin import IntegerType, i8
 from xdsl.ir import Operation, SSAValue
 
 from neuc.backends.cpu.lowerings.spike_cells import Cell, cell_of, leading_axes
+from neuc.backends.cpu.lowerings.spike_windows import adds_bytes, choose_conv
 from neuc.dialects import dense, spike
 from neuc.dialects.dims import Dim, product
 from neuc.dialects.spike_types import event_of
-from neuc.dialects.store import dims_of
-
-RATE = "spike.rate"
-"""Attribute of a synapse: spikes a neuron and step that a conversion measured at its input."""
-ASSUMED_RATE = 0.15
+from neuc.dialects.store import dims_of, element_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Gather:
 
 @dataclass(frozen=True)
 class ReadOut:
-    """A linear layer that is only summed up over time, and the sum: a layer of spike counts."""
+    """A linear layer that is only summed up over time, and the sum: a layer of sums over time."""
 
     op: spike.LinearOp
     sum: spike.AccumulateOp
@@ -70,13 +68,27 @@ class Stacked:
 
 
 @dataclass(frozen=True)
+class Scatter:
+    """A convolution by scatter, channels last."""
+
+    op: spike.ConvOp
+
+
+@dataclass(frozen=True)
+class AddBytes:
+    """A sum over windows of events in bytes, channels last."""
+
+    op: spike.SumPoolOp
+
+
+@dataclass(frozen=True)
 class Rename:
     """A reshape that keeps samples apart."""
 
     op: dense.ReshapeOp
 
 
-Stage: TypeAlias = Fixed | Fire | Gather | ReadOut | Sum | Stacked | Rename
+Stage: TypeAlias = Fixed | Fire | Gather | ReadOut | Sum | Stacked | Scatter | AddBytes | Rename
 
 
 @dataclass(frozen=True)
@@ -87,11 +99,13 @@ class LoopPlan:
         stages: the layers.
         fixed: values that are the same in each step.
         kept: states that stay as they are, by place.
+        channels_last: images have their channels last between the stages.
     """
 
     stages: tuple[Stage, ...]
     fixed: frozenset[SSAValue]
     kept: tuple[int, ...]
+    channels_last: bool
 
 
 _STATELESS = (
@@ -164,7 +178,8 @@ class _Planner:
             if after is not state or state.first_use is None or len(list(state.uses)) > 1:
                 return "a state is fed back"
             kept.append(place)
-        return LoopPlan(tuple(self.stages), frozenset(fixed), tuple(kept))
+        last_channels = any(isinstance(stage, Scatter) for stage in self.stages)
+        return LoopPlan(tuple(self.stages), frozenset(fixed), tuple(kept), last_channels)
 
     def _stage(self, op: Operation) -> str | None:
         """Add the stage of an operation that differs from step to step; or why there is none."""
@@ -172,18 +187,18 @@ class _Planner:
         if cell is not None:
             return self._fire(cell)
         match op:
-            case spike.LinearOp() if event_of(op.x) is not None and op.trits is None and self._is_train(op.x):
+            case spike.LinearOp() if op.trits is None and op.x in self.moving and op.x not in self.loop.states:
                 if len(dims_of(op.x)) > 2:
                     return f"{op.name} has more than one axis of samples"
-                sum_ = self._only_summed(op.current)
-                if sum_ is not None:
-                    place = self._places([sum_.total], [sum_.next_total], sum_)
-                    if not isinstance(place, str):
-                        self.stages.append(ReadOut(op, sum_, place[0]))
-                        self.done.add(sum_)
-                        self.moving.add(sum_.next_total)
-                        return None
-                self.stages.append(Gather(op))
+                if isinstance(element_of(op.x), IntegerType) and element_of(op.weight) != i8:
+                    return f"{op.name} of integers with weights in f32"
+                if self._read_out(op):
+                    return None
+                self.stages.append(Gather(op) if event_of(op.x) is not None else Stacked(op))
+            case spike.ConvOp() if op.x in self.moving and op.x not in self.loop.states and choose_conv(op).scatter:
+                self.stages.append(Scatter(op))
+            case spike.SumPoolOp() if op.x in self.moving and op.x not in self.loop.states and adds_bytes(op):
+                self.stages.append(AddBytes(op))
             case spike.AccumulateOp():
                 place = self._places([op.total], [op.next_total], op)
                 if isinstance(place, str):
@@ -199,8 +214,19 @@ class _Planner:
                 return f"{op.name} has no code for all steps at once"
         return None
 
-    def _is_train(self, value: SSAValue) -> bool:
-        return value not in self.loop.states
+    def _read_out(self, op: spike.LinearOp) -> bool:
+        """Whether the layer is only summed up over time: then its stage is there now."""
+        uses = list(op.current.uses)
+        sum_ = uses[0].operation if len(uses) == 1 else None
+        if not isinstance(sum_, spike.AccumulateOp) or sum_.x is not op.current:
+            return False
+        places = self._places([sum_.total], [sum_.next_total], sum_)
+        if isinstance(places, str):
+            return False
+        self.stages.append(ReadOut(op, sum_, places[0]))
+        self.done.add(sum_)
+        self.moving.add(sum_.next_total)
+        return True
 
     def _fire(self, cell: Cell) -> str | None:
         places = self._places(cell.states, cell.after, cell.op)
@@ -233,13 +259,6 @@ class _Planner:
             found.append(place)
         self.taken.update(found)
         return tuple(found)
-
-    def _only_summed(self, value: SSAValue) -> spike.AccumulateOp | None:
-        uses = list(value.uses)
-        if len(uses) != 1 or not isinstance(uses[0].operation, spike.AccumulateOp):
-            return None
-        sum_ = uses[0].operation
-        return sum_ if sum_.x is value else None
 
     def _stacked(self, op: Operation) -> str | None:
         """All steps at once, if no operand but those that change has an axis of samples."""
