@@ -137,11 +137,14 @@ def read_model(
 ) -> Source:
     """Read a model of any kind `compile` takes; `head`, `kv` and `read_as` as `CompileOptions` has them.
 
-    `nir` says how NIR graphs are read; it is an error with anything else, unless it says nothing.
+    `nir` says how NIR graphs are read; it is an error with anything else, unless it says nothing. A `Source` is one
+    already.
 
     Raises:
         Error: it cannot be read.
     """
+    if isinstance(model, Source):
+        return model
     path = Path(model) if isinstance(model, (str, os.PathLike)) else None
     if path is not None and path.suffix == ".mlir":
         module, context = read_module(path)

@@ -28,6 +28,7 @@ class CpuTarget:
             (`passes/tile_lut.py`).
         default_quantize: what ``--quantize`` means when it is not given.
         scalar: use the one-lane reference kernels.
+        relaxes: prepares `energy` models for kernels first.
     """
 
     name: str
@@ -35,6 +36,7 @@ class CpuTarget:
     encoding: str
     default_quantize: str
     scalar: bool = False
+    relaxes: bool = False
 
     def isa(self) -> Isa:
         """The instruction set this target uses on this machine."""
@@ -71,7 +73,15 @@ class CpuTarget:
         first, *others = self.encodings(chosen)
         choose = [ChooseEncoding((first, *others), tuple(rates_of(chosen).values()))] if others else []
         tile = TileLut(encoding=first, group=group, bm=bm, bk=bk)
-        return [*choose, tile, LowerToCpu(isa=isa_text(chosen)), PlaceBarriers(), PlanMemory()]
+        return [*self._relaxation(), *choose, tile, LowerToCpu(isa=isa_text(chosen)), PlaceBarriers(), PlanMemory()]
+
+    def _relaxation(self) -> list[ModulePass]:
+        """What makes models of energies ready for kernels."""
+        if not self.relaxes:
+            return []
+        from neuc.passes.color_blocks import ColorBlocks
+
+        return [ColorBlocks()]
 
 
 TARGETS: dict[str, CpuTarget] = {
@@ -82,7 +92,9 @@ TARGETS: dict[str, CpuTarget] = {
         CpuTarget("cpu-tl1", "ternary look-up tables of two weights (TL1), lossless", "tl1", "auto"),
         CpuTarget("cpu-i2", "ternary products of two-bit weights, lossless", "i2", "auto"),
         CpuTarget("cpu-t5", "ternary products of five weights a byte (1.6 bits), lossless", "t5", "auto"),
+        CpuTarget("cpu-spike", "event-driven code for spiking networks; its other layers as on cpu", "auto", "none"),
         CpuTarget("cpu-ref", "scalar reference kernels, the oracle of the others", "i8", "none", scalar=True),
+        CpuTarget("cpu-relax", "samplers and relaxations of energy models", "auto", "none", relaxes=True),
     )
 }
 

@@ -2,4 +2,43 @@
 
 from __future__ import annotations
 
-EXPLANATIONS: dict[str, str] = {}
+EXPLANATIONS: dict[str, str] = {
+    "NEUC-E600": """A coupling must be symmetric and is not.
+An energy couples two sites with one number whichever way it is read. Use the mean of the matrix and its transpose,
+or energy.vector_field, which has forces without an energy (and can be neither sampled nor contrasted).""",
+    "NEUC-E601": """A parameter of an energy holds NaN or infinity.
+The message names it. Check where the numbers come from: a logarithm of 0 is the usual reason; use a small
+probability instead.""",
+    "NEUC-E602": """A coupling joins sites that it cannot join.
+A site number is outside the variable, or a spin is coupled to itself, where its square is 1 and says nothing.
+Sites are numbered row by row, from 0.""",
+    "NEUC-E603": """A block of sites that are updated at once holds sites that depend on each other.
+Such sweeps look right and sample from another distribution. The pass color-blocks finds blocks that are
+independent; energy.color with blocks of one's own must list every free site once and keep neighbours apart.""",
+    "NEUC-E604": """A sampler does not take this model.
+Samplers of spins and categories take linear, bilinear, edges, stencil and table terms; real variables are sampled
+with rule = langevin or ou_exact. Metropolis flips spins only.""",
+    "NEUC-E605": """A schedule makes no sense.
+There is at least one sweep, and every inverse temperature is a number above 0. For a quench give a large one.""",
+    "NEUC-E606": """A model is to be swept that has no blocks.
+Run the pass color-blocks before, as neuc compile and Program.interpret do, or write energy.color into the text.""",
+    "NEUC-E607": """An array of an agent is no distribution, or does not fit the others.
+Columns of A and B and the vectors of D add up to 1 over their first axis. The message names the array: divide it by
+its sum over axis 0, and check the order of its other axes.""",
+    "NEUC-E608": """A conductance of a resistor network is negative.
+Conductances are at least 0. What should inhibit gets a second node with the voltage of opposite sign.""",
+    "NEUC-E610": """The method does not fit the energy.
+block_min needs, for each variable, a quadratic energy whose sites are independent of each other and have a minimum;
+mean_field and messages need beliefs; ou_exact needs a quadratic energy. method = flow takes every energy.""",
+    "NEUC-E611": """The matrix of a linear system is not positive definite.
+Its samples would spread without end. A symmetric matrix with positive eigenvalues is needed; for others solve the
+normal equations.""",
+    "NEUC-E612": """A parameter of a sampled model is not constant.
+Blocks, orders of sites and layouts of couplings are made when the model is compiled, so couplings must be
+store.constant. The interpreter takes any.""",
+    "NEUC-E614": """A model or program is used in a way that cannot work.
+Names of variables are unique, variables and terms come before the first state, a program has results, and a run is
+given the inputs that have no default. The message says which of these it was.""",
+    "NEUC-E615": """The CPU kernels do not take this model, though the interpreter does.
+The message says what it is; Program.interpret runs it. Most such models can be written otherwise, as the hint says.""",
+}

@@ -1,0 +1,144 @@
+"""Lowerings of the `energy` operations: models and states become facts about buffers, sampling becomes one launch.
+
+What each sampler runs on is in `relax_sampling.py`; continuous relaxations are `dense` operations before this
+(`passes/expand_relaxation.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from xdsl.ir import Operation, SSAValue
+
+from neuc.backends.cpu.kernels.relax_init import InitSitesKernel
+from neuc.backends.cpu.kernels.relax_random import WORD_BYTES
+from neuc.backends.cpu.lowering import SegmentLowering, lowers
+from neuc.backends.cpu.lowerings.movement import copy_strided
+from neuc.dialects import energy as e
+from neuc.dialects.dims import Dim
+from neuc.dialects.energy_model import TERM_OPS
+from neuc.dialects.energy_types import Space, var_type
+from neuc.dialects.interp.energy import schedule_values
+from neuc.dialects.store import dims_of
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where the values of a variable lie: element `offset` of each chain's `stride` elements."""
+
+    buffer: SSAValue
+    offset: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A state: spins i8, by variable."""
+
+    of: dict[SSAValue, Piece]
+
+
+def discrete_variables(model: e.ModelOp) -> list[SSAValue]:
+    """The variables a sampler of spins works on, in the model's order."""
+    return [v for v in model.variables if var_type(v).discrete]
+
+
+def pieces(s: SegmentLowering, state: SSAValue) -> Pieces:
+    """What is known of a state."""
+    found = s.fact(state)
+    assert isinstance(found, Pieces)
+    return found
+
+
+def joined(s: SegmentLowering, state: SSAValue) -> SSAValue:
+    """All spins of a state in one buffer [C, n]."""
+    known, model = pieces(s, state), e.state_model(state)
+    variables = discrete_variables(model)
+    sites = [var_type(v).sites for v in variables]
+    total, first = sum(sites), known.of[variables[0]]
+    if all(known.of[v] == Piece(first.buffer, sum(sites[:k]), total) for k, v in enumerate(variables)):
+        return first.buffer
+    chains = e.chains_of(state)
+    target = s.temp(chains * total)
+    for k, variable in enumerate(variables):
+        piece = known.of[variable]
+        _copy(s, piece, Piece(target, sum(sites[:k]), total), chains, sites[k])
+    return target
+
+
+def separated(model: e.ModelOp, buffer: SSAValue) -> Pieces:
+    """The state whose spins lie in one buffer [C, n]."""
+    variables = discrete_variables(model)
+    sites = [var_type(v).sites for v in variables]
+    return Pieces({v: Piece(buffer, sum(sites[:k]), sum(sites)) for k, v in enumerate(variables)})
+
+
+def _copy(s: SegmentLowering, source: Piece, target: Piece, chains: Dim, sites: int) -> None:
+    copy_strided(
+        s,
+        source.buffer,
+        target.buffer,
+        1,
+        [chains, Dim.of(sites)],
+        [Dim.of(source.stride), Dim.of(1)],
+        [Dim.of(target.stride), Dim.of(1)],
+        source_offset=source.offset,
+        target_offset=target.offset,
+    )
+
+
+def _spins_only(op: Operation) -> str | None:
+    """Why a state of this model is not kept natively."""
+    model = e.model_of(op.operands[0])
+    spaces = {var_type(v).space for v in model.variables} - {Space.SPIN}
+    if spaces:
+        names = ", ".join(sorted(space.value for space in spaces))
+        return f"{op.name} of {names} variables has no CPU kernel"
+    return None
+
+
+for _op in (e.VarOp, e.RhoOp, *TERM_OPS, e.ModelOp, e.ColorOp):
+
+    @lowers(_op)
+    def _nothing(op: Operation, s: SegmentLowering) -> None:
+        """Said by those who read it."""
+
+
+@lowers(e.ScheduleOp)
+def _schedule(op: e.ScheduleOp, s: SegmentLowering) -> None:
+    s.alias(op.result, s.weight("schedule", schedule_values(op)))
+
+
+@lowers(e.StateOp, supports=_spins_only)
+def _state(op: e.StateOp, s: SegmentLowering) -> None:
+    model = e.model_of(op.model)
+    found = {v: Piece(s.buffer(t), 0, var_type(v).sites) for v, t in zip(model.variables, op.args[1:])}
+    s.remember(op.result, Pieces(found))
+
+
+@lowers(e.ClampOp, supports=lambda op: None)
+def _clamp(op: e.ClampOp, s: SegmentLowering) -> None:
+    known = pieces(s, op.state)
+    given = Piece(s.buffer(op.value), 0, var_type(op.variable).sites)
+    s.remember(op.result, Pieces({**known.of, op.variable: given}))
+
+
+@lowers(e.InitOp, supports=_spins_only)
+def _init(op: e.InitOp, s: SegmentLowering) -> None:
+    model = e.model_of(op.model)
+    sites = sum(var_type(v).sites for v in discrete_variables(model))
+    levels = [np.full(var_type(v).sites, var_type(v).levels, np.int32) for v in discrete_variables(model)]
+    buffer = s.temp(op.chains.value.data * sites)
+    args = [s.buffer(op.seed), s.weight("levels", np.concatenate(levels)), buffer, sites]
+    s.launch(InitSitesKernel(), args, work=op.chains.value.data, scratch=WORD_BYTES)
+    s.remember(op.result, separated(model, buffer))
+
+
+@lowers(e.ReadOp)
+def _read(op: e.ReadOp, s: SegmentLowering) -> None:
+    piece, sites = pieces(s, op.state).of[e.variable_of(op.variable)], var_type(op.variable).sites
+    if (piece.offset, piece.stride) == (0, sites):
+        s.alias(op.result, piece.buffer)
+        return
+    _copy(s, piece, Piece(s.buffer(op.result), 0, sites), dims_of(op.result)[0], sites)

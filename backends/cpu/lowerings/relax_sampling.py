@@ -1,0 +1,148 @@
+"""Lowerings of `energy.sample` and what it observes: the kernel is chosen by what the model's graph looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from xdsl.ir import SSAValue
+
+from neuc.backends.cpu.kernels.relax_spins import SpinSweepsKernel
+from neuc.backends.cpu.lowering import SegmentLowering, lowers
+from neuc.backends.cpu.lowerings.relax import discrete_variables, joined, separated
+from neuc.backends.cpu.lowerings.relax_layout import Layout, layout
+from neuc.dialects import energy as e
+from neuc.dialects.cpu import LaunchArg
+from neuc.dialects.dims import Dim
+from neuc.dialects.energy_factors import FactorGraph
+from neuc.dialects.energy_types import Observable, Rule, Space, var_type
+from neuc.dialects.store import dims_of
+from neuc.errors import Error
+
+Array = np.ndarray
+
+
+@dataclass
+class Observers:
+    """The `energy.observe` operations of one trajectory."""
+
+    of: dict[Observable, e.ObserveOp] = field(default_factory=dict[Observable, "e.ObserveOp"])
+
+    @staticmethod
+    def find(op: e.SampleOp) -> Observers:
+        """Those that read the trajectory of `op`."""
+        users = [use.operation for use in op.trajectory.uses]
+        return Observers({u.what.data: u for u in users if isinstance(u, e.ObserveOp)})
+
+
+def _unsupported(op: e.SampleOp) -> str | None:
+    if op.rule.data in (Rule.LANGEVIN, Rule.OU_EXACT):
+        return f"energy.sample by {op.rule.data.value} has no CPU kernel"
+    if op.exchange.value.data:
+        return "exchanges of replicas have no CPU kernel"
+    if op.packed is not None:
+        return "packed replicas need a periodic grid of one coupling"
+    if not isinstance(op.model.owner, e.ColorOp):
+        return "its model has no blocks: run color-blocks"
+    observers = [use.operation for use in op.trajectory.uses]
+    kinds = [o.what.data for o in observers if isinstance(o, e.ObserveOp)]
+    if len(kinds) != len(set(kinds)):
+        return "two observations of one kind of a trajectory have no CPU kernel"
+    model = e.model_of(op.model)
+    if len(model.variables) > 1 and set(kinds) - {Observable.ENERGY}:
+        return "sums, pairs and histograms are of models of one variable"
+    if any(var_type(v).space is not Space.SPIN for v in model.variables):
+        return "categories have no CPU kernel"
+    if any(isinstance(term.owner, e.TableOp) for term in model.terms):
+        return "tables have no CPU kernel"
+    return None
+
+
+@lowers(e.SampleOp, supports=_unsupported)
+def _sample(op: e.SampleOp, s: SegmentLowering) -> None:
+    model, observers = e.model_of(op.model), Observers.find(op)
+    graph = FactorGraph.of(model, lambda value: _constant(s, value))
+    coloring = op.model.owner
+    assert isinstance(coloring, e.ColorOp)
+    order = _constant(s, coloring.order)
+    graph.check_blocks(order, [int(v) for v in coloring.blocks.get_values()])
+    if len(graph.stencils) > 1:
+        raise Error("NEUC-E615", "a model has two stencils", hint="write one of them as energy.edges")
+    last = s.temp(e.chains_of(op.state) * graph.sites)
+    _sweep_graph(op, s, graph, layout(graph, order), observers, last)
+    s.remember(op.last, separated(model, last))
+
+
+@lowers(e.ObserveOp)
+def _observe(op: e.ObserveOp, s: SegmentLowering) -> None:
+    """Done by the sampler's launch."""
+
+
+def _constant(s: SegmentLowering, value: SSAValue) -> Array:
+    array = s.constant(value)
+    if array is None:
+        raise Error(
+            "NEUC-E612",
+            "a parameter of a sampled model is computed at run time",
+            hint="compiled samplers need constant couplings: make them store.constant",
+        )
+    return array
+
+
+def _sweep_graph(
+    op: e.SampleOp, s: SegmentLowering, graph: FactorGraph, plan: Layout, observers: Observers, last: SSAValue
+) -> None:
+    """One launch over chains, for any graph of spins."""
+    seen = observers.of
+    if Observable.ENERGY in seen and not graph.free.all():
+        raise Error("NEUC-E615", "energies of models with clamped spins are not observed", hint="evaluate them after")
+    kernel = SpinSweepsKernel(
+        metropolis=op.rule.data is Rule.METROPOLIS,
+        weighted=len(graph.edges) > 0,
+        grid=plan.grid,
+        sums=Observable.SUM in seen,
+        pairs=Observable.PAIRS in seen,
+        histogram=Observable.HISTOGRAM in seen,
+        energies=Observable.ENERGY in seen,
+    )
+    chains, beta = e.chains_of(op.state), dims_of(op.beta)
+    args: list[LaunchArg] = [
+        s.buffer(op.beta),
+        chains if len(beta) == 2 else 0,
+        s.buffer(op.seed),
+        joined(s, op.state),
+        last,
+        *(s.weight(f"relax.{name}", getattr(plan, name)) for name in ("order", "fields", "degrees")),
+        *(s.weight(f"relax.{name}", _some(getattr(plan, name))) for name in ("neighbours", "weights")),
+        *(beta[0], graph.sites, plan.positions, plan.places),
+    ]
+    if plan.grid:
+        args += [plan.coupling, s.weight("relax.near", plan.near)]
+    args += observer_args(op, s, seen, plan.place)
+    s.launch(kernel, args, work=chains, scratch=kernel.scratch_bytes(plan.places), op=op)
+
+
+def observer_args(
+    op: e.SampleOp, s: SegmentLowering, seen: dict[Observable, e.ObserveOp], place: Array
+) -> Sequence[LaunchArg]:
+    """The slots that follow when something is observed."""
+    if not seen:
+        return []
+    args: list[LaunchArg] = [Dim.of(op.warmup.value.data), Dim.of(op.thin.value.data)]
+    if (found := seen.get(Observable.SUM)) is not None:
+        args.append(s.buffer(found.result))
+    if (found := seen.get(Observable.PAIRS)) is not None:
+        ends = np.stack([_constant(s, found.args[2]), _constant(s, found.args[3])], 1)
+        args += [s.buffer(found.result), s.weight("relax.ends", place[ends].astype(np.int32)), len(ends)]
+    if (found := seen.get(Observable.HISTOGRAM)) is not None:
+        (variable,) = discrete_variables(e.model_of(op.model))
+        args += [s.buffer(found.result), var_type(variable).sites]
+    if (found := seen.get(Observable.ENERGY)) is not None:
+        args += [s.buffer(found.result), e.chains_of(op.state)]
+    return args
+
+
+def _some(array: Array) -> Array:
+    """The array, with one element where it has none: buffers are not empty."""
+    return array if array.size else np.zeros(1, array.dtype)

@@ -1,0 +1,314 @@
+"""`Model`: variables and terms as Python calls; every call appends one `energy` operation.
+
+Arrays become constants of the module, `Model.parameter` makes inputs of the program instead. What is done with a model
+is in `states.py`, what comes out in `program.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, ModuleOp, StringAttr, f32, f64, i64
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+
+from neuc.compiler.energy.program import Program
+from neuc.compiler.universe import new_context
+from neuc.dialects import energy as e
+from neuc.dialects.dense import ReshapeOp
+from neuc.dialects.dims import DimLike, product
+from neuc.dialects.onnx import NAME, encode_name
+from neuc.dialects.store import dims_of, element_of, make_constant, tensor_type
+from neuc.errors import Error, Exit
+from neuc.passes.module_facts import set_fact
+
+if TYPE_CHECKING:
+    from neuc.compiler.energy.states import State, Value
+
+Array: TypeAlias = np.ndarray
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of a model, or ρ of one (`Model.rho`).
+
+    Attributes:
+        name: what the program's inputs and results call it.
+        value: the SSA value.
+    """
+
+    name: str
+    value: SSAValue
+
+    @property
+    def type(self) -> e.VarType:
+        """Its space and shape."""
+        return e.var_type(self.value)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An array that the program takes as an input, or a constant that gradients are asked for."""
+
+    name: str
+    value: SSAValue
+
+
+Weights: TypeAlias = ArrayLike | Parameter
+
+
+class Model:
+    """An energy under construction, F = Σ terms; signs are those of `dialects/energy_terms.py`.
+
+    Args:
+        precise: compute with f64 states where the interpreter runs (compiled programs take f32).
+    """
+
+    def __init__(self, *, precise: bool = False) -> None:
+        self.element: Attribute = f64 if precise else f32
+        self.context = new_context()
+        self.block = Block()
+        self.variables: list[Variable] = []
+        self.inputs: list[str] = []
+        self._terms: list[SSAValue] = []
+        self._made: SSAValue | None = None
+        self._facts: dict[str, object] = {}
+
+    # ---------------------------------------------------------------- variables
+
+    def spin(self, *shape: int, name: str = "", clamped: bool = False) -> Variable:
+        """Spins -1 and +1."""
+        return self._variable(e.VarType.of(e.Space.SPIN, shape), name, clamped)
+
+    def categories(self, k: int, *shape: int, name: str = "", clamped: bool = False) -> Variable:
+        """Categories 0 … k − 1."""
+        return self._variable(e.VarType.of(e.Space.CAT, shape, k), name, clamped)
+
+    def real(
+        self, *shape: int, box: tuple[float, float] | None = None, name: str = "", clamped: bool = False
+    ) -> Variable:
+        """Real numbers, within a box or free."""
+        bounds = (-math.inf, math.inf) if box is None else box
+        return self._variable(e.VarType.of(e.Space.REAL, shape, box=bounds), name, clamped)
+
+    def beliefs(self, k: int, *shape: int, name: str = "", clamped: bool = False) -> Variable:
+        """Probability vectors of k entries."""
+        return self._variable(e.VarType.of(e.Space.SIMPLEX, shape, k), name, clamped)
+
+    def phase(self, *shape: int, name: str = "") -> Variable:
+        """Angles in radians."""
+        return self._variable(e.VarType.of(e.Space.PHASE, shape), name, clamped=False)
+
+    def complex(self, *shape: int, name: str = "", clamped: bool = False) -> Variable:
+        """Complex numbers."""
+        return self._variable(e.VarType.of(e.Space.COMPLEX, shape), name, clamped)
+
+    def rho(self, x: Variable, fn: str) -> Variable:
+        """ρ(x) for terms to read: hardsigmoid, tanh, sigmoid, relu, cos, sin."""
+        return Variable(x.name, self.add(e.RhoOp(x.value, e.RhoKind(fn))))
+
+    # ---------------------------------------------------------------- terms
+
+    def linear(self, x: Variable, b: Weights) -> None:
+        """−Σ b·x; categories and beliefs read b[…, x]."""
+        levels = (x.type.levels,) if x.type.space in (e.Space.CAT, e.Space.SIMPLEX) else ()
+        self._term(e.LinearOp(x.value, self.weights(b, (*x.type.shape, *levels))))
+
+    def couple(self, x: Variable, w: Weights, y: Variable | None = None) -> None:
+        """−xᵀ W y, or −½ xᵀ W x."""
+        other = x if y is None else y
+        self._term(e.BilinearOp(x.value, self.weights(w), other.value))
+
+    def edges(self, x: Variable, i: ArrayLike, j: ArrayLike, w: Weights, y: Variable | None = None) -> None:
+        """−Σ_e w[e]·x[i[e]]·y[j[e]]."""
+        ends = [self.integers(index) for index in (i, j)]
+        self._term(e.EdgesOp(x.value, (x if y is None else y).value, *ends, self.weights(w)))
+
+    def grid(
+        self,
+        x: Variable,
+        coupling: float = 1.0,
+        offsets: Sequence[Sequence[int]] = ((0, 1), (1, 0)),
+        *,
+        periodic: bool = True,
+    ) -> None:
+        """−J Σ x_i·x_{i+o}: neighbours on a grid."""
+        self._term(e.StencilOp(x.value, self.weights([coupling]), offsets, periodic=periodic))
+
+    def table(self, variables: Sequence[Variable], values: Weights, sites: Sequence[ArrayLike] | None = None) -> None:
+        """−Σ_f Π spins·T[f, categories…]; without `sites`, one factor over variables of one site each."""
+        chosen = [[0]] * len(variables) if sites is None else sites
+        table = self.weights(values if sites is not None or isinstance(values, Parameter) else np.asarray(values)[None])
+        self._term(e.TableOp([v.value for v in variables], [self.integers(s) for s in chosen], table))
+
+    def quad(self, x: Variable, precision: Weights = 1.0, mean: Weights | None = None) -> None:
+        """½ Σ p (x − μ)²."""
+        self._term(e.QuadOp(x.value, self.weights(precision), None if mean is None else self.weights(mean)))
+
+    def predict(
+        self,
+        x: Variable,
+        w: Weights,
+        z: Variable,
+        bias: Weights | None = None,
+        *,
+        precision: float = 1.0,
+        skip: float = 0.0,
+    ) -> None:
+        """½ p |x − W ρ(z) − b − g z|²."""
+        made = None if bias is None else self.weights(bias)
+        self._term(e.PredOp(x.value, self.weights(w), z.value, made, precision=precision, skip=skip))
+
+    def resistors(self, x: Variable, g: Weights, y: Variable) -> None:
+        """½ Σ g (x_i − y_j)²."""
+        self._term(e.ResistorOp(x.value, self.weights(g), y.value))
+
+    def memories(self, x: Variable, patterns: Weights, sharpness: float) -> None:
+        """½|x|² − (1/β) ln Σ exp(β X x)."""
+        self._term(e.LseOp(x.value, self.weights(patterns), sharpness))
+
+    def goodness(self, x: Variable, w: Weights, b: Weights, *, theta: float, negative: bool = False) -> None:
+        """The Forward-Forward loss of one layer."""
+        self._term(e.LocalOp(x.value, self.weights(w), self.weights(b), theta=theta, negative=negative))
+
+    def cost(self, x: Variable, target: Variable, kind: str = "mse") -> None:
+        """What `nudge` of a relaxation multiplies."""
+        self._term(e.CostOp(x.value, target.value, e.CostKind(kind)))
+
+    def force(self, x: Variable, w: Weights, y: Variable) -> None:
+        """A force W y on x that comes from no energy."""
+        self._term(e.VectorFieldOp(x.value, self.weights(w), y.value))
+
+    # ---------------------------------------------------------------- parameters, states, programs
+
+    def parameter(self, name: str, *shape: int) -> Parameter:
+        """An array that the program takes as an input of this name."""
+        return Parameter(name, self.input(name, self.element, shape))
+
+    def constant(self, name: str, values: ArrayLike) -> Parameter:
+        """A constant that gradients can be asked for."""
+        return Parameter(name, self.weights(values))
+
+    def state(self, chains: int | str = "chains", **values: ArrayLike) -> State:
+        """A state whose values are inputs of the program, called as the variables are; or constants given here."""
+        from neuc.compiler.energy.states import State
+
+        tensors: list[SSAValue] = []
+        for variable in self.variables:
+            type_ = variable.type
+            element = self.element if len(type_.elements) > 1 else type_.elements[0]
+            if variable.name in values:
+                dtype = {"i8": np.int8, "i32": np.int32, "f32": np.float32}.get(str(element), np.float64)
+                tensors.append(self._constant(variable.name, np.asarray(values[variable.name], dtype)))
+            else:
+                tensors.append(self.input(variable.name, element, (chains, *type_.value_shape)))
+        return State(self, self.add(e.StateOp(self.model(), tensors)))
+
+    def init(self, chains: int = 1) -> State:
+        """A random state, from the program's input `seed`."""
+        from neuc.compiler.energy.states import State
+
+        return State(self, self.add(e.InitOp(self.model(), self.seed(), chains)))
+
+    def seed(self) -> SSAValue:
+        """The program's input `seed`, 0 by default."""
+        self._facts.setdefault("seed", 0)
+        return self.input("seed", i64, ())
+
+    def program(self, **results: Value) -> Program:
+        """The program that computes these values, by name."""
+        if not results:
+            raise Error("NEUC-E614", "a program without results computes nothing", hint="program(spins=state[x])")
+        values = [value.value for value in results.values()]
+        block = Block(arg_types=[a.type for a in self.block.args])
+        copies: dict[SSAValue, SSAValue] = dict(zip(self.block.args, block.args))
+        for op in self.block.ops:
+            block.add_op(op.clone(copies))
+        returned = [copies[v] for v in values]
+        block.add_op(ReturnOp(*returned))
+        main = FuncOp(
+            "main",
+            FunctionType.from_lists([a.type for a in block.args], [v.type for v in returned]),
+            Region(block),
+            arg_attrs=ArrayAttr([_named(name) for name in self.inputs]),
+            res_attrs=ArrayAttr([_named(name) for name in results]),
+        )
+        module = ModuleOp([main])
+        set_fact(module, "energy", self._facts)
+        return Program(module, self.context)
+
+    # ---------------------------------------------------------------- inside
+
+    def add(self, op: Operation) -> SSAValue:
+        """Append an operation; its first result."""
+        op.verify()
+        self.block.add_op(op)
+        return op.results[0]
+
+    def model(self) -> SSAValue:
+        """The `energy.model` of what there is; made once, when the first state is."""
+        if self._made is None:
+            self._made = self.add(e.ModelOp([v.value for v in self.variables], self._terms))
+        return self._made
+
+    def input(self, name: str, element: Attribute, shape: Sequence[DimLike]) -> SSAValue:
+        """An input of the program, made once."""
+        if name in self.inputs:
+            return self.block.args[self.inputs.index(name)]
+        self.inputs.append(name)
+        return self.block.insert_arg(tensor_type(element, shape), len(self.block.args))
+
+    def default(self, name: str, fact: object) -> None:
+        """What the program's input is when it is not given."""
+        self._facts[name] = fact
+
+    def weights(self, values: Weights, shape: tuple[int, ...] | None = None) -> SSAValue:
+        """A parameter, or an array as a constant in the model's precision."""
+        if isinstance(values, Parameter):
+            return values.value
+        array = np.asarray(values, np.float64 if self.element == f64 else np.float32)
+        if shape is not None:
+            array = np.broadcast_to(array, shape)
+        return self._constant("weights", np.ascontiguousarray(array))
+
+    def flattened(self, value: SSAValue) -> SSAValue:
+        """Values [C, …] as [C, N]."""
+        chains, *rest = dims_of(value)
+        return self.add(ReshapeOp(value, tensor_type(element_of(value), (chains, product(rest)))))
+
+    def integers(self, values: ArrayLike) -> SSAValue:
+        """Site numbers as a constant."""
+        return self._constant("sites", np.ascontiguousarray(values, np.int32))
+
+    def _constant(self, name: str, array: Array) -> SSAValue:
+        return self.add(make_constant(name, array, self.context.weights))
+
+    def _variable(self, type_: e.VarType, name: str, clamped: bool) -> Variable:
+        self._still_open()
+        chosen = name or f"x{len(self.variables)}"
+        if any(v.name == chosen for v in self.variables):
+            raise _usage(f"there are two variables called {chosen}", "give each a name of its own")
+        made = Variable(chosen, self.add(e.VarOp(type_, e.Role.CLAMPED if clamped else e.Role.FREE)))
+        self.variables.append(made)
+        return made
+
+    def _term(self, op: Operation) -> None:
+        self._still_open()
+        self._terms.append(self.add(op))
+
+    def _still_open(self) -> None:
+        if self._made is not None:
+            raise _usage("the model has states already", "add variables and terms before the first state")
+
+
+def _named(name: str) -> DictionaryAttr:
+    return DictionaryAttr({NAME: StringAttr(encode_name(name))})
+
+
+def _usage(message: str, hint: str) -> Error:
+    return Error("NEUC-E614", message, hint=hint, exit_code=Exit.USAGE)

@@ -1,0 +1,168 @@
+"""`Program`: IR that computes something with an energy; printed, saved, interpreted, compiled and run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
+
+from neuc.compiler import diagnostics
+from neuc.compiler.driver import print_module, read_module, write_module
+from neuc.compiler.universe import new_context
+from neuc.dialects.context import NeucContext
+from neuc.dialects.interp.core import interpret
+from neuc.dialects.onnx import function_names
+from neuc.dialects.store import element_of, numpy_dtype
+from neuc.errors import Error, Exit
+from neuc.passes.color_blocks import ColorBlocks
+from neuc.passes.module_facts import facts_of
+
+if TYPE_CHECKING:
+    from neuc.runtime.session import Session
+
+Array = np.ndarray
+TARGET = "cpu-relax"
+
+
+class Results(Mapping[str, Array]):
+    """The arrays of a run: by name, or as attributes."""
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._arrays = dict(arrays)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __getattr__(self, name: str) -> Array:
+        if name.startswith("_") or name not in self._arrays:
+            raise AttributeError(f"the program has no result {name!r}; it has {', '.join(self._arrays)}")
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+class Program:
+    """A module of `energy` operations with its constants.
+
+    Attributes:
+        module: @main and what it calls.
+        context: its context and weights.
+    """
+
+    def __init__(self, module: ModuleOp, context: NeucContext) -> None:
+        module.verify()
+        self.module = module
+        self.context = context
+        self._session: Session | None = None
+
+    @property
+    def main(self) -> FuncOp:
+        """The entry."""
+        return next(op for op in self.module.ops if isinstance(op, FuncOp) and op.sym_name.data == "main")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What a run may be given; `seed` and `beta` have defaults."""
+        return function_names(self.main)[0]
+
+    def text(self) -> str:
+        """The module as text; arrays of more than 16 elements stay in the weight store."""
+        return print_module(self.module)
+
+    def edited(self, text: str) -> Program:
+        """The program that a changed text says, with the same weights."""
+        context = new_context(self.context.weights)
+        return Program(diagnostics.parse_module(text, context, "edited text"), context)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``F.mlir`` and ``F.weights.safetensors``: `neuc compile F.mlir` goes on from there."""
+        write_module(Path(path), self.module, self.context)
+
+    def interpret(self, *, sweeps: int | None = None, **inputs: ArrayLike) -> Results:
+        """Run in the numpy reference interpreter; inputs as `run` has them."""
+        module = self.module.clone()
+        ColorBlocks().apply(self.context, module)
+        feeds = self._feeds(inputs, sweeps)
+        results = interpret(module, [feeds[name] for name in self.inputs], self.context.weights)
+        return Results(dict(zip(function_names(self.main)[1], results, strict=True)))
+
+    def run(self, *, sweeps: int | None = None, **inputs: ArrayLike) -> Results:
+        """Run natively on all CPUs; compiled by the first run.
+
+        Args:
+            sweeps: instead of the program's default.
+            inputs: the program's inputs by name, except those with defaults.
+        """
+        if self._session is None:
+            self._session = self.session()
+        feeds = self._feeds(inputs, sweeps)
+        names = [spec.name for spec in self._session.program.outputs]
+        return Results(dict(zip(names, self._session.run(None, feeds), strict=True)))
+
+    def session(self, *, threads: int | None = None, isa: str = "host") -> Session:
+        """Compile; the session takes all inputs, also those with defaults (`feeds` gives them)."""
+        from neuc.compiler.api import compile_model
+        from neuc.compiler.options import CompileOptions
+        from neuc.compiler.source import Source
+
+        source = Source(self.module.clone(), self.context, "energy", None, graph_level=False)
+        return compile_model(source, CompileOptions(target=TARGET, isa=isa)).session(threads=threads)
+
+    def feeds(self, *, sweeps: int | None = None, **inputs: ArrayLike) -> dict[str, Array]:
+        """All inputs of a run, as `Session.run` takes them."""
+        return self._feeds(inputs, sweeps)
+
+    def _feeds(self, inputs: Mapping[str, ArrayLike], sweeps: int | None) -> dict[str, Array]:
+        given = dict(default_inputs(facts_of(self.module).get("energy"), sweeps)) | dict(inputs)
+        names = self.inputs
+        missing, unknown = [n for n in names if n not in given], [n for n in inputs if n not in names]
+        if missing or unknown:
+            what = f"input {missing[0]} is missing" if missing else f"there is no input {unknown[0]}"
+            raise Error("NEUC-E614", what, hint=f"inputs: {', '.join(names)}", exit_code=Exit.USAGE)
+        types = self.main.function_type.inputs.data
+        dtypes = [numpy_dtype(element_of(t)) for t in types]
+        return {n: np.asarray(given[n], dtype, order="C") for n, dtype in zip(names, dtypes)}
+
+
+def default_inputs(
+    facts: object, sweeps: int | None = None, beta: tuple[float, float] | None = None
+) -> dict[str, Array]:
+    """The inputs of a sampler that nobody gave: `seed` and `beta`, from the facts in a module or artifact.
+
+    Raises:
+        Error: NEUC-E605, no sweeps or a temperature that is not above 0.
+    """
+    known = cast("dict[str, object]", facts) if isinstance(facts, dict) else {}
+    found: dict[str, Array] = {}
+    if "seed" in known:
+        found["seed"] = np.asarray(known["seed"], np.int64)
+    schedule = known.get("beta")
+    if isinstance(schedule, dict):
+        plan = cast("dict[str, object]", schedule)
+        first, last = beta or (float(str(plan["first"])), float(str(plan["last"])))
+        count = int(str(plan["sweeps"])) if sweeps is None else sweeps
+        if count < 1 or not (first > 0 and last > 0):
+            raise Error(
+                "NEUC-E605",
+                f"{count} sweeps from β = {first} to {last}",
+                hint="at least one sweep, and inverse temperatures above 0",
+                exit_code=Exit.USAGE,
+            )
+        ramp = np.geomspace if plan["ramp"] == "geometric" else np.linspace
+        found["beta"] = ramp(first, last, count).astype(np.float32)
+    return found
+
+
+def read_program(path: str | os.PathLike[str]) -> Program:
+    """A program that `Program.save` wrote, also after someone edited it."""
+    return Program(*read_module(Path(path)))

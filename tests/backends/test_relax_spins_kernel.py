@@ -1,0 +1,83 @@
+"""Sweeps over spins in generated code equal the interpreter bit for bit, on every instruction set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kernel_harness import runnable_isas
+from neuc.backends.cpu.target import isa_text
+from neuc.compiler.energy import Model, Program
+
+ENERGY_TOLERANCE = 1e-5
+"""Of energies of size 100: f32 sums of a few hundred products, in another order."""
+ISAS = [isa_text(isa) for isa in runnable_isas()]
+RNG = np.random.default_rng(2)
+GRIDS = [(5, 7, False, 11), (6, 10, True, 40)]
+
+
+def everything(rule: str, rows: int, columns: int, *, periodic: bool, edges: int, clamp: bool = False) -> Program:
+    """A grid with more edges, fields, a ramp of temperatures and every observable."""
+    model, sites = Model(), rows * columns
+    x = model.spin(rows, columns, name="x")
+    y = model.spin(5, name="y", clamped=clamp)
+    model.grid(x, 0.37, periodic=periodic)
+    if edges:
+        i, j = RNG.choice(sites, (2, edges))
+        keep = i != j
+        model.edges(x, i[keep], j[keep], RNG.normal(size=edges)[keep])
+    model.edges(x, RNG.choice(sites, 9), RNG.choice(5, 9), RNG.normal(size=9), y)
+    model.linear(x, RNG.normal(size=(rows, columns)))
+    samples = model.init(3).sample(13, (0.3, 1.1), warmup=3, thin=2, rule=rule)
+    results = {"x": samples.last[x], "y": samples.last[y]}
+    return model.program(**results) if clamp else model.program(**results, energy=samples.energies())
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("rule", ["gibbs", "metropolis"])
+@pytest.mark.parametrize(
+    ("rows", "columns", "periodic", "edges"), [(4, 4, True, 0), (5, 7, False, 11), (6, 10, True, 40)]
+)
+def test_bits_equal_the_interpreters(isa: str, rule: str, rows: int, columns: int, periodic: bool, edges: int) -> None:
+    program = everything(rule, rows, columns, periodic=periodic, edges=edges)
+    feeds = program.feeds(seed=77)
+    expected = program.interpret(seed=77)
+    session = program.session(isa=isa, threads=1)
+    found = dict(zip(expected, session.run(list(expected), feeds)))
+    np.testing.assert_array_equal(found["x"], expected.x)
+    np.testing.assert_array_equal(found["y"], expected.y)
+    np.testing.assert_allclose(found["energy"], expected.energy, rtol=ENERGY_TOLERANCE, atol=1e-3)
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    model = Model()
+    x = model.spin(9, 6, name="x")
+    model.grid(x, 0.4, periodic=False)
+    samples = model.init(7).sample(20, 0.5)
+    program = model.program(x=samples.last[x], sums=samples.sums(x))
+    feeds = program.feeds(seed=-(2**62) + 5)
+    one, two = (program.session(threads=n).run(None, feeds) for n in (1, 2))
+    for a, b in zip(one, two):
+        np.testing.assert_array_equal(a, b)
+    expected = program.interpret(seed=-(2**62) + 5)
+    np.testing.assert_array_equal(one[0], expected.x)
+    np.testing.assert_array_equal(one[1], expected.sums)
+
+
+def test_clamped_spins_stay() -> None:
+    program = everything("gibbs", 4, 6, periodic=True, edges=5, clamp=True)
+    expected = program.interpret(seed=1)
+    found = program.run(seed=1)
+    np.testing.assert_array_equal(found.x, expected.x)
+    np.testing.assert_array_equal(found.y, expected.y)
+
+
+def test_energies_after_a_ladder_of_temperatures() -> None:
+    model = Model()
+    x = model.spin(30, name="x")
+    model.edges(x, np.arange(29), np.arange(1, 30), np.ones(29))
+    samples = model.init(3).sample(8, ladder=(0.2, 0.5, 1.0))
+    program = model.program(x=samples.last[x], energy=samples.energies())
+    expected, found = program.interpret(), program.run()
+    np.testing.assert_array_equal(found.x, expected.x)
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=ENERGY_TOLERANCE)

@@ -1,0 +1,85 @@
+// RUN: neuc opt %s --split-input-file --verify-diagnostics | filecheck %s
+
+// CHECK: the box [1.0, 0.0] is empty
+func.func @main(%x: !energy.var<real[1.0, 0.0], [3]>) {
+  func.return
+}
+
+// -----
+
+// CHECK: x ranges over cat; this term takes spin, real, phase, complex
+func.func @main(%w: tensor<2x2xf32>) {
+  %x = energy.var() : () -> !energy.var<cat<3>, [2]>
+  %t = energy.bilinear(%x, %w, %x) : (!energy.var<cat<3>, [2]>, tensor<2x2xf32>, !energy.var<cat<3>, [2]>) -> !energy.term
+  func.return
+}
+
+// -----
+
+// CHECK: W has shape [2, 3], should have [2, 2]
+func.func @main(%w: tensor<2x3xf32>) {
+  %x = energy.var() : () -> !energy.var<spin, [2]>
+  %t = energy.bilinear(%x, %w, %x) : (!energy.var<spin, [2]>, tensor<2x3xf32>, !energy.var<spin, [2]>) -> !energy.term
+  func.return
+}
+
+// -----
+
+// CHECK: one block for a stencil joins neighbours: every site of it has some
+func.func @main(%j: tensor<1xf32>, %order: tensor<16xi32>) {
+  %x = energy.var() : () -> !energy.var<spin, [4, 4]>
+  %t = energy.stencil(%x, %j) {offsets = [0, 1]} : (!energy.var<spin, [4, 4]>, tensor<1xf32>) -> !energy.term
+  %m = energy.model(%x, %t) {arity = 1} : (!energy.var<spin, [4, 4]>, !energy.term) -> !energy.model
+  %c = energy.color(%m, %order) {blocks = [0, 16]} : (!energy.model, tensor<16xi32>) -> !energy.model
+  func.return
+}
+
+// -----
+
+// CHECK: a model with energy.vector_field cannot be sampled: its forces need come from no energy
+func.func @main(%w: tensor<2x2xf32>, %x0: tensor<1x2xf32>, %beta: tensor<9xf32>, %seed: tensor<i64>) {
+  %x = energy.var() : () -> !energy.var<real, [2]>
+  %t = energy.vector_field(%x, %w, %x) : (!energy.var<real, [2]>, tensor<2x2xf32>, !energy.var<real, [2]>) -> !energy.term
+  %m = energy.model(%x, %t) {arity = 1} : (!energy.var<real, [2]>, !energy.term) -> !energy.model
+  %s = energy.state(%m, %x0) : (!energy.model, tensor<1x2xf32>) -> !energy.state
+  %a, %b = energy.sample(%m, %s, %beta, %seed) {rule = langevin, dt = 0.1} : (!energy.model, !energy.state, tensor<9xf32>, tensor<i64>) -> (!energy.state, !energy.trajectory)
+  func.return
+}
+
+// -----
+
+// CHECK: a model with energy.vector_field has no gradient: its forces need come from no energy
+func.func @main(%w: tensor<2x2xf32>, %x0: tensor<1x2xf32>) {
+  %x = energy.var() : () -> !energy.var<real, [2]>
+  %t = energy.vector_field(%x, %w, %x) : (!energy.var<real, [2]>, tensor<2x2xf32>, !energy.var<real, [2]>) -> !energy.term
+  %m = energy.model(%x, %t) {arity = 1} : (!energy.var<real, [2]>, !energy.term) -> !energy.model
+  %s = energy.state(%m, %x0) : (!energy.model, tensor<1x2xf32>) -> !energy.state
+  %g = energy.grad(%m, %s, %w) : (!energy.model, !energy.state, tensor<2x2xf32>) -> tensor<2x2xf32>
+  func.return
+}
+
+// -----
+
+// CHECK: inverse temperatures are above 0
+func.func @main() {
+  %b = energy.schedule() {first = 0.0, last = 1.0, steps = 4} : () -> tensor<4xf32>
+  func.return
+}
+
+// -----
+
+// CHECK: a schedule has at least one step
+func.func @main() {
+  %b = energy.schedule() {first = 0.5, last = 1.0, steps = 0} : () -> tensor<0xf32>
+  func.return
+}
+
+// -----
+
+// CHECK: spins come before categories and beliefs
+func.func @main(%i: tensor<1xi32>, %t: tensor<1x3xf32>) {
+  %x = energy.var() : () -> !energy.var<spin, [2]>
+  %c = energy.var() : () -> !energy.var<cat<3>, [2]>
+  %f = energy.table(%c, %x, %i, %i, %t) {arity = 2} : (!energy.var<cat<3>, [2]>, !energy.var<spin, [2]>, tensor<1xi32>, tensor<1xi32>, tensor<1x3xf32>) -> !energy.term
+  func.return
+}
