@@ -38,6 +38,9 @@ Its offset, sizes and strides reach outside the buffer, or it moves no whole num
     "NEUC-E682": """OR-tools is not installed.
 Proofs of placements, minimal reasons why nothing fits, and exact routing need it: pip install "neuc[npu]". Without
 it annealing and negotiated routing do the work, and bounds are weaker.""",
+    "NEUC-E684": """A file of measurements cannot be read.
+It is a CSV with a header and the columns id, device, kind, shape, dtype, config, value and unit; an empty value means that
+the row is predicted only.""",
     "NEUC-E685": """An application's call graph is no fixed graph.
 Kernels must be called on tokens of the same sources each time, inputs are read and outputs assigned row by row, and
 every result is used. The message names the kernel or array.""",

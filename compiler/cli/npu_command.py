@@ -1,0 +1,87 @@
+"""`neuc npu`: the machine model beside measurements. What is predicted how stands in `compiler/npu/validate.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from neuc.compiler.cli import arguments, console
+from neuc.errors import Exit
+
+if TYPE_CHECKING:
+    from neuc.compiler.npu.validate import Prediction
+
+
+@click.group("npu")
+def npu_command() -> None:
+    """NPU arrays: what the machine models predict."""
+
+
+@npu_command.command("validate")
+@click.argument("rows", type=click.Path(path_type=Path))
+@click.option(
+    "--rates",
+    type=click.Choice(["given", "model", "both"]),
+    default="both",
+    show_default=True,
+    help="Kernel rates: as rows give them (rate=), our own kernel model's, or one after the other.",
+)
+@arguments.json_option
+def validate_command(rows: Path, rates: str, as_json: bool) -> int:
+    """Predict every row of a CSV (id, device, kind, shape, dtype, config, value, unit) beside its measured value."""
+    from neuc.compiler.npu.validate import predict, read_rows, summarise
+
+    arguments.require_file(rows)
+    read = read_rows(rows)
+    modes = {"given": [False], "model": [True], "both": [False, True]}[rates]
+    found: dict[str, object] = {}
+    for own in modes:
+        name = "own kernel model" if own else "kernel rates as given"
+        predictions = [predict(row, own_rates=own) for row in read]
+        kinds = sorted({p.row.kind for p in predictions if p.value is not None})
+        sums = {kind: summarise([p for p in predictions if p.row.kind == kind]) for kind in kinds} | {
+            "all": summarise(predictions)
+        }
+        if as_json:
+            found[name] = {
+                "rows": [_json(p) for p in predictions],
+                "summary": {kind: None if s is None else vars(s) for kind, s in sums.items()},
+            }
+            continue
+        console.product(f"\n{name}:")
+        console.product(
+            arguments.table(
+                ("id", "measured", "predicted", "unit", "error", "kernel rate, or why not predicted"),
+                [_cells(p) for p in predictions],
+                right=(1, 2, 4),
+            )
+        )
+        for kind, s in sums.items():
+            if s is not None:
+                tau = "" if s.tau is None else f", Kendall's tau {s.tau:.2f}"
+                console.product(f"{kind}: {s.count} rows, median error {s.median:.1%}, largest {s.maximum:.1%}{tau}")
+    if as_json:
+        console.product_json(found)
+    return Exit.OK
+
+
+def _cells(p: Prediction) -> tuple[str, ...]:
+    measured = "" if p.row.value is None else f"{p.row.value:g}"
+    predicted = "" if p.value is None else f"{p.value:.4g}"
+    error = "" if p.error is None else f"{p.error:+.1%}"
+    return (p.row.id, measured, predicted, p.row.unit, error, p.rate_source or p.why_not)
+
+
+def _json(p: Prediction) -> dict[str, object]:
+    return {
+        "id": p.row.id,
+        "kind": p.row.kind,
+        "measured": p.row.value,
+        "predicted": p.value,
+        "unit": p.row.unit,
+        "error": p.error,
+        "kernel_rate": p.rate_source,
+        "not_predicted": p.why_not,
+    }

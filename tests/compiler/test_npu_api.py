@@ -1,0 +1,188 @@
+"""The Python API: Riallto's examples on one column with the right pixels, and call graphs that no graph can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from neuc.backends.npu.build import build
+from neuc.backends.npu.known_machines import find_machine
+from neuc.compiler import npu
+from neuc.errors import Error
+from neuc.runtime.npu.simulator import with_depths
+
+LINES, WIDTH = 12, 16
+COLUMN = "npu-xdna1-1col"
+
+
+def _riallto():
+    import importlib.util
+    import sys
+    from pathlib import Path
+
+    path = Path(__file__).parents[2] / "examples" / "npu" / "riallto.py"
+    spec = importlib.util.spec_from_file_location("riallto_examples", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+RIALLTO = _riallto()
+
+
+def _edges(x: np.ndarray) -> np.ndarray:
+    """The picture's edges, computed on the whole picture at once."""
+    gray = ((x[..., 0] * 9798.0 + x[..., 1] * 19235.0 + x[..., 2] * 3735.0 + 2**14) // 2**15).astype(int)
+    padded = np.pad(gray, 1, mode="edge")
+    sums = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * gray
+    edges = np.where(np.clip(sums, 0, 255) > 20, 255, 0)
+    return np.minimum(x // 4 + edges[..., None], 255).astype(np.uint8)
+
+
+def _thresholds(x: np.ndarray) -> np.ndarray:
+    y = np.minimum(x, 200)
+    y = np.where(y > 40, y, 0)
+    return np.where(y > 100, 255, 0).astype(np.uint8)
+
+
+def _colours(x: np.ndarray) -> np.ndarray:
+    import colorsys
+
+    out = np.zeros_like(x)
+    for place in np.ndindex(*x.shape[:2]):
+        r, g, b = (int(v) for v in x[place][:3])
+        hue = colorsys.rgb_to_hsv(r, g, b)[0] * 6 * 43
+        if max(r, g, b) == min(r, g, b):
+            hue = 0
+        near = min(abs(hue - edge) for edge in (20, 140, 190, 0, 255))
+        if near < 2:  # integer sextants and thirds of 43 round apart from the real formula: such pixels prove nothing
+            out[place] = 1
+        elif hue <= 20 or 140 <= hue <= 190:
+            out[place] = x[place]
+    return out
+
+
+EXPECTED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "pass-through": lambda x: x,
+    "inverse": lambda x: 255 - x,
+    "threshold-pipeline": _thresholds,
+    "edge-detect": _edges,
+    "colour-detect": _colours,
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_riallto_examples_on_one_column(name: str):
+    app, image = RIALLTO.applications(LINES, WIDTH)[name]
+    compiled = app.compile({"x": image}, {"y": ("u8", image.shape)}, COLUMN)
+    assert {node.tile[0] for node in compiled.design.nodes if node.tile} == {0}
+    run = compiled.run({"x": image})
+    np.testing.assert_array_equal(run.outputs["y"], compiled.reference({"x": image})["y"])
+    expected = EXPECTED[name](image)
+    sure = np.ones_like(image, bool) if name != "colour-detect" else expected != 1
+    assert sure.mean() > 0.3
+    np.testing.assert_array_equal(run.outputs["y"][sure], expected[sure])
+    assert run.cycles > 0
+
+
+def test_edge_detect_deadlocks_where_the_picture_cannot_wait_for_its_edges():
+    """The filter needs two lines before its first; with one buffer the overlay keeps the second from ever coming."""
+    app, image = RIALLTO.applications(LINES, WIDTH)["edge-detect"]
+    design = with_depths(app.trace({"x": ("u8", image.shape)}, {"y": ("u8", image.shape)}, COLUMN), {"x_0": 1})
+    with pytest.raises(Error, match="overlay waits for") as caught:
+        build(design, find_machine(COLUMN), deepen=False)
+    assert caught.value.code == "NEUC-E679"
+    built = build(design, find_machine(COLUMN))
+    assert built.verdict.cure == {"x_0": 2}
+    assert built.design.channel("x_0").depth == 2
+
+
+def test_colour_detect_shares_memory_for_its_third_input():
+    app, image = RIALLTO.applications(LINES, WIDTH)["colour-detect"]
+    compiled = app.compile({"x": image}, {"y": ("u8", image.shape)}, COLUMN)
+    assert {"red_0", "blue_0"} & set(compiled.design.shared)
+
+
+def test_run_time_parameters_change_the_program():
+    class Threshold(npu.App):
+        def __init__(self) -> None:
+            self.k = npu.Kernel("threshold", params={"threshold": 100, "max": 255, "kind": 0}, rtp=["threshold"])
+
+        def callgraph(self, x: npu.HostArray, y: npu.HostArray) -> None:
+            for row in range(len(x)):
+                y[row] = self.k(x[row])
+
+    from dataclasses import replace
+
+    from neuc.runtime.npu.program import SetParam
+    from neuc.runtime.npu.simulator import simulate
+
+    x = np.arange(64, dtype=np.uint8).reshape(4, 16) * 4
+    compiled = Threshold().compile({"x": x}, {"y": ("u8", x.shape)})
+    assert [p.value for p in compiled.design.params] == [100]
+    changed = replace(compiled.design, sequence=(SetParam("threshold", 200), *compiled.design.sequence))
+    run = simulate(changed, find_machine("npu-xdna1"), {"x": x})
+    np.testing.assert_array_equal(run.outputs["y"], np.where(x > 200, 255, 0))
+
+
+class _Wrong(npu.App):
+    def __init__(self, body: Callable[..., None]) -> None:
+        self.a = npu.Kernel("copy")
+        self.b = npu.Kernel("copy")
+        self.body = body
+
+    def callgraph(self, x: npu.HostArray, y: npu.HostArray) -> None:
+        self.body(self, x, y)
+
+
+def _two_sources(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+    y[0] = app.a(x[0])
+    y[1] = app.a(app.b(x[1]))
+
+
+def _unused(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+    app.b(x[0])
+    y[0] = app.a(x[0])
+
+
+def _no_row(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+    y[0] = app.a(x[99])
+
+
+def _reads_output(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+    y[0] = app.a(y[0])
+
+
+def _nothing(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+    app.a(x[0])
+
+
+def _odd_split(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+    npu.split(x[0], 3)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (_two_sources, "called on tokens of other sources"),
+        (_unused, "output 0 of b is never used"),
+        (_no_row, "x has no row 99"),
+        (_reads_output, "y is an output"),
+        (_nothing, "no output is assigned"),
+        (_odd_split, "has no 3 equal parts"),
+    ],
+)
+def test_what_is_no_graph_is_refused(body: Callable[..., None], message: str):
+    with pytest.raises(Error, match=message) as caught:
+        _Wrong(body).trace({"x": ("u8", (4, 16))}, {"y": ("u8", (4, 16))})
+    assert caught.value.code == "NEUC-E685"
+
+
+def test_unknown_functions_are_named():
+    with pytest.raises(Error, match="no kernel function 'blur'"):
+        npu.Kernel("blur")

@@ -1,0 +1,91 @@
+"""Machine files: what comes with neuc is complete, and bad figures are refused with their field."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from neuc.backends.npu.known_machines import FOLDER, find_machine, machine_names
+from neuc.errors import Error
+from neuc.runtime.npu.machine import load_machine, machine_of
+
+
+def test_the_machines_that_come_with_neuc():
+    assert {"npu-dimc", "npu-loihi2", "npu-northpole", "npu-xdna1", "npu-xdna2"} == set(machine_names())
+    sizes = {name: len(find_machine(name).tiles("core")) for name in machine_names()}
+    assert (sizes["npu-xdna1"], sizes["npu-xdna2"], sizes["npu-northpole"], sizes["npu-loihi2"]) == (16, 32, 256, 128)
+    assert find_machine("npu-xdna1-1col").cols == 1
+    assert find_machine("npu-xdna1").mark_of("classes.core.dma.bytes_per_cycle")[0] == "spec"
+    assert find_machine("npu-xdna2").mark_of("classes.core.dma.bytes_per_cycle")[0] == "inferred"
+    assert find_machine("npu-xdna1").digest() != find_machine("npu-xdna2").digest()
+
+
+def test_a_users_copy_is_a_machine(tmp_path: Path):
+    text = (
+        (FOLDER / "npu-xdna1.toml")
+        .read_text()
+        .replace('name = "npu-xdna1"', 'name = "mine"')
+        .replace("hop = 2", "hop = 3")
+    )
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    machine = find_machine(str(path))
+    assert (machine.name, machine.timing["hop"]) == ("mine", 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("cols", 0, r"cols: 0 is outside \[1, 256\]"),
+        ("cols", None, "field 'cols' is missing"),
+        ("clock_hz", -1.0, "clock_hz: -1 is not positive"),
+        ("clock_hz", 0, "is not positive"),
+        ("timing.hop", -2, "timing.hop: -2 is negative"),
+        ("rows", ["shim", "mem", "tensor"], "'tensor' is no tile class"),
+        ("rows", [], "at least one row"),
+        ("rows", ["mem", "shim", "core"], "mem has 6 ports North"),
+        ("classes.core.kind", "gpu", "'gpu' is none of core, mem, shim"),
+        ("classes.core.memory_bytes", -5, "memory_bytes"),
+        ("classes.core.banks", 7, "cannot be 7 equal banks"),
+        ("classes.core.reserved_bytes", 70000, "reserves 70000 of 65536"),
+        ("classes.core.dma.bds", 3, "3 descriptors for 4 channels"),
+        ("classes.mem.dma.bds", 47, "cannot be split evenly"),
+        ("classes.core.ports.North", [5, 4], "core has 5 ports North"),
+        ("classes.core.ports.North", [6], r"expected \[masters, slaves\]"),
+        ("classes.core.shared_memory", [[1, 1]], "one step to a neighbour"),
+        ("classes.core.speed", 3, "unknown field 'speed'"),
+        ("gemm.i8xi8->i8", {"peak_macs_per_cycle": 0, "cycles_per_output": 1}, "is not positive"),
+        ("gemm.i8xi8->i8", {"peak_macs_per_cycle": 1, "cycles_per_output": -1}, "is negative"),
+        ("provenance.timing", "measured by me", "expected 'MARK: source'"),
+        ("provenance.clock_hz", None, "clock_hz: has no provenance"),
+        ("format", 2, "outside"),
+    ],
+)
+def test_bad_figures_are_named(path: str, value: object, message: str):
+    data = copy.deepcopy(dict(find_machine("npu-xdna1").data))
+    *folders, last = path.split(".")
+    inside = data
+    for folder in folders:
+        inside = inside[folder]  # type: ignore[assignment]
+    if value is None:
+        del inside[last]
+    else:
+        inside[last] = value
+    with pytest.raises(Error, match=message) as caught:
+        machine_of(data, "mine.toml")
+    assert caught.value.code == "NEUC-E670"
+
+
+def test_files_that_cannot_be_read(tmp_path: Path):
+    with pytest.raises(Error, match=r"missing\.toml"):
+        load_machine(tmp_path / "missing.toml")
+    bad = tmp_path / "bad.toml"
+    bad.write_text("cols = [")
+    with pytest.raises(Error, match="is no TOML"):
+        load_machine(bad)
+    with pytest.raises(Error, match="unknown machine 'npu-xdna3'"):
+        find_machine("npu-xdna3")
+    with pytest.raises(Error, match="no partition of 9 columns"):
+        find_machine("npu-xdna1-9col")
