@@ -50,7 +50,7 @@ def membrane(node: Node, dt: float, subtract: bool) -> Membrane:
     zero = np.zeros(())
     match node.kind:
         case "I":
-            return Membrane("integrator", dt * node.numbers("r"), zero, (), (zero,), None, zero)
+            return Membrane("integrator", dt * node.numbers("r"), zero, (), (_start(node),), None, zero)
         case "IF":
             soft, reset = _reset(node, subtract, zero)
             start = _start(node)
@@ -60,7 +60,7 @@ def membrane(node: Node, dt: float, subtract: bool) -> Membrane:
             share = _share(node, "tau", dt)
             gain, offset = share * node.numbers("r"), share * node.numbers("v_leak")
             if node.kind == "LI":
-                return Membrane("li", gain, offset, (1 - share,), (zero,), None, zero)
+                return Membrane("li", gain, offset, (1 - share,), (_start(node),), None, zero)
             soft, reset = _reset(node, subtract, zero)
             parameters = (1 - share, node.numbers("v_threshold"), *reset)
             return Membrane("lif", gain, offset, parameters, (_start(node),), soft, zero)
@@ -75,7 +75,7 @@ def _cuba(node: Node, dt: float, subtract: bool) -> Membrane:
     gain, zero = synapse * weight, np.zeros(())
     parameters = (1 - synapse, 1 - share, share * node.numbers("r"))
     if node.kind == "CubaLI":
-        return Membrane("cuba_li", gain, zero, parameters, (zero, zero - rest), None, rest)
+        return Membrane("cuba_li", gain, zero, parameters, (zero, _start(node) - rest), None, rest)
     soft, reset = _reset(node, subtract, rest)
     theta = node.numbers("v_threshold")
     if soft and not reset and rest.any():
