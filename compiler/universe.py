@@ -85,6 +85,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "quantize-to-ternary": _pass("passes.quantize_to_ternary", "QuantizeToTernary"),
     "recognize-ternary": _pass("passes.recognize_ternary", "RecognizeTernary"),
     "choose-encoding": _pass("passes.choose_encoding", "ChooseEncoding"),
+    "ternary-synapses": _pass("passes.ternary_synapses", "TernarySynapses"),
     "tile-lut": _pass("passes.tile_lut", "TileLut"),
 }
 

@@ -1,0 +1,56 @@
+"""Ternary synapses: exact where weights were ternary already, and as far off as the fit says where they were not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from xdsl.dialects.builtin import FunctionType, ModuleOp, f32
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Block, Region
+
+from neuc.compiler.snn.composites.step_builder import Ops, Step
+from neuc.compiler.universe import new_context
+from neuc.dialects import spike
+from neuc.dialects.interp.core import interpret
+from neuc.dialects.store import tensor_type
+from neuc.dialects.ternary_weights import defining_weight
+from neuc.passes.ternary_synapses import TernarySynapses
+
+TOLERANCE = 1e-5
+"""Sums of 40 f32 terms of size 1: 40 · 2^-24, rounded up."""
+
+
+def _network(weight: np.ndarray) -> tuple[ModuleOp, object]:
+    """Numbers to spikes to currents [4 steps, B, N]."""
+    ctx = new_context()
+    given = tensor_type(f32, ["B", weight.shape[1]])
+    ops = Ops(Block(arg_types=[given]), ctx.weights)
+    step = Step.of(ops)
+    out = step.linear(step.lif(ops.block.args[0], 0.5), "w", weight)
+    result = step.close([out], 4).outputs[0]
+    ops.block.add_op(ReturnOp(result))
+    return ModuleOp([FuncOp("main", FunctionType.from_lists([given], [result.type]), Region(ops.block))]), ctx
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+def test_currents_before_and_after(planes: int) -> None:
+    rng = np.random.default_rng(0)
+    ternary = rng.integers(-1, 2, (16, 40)).astype(np.float32) * np.float32(0.3)
+    x = rng.uniform(0, 2, (8, 40)).astype(np.float32)
+    for weight, exact in ((ternary, True), (rng.normal(0, 0.3, (16, 40)).astype(np.float32), False)):
+        module, ctx = _network(weight)
+        before = interpret(module, [x], ctx.weights)[0]
+        TernarySynapses(planes).apply(ctx, module)
+        module.verify()
+        after = interpret(module, [x], ctx.weights)[0]
+        (linear,) = (op for op in module.walk() if isinstance(op, spike.LinearOp))
+        assert linear.trits is not None
+        assert linear.trits.plane_count == planes
+        if exact:
+            np.testing.assert_allclose(after, before, atol=TOLERANCE)
+            continue
+        found = defining_weight(linear.weight).sqnr
+        assert found is not None
+        # Spikes are 0 or 1 whatever the weights, so errors of currents are sums of errors of weights.
+        expected = 10 ** (-found.value.data / 20)
+        assert 0 < np.linalg.norm(after - before) / np.linalg.norm(before) < 3 * expected
