@@ -20,6 +20,7 @@ from neuc.passes.map_to_crossbar import MapToCrossbar
 from neuc.runtime.analog.device_table import read_table
 from neuc.runtime.analog.devices import DeviceModel
 from neuc.runtime.analog.models import make_model, model_class
+from neuc.runtime.analog.photonic import PhotonicChip
 from neuc.runtime.analog.tiles import Chip
 
 OPTIONS: dict[str, str] = {
@@ -179,7 +180,54 @@ def _device(reader: Reader) -> DeviceModel:
     return make_model(name, {key: value for key, value in given.items() if key in fields})
 
 
+_SHARED = (
+    *("dac_bits", "adc_bits", "adc_bound", "adc", "mode", "range"),
+    *("out_noise", "cycle_noise", "doublings", "compensation", "cores"),
+)
+"""Options that say the same for meshes."""
 _DEVICE_OPTIONS = ("g_min", "g_max", "prog_noise", "read_noise", "drift")
+
+
+MESH_OPTIONS: dict[str, str] = {
+    "tile": "modes of the meshes, inputs x outputs, such as 64x64",
+    "layout": "clements (depth N) or reck (depth 2N - 3)",
+    "phase_error": "standard deviation of every phase, radians",
+    "imbalance": "standard deviation of splitters from 50:50, radians",
+    "loss_db": "loss of an interferometer, dB",
+    "crosstalk": "share of neighbours' phases that reaches a phase shifter",
+    "phase_bits": "bits of phase converters; none for ideal ones",
+    **{name: OPTIONS[name] for name in _SHARED},
+}
+
+
+def mesh_passes(given: Mapping[str, str]) -> list[ModulePass]:
+    """From layers to scheduled photonic meshes.
+
+    Raises:
+        Error: an option makes no sense.
+    """
+    reader = Reader("xbar-mesh", given, {"tile": "64x64", "phase_bits": "none"})
+    chip = PhotonicChip(
+        reader.text("layout", "clements"),
+        reader.number("phase_error", 0.01),
+        reader.number("imbalance", 0.0),
+        reader.number("loss_db", 0.0),
+        reader.number("crosstalk", 0.0),
+        reader.bits("phase_bits"),
+    )
+    rows, columns = reader.tile()
+    # Singular values carry the scale of a mesh; scaling columns would change them for nothing.
+    mapping = MapToCrossbar(
+        rows=rows,
+        columns=columns,
+        device="mesh",
+        scaling="tile",
+        compensation=reader.text("compensation", "global"),
+    )
+    calibration, converters = _converters(reader, g_max=0.0)
+    mapping.check()
+    schedule = ScheduleTiles(rows, columns, reader.count("cores", 0), share=False).on(chip)
+    return [mapping, *calibration, converters, schedule]
 
 
 def passes_of(reader: Reader) -> list[ModulePass]:
@@ -201,6 +249,15 @@ def passes_of(reader: Reader) -> list[ModulePass]:
         verify_rounds=chip.verify_rounds,
         verify_tolerance=chip.verify_tolerance,
     )
+    calibration, converters = _converters(reader, chip.device.g_max)
+    mapping.check()
+    remap = [RemapStuck().on(chip)] if reader.truth("remap", True) else []
+    schedule = ScheduleTiles(rows, columns, reader.count("cores", 0), reader.truth("share", True)).on(chip)
+    return [mapping, *calibration, *remap, converters, schedule]
+
+
+def _converters(reader: Reader, g_max: float) -> tuple[list[ModulePass], InsertConverters]:
+    """Passes that calibrate input ranges, and the one that puts converters in."""
     calibration, input_range = _range(reader)
     converters = InsertConverters(
         dac_bits=reader.bits("dac_bits"),
@@ -214,14 +271,11 @@ def passes_of(reader: Reader) -> list[ModulePass]:
         doublings=reader.count("doublings", 0),
         wire_drop=1.0 if reader.text("wires") == "closed" else 0.0,
         wire_ohms=reader.number("r_wire", 0.35),
-        g_max=chip.device.g_max,
+        g_max=g_max,
         curvature=reader.number("curvature", 0.0),
     )
-    mapping.check()
     converters.check()
-    remap = [RemapStuck().on(chip)] if reader.truth("remap", True) else []
-    schedule = ScheduleTiles(rows, columns, reader.count("cores", 0), reader.truth("share", True)).on(chip)
-    return [mapping, *calibration, *remap, converters, schedule]
+    return calibration, converters
 
 
 def _range(reader: Reader) -> tuple[list[ModulePass], float]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, i64
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, i64
 from xdsl.ir import Block, SSAValue
 from xdsl.passes import ModulePass
 
@@ -23,7 +23,9 @@ from neuc.dialects.dims import product
 from neuc.dialects.locations import node_names
 from neuc.dialects.store import dims_of
 from neuc.errors import Error, Exit
+from neuc.passes.insert_converters import MODE
 from neuc.passes.module_facts import add_notes, set_fact
+from neuc.runtime.analog.photonic import PhotonicChip
 from neuc.runtime.analog.program import MANIFEST_KEY, CrossbarProgram, TileEntry
 from neuc.runtime.analog.tiles import Chip
 
@@ -52,9 +54,9 @@ class ScheduleTiles(ModulePass):
     columns: int = 256
     cores: int = 0
     share: bool = True
-    chip: Chip | None = field(default=None, init=False, compare=False, repr=False)
+    chip: Chip | PhotonicChip | None = field(default=None, init=False, compare=False, repr=False)
 
-    def on(self, chip: Chip) -> Self:
+    def on(self, chip: Chip | PhotonicChip) -> Self:
         """Write the program as data for `chip`, too; returns this pass."""
         object.__setattr__(self, "chip", chip)
         return self
@@ -133,7 +135,7 @@ def _entry(number: int, adcs: Sequence[AdcOp]) -> TileEntry:
     """A tile as data, before it is placed."""
     adc = adcs[0]
     mvm, dac = chain_of(adc.currents)
-    tile, gains = tile_of(mvm.tile), adc.gains.owner
+    tile, gains, mode = tile_of(mvm.tile), adc.gains.owner, dac.attributes.get(MODE)
     assert isinstance(gains, CompensateOp)
     dims = dims_of(dac.x)
     # A first axis that is not known is the batch; so are all others that are not known, for want of better.
@@ -150,6 +152,7 @@ def _entry(number: int, adcs: Sequence[AdcOp]) -> TileEntry:
         adc_levels=adc.levels.value.data,
         adc_bound=adc.bound.value.data,
         adc_kind=adc.kind.data,
+        mode=mode.data if isinstance(mode, StringAttr) else "one-pass",
         out_noise=adc.noise.value.data,
         read_noise=mvm.noise.value.data,
         passes=len(adcs),

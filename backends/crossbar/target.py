@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from neuc.backends.crossbar.options import OPTIONS, passes_with
+from neuc.backends.crossbar.options import MESH_OPTIONS, OPTIONS, mesh_passes, passes_with
 from neuc.backends.paradigm_target import ParadigmTarget
 
 place_sim = passes_with("xbar-sim", {"device": "ideal", "dac_bits": "none", "adc_bits": "none", "compensation": "none"})
 place_pcm = passes_with("xbar-pcm", {"device": "pcm", "out_noise": "0.04"})
 place_reram = passes_with("xbar-reram", {"device": "reram", "out_noise": "0.04"})
+
+place_mesh = mesh_passes
 
 TARGETS: tuple[ParadigmTarget, ...] = (
     ParadigmTarget("xbar-sim", "analog crossbars with ideal devices and converters", f"{__name__}:place_sim", OPTIONS),
@@ -16,5 +18,8 @@ TARGETS: tuple[ParadigmTarget, ...] = (
     ),
     ParadigmTarget(
         "xbar-reram", "analog crossbars of resistive memory, 8-bit converters", f"{__name__}:place_reram", OPTIONS
+    ),
+    ParadigmTarget(
+        "xbar-mesh", "photonic meshes of interferometers, 8-bit converters", f"{__name__}:place_mesh", MESH_OPTIONS
     ),
 )

@@ -33,6 +33,10 @@ _EXPECTED_RTOL, _EXPECTED_ATOL = 1e-4, 1e-5
 @click.option("--rtol", default=_EXPECTED_RTOL, show_default=True, help="Relative tolerance of --expected.")
 @click.option("--atol", default=_EXPECTED_ATOL, show_default=True, help="Absolute tolerance of --expected.")
 @click.option("--eval", "evaluate", metavar="FILE.npz:LABELS", help="Accuracy on labelled data instead of one run.")
+@click.option("--time", "times", metavar="1d,30d,1y", help="Ages of simulated memory devices, with --eval.")
+@click.option("--seeds", default=1, show_default=True, help="Draws of simulated devices, with --eval.")
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to share the draws out; else all CPUs.")
+@click.option("--tile-map", type=click.Path(path_type=Path), help="Draw where crossbar tiles are (.png, .svg).")
 @click.option("--profile", type=click.Path(path_type=Path), help="Write a trace that Perfetto opens.")
 @arguments.json_option
 def run_command(
@@ -45,13 +49,22 @@ def run_command(
     rtol: float,
     atol: float,
     evaluate: str | None,
+    times: str | None,
+    seeds: int,
+    scheduler: str | None,
+    tile_map: Path | None,
     profile: Path | None,
     as_json: bool,
 ) -> int:
     """Run MODEL (a .neuc artifact, or a model that is compiled on the way) once."""
-    for path in (output, profile):
+    for path in (output, profile, tile_map):
         if path is not None:
             check_writable(path)
+    if times is not None or seeds != 1 or scheduler is not None or tile_map is not None:
+        from neuc.compiler.cli.ageing import run_ageing
+
+        artifact = arguments.artifact_of(model, target)
+        return run_ageing(artifact, evaluate, times, seeds, scheduler, tile_map, as_json=as_json)
     session = arguments.open_session(model, target, threads, profile=profile is not None)
     if evaluate is not None:
         for name, given in (("--input", inputs), ("--output", output), ("--expected", expected)):

@@ -42,4 +42,16 @@ With cores=N the chip has N arrays. Give more or larger ones, or leave layers on
     "NEUC-E654": """Input ranges cannot be calibrated.
 The data file is no .npz file with an array for each input of the model, holds no numbers, or parts of the model
 run outside of compiled code. range=absmax scales each sample by its largest input and needs no data.""",
+    "NEUC-E655": """The model has no simulated devices that could age.
+Compile it for xbar-pcm, xbar-reram or another crossbar target; `neuc targets` lists them.""",
+    "NEUC-E656": """Draws cannot be shared out with Dask.
+It is not installed, or no scheduler answers at the address. Without --scheduler the CPUs of this machine are used.""",
+    "NEUC-E657": """The picture of a chip's arrays cannot be drawn.
+matplotlib is missing, or there are too many arrays for one picture; larger tiles make fewer.""",
+    "NEUC-E658": """Conductances or netlists cannot be exported as asked.
+There is no such tile or array, the suffix of the file is neither .csv nor .h5, or h5py is missing.""",
+    "NEUC-E660": """A photonic mesh cannot be made.
+Meshes are laid out as clements or reck, and hold unitary matrices; layers are decomposed by singular values first.""",
+    "NEUC-E661": """An imperfection of a photonic mesh makes no sense.
+Errors of phases and splitters, loss and crosstalk are 0 or more; phase converters have 1 to 24 bits, or none.""",
 }

@@ -16,6 +16,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
+def polynomial(x: Floats, *coefficients: float) -> Floats:
+    """``c[0] + c[1] x + c[2] x² …`` by Horner's rule."""
+    total = np.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        total = total * x + coefficient
+    return total
+
+
 @dataclass(frozen=True)
 class Devices:
     """Programmed devices.
@@ -138,5 +146,6 @@ class TableDevice(DeviceModel):
 
     def _interpolate(self, table: tuple[tuple[float, ...], ...], target: Floats, time: float) -> Floats:
         axis = np.log1p(np.array(self.times))
-        row = np.array([np.interp(np.log1p(time), axis, column) for column in np.array(table).T])
+        here = np.array([np.log1p(time)])
+        row = np.concatenate([np.interp(here, axis, np.array(column)) for column in zip(*table)])
         return np.interp(target, np.array(self.targets), row)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from neuc.runtime.analog.devices import DeviceModel, Devices, Floats
+from neuc.runtime.analog.devices import DeviceModel, Devices, Floats, polynomial
 
 _LEAST = 1e-7
 """Least r in a logarithm."""
@@ -26,21 +27,21 @@ class PcmDevice(DeviceModel):
     t_read: ClassVar[float] = 250e-9
     """Length of a read pulse, seconds."""
 
+    @abstractmethod
     def programming_std(self, r: Floats) -> Floats:
         """Standard deviation of programming, µS."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drift_mean(self, r: Floats) -> Floats:
         """Mean drift exponent."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drift_std(self, r: Floats) -> Floats:
         """Standard deviation of the drift exponent between devices."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_factor(self, r: Floats) -> Floats:
         """Q: relative deviation of a read, before the factor that grows with time."""
-        raise NotImplementedError
 
     def program(self, target: Floats, rng: np.random.Generator) -> Devices:
         r = target / self.g_max
@@ -90,7 +91,7 @@ class HermesPcm(PcmDevice):
     g_max: float = 10.35
 
     def programming_std(self, r: Floats) -> Floats:
-        return np.polyval([0.68841818, -2.16310839, 2.32443916, 0.15781817], r)
+        return polynomial(r, 0.15781817, 2.32443916, -2.16310839, 0.68841818)
 
     def drift_mean(self, r: Floats) -> Floats:
         low = np.clip(-0.0387 * np.log(r) - 0.0182, 0.072, 0.13)
@@ -102,7 +103,7 @@ class HermesPcm(PcmDevice):
 
     def read_factor(self, r: Floats) -> Floats:
         low = np.clip(-0.0078 * np.log(r) + 0.0038, 0.0179, 0.04)
-        return np.where(r < 0.1591, low, np.polyval([0.0664, -0.1352, 0.0768, 0.0088], r))
+        return np.where(r < 0.1591, low, polynomial(r, 0.0088, 0.0768, -0.1352, 0.0664))
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class HermesPairPcm(HermesPcm):
     g_max: float = 20.7
 
     def programming_std(self, r: Floats) -> Floats:
-        return np.polyval([4.68961419, -8.48101252, 4.71806468, 0.16603222], r)
+        return polynomial(r, 0.16603222, 4.71806468, -8.48101252, 4.68961419)
 
     def drift_std(self, r: Floats) -> Floats:
         low = np.clip(-0.0117 * np.log(r) - 0.0057, 0.0091, 0.04)
@@ -124,7 +125,7 @@ class HermesPairPcm(HermesPcm):
 
     def read_factor(self, r: Floats) -> Floats:
         low = np.clip(-0.0117 * np.log(r) - 0.0069, 0.015, 0.04)
-        return np.where(r < 0.16, low, np.polyval([0.0069, -0.028, 0.0211, 0.0123], r))
+        return np.where(r < 0.16, low, polynomial(r, 0.0123, 0.0211, -0.028, 0.0069))
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class JoshiPcm(DeviceModel):
     source: ClassVar[str] = "Joshi et al., Nat. Commun. 11, 2473 (2020), fit as in CrossSim; valid up to 25 µS"
 
     def program(self, target: Floats, rng: np.random.Generator) -> Devices:
-        std = np.polyval([-0.00178767, 0.07585724, 0.28638599], target)
+        std = polynomial(target, 0.28638599, 0.07585724, -0.00178767)
         return Devices(target, self.deviations(target, std, rng))
 
     def conductance(self, devices: Devices, time: float) -> Floats:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from neuc.runtime.analog.devices import DeviceModel, Devices, Floats
+from neuc.runtime.analog.devices import DeviceModel, Devices, Floats, polynomial
 
 _DAY = 86400.0
 
@@ -30,8 +30,9 @@ class WanReram(DeviceModel):
     def spread(self, target: Floats, time: float) -> Floats:
         """Sigma at `time`, µS."""
         r = target / self.g_max
-        table = np.stack([np.polynomial.polynomial.polyval(r, c) for c in _WAN])
-        at = np.interp(np.log(max(time * self.drift, 1.0)), np.log(_WAN_TIMES), [0.0, 1.0, 2.0])
+        table = np.stack([polynomial(r, *c) for c in _WAN])
+        here = np.log(np.array([max(time * self.drift, 1.0)]))
+        at = float(np.interp(here, np.log(np.array(_WAN_TIMES)), np.arange(3.0))[0])
         low = int(min(at, 1.0))
         return (table[low] + (at - low) * (table[low + 1] - table[low])) * (self.g_max / 40.0)
 
@@ -132,7 +133,7 @@ class SonosDevice(DeviceModel):
             (1 - share) * np.asarray(first) + share * np.asarray(second)
             for first, second in zip(_SONOS[low], _SONOS[low + 1])
         )
-        mean = current + np.polynomial.polynomial.polyval(current, shift)
+        mean = current + polynomial(current, *shift)
         return mean / _NANOAMPERE, np.maximum(scale * (1 - np.exp(-mean / knee)), 0.0) / _NANOAMPERE
 
     def _at(self, target: Floats, deviation: Floats, time: float) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,21 @@ from neuc.errors import Error, Exit
 from neuc.runtime.analog.devices import Floats
 from neuc.runtime.analog.program import STATE, CrossbarProgram, TileEntry
 from neuc.runtime.analog.streams import Purpose, stream
-from neuc.runtime.analog.tiles import ProgrammedTile, check_time
+from neuc.runtime.analog.tiles import check_time
 from neuc.runtime.cpu_features import available_cpus
 from neuc.runtime.native.pool import aligned_bytes
 
 Arrays = Mapping[str, NDArray[np.generic]]
+
+
+class Programmed(Protocol):
+    """A tile that was programmed: memory devices, or photonic meshes."""
+
+    def weights(self, time: float) -> Floats:
+        """The weights it multiplies with `time` seconds later, [rows, columns]."""
+        ...
+
+
 _KEPT_WEIGHTS = 4_000_000
 """Programs up to so many weights keep their programmed devices between times."""
 _LEAST_READING = 1e-4
@@ -48,7 +59,7 @@ class AnalogState:
         self.arrays: dict[str, NDArray[np.generic]] = {name: _room_for(asked[name]) for name in names}
         if STATE in asked:
             self.arrays[STATE] = _room_for(asked[STATE])
-        self._programmed: dict[int, ProgrammedTile] = {}
+        self._programmed: dict[int, Programmed] = {}
         self._readings: dict[int, Floats] = {}
         self.time, self.seed = time, -1
         self.set(time, seed)
@@ -80,7 +91,7 @@ class AnalogState:
         if STATE in self.arrays:
             self.arrays[STATE][1] += 1  # pyright: ignore[reportCallIssue, reportArgumentType] - it is i64
 
-    def programmed(self, tile: TileEntry) -> ProgrammedTile:
+    def programmed(self, tile: TileEntry) -> Programmed:
         """The tile as programmed in this draw."""
         found = self._programmed.get(tile.number)
         if found is None:
@@ -101,7 +112,7 @@ class AnalogState:
         gains[...] = self._gains[tile.number]
         gains[: tile.columns] *= self._compensation(tile, devices, held)  # pyright: ignore[reportOperatorIssue]
 
-    def _compensation(self, tile: TileEntry, devices: ProgrammedTile, held: Floats) -> Floats:
+    def _compensation(self, tile: TileEntry, devices: Programmed, held: Floats) -> Floats:
         """Factors that undo the drift of the outputs' mean, found by reading all weights through the converters."""
         if tile.compensation == "none":
             return np.ones(1)

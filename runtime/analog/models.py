@@ -6,7 +6,8 @@ import dataclasses
 import difflib
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 from neuc.errors import Error, Exit
 from neuc.runtime.analog.devices import DeviceModel, IdealDevice, TableDevice
@@ -81,7 +82,7 @@ def make_model(name: str, parameters: DeviceParameters | None = None) -> DeviceM
                 exit_code=Exit.USAGE,
             )
         values[key] = value if isinstance(value, str) else _numbers(value, f"{key} of device {name}")
-    made = model(**values)
+    made = model(**values)  # pyright: ignore[reportArgumentType] - a class checks its own fields
     if not 0 <= made.g_min < made.g_max:
         raise Error(
             "NEUC-E642",
@@ -110,5 +111,5 @@ def _numbers(value: object, what: str) -> object:
         if math.isfinite(value):
             return float(value)
     elif isinstance(value, list | tuple):
-        return tuple(_numbers(item, what) for item in value)  # pyright: ignore[reportUnknownVariableType]
+        return tuple(_numbers(item, what) for item in cast(Sequence[object], value))
     raise Error("NEUC-E641", f"{what} is no finite number", hint="give a number", exit_code=Exit.USAGE)

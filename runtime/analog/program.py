@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 from neuc.runtime.analog.models import make_model, parameters_of
+from neuc.runtime.analog.photonic import PhotonicChip
 from neuc.runtime.analog.tiles import Chip
 from neuc.runtime.checked_json import Node
 
@@ -21,12 +21,13 @@ _CODE = "NEUC-E645"
 _MOST_TILES = 1_000_000
 _CHIP_NUMBERS = ("stuck_low", "stuck_high", "verify_tolerance", "r_word", "r_bit", "temperature")
 _CHIP_COUNTS = ("chip", "verify_rounds")
+_MESH_NUMBERS = ("phase_error", "imbalance", "loss_db", "crosstalk")
 _TILE_COUNTS = (
     *("number", "rows", "columns", "adc_levels", "dac_levels"),
     *("core", "step", "row", "column", "copies", "passes"),
 )
 _TILE_NUMBERS = ("adc_bound", "out_noise", "read_noise", "conversions")
-_TILE_TEXTS = ("layer", "compensation", "adc_kind", "weights", "gains")
+_TILE_TEXTS = ("layer", "compensation", "adc_kind", "mode", "weights", "gains")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class TileEntry:
         adc_levels: steps of its output converters; 0 for none.
         adc_bound: range of its output converters; 0 for none.
         adc_kind: ``uniform``, ``sar`` or ``ramp``.
+        mode: how inputs are applied: ``one-pass``, ``pos-neg``, ``bit-serial`` or ``pwm``.
         out_noise: noise of the output converters.
         read_noise: noise of a product relative to sqrt(Σ |w| v²).
         passes: conversions of one input vector (positive and negative parts, bits).
@@ -67,6 +69,7 @@ class TileEntry:
     adc_levels: int = 0
     adc_bound: float = 0.0
     adc_kind: str = "uniform"
+    mode: str = "one-pass"
     out_noise: float = 0.0
     read_noise: float = 0.0
     passes: int = 1
@@ -83,14 +86,14 @@ class CrossbarProgram:
     """All tiles of a program and what they have in common.
 
     Attributes:
-        chip: device model, faults, wires, temperature.
+        chip: device model, faults, wires and temperature of memory arrays, or the errors of photonic meshes.
         tiles: the tiles.
         tile_rows: input lines an array of the machine has.
         tile_columns: output lines an array of the machine has.
         cores: arrays in use.
     """
 
-    chip: Chip
+    chip: Chip | PhotonicChip
     tiles: tuple[TileEntry, ...]
     tile_rows: int
     tile_columns: int
@@ -98,11 +101,9 @@ class CrossbarProgram:
 
     def to_json(self) -> dict[str, object]:
         """As plain data."""
-        chip = {name: getattr(self.chip, name) for name in (*_CHIP_NUMBERS, *_CHIP_COUNTS)}
         return {
             "format": FORMAT,
-            "device": {"model": self.chip.device.name, "parameters": parameters_of(self.chip.device)},
-            "chip": chip,
+            **_chip_to_json(self.chip),
             "tile": [self.tile_rows, self.tile_columns],
             "cores": self.cores,
             "tiles": [vars(tile) for tile in self.tiles],
@@ -120,18 +121,35 @@ class CrossbarProgram:
         cure = "the artifact is damaged or of another version; compile the model again"
         node = Node(manifest[MANIFEST_KEY], "crossbar program", _CODE, cure)
         node.get("format").integer(FORMAT, FORMAT)
-        device, chip = node.get("device"), node.get("chip")
-        parameters = {name: cast(object, value.value) for name, value in device.get("parameters").fields(100)}
-        numbers: dict[str, float] = {name: chip.get(name).number() for name in _CHIP_NUMBERS}
-        counts: dict[str, int] = {name: chip.get(name).integer() for name in _CHIP_COUNTS}
         rows, columns = (size.integer(1, 65536) for size in node.get("tile").items(2))
         return CrossbarProgram(
-            Chip(make_model(device.get("model").string(200), parameters), **numbers, **counts),  # type: ignore[arg-type]
+            _chip(node),
             node.get("tiles").list_of(_tile, _MOST_TILES),
             rows,
             columns,
             node.get("cores").integer(0, _MOST_TILES),
         )
+
+
+def _chip_to_json(chip: Chip | PhotonicChip) -> dict[str, object]:
+    if isinstance(chip, PhotonicChip):
+        return {"mesh": chip.parameters()}
+    return {
+        "device": {"model": chip.device.name, "parameters": parameters_of(chip.device)},
+        "chip": {name: getattr(chip, name) for name in (*_CHIP_NUMBERS, *_CHIP_COUNTS)},
+    }
+
+
+def _chip(node: Node) -> Chip | PhotonicChip:
+    if node.has("mesh"):
+        mesh = node.get("mesh")
+        errors = {name: mesh.get(name).number() for name in _MESH_NUMBERS}
+        return PhotonicChip(mesh.get("layout").string(100), phase_bits=mesh.get("phase_bits").integer(), **errors)
+    device, chip = node.get("device"), node.get("chip")
+    parameters = {name: value.value for name, value in device.get("parameters").fields(100)}
+    numbers: dict[str, float] = {name: chip.get(name).number() for name in _CHIP_NUMBERS}
+    counts: dict[str, int] = {name: chip.get(name).integer() for name in _CHIP_COUNTS}
+    return Chip(make_model(device.get("model").string(200), parameters), **numbers, **counts)  # type: ignore[arg-type]
 
 
 def _tile(node: Node) -> TileEntry:

@@ -90,6 +90,7 @@ def test_reads_of_one_chip_differ_by_noise_alone() -> None:
         pytest.param("xbar-pcm{device=sonos,mode=bit-serial,dac_bits=5}", marks=pytest.mark.slow),
         pytest.param("xbar-pcm{wires=closed,r_wire=0.35,cycle_noise=0.0175}", marks=pytest.mark.slow),
         "xbar-pcm{tile=24x24,wires=exact,r_wire=1}",
+        "xbar-mesh{tile=32x32,loss_db=0.1,crosstalk=0.001,phase_bits=10}",
         "xbar-pcm{stuck_low=0.01,stuck_high=0.002,chip=4,verify=2,tolerance=0.3}",
     ],
 )
@@ -123,6 +124,8 @@ def test_other_machines_stay_near_the_model(target: str, expected: np.ndarray) -
         ("xbar-pcm{scaling=row}", "NEUC-E651"),
         ("xbar-pcm{tile=16x16,cores=2}", "NEUC-E653"),
         ("xbar-pcm{bits=8}", "NEUC-E002"),
+        ("xbar-mesh{layout=square}", "NEUC-E660"),
+        ("xbar-mesh{loss_db=-1}", "NEUC-E661"),
     ],
 )
 def test_options_that_make_no_sense(target: str, code: str) -> None:

@@ -1,0 +1,81 @@
+"""`neuc run --time … --seeds … --eval …`: accuracy against time on simulated devices, and what the arrays cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neuc.compiler.analog.sweep import Sweep, parse_times, spell_time, sweep
+from neuc.compiler.cli import arguments, console
+from neuc.errors import Exit
+
+
+def run_ageing(
+    artifact: Path,
+    data: str | None,
+    times: str | None,
+    seeds: int,
+    scheduler: str | None,
+    tile_map: Path | None,
+    *,
+    as_json: bool,
+) -> int:
+    """Print accuracy against time with confidence intervals, utilisation and energy.
+
+    Args:
+        artifact: the compiled model.
+        data: labelled samples; without them only the arrays are described.
+        times: as the user wrote them; right after programming if not given.
+        seeds: draws.
+        scheduler: address of a Dask scheduler.
+        tile_map: where to draw the arrays.
+        as_json: print JSON.
+    """
+    from neuc.compiler.analog.tile_map import draw_tile_map
+    from neuc.runtime.analog.costs import estimate
+    from neuc.runtime.analog.program import CrossbarProgram
+    from neuc.runtime.analog.tiles import Chip
+    from neuc.runtime.artifact import Artifact
+
+    program = CrossbarProgram.from_manifest(Artifact.open(artifact).manifest)
+    if program is None:
+        raise arguments.usage_error(
+            f"{artifact} has no simulated devices", "compile for xbar-pcm or another crossbar target"
+        )
+    if (times is not None or seeds != 1 or scheduler is not None) and data is None:
+        raise arguments.usage_error("--time, --seeds and --scheduler need labelled data", "give --eval FILE.npz:LABELS")
+    found = None if data is None else sweep(artifact, data, parse_times(times or "0"), seeds, scheduler=scheduler)
+    if tile_map is not None:
+        draw_tile_map(program, tile_map)
+    chip = program.chip
+    if not isinstance(chip, Chip):
+        return _print_plain(found, as_json=as_json)
+    cost = estimate(program)
+    if as_json:
+        report: dict[str, object] = {"device": chip.device.name, "arrays": cost.to_json()}
+        console.product_json(report if found is None else {**report, **found.to_json()})
+        return Exit.OK
+    console.product(f"device {chip.device.name}: {chip.device.source}")
+    if found is not None:
+        console.product(_table(found))
+    console.product("\n".join(cost.describe()))
+    return Exit.OK
+
+
+def _print_plain(found: Sweep | None, *, as_json: bool) -> int:
+    """Accuracies alone: costs are known for memory arrays."""
+    if as_json:
+        console.product_json({} if found is None else found.to_json())
+    elif found is not None:
+        console.product(_table(found))
+    return Exit.OK
+
+
+def _table(found: Sweep) -> str:
+    rows: list[list[str]] = []
+    for row in found.rows:
+        low, high = row.interval()
+        interval = f"{low:.2%} to {high:.2%}" if len(found.seeds) > 1 else "-"
+        worst = f"{min(row.accuracies):.2%}"
+        rows.append([spell_time(row.time), f"{row.mean:.2%}", interval, f"{row.std:.2%}", worst])
+    table = arguments.table(["time", "accuracy", "95 % interval", "std of draws", "worst"], rows, right=(1, 3, 4))
+    return f"{table}\n{arguments.counted(len(found.seeds), 'draw')} of {found.samples} samples"
