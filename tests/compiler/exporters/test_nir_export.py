@@ -21,6 +21,7 @@ from neuc.compiler.universe import new_context  # noqa: E402
 from neuc.dialects.context import NeucContext  # noqa: E402
 from neuc.dialects.interp.core import interpret  # noqa: E402
 from neuc.errors import Error, Exit  # noqa: E402
+from neuc.passes.expand_graded_spikes import ExpandGradedSpikes  # noqa: E402
 from random_nir import DT, RandomGraph  # noqa: E402
 
 STEPS = 5
@@ -141,6 +142,20 @@ def test_what_nir_cannot_say_is_listed_at_once() -> None:
         ("spike.max_pool", "NIR has no max-pooling"),
     ]
     assert caught.value.exit_code == Exit.UNSUPPORTED
+
+
+def test_graded_spikes_can_be_written_once_they_are_expanded() -> None:
+    text = Path(__file__).parents[2] / "passes" / "expand-graded-spikes.mlir"
+    module, context = parsed(text.read_text(encoding="utf-8").split("// -----")[0])
+    x = np.array([[0.75, -1.5, 2.0]], np.float32)
+    (y,) = interpret(module, [x], context.weights)
+    ExpandGradedSpikes().apply(context, module)
+    exported = export_nir(module, context.weights)
+    again = new_context()
+    found = import_nir(exported.graph, again)
+    (trace,) = interpret(found, [np.broadcast_to(x, (4, *x.shape))], again.weights)
+    np.testing.assert_array_equal(trace[-1], y)
+    assert y.any()
 
 
 def test_golden_traces_are_the_interpreters_spikes(tmp_path: Path) -> None:
