@@ -97,8 +97,8 @@ def test_rows_of_one_step(isa: Isa, x_kind: str, integer: bool) -> None:
         weight = weight.astype(np.int8 if integer else np.float32)
         bias = bias.astype(np.int32 if integer else np.float32)
         kernel = SpikeRowsKernel(k, n, x_kind, "i8" if integer else "f32", True)
-        cut, y = kernel.blocks(isa), np.empty((rows, n), bias.dtype)
-        args = [x, cut.pack(weight), bias, y, 3, rows]
+        slabs, y = kernel.slabs(isa), np.empty((rows, n), bias.dtype)
+        args = [x, slabs.pack(weight), bias, y, 3, rows]
         work = kernel.work(rows, isa).value
         run_kernel(kernel, isa, args, work, threads_split=3, scratch_bytes=kernel.scratch_bytes(isa))
         expected = x.astype(np.float64) @ weight.T.astype(np.float64) + 3.0 * bias

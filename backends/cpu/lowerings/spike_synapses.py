@@ -44,7 +44,7 @@ def launch_rows(
     """y[rows, N] = x[rows, K]·Wᵀ + bias·times from the inputs that are not zero; x, bias and y are buffers."""
     n, k = weight.shape
     kernel = SpikeRowsKernel(k, n, kind, "i8" if weight.dtype == np.int8 else "f32", bias is not None)
-    packed = s.weight("spike.rows", kernel.blocks(s.isa).pack(weight))
+    packed = s.weight("spike.rows", kernel.slabs(s.isa).pack(weight))
     s.launch(
         kernel,
         [x, packed, y if bias is None else bias, y, times, rows],
