@@ -80,6 +80,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "lower-to-cpu": _pass("backends.cpu.lower_to_cpu", "LowerToCpu"),
     "mark-neurons": _pass("passes.mark_neurons", "MarkNeurons"),
     "partition": _pass("passes.partition", "Partition"),
+    "place-npu": _pass("backends.npu.place_products", "PlaceNpu"),
     "place-barriers": _pass("backends.cpu.place_barriers", "PlaceBarriers"),
     "plan-memory": _pass("backends.cpu.plan_memory", "PlanMemory"),
     "pool-before-activation": _pass("passes.pool_before_activation", "PoolBeforeActivation"),

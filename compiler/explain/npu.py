@@ -47,4 +47,7 @@ every result is used. The message names the kernel or array.""",
     "NEUC-E686": """A simulation cannot run on these arrays.
 Each input and weight of the design needs an array of its type and shape, and the run has a bounded number of
 events.""",
+    "NEUC-E687": """An NPU program in a file is damaged.
+A field of the program is missing or makes no sense, or weights do not have its sizes. The message names the field.
+Compile the model again.""",
 }

@@ -6,13 +6,21 @@ import importlib
 from typing import cast
 
 from neuc.errors import Error
-from neuc.runtime.executors.base import ExecutorFactory
+from neuc.runtime.executors.base import Executor, ExecutorFactory, Setting
 from neuc.runtime.executors.host import HostExecutor
 from neuc.runtime.executors.native import NativeExecutor
+from neuc.runtime.program import Segment
 
 ENTRY_POINT_GROUP = "neuc.executors"
 
-_BUILT_IN: dict[str, ExecutorFactory] = {"native": NativeExecutor, "host": HostExecutor}
+
+def _npu(name: str, segment: Segment, setting: Setting) -> Executor:
+    from neuc.runtime.npu.executor import NpuExecutor  # seldom needed
+
+    return NpuExecutor(name, segment, setting)
+
+
+_BUILT_IN: dict[str, ExecutorFactory] = {"native": NativeExecutor, "host": HostExecutor, "npu": _npu}
 
 
 def executor_factory(kind: str) -> ExecutorFactory:

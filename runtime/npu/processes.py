@@ -127,7 +127,7 @@ class KernelProcess:
             if len(given) != rates[phase]:
                 raise Error(
                     "NEUC-E680",
-                    f"kernel {self.name}, phase {phase}: {len(given)} tokens on {channel.name} instead of {rates[phase]}",
+                    f"kernel {self.name} gave {len(given)} tokens on {channel.name}, phase {phase}: {rates[phase]} due",
                     hint="a behavioural function returns what its rates say",
                 )
             for i, value in enumerate(given):

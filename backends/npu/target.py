@@ -1,0 +1,55 @@
+"""The NPU targets: arrays that take a model's integer products, the CPU everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from xdsl.passes import ModulePass
+
+from neuc.backends.npu.known_machines import find_machine
+from neuc.backends.npu.place_products import PlaceNpu
+from neuc.backends.paradigm_target import ParadigmTarget, option_error
+from neuc.errors import Error
+from neuc.passes.tile_lut import TileLut
+
+OPTIONS = {
+    "machine": "path of a machine file (.toml) in place of the one that comes with neuc",
+    "columns": "of the array's columns, how many are used",
+}
+
+
+def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
+    machine = options.get("machine", name)
+    if "columns" in options:
+        if not options["columns"].isdecimal():
+            raise option_error(name, "columns", options["columns"], "a number of columns")
+        if int(options["columns"]) != find_machine(machine).cols:
+            machine = f"{machine}-{options['columns']}col"
+    try:
+        find_machine(machine)
+    except Error as error:
+        key = "columns" if "columns" in options else "machine"
+        raise option_error(name, key, options.get(key, machine), f"{error.message}; {error.hint}") from error
+    return [TileLut(encoding="i2"), PlaceNpu(machine)]
+
+
+def place_xdna1(options: Mapping[str, str]) -> Sequence[ModulePass]:
+    """Passes of target npu-xdna1."""
+    return _passes("npu-xdna1", options)
+
+
+def place_xdna2(options: Mapping[str, str]) -> Sequence[ModulePass]:
+    """Passes of target npu-xdna2."""
+    return _passes("npu-xdna2", options)
+
+
+TARGETS = tuple(
+    ParadigmTarget(
+        name,
+        f"{find_machine(name).summary}; simulated, ternary and int8 products",
+        f"{__name__}:place_{name.removeprefix('npu-')}",
+        OPTIONS,
+        default_quantize="ternary",
+    )
+    for name in ("npu-xdna1", "npu-xdna2")
+)

@@ -1,0 +1,94 @@
+"""Whole models for NPU targets: products on the simulated array, the rest on the CPU, and the same bits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import neuc
+from neuc.errors import Error
+from neuc.runtime.artifact import Artifact
+
+RNG = np.random.default_rng(0)
+TARGETS = ("npu-xdna1", "npu-xdna2", "npu-xdna2{columns=2}")
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    """A convolution, a grouped one, and a linear layer."""
+    shapes = {"w1": (8, 3, 3, 3), "w2": (8, 1, 3, 3), "w3": (10, 8 * 6 * 6)}
+    weights = [numpy_helper.from_array(RNG.standard_normal(s).astype(np.float32), n) for n, s in shapes.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2"], ["c"], name="depthwise", pads=[1, 1, 1, 1], group=8),
+        helper.make_node("Flatten", ["c"], ["f"]),
+        helper.make_node("Gemm", ["f", "w3"], ["y"], name="fc", transB=1),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 6, 6])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10])
+    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_results_are_the_cpus_bit_for_bit(model: onnx.ModelProto, target: str, tmp_path: Path):
+    x = RNG.standard_normal((3, 3, 6, 6)).astype(np.float32)
+    compiled = neuc.compile(model, target)
+    expected = neuc.compile(model, "cpu", quantize="ternary").session().run(None, {"x": x})[0]
+    np.testing.assert_array_equal(compiled.session().run(None, {"x": x})[0], expected)
+    notes = " ".join(compiled.report.hints)
+    assert "products run on npu-xdna" in notes
+    path = tmp_path / "m.neuc"
+    compiled.save(path)
+    np.testing.assert_array_equal(neuc.load(path).run(None, {"x": x})[0], expected)
+    facts = Artifact.open(path).manifest["npu"]
+    assert isinstance(facts, dict)
+    assert facts["digest"]
+    assert facts["layers"]
+
+
+def test_what_stays_behind_is_said(model: onnx.ModelProto):
+    compiled = neuc.compile(model, "npu-xdna1")
+    assert any("depthwise" in note and "stays on the CPU" in note for note in compiled.report.hints)
+    plain = neuc.compile(model, "npu-xdna1", quantize="none")
+    assert any("nothing runs on npu-xdna1" in note for note in plain.report.hints)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"), [("npu-xdna1{columns=9}", "no partition of 9"), ("npu-xdna1{machine=x.toml}", "x.toml")]
+)
+def test_options_are_checked(model: onnx.ModelProto, target: str, words: str):
+    with pytest.raises(Error, match=words):
+        neuc.compile(model, target)
+
+
+def _real(name: str) -> tuple[Path, dict[str, np.ndarray]]:
+    """A trained model in the folder that NEUC_TEST_MODELS names, and inputs for it."""
+    folder = os.environ.get("NEUC_TEST_MODELS")
+    found = sorted(Path(folder).rglob(name)) if folder else []
+    if not found:
+        pytest.skip(f"no {name} in the folder NEUC_TEST_MODELS names")
+    ids = RNG.integers(0, 1000, (1, 16))
+    feeds = {
+        "model_v8.onnx": {"input_1": RNG.standard_normal((1, 900, 120)).astype(np.float32)},
+        "minilm.onnx": {"input_ids": ids, "attention_mask": np.ones_like(ids)},
+        "ch_ppocr_mobile_v2.0_cls_mobile.onnx": {"x": RNG.standard_normal((1, 3, 48, 192)).astype(np.float32)},
+    }[name]
+    return found[0], feeds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["npu-xdna1", "npu-xdna2"])
+@pytest.mark.parametrize("name", ["model_v8.onnx", "minilm.onnx", "ch_ppocr_mobile_v2.0_cls_mobile.onnx"])
+def test_real_models_are_the_cpus_bit_for_bit(name: str, target: str):
+    path, feeds = _real(name)
+    compiled = neuc.compile(str(path), target)
+    expected = neuc.compile(str(path), "cpu", quantize="ternary").session().run(None, feeds)
+    for ours, theirs in zip(compiled.session().run(None, feeds), expected):
+        np.testing.assert_array_equal(ours, theirs)
