@@ -145,7 +145,7 @@ def compile(
         recognize: layers that the model quantised itself, weights with few levels and 8-bit activations, become ternary
             whatever `quantize` says, as nothing is lost.
         head: what embedding and head of decoders (GGUF, Hugging Face) become: ``int8``, ``int4``, ``int8-row``.
-        kv: of decoders: element type of the key and value caches, ``f16`` or ``f32``.
+        kv: of decoders: element type of the key and value caches, ``f16``, ``f32`` or ``int8``.
         tune: measure on this machine which encoding each ternary linear layer is fastest in; figures are kept in the
             user's cache. Only for targets that leave a choice, such as ``cpu``.
         dt: of NIR graphs: seconds in a step; by default what the file says, or 1e-4.

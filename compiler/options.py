@@ -15,7 +15,7 @@ from neuc.errors import Error, Exit
 QUANTIZE = ("none", "ternary", "auto")
 FALLBACK = ("host", "error")
 HEADS = ("int8", "int4", "int8-row")
-KV_TYPES = ("f16", "f32")
+KV_TYPES = ("f16", "f32", "int8")
 SCALES = ("row", "group", "tensor")
 DEFAULT_MAX_ERROR = 0.05
 """Error budget of ``quantize="auto"`` when none is given."""
@@ -44,7 +44,8 @@ class CompileOptions:
             for every target and whatever `quantize` says: nothing is lost.
         head: of decoders: what embedding and head are rounded to, ``int8``, ``int4`` (groups of 32) or ``int8-row``;
             None leaves blocks of 8 and 4 bits as they are, and is int8 for others.
-        kv: of decoders: element type of the key and value caches, ``f16`` or ``f32``.
+        kv: of decoders: element type of the key and value caches, ``f16``, ``f32``, or ``int8`` with a scale for
+            each token and head.
         read_as: of GGUF files: layouts they have where an id means several things (`formats/sources.py`).
         dt: of NIR graphs: seconds in a step; None takes what the file says.
         reset: of NIR graphs: ``file``, or ``subtract`` for resets to 0 that are meant as soft ones.

@@ -2,11 +2,14 @@
 
 Caches are laid out for vectors of 16 keys: keys are [KV, C, D, 16], so that 16 scores need no sum across lanes, values
 are [KV, C, 16, D]. Key number t is in block t // 16, lane t % 16. Registered by `dense.py`.
+
+Caches of int8 are [KV, C, 16·(D + 4)] bytes: of each head first all codes, [C, D, 16] of keys and [C, 16, D] of values,
+and behind them a scale f32 for each of the 16·C tokens.
 """
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import Float32Type, FloatAttr, TensorType, UnitAttr, f16, f32, i64
+from xdsl.dialects.builtin import Float32Type, FloatAttr, TensorType, UnitAttr, f16, f32, i8, i64
 from xdsl.ir import SSAValue
 from xdsl.irdl import irdl_op_definition, operand_def, opt_prop_def, prop_def, result_def, traits_def
 from xdsl.traits import Pure
@@ -18,6 +21,8 @@ from neuc.dialects.dims import Dim
 
 CACHE_LANES = 16
 """Keys of one block of a cache."""
+SCALE_BYTES = 4
+"""Bytes of the scale of a token in a cache of int8."""
 _LANES = Dim.of(CACHE_LANES)
 
 
@@ -55,9 +60,10 @@ class RotaryOp(DenseOp):
 class CacheAppendOp(DenseOp):
     """The caches with keys k and values v, f32 [S, KV, D], of the tokens position … position + S − 1 written into them.
 
-    `k_cache` f16 or f32 [KV, C, D, 16], `v_cache` [KV, C, 16, D] of the same type, `position` i64 []. Tokens that would
-    lie outside the 16·C places are left out. A program that is given the same array as input and output for a cache
-    writes the new tokens alone.
+    `k_cache` f16 or f32 [KV, C, D, 16], `v_cache` [KV, C, 16, D] of the same type, or both int8 [KV, C, 16·(D + 4)];
+    `position` i64 []. Tokens that would lie outside the 16·C places are left out. A program that is given the same
+    array as input and output for a cache writes the new tokens alone. The D elements of a head become int8 as
+    `ternary.quantize` makes them: a = 127 / max(max abs x, 1e-5), code = round_half_even(x·a), scale = 1/a.
     """
 
     name = "dense.cache_append"
@@ -74,13 +80,14 @@ class CacheAppendOp(DenseOp):
         super().__init__(operands=[k_cache, v_cache, k, v, position], result_types=[k_cache.type, v_cache.type])
 
     def verify_(self) -> None:
-        heads, blocks, width = _verify_caches(self.k_cache, self.v_cache, self.position)
-        tokens = _dims("k", self.k, 3)[0]
+        tokens, heads, width = _dims("k", self.k, 3)
+        _verify_caches(self.k_cache, self.v_cache, self.position, width)
         for name, value in (("k", self.k), ("v", self.v)):
             shapes.check(name, value, (tokens, heads, width), f32)
+        shapes.check("k_cache", self.k_cache, (heads, *_dims("k_cache", self.k_cache, None)[1:]))
         held = shapes.element(self.k_cache)
-        shapes.check("new k_cache", self.new_k, (heads, blocks, width, _LANES), held)
-        shapes.check("new v_cache", self.new_v, (heads, blocks, _LANES, width), held)
+        shapes.check("new k_cache", self.new_k, shapes.dims(self.k_cache), held)
+        shapes.check("new v_cache", self.new_v, shapes.dims(self.v_cache), held)
 
 
 @irdl_op_definition
@@ -109,9 +116,7 @@ class AttentionOp(DenseOp):
 
     def verify_(self) -> None:
         tokens, heads, width = _dims("q", self.q, 3)
-        groups, _, cached_width = _verify_caches(self.k_cache, self.v_cache, self.position)
-        if shapes.differ(width, cached_width):
-            raise VerifyException(f"q has heads of {width} elements, the caches of {cached_width}")
+        groups = _verify_caches(self.k_cache, self.v_cache, self.position, width)
         if heads.is_static and groups.is_static and (groups.value < 1 or heads.value % groups.value):
             raise VerifyException(f"{heads} heads of q are no multiple of the {groups} heads of the caches")
         shapes.check_element("q", self.q, f32)
@@ -128,13 +133,17 @@ def _dims(name: str, value: SSAValue, rank: int | None) -> tuple[Dim, ...]:
     return found
 
 
-def _verify_caches(k_cache: SSAValue, v_cache: SSAValue, position: SSAValue) -> tuple[Dim, Dim, Dim]:
-    """KV, C and D, after checking shapes and types of both caches and of the position."""
-    heads, blocks, width, _ = _dims("k_cache", k_cache, 4)
+def _verify_caches(k_cache: SSAValue, v_cache: SSAValue, position: SSAValue, width: Dim) -> Dim:
+    """KV, after checking shapes and types of both caches, for heads of `width` elements, and of the position."""
     held = shapes.element(k_cache)
-    if held not in (f16, f32):
-        raise VerifyException(f"k_cache holds {held}, must hold f16 or f32")
-    shapes.check("k_cache", k_cache, (heads, blocks, width, _LANES))
-    shapes.check("v_cache", v_cache, (heads, blocks, _LANES, width), held)
+    if held not in (f16, f32, i8):
+        raise VerifyException(f"k_cache holds {held}, must hold f16, f32 or i8")
+    heads, blocks, *_ = _dims("k_cache", k_cache, 3 if held == i8 else 4)
+    if held == i8:
+        shapes.check("k_cache", k_cache, (heads, blocks, (width + SCALE_BYTES) * CACHE_LANES))
+        shapes.check("v_cache", v_cache, (heads, blocks, (width + SCALE_BYTES) * CACHE_LANES), held)
+    else:
+        shapes.check("k_cache", k_cache, (heads, blocks, width, _LANES))
+        shapes.check("v_cache", v_cache, (heads, blocks, _LANES, width), held)
     shapes.check("position", position, (), i64)
-    return heads, blocks, width
+    return heads

@@ -29,6 +29,8 @@ Floats = NDArray[np.float32]
 
 CACHE_LANES = 16
 """Tokens of one block of a cache."""
+_SCALE_BYTES = 4
+"""Bytes of a scale in a cache of int8: behind all codes of a head there is one for each token."""
 CONTEXT = 4096
 """Tokens a decoder holds unless the caller says otherwise, or the model takes fewer."""
 CHUNK = 256
@@ -48,7 +50,7 @@ class DecoderFacts:
         head_dim: elements of a head.
         vocab: tokens there are.
         context: tokens the model was made for.
-        kv: element type of the caches, ``f16`` or ``f32``.
+        kv: element type of the caches, ``f16``, ``f32`` or ``int8``.
         bos: the token a sequence begins with, if the model has one.
         eos: tokens that end a text.
     """
@@ -76,13 +78,13 @@ class DecoderFacts:
         layers, kv_heads, head_dim, vocab, context = (node.get(name).integer(1, _MOST) for name in names)
         kv = node.get("kv").string(10)
         if kv not in _KV_TYPES:
-            raise node.get("kv").refuse("expected f16 or f32")
+            raise node.get("kv").refuse("expected f16, f32 or int8")
         bos = node.get("bos").integer(0, vocab - 1) if node.has("bos") else None
         eos = node.get("eos").list_of(lambda item: item.integer(0, vocab - 1), 1000)
         return DecoderFacts(layers, kv_heads, head_dim, vocab, context, kv, bos, frozenset(eos))
 
 
-_KV_TYPES = {"f16": np.dtype(np.float16), "f32": np.dtype(np.float32)}
+_KV_TYPES = {"f16": np.dtype(np.float16), "f32": np.dtype(np.float32), "int8": np.dtype(np.int8)}
 
 
 def load_decoder(
@@ -336,6 +338,8 @@ def _new_caches(facts: DecoderFacts, blocks: int) -> dict[str, Array]:
         "k": (facts.kv_heads, blocks, facts.head_dim, CACHE_LANES),
         "v": (facts.kv_heads, blocks, CACHE_LANES, facts.head_dim),
     }
+    if facts.kv == "int8":
+        shapes = dict.fromkeys(shapes, (facts.kv_heads, blocks, CACHE_LANES * (facts.head_dim + _SCALE_BYTES)))
     caches: dict[str, Array] = {}
     for layer in range(facts.layers):
         for which, shape in shapes.items():

@@ -5,11 +5,14 @@ Sums over an axis add up in f64 and round once to f32; what rotary does with a p
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from neuc.dialects import dense
 from neuc.dialects.dense_attention import CACHE_LANES
 from neuc.dialects.interp.core import Env, implements
+from neuc.dialects.interp.rounding import quantize
 
 Array = np.ndarray
 
@@ -31,19 +34,44 @@ def _rotary(op: dense.RotaryOp, args: list[Array], env: Env) -> list[Array]:
 @implements(dense.CacheAppendOp)
 def _cache_append(op: dense.CacheAppendOp, args: list[Array], env: Env) -> list[Array]:
     k_cache, v_cache, (k, v), start = args[0].copy(), args[1].copy(), args[2:4], int(args[4])
+    width = k.shape[2]
+    (keys, key_scales), (values, value_scales) = _parts(k_cache, width), _parts(v_cache, width)
+    blocks = k_cache.shape[:2]
+    keys, values = keys.reshape(*blocks, width, CACHE_LANES), values.reshape(*blocks, CACHE_LANES, width)  # views
     for token in range(max(0, -start), min(len(k), k_cache.shape[1] * CACHE_LANES - start)):
         block, lane = divmod(start + token, CACHE_LANES)
-        k_cache[:, block, :, lane] = k[token]
-        v_cache[:, block, lane, :] = v[token]
+        key, value = k[token], v[token]
+        if key_scales is not None and value_scales is not None:
+            key, key_scales[:, start + token] = quantize(key, 1)
+            value, value_scales[:, start + token] = quantize(value, 1)
+        keys[:, block, :, lane] = key
+        values[:, block, lane, :] = value
     return [k_cache, v_cache]
+
+
+def _parts(cache: Array, width: int) -> tuple[Array, Array | None]:
+    """Views of a cache: its elements [KV, 16·C·D], and the scales f32 [KV, 16·C] of one of int8."""
+    flat = cache.reshape(len(cache), math.prod(cache.shape[1:]))
+    if cache.dtype != np.int8:
+        return flat, None
+    tokens = cache.shape[1] * CACHE_LANES
+    return flat[:, : tokens * width], flat[:, tokens * width :].view(np.float32)
+
+
+def _numbers(elements: Array, scales: Array | None) -> Array:
+    """Keys or values f64 [KV, 16·C, D] from elements of this shape."""
+    numbers = elements.astype(np.float64)
+    return numbers if scales is None else numbers * scales[:, :, None]
 
 
 @implements(dense.AttentionOp)
 def _attention(op: dense.AttentionOp, args: list[Array], env: Env) -> list[Array]:
     q, k_cache, v_cache, start = args[0], args[1], args[2], int(args[3])
     (tokens, heads, width), (groups, blocks) = q.shape, k_cache.shape[:2]
-    keys = k_cache.transpose(0, 1, 3, 2).reshape(groups, blocks * CACHE_LANES, width).astype(np.float64)
-    values = v_cache.reshape(groups, blocks * CACHE_LANES, width).astype(np.float64)
+    shape = (groups, blocks * CACHE_LANES, width)
+    (keys, key_scales), (values, value_scales) = _parts(k_cache, width), _parts(v_cache, width)
+    keys = keys.reshape(groups, blocks, width, CACHE_LANES).transpose(0, 1, 3, 2).reshape(shape)
+    keys, values = _numbers(keys, key_scales), _numbers(values.reshape(shape), value_scales)
     y = np.zeros_like(q)
     for token in range(tokens):
         seen = min(max(start + token, 0), blocks * CACHE_LANES - 1) + 1

@@ -9,12 +9,12 @@ import numpy as np
 from neuc.dialects import ternary
 from neuc.dialects.interp.core import Env, implements
 from neuc.dialects.interp.dense import activate, pad_spatial, windows
+from neuc.dialects.interp.rounding import quantize
 from neuc.dialects.ternary_encodings import planes_of
 from neuc.dialects.ternary_types import PackedType
 from neuc.dialects.ternary_weights import defining_weight, weight_arrays
 
 Array = np.ndarray
-SMALLEST_MAXIMUM = np.float32(1e-5)
 F32_EXACT = 2**24
 
 
@@ -33,16 +33,6 @@ def _lookup(op: ternary.LookupOp, args: list[Array], env: Env) -> list[Array]:
     for p in range(trits.shape[0]):
         y = y + trits[p, rows].astype(np.float32) * scales[p, rows][..., columns]
     return [y]
-
-
-def quantize(x: Array, axes: int, reciprocal: bool = False) -> tuple[Array, Array]:
-    """Codes and scale of x, with one scale for the last `axes` axes; what is not a number has code 0."""
-    shared = tuple(range(x.ndim - axes, x.ndim))
-    largest = np.max(np.abs(x), axis=shared, keepdims=True, initial=0)
-    bounded, top = np.maximum(largest, SMALLEST_MAXIMUM), np.float32(127)
-    a = np.float32(1) / bounded * top if reciprocal else top / bounded
-    codes = np.clip(np.rint(x * a), -127, 127)
-    return np.nan_to_num(codes, nan=0).astype(np.int8), (np.float32(1) / a).reshape(x.shape[: x.ndim - axes])
 
 
 @implements(ternary.QuantizeOp)

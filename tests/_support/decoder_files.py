@@ -113,8 +113,8 @@ def reference(d: Decoder, tokens: list[int], *, kv: type = np.float16) -> np.nda
         for n in range(d.layers):
             h = _norm(x, d.gammas[f"{n}.attn_norm"], d.eps)
             q = _turned(_linear(d, n, "q", h).reshape(d.heads, -1), position, d.theta)
-            keys[n].append(_turned(_linear(d, n, "k", h).reshape(d.kv_heads, -1), position, d.theta).astype(kv))
-            values[n].append(_linear(d, n, "v", h).reshape(d.kv_heads, -1).astype(kv))
+            keys[n].append(_held(_turned(_linear(d, n, "k", h).reshape(d.kv_heads, -1), position, d.theta), kv))
+            values[n].append(_held(_linear(d, n, "v", h).reshape(d.kv_heads, -1), kv))
             mixed = [
                 _attend(q[head], [k[head * d.kv_heads // d.heads] for k in keys[n]],
                         [v[head * d.kv_heads // d.heads] for v in values[n]])
@@ -128,6 +128,13 @@ def reference(d: Decoder, tokens: list[int], *, kv: type = np.float16) -> np.nda
         q8, s = _codes(_norm(x, d.gammas["norm"], d.eps))
         logits = d.embedding.astype(np.float64) @ (q8 * s)
     return logits
+
+
+def _held(x: np.ndarray, kv: type) -> np.ndarray:
+    """Heads [KV, D] as a cache holds them; int8 with a scale for each."""
+    if kv != np.int8:
+        return x.astype(kv)
+    return np.stack([codes * scale for codes, scale in map(_codes, x)])
 
 
 def _norm(x: np.ndarray, gamma: np.ndarray, eps: float) -> np.ndarray:
@@ -279,6 +286,7 @@ def caches(d: Decoder, blocks: int, kv: type = np.float16) -> dict[str, np.ndarr
     """Empty caches for 16 · `blocks` tokens, as a program takes them."""
     found: dict[str, np.ndarray] = {}
     for n in range(d.layers):
-        found[f"k_cache.{n}"] = np.zeros((d.kv_heads, blocks, d.head_dim, 16), kv)
-        found[f"v_cache.{n}"] = np.zeros((d.kv_heads, blocks, 16, d.head_dim), kv)
+        coded = (d.kv_heads, blocks, 16 * (d.head_dim + 4)) if kv == np.int8 else None
+        found[f"k_cache.{n}"] = np.zeros(coded or (d.kv_heads, blocks, d.head_dim, 16), kv)
+        found[f"v_cache.{n}"] = np.zeros(coded or (d.kv_heads, blocks, 16, d.head_dim), kv)
     return found

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from xdsl.dialects import func
-from xdsl.dialects.builtin import f16, f32, i64
+from xdsl.dialects.builtin import f16, f32, i8, i64
 from xdsl.ir import Attribute, Operation, SSAValue
 
 from kernel_harness import assert_guards, guarded, run_kernel, runnable_isas
@@ -47,32 +47,51 @@ def types(dims: Sequence[tuple[Attribute, Sequence[int | str]]]) -> list[Attribu
     return [tensor_type(element, shape) for element, shape in dims]
 
 
-def caches(kv: int, blocks: int, width: int, half: bool) -> tuple[np.ndarray, np.ndarray]:
-    dtype = np.float16 if half else np.float32
+def caches(kv: int, blocks: int, width: int, held: str) -> tuple[np.ndarray, np.ndarray]:
+    if held == "i8":
+        return coded_cache(kv, blocks, width, 0), coded_cache(kv, blocks, width, 1)
+    dtype = np.float16 if held == "f16" else np.float32
     return random(kv, blocks, width, 16).astype(dtype), random(kv, blocks, 16, width, seed=1).astype(dtype)
 
 
-def cache_types(kv: int, width: int, half: bool) -> list[tuple[Attribute, Sequence[int | str]]]:
-    element = f16 if half else f32
+def coded_cache(kv: int, blocks: int, width: int, seed: int) -> np.ndarray:
+    """Any codes, and scales that make numbers of standard size of them."""
+    codes = np.random.default_rng([seed, kv, blocks, width]).integers(-127, 128, (kv, blocks * 16 * width), np.int8)
+    scales = (1 + np.abs(random(kv, blocks * 16, seed=seed))) / np.float32(127)
+    return np.concatenate([codes, scales.view(np.int8)], axis=1).reshape(kv, blocks, 16 * (width + 4))
+
+
+def cache_types(kv: int, width: int, held: str) -> list[tuple[Attribute, Sequence[int | str]]]:
+    if held == "i8":
+        return [(i8, (kv, "C", 16 * (width + 4)))] * 2
+    element = f16 if held == "f16" else f32
     return [(element, (kv, "C", width, 16)), (element, (kv, "C", 16, width))]
 
 
-def attention(heads: int, kv: int, width: int, half: bool) -> func.FuncOp:
-    dims = [(f32, ("S", heads, width)), *cache_types(kv, width, half), (i64, ())]
+def attention(heads: int, kv: int, width: int, held: str) -> func.FuncOp:
+    dims = [(f32, ("S", heads, width)), *cache_types(kv, width, held), (i64, ())]
     return function_of(types(dims), lambda args: [dense.AttentionOp(*args, scale=width**-0.5)])
 
 
-SPECS = {"grouped": AttentionKernel(8, 2, 20, True), "alone": AttentionKernel(3, 3, 8, False)}
+SPECS = {
+    "grouped": AttentionKernel(8, 2, 20, "f16"),
+    "alone": AttentionKernel(3, 3, 8, "f32"),
+    "coded": AttentionKernel(8, 2, 20, "i8"),
+}
 
 
 def check_attention(spec: AttentionKernel, tokens: int, blocks: int, position: int, isa: Isa = ISAS[0]) -> None:
     """Run the kernels themselves: building and compiling them takes longer than anything they do here."""
     heads, kv, width = spec.heads, spec.groups, spec.width
-    found = caches(kv, blocks, width, spec.half)
+    found = caches(kv, blocks, width, spec.held)
     seen = min(max(position + tokens - 1, 0) + 1, 16 * blocks)
     # What no token sees may be anything.
-    found[0].transpose(0, 1, 3, 2)[:, seen // 16 :][:, :1, seen % 16 :] = np.nan
-    found[1].reshape(kv, -1, width)[:, seen:] = np.nan
+    if spec.held == "i8":
+        for cache in found:
+            cache.reshape(kv, -1)[:, blocks * 16 * width :].view(np.float32)[:, seen:] = np.nan
+    else:
+        found[0].transpose(0, 1, 3, 2)[:, seen // 16 :][:, :1, seen % 16 :] = np.nan
+        found[1].reshape(kv, -1, width)[:, seen:] = np.nan
     arrays = [random(tokens, heads, width), *found, np.array(position)]
     chunks = chunks_of(kv, Dim.of(tokens)).value
     (out, whole), parts = guarded(np.zeros_like(arrays[0])), np.zeros((chunks, tokens, heads, width + 2), np.float32)
@@ -83,7 +102,7 @@ def check_attention(spec: AttentionKernel, tokens: int, blocks: int, position: i
         rows = tokens * heads
         run_kernel(AttentionMergeKernel(width), isa, [parts, out, rows, chunks], rows, scratch_bytes=4 * chunks)
     assert_guards(whole)
-    (want,) = expected_of(attention(heads, kv, width, spec.half), arrays, STORE)
+    (want,) = expected_of(attention(heads, kv, width, spec.held), arrays, STORE)
     np.testing.assert_allclose(out, want, rtol=0, atol=TILE_TOLERANCE if spec.tiles else ATTENTION_TOLERANCE)
 
 
@@ -112,31 +131,33 @@ def test_attention(tokens: int, blocks: int, position: int, spec: AttentionKerne
 
 
 @CASES
-@pytest.mark.parametrize("shape", [(8, 2, 64, True), (3, 3, 32, False), (17, 1, 32, True)], ids=str)
-def test_attention_on_tiles(shape: tuple[int, int, int, bool], tokens: int, blocks: int, position: int) -> None:
+@pytest.mark.parametrize("shape", [(8, 2, 64, "f16"), (3, 3, 32, "f32"), (17, 1, 32, "f16"), (8, 2, 64, "i8")], ids=str)
+def test_attention_on_tiles(shape: tuple[int, int, int, str], tokens: int, blocks: int, position: int) -> None:
     if not TileProducts.fits(ISAS[0], AttentionShape(*shape)):
         pytest.skip("this CPU has no AMX for bf16")
     check_attention(AttentionKernel(*shape, tiles=True), tokens, blocks, position)
 
 
-@pytest.mark.parametrize("shape", [(20, 5, 128, True), (6, 2, 5, True), (50, 1, 16, False)], ids=str)
-def test_attention_of_other_shapes(shape: tuple[int, int, int, bool]) -> None:
+@pytest.mark.parametrize(
+    "shape", [(20, 5, 128, "f16"), (6, 2, 5, "f16"), (50, 1, 16, "f32"), (20, 5, 128, "i8")], ids=str
+)
+def test_attention_of_other_shapes(shape: tuple[int, int, int, str]) -> None:
     check_attention(AttentionKernel(*shape), 1, 40, 500)
     check_attention(AttentionKernel(*shape), 17, 7, 90)
 
 
 @pytest.mark.parametrize("tokens", [1, 5])
 def test_attention_as_it_is_lowered(tokens: int) -> None:
-    function = attention(8, 2, 20, True)
-    arrays = [random(tokens, 8, 20), *caches(2, 6, 20, True), np.array(60)]
+    function = attention(8, 2, 20, "f16")
+    arrays = [random(tokens, 8, 20), *caches(2, 6, 20, "f16"), np.array(60)]
     (got,) = run_segment(function, arrays, ISAS[0], STORE)
     (want,) = expected_of(function, arrays, STORE)
     np.testing.assert_allclose(got, want, rtol=0, atol=ATTENTION_TOLERANCE)
 
 
 def test_attention_does_not_depend_on_how_work_is_cut() -> None:
-    function = attention(8, 2, 20, True)
-    arrays = [random(1, 8, 20), *caches(2, 6, 20, True), np.array(95)]
+    function = attention(8, 2, 20, "f16")
+    arrays = [random(1, 8, 20), *caches(2, 6, 20, "f16"), np.array(95)]
     first = run_segment(function, arrays, ISAS[0], STORE, threads_split=1)[0]
     for parts in (2, 5):
         np.testing.assert_array_equal(run_segment(function, arrays, ISAS[0], STORE, threads_split=parts)[0], first)
@@ -154,12 +175,12 @@ def test_keys_are_cut_for_few_tokens_alone() -> None:
 @pytest.mark.parametrize("position", [0, 13, 29, 47, -2, 2**62, -(2**63), 2**63 - 1])
 def test_cache_append(position: int, isa: Isa) -> None:
     kv, width, tokens, blocks = 2, 21, 5, 3
-    for half in (True, False):
-        dims = [*cache_types(kv, width, half), (f32, ("S", kv, width)), (f32, ("S", kv, width)), (i64, ())]
+    for held in ("f16", "f32", "i8"):
+        dims = [*cache_types(kv, width, held), (f32, ("S", kv, width)), (f32, ("S", kv, width)), (i64, ())]
         function = function_of(types(dims), lambda args: [dense.CacheAppendOp(*args)])
         k, v = (random(tokens, kv, width, seed=seed) * np.float32(100) for seed in (2, 3))
         k[0, 0, :4] = [1e6, np.nan, -1e-7, 3e-5]
-        arrays = [*caches(kv, blocks, width, half), k, v, np.array(position)]
+        arrays = [*caches(kv, blocks, width, held), k, v, np.array(position)]
         with np.errstate(over="ignore"):
             wanted = expected_of(function, arrays, STORE)
         for got, want in zip(run_segment(function, arrays, isa, STORE), wanted, strict=True):
@@ -293,13 +314,13 @@ def test_lookup_in_the_weights_of_a_layer(encoding: str, levels: tuple[int, ...]
 @pytest.mark.parametrize("isa", [Isa.neon(), Isa.portable("aarch64")], ids=lambda isa: isa.name)
 @pytest.mark.parametrize("tokens", [1, 5])
 def test_on_aarch64(tokens: int, isa: Isa) -> None:
-    heads, kv, width, half = 8, 2, 16, True
-    found, position = caches(kv, 4, width, half), np.array(37)
+    heads, kv, width, held = 8, 2, 16, "f16"
+    found, position = caches(kv, 4, width, held), np.array(37)
     arrays = [random(tokens, heads, width), *found, position]
-    function = attention(heads, kv, width, half)
+    function = attention(heads, kv, width, held)
     (got,), (want,) = run_segment(function, arrays, isa, STORE), expected_of(function, arrays, STORE)
     np.testing.assert_allclose(got, want, rtol=0, atol=ATTENTION_TOLERANCE)
-    dims = [*cache_types(kv, width, half), (f32, ("S", kv, width)), (f32, ("S", kv, width)), (i64, ())]
+    dims = [*cache_types(kv, width, held), (f32, ("S", kv, width)), (f32, ("S", kv, width)), (i64, ())]
     append = function_of(types(dims), lambda args: [dense.CacheAppendOp(*args)])
     arrays = [*found, random(tokens, kv, width), random(tokens, kv, width, seed=1), position]
     for got, want in zip(run_segment(append, arrays, isa, STORE), expected_of(append, arrays, STORE), strict=True):

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from xdsl.dialects.builtin import ModuleOp, f16, f32, i64
+from xdsl.dialects.builtin import ModuleOp, f16, f32, i8, i64
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Operation
 
@@ -19,7 +19,7 @@ from neuc.dialects.weight_store import WeightStore
 
 TOLERANCE = 1e-5
 """f32 results against f64 loops: some hundred roundings of 6e-8 each, on results of size 1 to 10."""
-ELEMENTS: dict[str, Attribute] = {"float16": f16, "float32": f32, "int64": i64}
+ELEMENTS: dict[str, Attribute] = {"float16": f16, "float32": f32, "int8": i8, "int64": i64}
 RNG = np.random.default_rng(3)
 
 
@@ -71,6 +71,39 @@ def test_cache_append_writes_what_fits(position: int) -> None:
         old_k, old_v = caches[0][head, place // 16, i, place % 16], caches[1][head, place // 16, place % 16, i]
         assert new_k[head, place // 16, i, place % 16] == (k[token, head, i].astype(np.float16) if written else old_k)
         assert new_v[head, place // 16, place % 16, i] == (v[token, head, i].astype(np.float16) if written else old_v)
+
+
+def coded(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and scales of heads [..., D], one by one."""
+    largest = np.maximum(np.abs(numbers).max(axis=-1, keepdims=True), np.float32(1e-5))
+    a = np.float32(127) / largest
+    return np.rint(numbers * a).astype(np.int8), (np.float32(1) / a)[..., 0]
+
+
+@pytest.mark.parametrize("position", [0, 13, 30])
+def test_int8_caches_hold_codes_then_scales(position: int) -> None:
+    kv, blocks, width, tokens = 2, 2, 3, 4
+    caches = [np.zeros((kv, blocks, 16 * (width + 4)), np.int8) for _ in range(2)]
+    k, v, q = random(tokens, kv, width), random(tokens, kv, width), random(1, kv, width)
+    held = run(dense.CacheAppendOp, *caches, k, v, np.array(position))
+    last = min(position + tokens, 32) - 1
+    numbers = []
+    for cache, new, order in zip(held, (k, v), ((0, 1, 3, 2), (0, 1, 2, 3)), strict=True):
+        flat = cache.reshape(kv, -1)
+        codes = flat[:, : 32 * width].reshape(kv, blocks, *((width, 16) if order[2] == 3 else (16, width)))
+        codes, scales = codes.transpose(order).reshape(kv, 32, width), flat[:, 32 * width :].view(np.float32)
+        for token, head in np.ndindex(last + 1 - position, kv):
+            wanted = coded(new[token, head])
+            np.testing.assert_array_equal(codes[head, position + token], wanted[0])
+            assert scales[head, position + token] == wanted[1]
+        assert not codes[:, :position].any()
+        assert not scales[:, :position].any()
+        numbers.append(codes * scales[:, :, None].astype(np.float64))
+    (y,) = run(lambda *a: dense.AttentionOp(*a, scale=0.5), q, *held, np.array(last))
+    for head in range(kv):
+        keys, values = (n[head, : last + 1] for n in numbers)
+        weights = np.exp(0.5 * keys @ q[0, head].astype(np.float64))
+        np.testing.assert_allclose(y[0, head], weights @ values / weights.sum(), rtol=TOLERANCE, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("position", [0, 11, 30, -3])

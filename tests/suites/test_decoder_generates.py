@@ -45,6 +45,22 @@ def test_any_chunks_and_steps_give_the_equations_logits(made: tuple[Decoder, Pat
     assert error(decoder.decode(9), reference(d, [9])) < ONE_CODE
 
 
+def test_int8_caches(tmp_path: Path) -> None:
+    """As the equations with rounded keys and values say; and less than two codes from those with f16 ones."""
+    d = random_decoder()
+    compiled = neuc.compile(write_gguf_decoder(tmp_path / "m.gguf", d), kv="int8")
+    assert any("rounded to int8" in hint for hint in compiled.report.hints)
+    compiled.save(tmp_path / "m.neuc")
+    decoder = neuc.load_decoder(tmp_path / "m.neuc", threads=2, chunk=3, context=40)
+    tokens = list(PROMPT)
+    logits = decoder.prefill(PROMPT)
+    for token in (4, 40, 4, 31):
+        assert error(logits, reference(d, tokens, kv=np.int8)) < ONE_CODE
+        assert error(logits, reference(d, tokens)) < 2 * ONE_CODE
+        tokens.append(token)
+        logits = decoder.decode(token)
+
+
 def test_results_do_not_depend_on_threads(made: tuple[Decoder, Path]) -> None:
     """Nor on who takes which piece: the same bits every time."""
     _, path = made

@@ -64,7 +64,7 @@ class AttentionKernel(AttentionShape, KernelSpec):
     def of(isa: Isa, shape: AttentionShape) -> AttentionKernel:
         """The fastest kernel of an instruction set."""
         tiles = TileProducts.fits(isa, shape)
-        return AttentionKernel(shape.heads, shape.groups, shape.width, shape.half, tiles)
+        return AttentionKernel(shape.heads, shape.groups, shape.width, shape.held, tiles)
 
     @property
     def tokens(self) -> int:
@@ -89,7 +89,7 @@ class _Attention:
     def __init__(self, b: KernelBuilder, spec: AttentionKernel) -> None:
         self.b, self.spec = b, spec
         args = Args(b)
-        self.q, k_cache, v_cache = args.ptr(), args.ptr(), args.ptr()
+        self.q, self.k_cache, self.v_cache = args.ptr(), args.ptr(), args.ptr()
         self.position, self.out, self.parts = args.ptr(), args.ptr(), args.ptr()
         self.token_count, self.blocks, self.chunk_count = args.ints(3)
         # Scores are logarithms to the base of two from here on.
@@ -98,7 +98,7 @@ class _Attention:
         query, self.scores, self.output, self.top, self.total, panels = (
             b.ptr(b.scratch, at) for at in self.scratch.offsets()
         )
-        places = Places(k_cache, v_cache, self.blocks, query, self.scores, self.output, panels)
+        places = Places(self.k_cache, self.v_cache, self.blocks, query, self.scores, self.output, panels)
         self.tiles = TileProducts(b, spec, self.scratch, places) if spec.tiles else None
         self.several: Products = self.tiles or VectorProducts(b, spec, self.scratch, places)
         self.one = OneToken(b, spec, self.scratch, places) if OneToken.fits(b.isa, spec) else None
@@ -130,7 +130,7 @@ class _Attention:
             with b.loop(chunk * span, until, KEYS) as step:
                 key, count = step.i, b.min(until - step.i, b.i64(KEYS))
                 self._either(alone, lambda p: p.scores(group, key, count, rows))
-                self._softmax(first, rows, key, count, alone)
+                self._softmax(group, first, rows, key, count, alone)
                 self._either(alone, lambda p: p.outputs(group, key, count, rows))
             self._end(group, first, rows, chunk)
         if self.tiles is not None:
@@ -184,8 +184,12 @@ class _Attention:
         else:
             self._either(alone, emit)
 
-    def _softmax(self, first: Val, rows: Val, key: Val, count: Val, alone: Val) -> None:
-        """Scores to probabilities, relative to each row's largest score so far; 0 where a row does not see the key."""
+    def _softmax(self, group: Val, first: Val, rows: Val, key: Val, count: Val, alone: Val) -> None:
+        """Scores to probabilities, relative to each row's largest score so far; 0 where a row does not see the key.
+
+        Scales of int8 keys and values come in here: on the scores, and on the probabilities that values are multiplied
+        by.
+        """
         b, wide = self.b, min(KEYS, 4 * self.b.lanes)
         steps = b.udiv(count + (wide - 1), wide) * wide
         numbers, lowest = b.vec_const(range(wide), i32), b.const(LOWEST, vec(f32, wide))
@@ -198,8 +202,12 @@ class _Attention:
             def visible(at: Val, seen: Val = seen) -> Val:
                 return b.icmp("slt", numbers, b.splat(seen - b.trunc(at, i32), wide))
 
+            def scores_at(at: Val, scores: Val = scores) -> Val:
+                x = b.load(b.elem(scores, at, f32), lowest.type)
+                return x * self._scales(self.k_cache, group, key + at, wide) if self.spec.held == "i8" else x
+
             with b.loop(0, steps, wide, [lowest]) as loop:
-                x = b.load(b.elem(scores, loop.i, f32), lowest.type)
+                x = scores_at(loop.i)
                 loop.yield_([b.max(b.select(visible(loop.i), x, lowest), loop.carried[0])])
             old = b.load(top_at, f32)
             largest = tree(b, loop.results[0], b.max)
@@ -211,11 +219,25 @@ class _Attention:
                 branch.yield_([old])
             top = b.splat(branch.results[0], wide)
             with b.loop(0, steps, wide, [b.zero(lowest.type)]) as loop:
-                power = vecmath.exp2_below(b, b.load(b.elem(scores, loop.i, f32), lowest.type) - top)
-                power = b.select(visible(loop.i), power, b.zero(power.type))
-                self._keep(alone, lambda p, i=i, at=loop.i, power=power: p.keep_powers(i, at, power))
+                power = vecmath.exp2_below(b, scores_at(loop.i) - top)
+                power = kept = b.select(visible(loop.i), power, b.zero(power.type))
+                if self.spec.held == "i8":
+                    kept = power * self._scales(self.v_cache, group, key + loop.i, wide)
+                    kept = b.select(visible(loop.i), kept, b.zero(kept.type))
+                self._keep(alone, lambda p, i=i, at=loop.i, kept=kept: p.keep_powers(i, at, kept))
                 loop.yield_([loop.carried[0] + power])
             b.store(b.load(total_at, f32) + tree(b, loop.results[0], lambda x, y: x + y), total_at)
+
+    def _scales(self, cache: Val, group: Val, key: Val, count: int) -> Val:
+        """The scales of `count` tokens from `key` on; where there are no such tokens, those of others."""
+        b, lanes = self.b, min(CACHE_LANES, count)
+        capacity = self.blocks * CACHE_LANES
+        here = b.ptr(cache, group * self.blocks * self.spec.block_elements + capacity * self.spec.width)
+        places = (b.min(key + at, capacity - lanes) for at in range(0, count, lanes))
+        found = [b.load(b.elem(here, place, f32), vec(f32, lanes)) for place in places]
+        while len(found) > 1:
+            found = [b.concat(one, other) for one, other in zip(found[::2], found[1::2], strict=True)]
+        return found[0]
 
     def _rescale(self, row: Val, factor: Val, total_at: Val) -> None:
         b = self.b

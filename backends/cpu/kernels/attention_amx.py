@@ -87,7 +87,7 @@ class TileProducts(Products):
     def _keep_pair(self, even: Val, odd: Val, high: Val, low: Val) -> None:
         """Store two vectors, neighbours in the sum, as pairs."""
         b = self.b
-        split = [self._halves(x, exact=self.shape.half) for x in (even, odd)]
+        split = [self._halves(x, exact=self.shape.held != "f32") for x in (even, odd)]
         for (first, second), target in zip(zip(*split, strict=True), (high, low), strict=True):
             b.store((first >> 16) | (second & _HIGH), target)
 

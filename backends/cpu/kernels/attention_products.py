@@ -10,15 +10,17 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import ceil
 
-from neuc.backends.cpu.builder import KernelBuilder, Val, f16, f32, i1, i16, vec
+from neuc.backends.cpu.builder import KernelBuilder, Val, f16, f32, i1, i8, i16, i32, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.gemm_micro import F32, NO_EPILOGUE, Operands, Tile, multiply_rows
 from neuc.backends.cpu.kernels.map_half import half_to_float
 from neuc.backends.cpu.kernels.strided import pieces
-from neuc.dialects.dense_attention import CACHE_LANES
+from neuc.dialects.dense_attention import CACHE_LANES, SCALE_BYTES
 
 KEYS = 64
 """Keys of one step of the online softmax: panels of keys and values stay in the second-level cache."""
+_ELEMENTS = {"f16": i16, "f32": f32, "i8": i8}
+_BYTES = {"f16": 2, "f32": F32, "i8": 1}
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,23 @@ class AttentionShape:
         heads: H.
         groups: KV, the heads of the caches.
         width: D.
-        half: caches are f16, not f32.
+        held: what the caches hold, ``f16``, ``f32`` or ``i8``.
     """
 
     heads: int
     groups: int
     width: int
-    half: bool
+    held: str
 
     @property
     def share(self) -> int:
         """Heads of q for one head of the caches."""
         return self.heads // self.groups
+
+    @property
+    def block_elements(self) -> int:
+        """Elements of a cache for 16 tokens of a head, their scales included."""
+        return CACHE_LANES * (self.width + SCALE_BYTES * (self.held == "i8"))
 
 
 @dataclass(frozen=True)
@@ -121,28 +128,33 @@ class Products(ABC):
 
     def key_at(self, group: Val, key: Val) -> Val:
         """The number of the first element of a block of 16 keys in the cache."""
-        return (group * self.at.blocks + (key >> 4)) * (self.shape.width * CACHE_LANES)
+        of_group = group * self.at.blocks * self.shape.block_elements
+        return of_group + (key >> 4) * (self.shape.width * CACHE_LANES)
 
     def value_at(self, group: Val, key: Val) -> Val:
         """The number of a value's first element in the cache."""
-        return (group * (self.at.blocks * CACHE_LANES) + key) * self.shape.width
+        return group * self.at.blocks * self.shape.block_elements + key * self.shape.width
 
     def element(self, cache: Val, index: Val) -> Val:
         """The address of an element of a cache."""
-        return self.b.elem(cache, index, i16 if self.shape.half else f32)
+        return self.b.elem(cache, index, _ELEMENTS[self.shape.held])
 
     @property
     def element_bytes(self) -> int:
         """Bytes of an element of a cache."""
-        return 2 if self.shape.half else F32
+        return _BYTES[self.shape.held]
 
     def load(self, base: Val, index: int, lanes: int) -> Val:
-        """Elements of a cache from an address on, as f32."""
-        b = self.b
-        if not self.shape.half:
-            return b.load(b.elem(base, index, f32), vec(f32, lanes))
-        raw = b.load(b.elem(base, index, i16), vec(i16, lanes))
-        return half_to_float(b, b.bitcast(raw, vec(f16, lanes)))
+        """Elements of a cache from an address on, as f32; int8 without their scales."""
+        b, element = self.b, _ELEMENTS[self.shape.held]
+        raw = b.load(b.elem(base, index, element), vec(element, lanes))
+        match self.shape.held:
+            case "f16":
+                return half_to_float(b, b.bitcast(raw, vec(f16, lanes)))
+            case "i8":
+                return b.sitofp(b.sext(raw, i32), f32)
+            case _:
+                return raw
 
 
 class VectorProducts(Products):

@@ -47,7 +47,7 @@ class TernaryQuantizeKernel(KernelSpec):
         with b.loop(b.begin, b.end) as row:
             first = row.i * length
             x = b.elem(b.arg_ptr(0), first, f32)
-            largest = _largest(b, x, length)
+            largest = largest_bits(b, x, length)
             a = code_scale(b, largest, self.reciprocal)
             b.store(b.f32(1.0) / a, b.elem(b.arg_ptr(2), row.i, f32))
             write_codes(b, x, b.ptr(b.arg_ptr(1), first), length, largest, a)
@@ -70,7 +70,7 @@ class AbsMaxPartsKernel(KernelSpec):
         with b.loop(b.begin, b.end) as unit:
             row, first, count = _part(b, unit.i, b.arg_int(2), b.arg_int(3))
             x = b.elem(b.arg_ptr(0), row * b.arg_int(2) + first, f32)
-            b.store(_largest(b, x, count), b.elem(b.arg_ptr(1), unit.i, i32))
+            b.store(largest_bits(b, x, count), b.elem(b.arg_ptr(1), unit.i, i32))
         return b.finish()
 
 
@@ -114,7 +114,7 @@ def _part(b: KernelBuilder, unit: Val, length: Val, parts: Val) -> tuple[Val, Va
     return row, first, b.min(length - first, b.i64(PART))
 
 
-def _largest(b: KernelBuilder, x: Val, count: Val) -> Val:
+def largest_bits(b: KernelBuilder, x: Val, count: Val) -> Val:
     """The bits of max|x|. Magnitudes order like their bits, and those of NaN are above infinity's."""
     whole = count - b.urem(count, b.lanes)
     with b.loop(0, whole, b.lanes, init=[b.zero(b.vtype(i32))]) as i:

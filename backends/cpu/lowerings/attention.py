@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import Float16Type
+from xdsl.dialects.builtin import f16, i8
 from xdsl.ir import SSAValue
 
 from neuc.backends.cpu.kernels.attention import AttentionKernel
@@ -35,15 +35,16 @@ def lower_rotary(op: RotaryOp, s: SegmentLowering) -> None:
 
 
 def _known_width(op: CacheAppendOp) -> str | None:
-    return _unless_static("heads of", dims_of(op.k_cache)[2])
+    return _unless_static("heads of", dims_of(op.k)[2])
 
 
 def _unless_static(what: str, dim: Dim) -> str | None:
     return None if dim.is_static else f"{what} {dim} elements, unknown before it runs, have no CPU kernel"
 
 
-def _is_half(cache: SSAValue) -> bool:
-    return isinstance(element_of(cache), Float16Type)
+def _held(cache: SSAValue) -> str:
+    element = element_of(cache)
+    return "f16" if element == f16 else "i8" if element == i8 else "f32"
 
 
 @lowers(CacheAppendOp, supports=_known_width)
@@ -56,9 +57,10 @@ def lower_cache_append(op: CacheAppendOp, s: SegmentLowering) -> None:
         )
     tokens, groups, width = dims_of(op.k)
     s.launch(
-        CacheAppendKernel(width.value, _is_half(op.k_cache)),
+        CacheAppendKernel(width.value, _held(op.k_cache)),
         [*map(s.buffer, (op.k, op.v, op.position, op.new_k, op.new_v)), groups, dims_of(op.k_cache)[1]],
         work=tokens * groups,
+        scratch=width,
     )
 
 
@@ -85,7 +87,7 @@ def lower_attention(op: AttentionOp, s: SegmentLowering) -> None:
     tokens, heads, width = dims_of(op.q)
     groups, blocks = dims_of(op.k_cache)[:2]
     chunks = chunks_of(groups.value, tokens)
-    kernel = AttentionKernel.of(s.isa, AttentionShape(heads.value, groups.value, width.value, _is_half(op.k_cache)))
+    kernel = AttentionKernel.of(s.isa, AttentionShape(heads.value, groups.value, width.value, _held(op.k_cache)))
     rows = tokens * heads
     joined = (chunks - 1).minimum(1)
     parts = s.temp(joined * chunks * rows * (width + 2) * 4)

@@ -23,6 +23,7 @@ from xdsl.dialects.builtin import (
     UnitAttr,
     f16,
     f32,
+    i8,
     i64,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
@@ -42,7 +43,7 @@ from neuc.dialects.dense import (
     SliceOp,
     YieldOp,
 )
-from neuc.dialects.dense_attention import CACHE_LANES
+from neuc.dialects.dense_attention import CACHE_LANES, SCALE_BYTES
 from neuc.dialects.locations import node_location
 from neuc.dialects.onnx import NAME, encode_name
 from neuc.dialects.store import dims_of, make_constant, tensor_type
@@ -52,7 +53,7 @@ from neuc.dialects.weight_store import WeightStore
 from neuc.passes.analysis.ternary_layers import REPLAYED, ULP
 from neuc.passes.scalar_builder import Scalar, cast, maximum, sigmoid
 
-KV_TYPES: Mapping[str, Attribute] = {"f16": f16, "f32": f32}
+KV_TYPES: Mapping[str, Attribute] = {"f16": f16, "f32": f32, "int8": i8}
 
 
 def build_module(
@@ -65,12 +66,14 @@ def build_module(
         matrices: its matrices by name.
         store: where weights go.
         file: what to call the model in locations.
-        kv: element type of the caches, ``f16`` or ``f32``.
+        kv: element type of the caches, ``f16``, ``f32`` or ``int8``.
     """
     c = tensors.config
     held = KV_TYPES[kv]
     keys = tensor_type(held, [c.kv_heads, "C", c.head_dim, CACHE_LANES])
     values = tensor_type(held, [c.kv_heads, "C", CACHE_LANES, c.head_dim])
+    if kv == "int8":
+        keys = values = tensor_type(held, [c.kv_heads, "C", CACHE_LANES * (c.head_dim + SCALE_BYTES)])
     inputs: dict[str, Attribute] = {"tokens": tensor_type(i64, ["S"]), "position": TensorType(i64, [])}
     for layer in range(c.layers):
         inputs |= {f"k_cache.{layer}": keys, f"v_cache.{layer}": values}

@@ -16,6 +16,7 @@ from neuc.compiler.importers.decoder.graph import build_module
 from neuc.compiler.importers.decoder.tensors import DecoderTensors, rounded_notes
 from neuc.compiler.importers.decoder.tokenizer import token_members
 from neuc.dialects.context import NeucContext
+from neuc.dialects.dense_attention import SCALE_BYTES
 from neuc.passes.module_facts import add_notes
 
 
@@ -29,7 +30,7 @@ def import_decoder(
         ctx: its weight store receives the tensors, undecoded.
         head: what embedding and head are rounded to where they are not in few levels already: ``int8`` (groups of 32,
             also the default), ``int4`` (groups of 32) or ``int8-row``.
-        kv: element type of the key and value caches, ``f16`` or ``f32``.
+        kv: element type of the key and value caches, ``f16``, ``f32`` or ``int8``.
         read_as: layouts a GGUF file has, where an id means several things.
 
     Raises:
@@ -51,9 +52,19 @@ def import_decoder(
         )
     if head is not None and not rounded_notes(matrices.values()):
         notes.append(f"--head {head} changes nothing: embedding and head are in blocks of {BLOCK} or ternary already")
+    if kv == "int8":
+        notes.append(_int8_note(config))
     add_notes(module, *notes)
     module.attributes[DECODER] = _attribute(config, kv)
     return module, token_members(source.origin)
+
+
+def _int8_note(c: DecoderConfig) -> str:
+    sizes = [2 * c.layers * c.kv_heads * size for size in (2 * c.head_dim, c.head_dim + SCALE_BYTES)]
+    return (
+        f"keys and values are rounded to int8, with a scale for each token and head: {sizes[1]:,} bytes a token, "
+        f"{sizes[0]:,} with --kv f16"
+    )
 
 
 def _attribute(c: DecoderConfig, kv: str) -> DictionaryAttr:

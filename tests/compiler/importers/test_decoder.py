@@ -27,6 +27,7 @@ from neuc.dialects.lazy_array import LazyArray
 from neuc.runtime.artifact import Artifact
 from weight_files import T
 
+KV: dict[str, type] = {"f16": np.float16, "f32": np.float32, "int8": np.int8}
 TOKENS = [3, 17, 40, 5, 17, 29, 11]
 ONE_CODE = 0.02
 """Relative error that activations which round the other way may cause: one code in 127 of a few of them, per layer."""
@@ -42,16 +43,16 @@ def interpreted(path: Path, d: Decoder, tokens: list[int], **options: object) ->
     context = new_context()
     module, _ = import_decoder(path, context, **options)  # type: ignore[arg-type]
     module.verify()
-    kv = np.float32 if options.get("kv") == "f32" else np.float16
+    kv = KV[str(options.get("kv", "f16"))]
     inputs = [np.array(tokens, np.int64), np.array(0, np.int64), *caches(d, 1, kv).values()]
     return interpret(module, inputs, context.weights)[0]
 
 
-@pytest.mark.parametrize("kv", ["f16", "f32"])
+@pytest.mark.parametrize("kv", list(KV))
 def test_the_equations(tmp_path: Path, kv: str) -> None:
     d = random_decoder()
     found = interpreted(write_gguf_decoder(tmp_path / "m.gguf", d), d, TOKENS, kv=kv)
-    right = reference(d, TOKENS, kv=np.float32 if kv == "f32" else np.float16)
+    right = reference(d, TOKENS, kv=KV[kv])
     assert found.shape == (1, d.vocab)
     assert error(found, right) < ONE_CODE
 
