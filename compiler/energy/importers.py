@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from neuc.compiler.energy.model import Model, Variable
-from neuc.errors import Error, Exit
+from neuc.errors import Error
 
 
 class QuadraticModel(Protocol):
@@ -92,7 +92,7 @@ def linear_system(a: ArrayLike, b: ArrayLike | None = None) -> tuple[Model, Vari
     """
     matrix = np.asarray(a, np.float64)
     if matrix.ndim != 2 or not np.allclose(matrix, matrix.T):
-        raise Error("NEUC-E600", "A is not symmetric", hint="solve Aᵀ A x = Aᵀ b instead", exit_code=Exit.ERROR)
+        raise Error("NEUC-E600", "A is not symmetric", hint="solve Aᵀ A x = Aᵀ b instead")
     model = Model(precise=True)
     x = model.real(len(matrix), name="x")
     model.couple(x, -0.5 * (matrix + matrix.T))

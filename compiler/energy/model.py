@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, ModuleOp, StringAttr, f32, f64, i64
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.utils.exceptions import VerifyException
 
 from neuc.compiler.energy.program import Program
 from neuc.compiler.universe import new_context
@@ -245,8 +246,17 @@ class Model:
     # ---------------------------------------------------------------- inside
 
     def add(self, op: Operation) -> SSAValue:
-        """Append an operation; its first result."""
-        op.verify()
+        """Append an operation; its first result.
+
+        Raises:
+            Error: NEUC-E614, its operands do not go together.
+        """
+        try:
+            op.verify()
+        except VerifyException as error:
+            raise _usage(
+                f"{op.name}: {str(error).splitlines()[0]}", "see the term's formula in its docstring"
+            ) from error
         self.block.add_op(op)
         return op.results[0]
 
@@ -274,7 +284,7 @@ class Model:
         array = np.asarray(values, np.float64 if self.element == f64 else np.float32)
         if shape is not None:
             array = np.broadcast_to(array, shape)
-        return self._constant("weights", np.ascontiguousarray(array))
+        return self._constant("weights", np.array(array, order="C"))
 
     def flattened(self, value: SSAValue) -> SSAValue:
         """Values [C, …] as [C, N]."""

@@ -95,7 +95,7 @@ class _Quad(TermMeaning):
         return [(self.op.x, p * d)]
 
     def curvature(self, variable: SSAValue) -> Array | float | None:
-        return self.p(self.op.precision) if self.op.x is variable else None
+        return self.p(self.op.precision) if self.op.x is variable else 0.0
 
 
 @means(e.LinearOp)

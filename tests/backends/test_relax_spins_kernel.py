@@ -81,3 +81,24 @@ def test_energies_after_a_ladder_of_temperatures() -> None:
     expected, found = program.interpret(), program.run()
     np.testing.assert_array_equal(found.x, expected.x)
     np.testing.assert_allclose(found.energy, expected.energy, rtol=ENERGY_TOLERANCE)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("rule", "field"), [("gibbs", 0.0), ("gibbs", 0.13), ("metropolis", 0.0)])
+def test_grids_of_one_coupling(isa: str, rule: str, field: float) -> None:
+    """The checkerboard kernel gives the bits that any graph's would."""
+    model = Model()
+    x = model.spin(4, 128, name="x")
+    model.grid(x, 0.4)
+    if field:
+        model.linear(x, field)
+    samples = model.init(2).sample(5, (0.3, 0.9), warmup=1, thin=2, rule=rule)
+    program = model.program(x=samples.last[x], sums=samples.sums(x), energy=samples.energies())
+    expected, feeds = program.interpret(seed=3), program.feeds(seed=3)
+    session = program.session(isa=isa, threads=1)
+    kernels = {launch.kernel for segment in session.program.segments.values() for launch in segment.launches}
+    assert any(kernel.startswith("relax_grid") for kernel in kernels)
+    found = dict(zip(expected, session.run(list(expected), feeds)))
+    np.testing.assert_array_equal(found["x"], expected.x)
+    np.testing.assert_array_equal(found["sums"], expected.sums)
+    np.testing.assert_allclose(found["energy"], expected.energy, rtol=ENERGY_TOLERANCE)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from xdsl.ir import SSAValue
 
+from neuc.backends.cpu.kernels.relax_grid import GridSweepsKernel
 from neuc.backends.cpu.kernels.relax_spins import SpinSweepsKernel
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.relax import discrete_variables, joined, separated
@@ -17,6 +18,7 @@ from neuc.dialects.cpu import LaunchArg
 from neuc.dialects.dims import Dim
 from neuc.dialects.energy_factors import FactorGraph
 from neuc.dialects.energy_types import Observable, Rule, Space, var_type
+from neuc.dialects.interp.energy_random import GROUP
 from neuc.dialects.store import dims_of
 from neuc.errors import Error
 
@@ -70,7 +72,11 @@ def _sample(op: e.SampleOp, s: SegmentLowering) -> None:
     if len(graph.stencils) > 1:
         raise Error("NEUC-E615", "a model has two stencils", hint="write one of them as energy.edges")
     last = s.temp(e.chains_of(op.state) * graph.sites)
-    _sweep_graph(op, s, graph, layout(graph, order), observers, last)
+    grid = _uniform_grid(op, graph, order, observers)
+    if grid is not None:
+        _sweep_grid(op, s, graph, grid, observers, last)
+    else:
+        _sweep_graph(op, s, graph, layout(graph, order), observers, last)
     s.remember(op.last, separated(model, last))
 
 
@@ -121,6 +127,55 @@ def _sweep_graph(
         args += [plan.coupling, s.weight("relax.near", plan.near)]
     args += observer_args(op, s, seen, plan.place)
     s.launch(kernel, args, work=chains, scratch=kernel.scratch_bytes(plan.places), op=op)
+
+
+def _uniform_grid(op: e.SampleOp, graph: FactorGraph, order: Array, observers: Observers) -> tuple[int, int] | None:
+    """H and W of a model that `GridSweepsKernel` runs: one coupling and one field, the usual checkerboard order."""
+    if len(graph.stencils) != 1 or len(graph.edges) or not graph.free.all():
+        return None
+    stencil, seen = graph.stencils[0], set(observers.of)
+    nearest = {tuple(abs(d) for d in step) for step in stencil.steps} == {(0, 1), (1, 0)}
+    if not nearest or len(stencil.steps) != 2 or not stencil.periodic or graph.sites != len(stencil.neighbours):
+        return None
+    rows, columns = stencil.shape
+    if rows % 2 or columns % (2 * GROUP) or seen - {Observable.SUM, Observable.ENERGY}:
+        return None
+    if np.ptp(graph.field) or (op.rule.data is Rule.METROPOLIS and graph.field.any()):
+        return None
+    parity = np.indices(stencil.shape).sum(0).reshape(-1) % 2
+    usual = np.concatenate([np.flatnonzero(parity == color) for color in range(2)])
+    return (rows, columns) if np.array_equal(order, usual) else None
+
+
+def _sweep_grid(
+    op: e.SampleOp,
+    s: SegmentLowering,
+    graph: FactorGraph,
+    shape: tuple[int, int],
+    observers: Observers,
+    last: SSAValue,
+) -> None:
+    """One launch over chains, for a periodic grid of one coupling."""
+    seen = observers.of
+    kernel = GridSweepsKernel(
+        *shape,
+        metropolis=op.rule.data is Rule.METROPOLIS,
+        sums=Observable.SUM in seen,
+        energies=Observable.ENERGY in seen,
+    )
+    chains, beta = e.chains_of(op.state), dims_of(op.beta)
+    args: list[LaunchArg] = [
+        s.buffer(op.beta),
+        chains if len(beta) == 2 else 0,
+        s.buffer(op.seed),
+        joined(s, op.state),
+        last,
+        float(graph.stencils[0].coupling),
+        float(graph.field[0]),
+        beta[0],
+        *observer_args(op, s, seen, np.empty(0, np.int32)),
+    ]
+    s.launch(kernel, args, work=chains, scratch=kernel.scratch_bytes, op=op)
 
 
 def observer_args(
