@@ -113,7 +113,8 @@ class WeightStore:
             if isinstance(entry, LazyArray):
                 metadata[HASH_KEY_PREFIX + key] = array_sha(arrays[key])
                 metadata[IDENTITY_KEY_PREFIX + key] = entry.identity
-        save_file(arrays, path, metadata=metadata)
+        # An empty dictionary of metadata makes a header that safetensors itself cannot read.
+        save_file(arrays, path, metadata=metadata or None)
 
     @staticmethod
     def load(path: Path) -> WeightStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,9 @@ _EXPECTED_RTOL, _EXPECTED_ATOL = 1e-4, 1e-5
 @click.option("--seeds", default=1, show_default=True, help="Draws of simulated devices, with --eval.")
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to share the draws out; else all CPUs.")
 @click.option("--tile-map", type=click.Path(path_type=Path), help="Draw where crossbar tiles are (.png, .svg).")
+@click.option("--sweeps", type=int, help="Sweeps of a sampler, in place of the model's.")
+@click.option("--beta", metavar="FIRST[:LAST]", help="Inverse temperatures of a sampler, in place of the model's.")
+@click.option("--seed", type=int, help="Seed of a sampler, in place of the model's.")
 @click.option("--profile", type=click.Path(path_type=Path), help="Write a trace that Perfetto opens.")
 @arguments.json_option
 def run_command(
@@ -53,6 +57,9 @@ def run_command(
     seeds: int,
     scheduler: str | None,
     tile_map: Path | None,
+    sweeps: int | None,
+    beta: str | None,
+    seed: int | None,
     profile: Path | None,
     as_json: bool,
 ) -> int:
@@ -72,6 +79,7 @@ def run_command(
                 raise arguments.usage_error(f"{name} and --eval do not go together", "leave one of them out")
         return _evaluate(session, evaluate, as_json)
     feeds = parse_inputs(inputs, session.program.inputs)
+    feeds |= _sampler_inputs(session.manifest, inputs, sweeps, beta, seed)
     start = time.perf_counter()
     names = [spec.name for spec in session.program.outputs]
     results = dict(zip(names, session.run(None, feeds)))
@@ -108,6 +116,28 @@ def _evaluate(session: Session, text: str, as_json: bool) -> int:
     else:
         console.product(found.describe())
     return Exit.OK
+
+
+def _sampler_inputs(
+    manifest: Mapping[str, object], given: tuple[str, ...], sweeps: int | None, beta: str | None, seed: int | None
+) -> Arrays:
+    """What a sampler takes by default or by options, but for inputs that --input names."""
+    if "energy" not in manifest:
+        if sweeps is not None or beta is not None or seed is not None:
+            raise arguments.usage_error("--sweeps, --beta and --seed are of samplers", "leave them out")
+        return {}
+    from neuc.compiler.energy.defaults import default_inputs
+
+    ends = None
+    if beta is not None:
+        first, _, last = beta.partition(":")
+        try:
+            ends = float(first), float(last or first)
+        except ValueError:
+            raise arguments.usage_error(f"--beta {beta} makes no sense", "write 0.4 or 0.1:3") from None
+    named = {text.partition("=")[0] for text in given}
+    found = default_inputs(manifest["energy"], sweeps, ends, seed)
+    return {name: array for name, array in found.items() if name not in named}
 
 
 def save_npz(path: Path, arrays: Arrays) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +14,7 @@ from xdsl.dialects.func import FuncOp
 
 from neuc.compiler import diagnostics
 from neuc.compiler.driver import print_module, read_module, write_module
+from neuc.compiler.energy.defaults import default_inputs
 from neuc.compiler.universe import new_context
 from neuc.dialects.context import NeucContext
 from neuc.dialects.interp.core import interpret
@@ -132,35 +133,6 @@ class Program:
         types = self.main.function_type.inputs.data
         dtypes = [numpy_dtype(element_of(t)) for t in types]
         return {n: np.asarray(given[n], dtype, order="C") for n, dtype in zip(names, dtypes)}
-
-
-def default_inputs(
-    facts: object, sweeps: int | None = None, beta: tuple[float, float] | None = None
-) -> dict[str, Array]:
-    """The inputs of a sampler that nobody gave: `seed` and `beta`, from the facts in a module or artifact.
-
-    Raises:
-        Error: NEUC-E605, no sweeps or a temperature that is not above 0.
-    """
-    known = cast("dict[str, object]", facts) if isinstance(facts, dict) else {}
-    found: dict[str, Array] = {}
-    if "seed" in known:
-        found["seed"] = np.asarray(known["seed"], np.int64)
-    schedule = known.get("beta")
-    if isinstance(schedule, dict):
-        plan = cast("dict[str, object]", schedule)
-        first, last = beta or (float(str(plan["first"])), float(str(plan["last"])))
-        count = int(str(plan["sweeps"])) if sweeps is None else sweeps
-        if count < 1 or not (first > 0 and last > 0):
-            raise Error(
-                "NEUC-E605",
-                f"{count} sweeps from β = {first} to {last}",
-                hint="at least one sweep, and inverse temperatures above 0",
-                exit_code=Exit.USAGE,
-            )
-        ramp = np.geomspace if plan["ramp"] == "geometric" else np.linspace
-        found["beta"] = ramp(first, last, count).astype(np.float32)
-    return found
 
 
 def read_program(path: str | os.PathLike[str]) -> Program:

@@ -98,3 +98,8 @@ def test_dims_are_part_of_the_type() -> None:
     assert [str(d) for d in dims_of(type_)] == ["B", "3", "2*B"]
     with pytest.raises((ValueError, VerifyException), match="dimension expression"):
         tensor_type(f32, ["B +"])
+
+
+def test_a_store_without_entries_is_saved_and_read(tmp_path: Path) -> None:
+    WeightStore().save(tmp_path / "empty.safetensors")
+    assert list(WeightStore.load(tmp_path / "empty.safetensors")) == []
