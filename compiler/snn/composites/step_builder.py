@@ -120,6 +120,14 @@ class Step(Ops):
         slices = [tensor_type(element_of(value), dims_of(value)[1:]) for value in scanned]
         return Step(Block(arg_types=[spike.STEP_TYPE, *slices]), outer.store, outer, scanned)
 
+    def constant(self, name: str, array: np.ndarray | float) -> SSAValue:
+        """A constant, which stands outside the loop."""
+        return self.outer.constant(name, array)
+
+    def filled(self, value: float, like: SSAValue) -> SSAValue:
+        """As of `Ops`, outside the loop."""
+        return self.outer.filled(value, like)
+
     @property
     def slices(self) -> Sequence[SSAValue]:
         """What this step sees of the scanned tensors."""
