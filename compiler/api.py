@@ -149,7 +149,7 @@ def compile(
         tune: measure on this machine which encoding each ternary linear layer is fastest in; figures are kept in the
             user's cache. Only for targets that leave a choice, such as ``cpu``.
         dt: of NIR graphs: seconds in a step; by default what the file says, or 1e-4.
-        reset: of NIR graphs: ``file``, or ``subtract``, which reads resets to 0 as soft ones.
+        reset: of NIR graphs: ``file``; ``subtract`` or ``snntorch`` read resets to 0 as soft ones.
         keep_state: of NIR graphs: make states inputs and outputs, so that calls can go on where others ended.
         verify: compare the result with onnxruntime on this many inputs; see ``report.verified``.
         example_inputs: arguments to trace a torch module with.

@@ -48,7 +48,7 @@ class CompileOptions:
             each token and head.
         read_as: of GGUF files: layouts they have where an id means several things (`formats/sources.py`).
         dt: of NIR graphs: seconds in a step; None takes what the file says.
-        reset: of NIR graphs: ``file``, or ``subtract`` for resets to 0 that are meant as soft ones.
+        reset: of NIR graphs: ``file``, or ``subtract`` or ``snntorch`` for resets to 0 that are meant as soft ones.
         keep_state: of NIR graphs: make states inputs and outputs of the program.
         tune: measure on this machine which encoding each ternary linear layer is fastest in, where the target leaves a
             choice.

@@ -56,7 +56,7 @@ class Plan:
         order: how they are computed.
         shapes: the shapes of their outputs.
         dt: seconds in a step.
-        subtract: whether resets to 0 are read as soft ones.
+        reset: how resets to 0 are meant.
         steps, batch: the first two dims of inputs and outputs.
         file: what to call the graph in locations.
     """
@@ -65,7 +65,7 @@ class Plan:
     order: Order
     shapes: Mapping[str, Shape]
     dt: float
-    subtract: bool
+    reset: str
     file: str
     steps: int | str = "T"
     batch: int | str = "B"
@@ -183,7 +183,7 @@ class StepBuilder:
             case "Delay":
                 return self._delay(node, x)
             case _:
-                return self._membrane(node, x, membrane(node, self.plan.dt, self.plan.subtract))
+                return self._membrane(node, x, membrane(node, self.plan.dt, self.plan.reset))
 
     def _first(self, node: Node, op: Operation) -> SSAValue:
         return self._insert(node, op).results[0]

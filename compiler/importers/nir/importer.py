@@ -69,7 +69,7 @@ def build_module(graph: Graph, ctx: NeucContext, options: NirOptions, name: str)
     order = order_of(nodes, edges)
     shapes = shapes_of(nodes, order)
     steps, batch = _leading_dims({n: shapes[n] for n in nodes if nodes[n].kind == "Input"}, options)
-    plan = Plan(nodes, order, shapes, dt, options.reset == "subtract", name, steps, batch)
+    plan = Plan(nodes, order, shapes, dt, options.reset, name, steps, batch)
     _tell_resets(nodes.values(), options, notes)
     module = _Module(plan, ctx, options.keep_state).build(notes)
     add_notes(module, *notes)
@@ -108,10 +108,10 @@ def _tell_resets(nodes: Sequence[Node] | object, options: NirOptions, notes: lis
     if zero and options.reset == "file":
         notes.append(
             f"neurons of {len(zero)} node(s) reset to 0, as NIR has it; snnTorch writes the same for reset_mechanism "
-            "'subtract', which NIR cannot say: --reset subtract reads them so"
+            "'subtract', which NIR cannot say: --reset snntorch reads them so"
         )
     elif zero:
-        notes.append(f"neurons of {len(zero)} node(s) say v_reset = 0 and are read as soft resets (--reset subtract)")
+        notes.append(f"neurons of {len(zero)} node(s) say v_reset = 0 and are read as soft resets (--reset {options.reset})")
 
 
 class _Module:

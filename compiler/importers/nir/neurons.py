@@ -40,8 +40,8 @@ class Membrane:
     rest: Array
 
 
-def membrane(node: Node, dt: float, subtract: bool) -> Membrane:
-    """A neuron in steps of `dt` seconds; `subtract`: read resets to 0 as soft ones.
+def membrane(node: Node, dt: float, reset: str) -> Membrane:
+    """A neuron in steps of `dt` seconds; `reset`: how resets to 0 are meant, as `NirOptions` has it.
 
     Raises:
         Error: NEUC-E502, a time constant that is not positive or shorter than a step; NEUC-E504, a soft reset to
@@ -52,23 +52,23 @@ def membrane(node: Node, dt: float, subtract: bool) -> Membrane:
         case "I":
             return Membrane("integrator", dt * node.numbers("r"), zero, (), (_start(node),), None, zero)
         case "IF":
-            soft, reset = _reset(node, subtract, zero)
+            soft, taken = _reset(node, reset, zero, np.ones(()))
             start = _start(node)
-            parameters = (node.numbers("v_threshold"), *reset)
+            parameters = (node.numbers("v_threshold"), *taken)
             return Membrane("if", dt * node.numbers("r"), zero, parameters, (start,), soft, zero)
         case "LI" | "LIF":
             share = _share(node, "tau", dt)
             gain, offset = share * node.numbers("r"), share * node.numbers("v_leak")
             if node.kind == "LI":
                 return Membrane("li", gain, offset, (1 - share,), (_start(node),), None, zero)
-            soft, reset = _reset(node, subtract, zero)
-            parameters = (1 - share, node.numbers("v_threshold"), *reset)
+            soft, taken = _reset(node, reset, zero, 1 - share)
+            parameters = (1 - share, node.numbers("v_threshold"), *taken)
             return Membrane("lif", gain, offset, parameters, (_start(node),), soft, zero)
         case _:
-            return _cuba(node, dt, subtract)
+            return _cuba(node, dt, reset)
 
 
-def _cuba(node: Node, dt: float, subtract: bool) -> Membrane:
+def _cuba(node: Node, dt: float, reset: str) -> Membrane:
     """A neuron with a synapse; its potential counts from the leak, which the operation does not have."""
     synapse, share, rest = _share(node, "tau_syn", dt), _share(node, "tau_mem", dt), node.numbers("v_leak")
     weight = node.numbers("w_in") if "w_in" in node.fields else np.ones(())
@@ -76,12 +76,12 @@ def _cuba(node: Node, dt: float, subtract: bool) -> Membrane:
     parameters = (1 - synapse, 1 - share, share * node.numbers("r"))
     if node.kind == "CubaLI":
         return Membrane("cuba_li", gain, zero, parameters, (zero, _start(node) - rest), None, rest)
-    soft, reset = _reset(node, subtract, rest)
+    soft, taken = _reset(node, reset, rest, 1 - share)
     theta = node.numbers("v_threshold")
-    if soft and not reset and rest.any():
-        reset = (theta,)
+    if soft and not taken and rest.any():
+        taken = (theta,)
     return Membrane(
-        "cuba_lif", gain, zero, (*parameters, theta - rest, *reset), (zero, _start(node) - rest), soft, rest
+        "cuba_lif", gain, zero, (*parameters, theta - rest, *taken), (zero, _start(node) - rest), soft, rest
     )
 
 
@@ -101,13 +101,21 @@ def _start(node: Node) -> Array:
     return np.asarray(node.metadata.get("v0", 0.0), np.float64)
 
 
-def _reset(node: Node, subtract: bool, rest: Array) -> tuple[bool, tuple[Array, ...]]:
-    """Whether the reset is soft, and the reset value if it is not what the operation takes by itself."""
+def _reset(node: Node, meant: str, rest: Array, decay: Array) -> tuple[bool, tuple[Array, ...]]:
+    """Whether the reset is soft, and the reset value if it is not what the operation takes by itself.
+
+    snnTorch takes the threshold off one step later, after the decay: then θ/decay is what goes off before it.
+    """
     value = node.numbers("v_reset") if "v_reset" in node.fields else np.zeros(())
     how = node.metadata.get("reset")
     if how not in (None, "subtract", "zero", "hard"):
         raise _bad(node, f"its metadata has reset = {how!r}", "it is subtract or zero")
-    if how == "subtract" or (how is None and subtract and not value.any()):
+    read_soft = how is None and meant != "file" and not value.any()
+    if read_soft and meant == "snntorch":
+        if (decay == 0).any():
+            raise _bad(node, "nothing is left of its potential after a step", "use --reset subtract")
+        return True, (node.numbers("v_threshold") / decay,)
+    if how == "subtract" or read_soft:
         if value.any():
             raise Error(
                 "NEUC-E504",

@@ -12,7 +12,7 @@ from neuc.errors import Error, Exit
 SUFFIXES = (".nir", ".h5", ".hdf5")
 DEFAULT_DT = 1e-4
 """Seconds in a step where nothing says otherwise: what the paper on NIR and most exporters take."""
-RESETS = ("file", "subtract")
+RESETS = ("file", "subtract", "snntorch")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class NirOptions:
 
     Attributes:
         dt: seconds in a step; None takes what the file's metadata say, or `DEFAULT_DT`.
-        reset: ``file``: as the file says; ``subtract``: resets to 0 without metadata are meant as soft ones.
+        reset: ``file``: as the file says. Resets to 0 without metadata are soft ones for ``subtract``, and for
+            ``snntorch``, which takes the threshold off in the next step, after the decay.
         keep_state: whether states are arguments and results of the program.
         shapes: [T, B, ...] of some inputs: ints, or names of symbols.
     """

@@ -96,7 +96,7 @@ def test_what_is_not_said_is_told() -> None:
     module = import_nir(chain((1,), nir.IF(np.array([1.0]), np.array([1.0]))), context)
     notes = notes_of(module)
     assert any("a step is 0.0001 s" in note for note in notes)
-    assert any("snnTorch" in note and "--reset subtract" in note for note in notes)
+    assert any("snnTorch" in note and "--reset snntorch" in note for note in notes)
     told = chain((1,), nir.IF(np.array([1.0]), np.array([1.0]), metadata={"reset": "subtract"}))
     told.metadata = {"dt": 0.5}
     assert not notes_of(import_nir(told, new_context()))
