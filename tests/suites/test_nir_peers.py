@@ -5,6 +5,8 @@ Needs torch, snntorch, norse and nirtorch; docs/spiking.md says how such an envi
 
 from __future__ import annotations
 
+import sys
+import types
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -177,3 +179,52 @@ def test_a_network_of_ours_spikes_the_same_in_norse() -> None:
     net = norse.from_nir(exported.graph, dt=NORSE_DT)
     assert 0.02 < ours.mean() < 0.9
     np.testing.assert_array_equal(in_norse(net, x), ours)
+
+
+def test_a_network_of_spikingjelly_spikes_the_same() -> None:
+    """It fires at the threshold, too, where NIR fires above: no potential of floats meets it exactly."""
+    pytest.importorskip("loguru")
+    pytest.importorskip("spikingjelly")
+    from spikingjelly.activation_based import functional, layer, neuron, nir_exchange
+
+    torch.manual_seed(3)
+    net = torch.nn.Sequential(
+        layer.Linear(WIDTH, HIDDEN), neuron.LIFNode(tau=4.0), layer.Linear(HIDDEN, OUT), neuron.IFNode()
+    )
+    with torch.no_grad():
+        net[0].weight *= 6
+    x = inputs(7)
+    graph = nir_exchange.export_to_nir(net, torch.from_numpy(x[:1]))
+    found, _ = in_neuc(graph, x, dt=1e-4)
+    functional.reset_net(net)
+    with torch.no_grad():
+        expected = np.stack([net(torch.from_numpy(row)[None]).numpy()[0] for row in x])
+    assert 0.02 < expected.mean() < 0.9
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_network_of_sinabs_spikes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it writes lacks soft resets, and its decay is exp(-1/tau): neurons without decay can be compared."""
+    pytest.importorskip("sinabs")
+    monkeypatch.setitem(sys.modules, "samna", types.ModuleType("samna"))
+    import sinabs.layers
+    from sinabs.activation import SingleSpike
+    from sinabs.nir import to_nir
+
+    torch.manual_seed(4)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(WIDTH, HIDDEN),
+        sinabs.layers.IAF(spike_fn=SingleSpike),
+        torch.nn.Linear(HIDDEN, OUT),
+        sinabs.layers.IAF(spike_fn=SingleSpike),
+    )
+    x = inputs(8)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(x)[None]).numpy()[0]
+    for part in net:
+        if isinstance(part, sinabs.layers.IAF):
+            part.reset_states()
+    graph = to_nir(net, torch.from_numpy(x[:1])[None])
+    found, _ = in_neuc(graph, x[:, None], dt=1.0, reset="subtract")
+    assert 0.02 < expected.mean() < 0.9
+    np.testing.assert_array_equal(found[:, 0], expected)
