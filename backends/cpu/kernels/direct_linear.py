@@ -100,12 +100,17 @@ def pack_scales(scales: np.ndarray, layout: DirectLayout) -> np.ndarray:
     t = layout.tiling
     padded = np.zeros((planes, t.row_blocks * t.block_rows, groups), np.float32)
     padded[:, :rows] = scales
-    ordered = padded.reshape(planes, t.row_blocks, t.block_rows, groups).transpose(1, 0, 3, 2)
-    if np.abs(padded).max(initial=0) <= _F16_LARGEST:
+    return half_if_exact(padded.reshape(planes, t.row_blocks, t.block_rows, groups).transpose(1, 0, 3, 2))
+
+
+def half_if_exact(scales: np.ndarray) -> np.ndarray:
+    """Scales f32 in C order, as f16 if that holds every one of them exactly."""
+    ordered = np.ascontiguousarray(scales)
+    if np.abs(ordered).max(initial=0) <= _F16_LARGEST:
         half = ordered.astype(np.float16)
-        if np.array_equal(half.astype(np.float32).view(np.int32), np.ascontiguousarray(ordered).view(np.int32)):
-            return np.ascontiguousarray(half)
-    return np.ascontiguousarray(ordered)
+        if np.array_equal(half.astype(np.float32).view(np.int32), ordered.view(np.int32)):
+            return half
+    return ordered
 
 
 class _LinearEmitter:
