@@ -138,11 +138,11 @@ def test_sums_over_time(isa: Isa) -> None:
         plain, start = events(rng, (steps, samples, count), "graded"), rng.integers(-9, 9, (samples, count))
         for number, dtype in (("f32", np.float32), ("i32", np.int32)):
             own, y = start.astype(dtype), np.empty((samples, count), dtype)
-            args = [train_of(plain), own, y, steps, count, 1, samples]
+            args = [train_of(plain), own, y, steps, count, 1, samples, y]
             run_kernel(SpikeSumKernel("frames", number), isa, args, samples, threads_split=2)
             np.testing.assert_array_equal(y, start + plain[1:].sum(axis=0, dtype=np.int64))
             currents = rng.integers(-99, 99, plain.shape).astype(dtype)
-            args = [currents, own, y, steps, count, 0, samples]
+            args = [currents, own, y, steps, count, 0, samples, y]
             run_kernel(SpikeSumKernel(number, number), isa, args, samples)
             np.testing.assert_array_equal(y, start + currents.sum(axis=0, dtype=np.int64))
 

@@ -67,17 +67,19 @@ class SpikeFramesKernel(KernelSpec):
 class SpikeSumKernel(KernelSpec):
     """y[b, n] = start[b, n] + Σ_t x[b, t, n] for the steps ``first … T-1``, step by step.
 
-    Slots: x, start, y, T, N, first, B. Work: B.
+    Slots: x, start, y, T, N, first, B, factors (any address if there are none). Work: B.
 
     Attributes:
         x: ``frames``: a train [B, frames, N]; ``i8``, ``f32`` or ``i32``: events or currents [T, B, N].
         number: ``f32`` or ``i32``: start and y.
         shared: start is [N].
+        weighted: x is multiplied by a factor of its step, f32 [T].
     """
 
-    x: Literal["frames", "i8", "f32", "i32"]
-    number: Literal["f32", "i32"]
+    x: str
+    number: str
     shared: bool = False
+    weighted: bool = False
     family: ClassVar[str] = "spike_sum"
     written = (2,)
 
@@ -87,6 +89,7 @@ class SpikeSumKernel(KernelSpec):
         args = Args(b)
         x, start, y = args.ptr(), args.ptr(), args.ptr()
         steps, count, begin, samples = args.ints(4)
+        factors = args.ptr()
         frames = b.udiv(steps + (FRAME - 1), FRAME)
         element = f32 if self.number == "f32" else i32
         with b.loop(b.begin, b.end) as sample:
@@ -107,6 +110,8 @@ class SpikeSumKernel(KernelSpec):
                         value = b.sext(value, i32)
                     if self.x != "f32" and element == f32:
                         value = b.sitofp(value, f32)
+                    if self.weighted:
+                        value = value * b.splat(b.load(b.elem(factors, time.i, f32), f32), lanes)
                     time.yield_([time.carried[0] + value])
                 store_elements(b, time.results[0], y, own + j, self.number, mask)
                 return []

@@ -9,17 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from xdsl.dialects.builtin import i64
 from xdsl.ir import Operation, SSAValue
 
 from neuc.backends.cpu.kernels.spike_conv import SpikeConvKernel, SpikePoolKernel
 from neuc.backends.cpu.kernels.spike_linear import SpikeLinearKernel
 from neuc.backends.cpu.kernels.spike_trains import SpikeSumKernel
 from neuc.backends.cpu.lowering import SegmentLowering
+from neuc.backends.cpu.lowerings.movement import copy_strided
 from neuc.backends.cpu.lowerings.spike_cells import Cell, Parameters, launch_fire, place_parameters
 from neuc.backends.cpu.lowerings.spike_forms import Forms, Last, alike, bytes_of, image_of, kind_of
 from neuc.backends.cpu.lowerings.spike_maps import mapped, value_of
 from neuc.backends.cpu.lowerings.spike_plan import (
     AddBytes,
+    Clock,
     Fire,
     Fixed,
     Gather,
@@ -30,14 +33,15 @@ from neuc.backends.cpu.lowerings.spike_plan import (
     Stacked,
     Stage,
     Sum,
+    Summing,
     neurons_of,
     samples_of,
 )
 from neuc.backends.cpu.lowerings.spike_synapses import launch_rows
 from neuc.dialects import dense, spike
-from neuc.dialects.dims import Dim
+from neuc.dialects.dims import Dim, DimLike
 from neuc.dialects.spike_types import event_of
-from neuc.dialects.store import dims_of, element_of
+from neuc.dialects.store import dims_of, element_of, tensor_type
 from neuc.errors import InternalError
 
 
@@ -55,6 +59,8 @@ class _Layers:
     plan: LoopPlan
     s: SegmentLowering
     forms: Forms = field(init=False)
+    clocks: dict[SSAValue, SSAValue] = field(default_factory=dict["SSAValue", "SSAValue"])
+    """Buffers of numbers of the step, [T]."""
 
     def __post_init__(self) -> None:
         self.forms = Forms(self.loop, self.s)
@@ -72,8 +78,10 @@ class _Layers:
                 self._gather(op)
             case ReadOut():
                 self._read_out(stage)
-            case Sum(op, place):
-                self._sum(op, place)
+            case Sum(summing):
+                self._sum(summing)
+            case Clock(op):
+                self._tick(op)
             case Scatter(op):
                 self._scatter(op)
             case AddBytes(op) if self.plan.channels_last:
@@ -93,6 +101,8 @@ class _Layers:
                 buffer = self.forms.as_stacked(part)
                 if s.buffer(whole) is not buffer:
                     s.alias(whole, buffer)
+        for place, value in self.plan.clocks.items():
+            self._last_tick(place, value)
         for place in self.plan.kept:
             s.alias(self.loop.final[place], self.loop.initial[place])
 
@@ -218,18 +228,14 @@ class _Layers:
         """Sums over time, then one product: Σ_t (W·x_t + b) = W·Σ_t x_t + b·(T − start)."""
         s, op = self.s, stage.op
         weight = self._weight(op)
-        start = stage.sum.start.value.data
         number = "i32" if weight.dtype == np.int8 else "f32"
         samples, k = samples_of(op.x), weight.shape[1]
         sums = s.temp(samples * (4 * k))
         none = s.weight("spike.none", np.zeros(k, np.int32))
         kind, source = self._summands(op.x)
-        s.launch(
-            SpikeSumKernel(kind, number, shared=True),
-            [source, none, sums, self.steps, k, start, samples],
-            work=samples,
-        )
-        final, initial = self.loop.final[stage.place], self.loop.initial[stage.place]
+        self._launch_sum(stage.sum, kind, number, (source, none, sums), k, shared=True)
+        place, start = stage.sum.place, stage.sum.start
+        final, initial = self.loop.final[place], self.loop.initial[place]
         begin = alike(initial, s)
         nothing = begin is not None and not begin.any()
         target = s.buffer(final) if nothing else s.temp(s.nbytes(final))
@@ -250,23 +256,64 @@ class _Layers:
             return "frames", forms.trains[value]
         return kind_of(element_of(value)), forms.as_stacked(value)
 
-    def _sum(self, op: spike.AccumulateOp, place: int) -> None:
-        s, forms = self.s, self.forms
-        initial, final = self.loop.initial[place], self.loop.final[place]
+    def _sum(self, summing: Summing) -> None:
+        s, forms, x = self.s, self.forms, summing.x
+        initial, final = self.loop.initial[summing.place], self.loop.final[summing.place]
         begin = alike(initial, s)
-        if op.x in forms.last:
+        if x in forms.last:
             # Totals have their channels first.
-            kind, source = kind_of(element_of(op.x)), forms.as_stacked(op.x)
+            kind, source = kind_of(element_of(x)), forms.as_stacked(x)
         else:
-            kind, source = self._summands(op.x)
+            kind, source = self._summands(x)
         start = s.buffer(initial) if begin is None else s.weight("spike.begin", np.ascontiguousarray(begin))
-        first, samples = op.start.value.data, samples_of(op.total)
-        s.launch(
-            SpikeSumKernel(kind, kind_of(element_of(final)), shared=begin is not None),
-            [source, start, s.buffer(final), self.steps, neurons_of(op.total), first, samples],
+        places = (source, start, s.buffer(final))
+        self._launch_sum(summing, kind, kind_of(element_of(final)), places, neurons_of(x), shared=begin is not None)
+
+    def _launch_sum(
+        self,
+        summing: Summing,
+        kind: str,
+        number: str,
+        places: tuple[SSAValue, SSAValue, SSAValue],
+        count: DimLike,
+        *,
+        shared: bool,
+    ) -> None:
+        """Sum over time; `places` are x, what sums begin with, and the sums."""
+        samples = samples_of(summing.x)
+        factors = places[2] if summing.factor is None else self.clocks[summing.factor]
+        self.s.launch(
+            SpikeSumKernel(kind, number, shared, summing.factor is not None),
+            [*places, self.steps, count, summing.start, samples, factors],
             work=samples,
-            op=op,
+            op=summing.op,
         )
+
+    def _tick(self, op: dense.MapOp) -> None:
+        """Numbers of all steps [T], from those of the steps."""
+        s = self.s
+        if self.loop.step not in self.clocks:
+            count = dense.IotaOp(tensor_type(i64, [self.steps]))
+            s.lower(count)
+            self.clocks[self.loop.step] = s.buffer(count.result)
+        operands = [
+            value_of(self.clocks[value], tensor_type(element_of(value), [self.steps]), s)
+            if value in self.clocks
+            else value
+            for value in op.inputs
+        ]
+        clone = dense.MapOp(operands, tensor_type(element_of(op.result), [self.steps]), op.body.clone())
+        s.lower(clone)
+        self.clocks[op.result] = s.buffer(clone.result)
+
+    def _last_tick(self, place: int, value: SSAValue) -> None:
+        """A state that only says what step it is, after the last."""
+        s, final = self.s, self.loop.final[place]
+        size = s.itemsize(value)
+        target = s.buffer(final)
+        offset = self.steps - 1
+        one = [Dim.of(1)]
+        copy_strided(s, self.clocks[value], target, size, one, one, one, source_offset=offset, op=self.loop)
 
     def _scatter(self, op: spike.ConvOp) -> None:
         s, forms = self.s, self.forms

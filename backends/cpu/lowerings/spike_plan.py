@@ -6,10 +6,11 @@ layer's neurons may run all steps before the next layer's begin.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from xdsl.dialects import arith
 from xdsl.dialects.builtin import IntegerType, i8
 from xdsl.ir import Operation, SSAValue
 
@@ -44,20 +45,46 @@ class Gather:
 
 
 @dataclass(frozen=True)
+class Summing:
+    """A sum over time.
+
+    Attributes:
+        op: the operation that adds.
+        x: what it adds.
+        after: the sum after the step.
+        place: of the sum among the loop's states.
+        start: the first step that counts.
+        factor: x is multiplied by this number of the step; None where it is not.
+    """
+
+    op: Operation
+    x: SSAValue
+    after: SSAValue
+    place: int
+    start: int = 0
+    factor: SSAValue | None = None
+
+
+@dataclass(frozen=True)
 class ReadOut:
     """A linear layer that is only summed up over time, and the sum: a layer of sums over time."""
 
     op: spike.LinearOp
-    sum: spike.AccumulateOp
-    place: int
+    sum: Summing
 
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum over time."""
+    """A sum over time of anything else."""
 
-    op: spike.AccumulateOp
-    place: int
+    sum: Summing
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Numbers that depend on nothing but the number of the step."""
+
+    op: dense.MapOp
 
 
 @dataclass(frozen=True)
@@ -88,7 +115,7 @@ class Rename:
     op: dense.ReshapeOp
 
 
-Stage: TypeAlias = Fixed | Fire | Gather | ReadOut | Sum | Stacked | Scatter | AddBytes | Rename
+Stage: TypeAlias = Fixed | Clock | Fire | Gather | ReadOut | Sum | Stacked | Scatter | AddBytes | Rename
 
 
 @dataclass(frozen=True)
@@ -99,12 +126,14 @@ class LoopPlan:
         stages: the layers.
         fixed: values that are the same in each step.
         kept: states that stay as they are, by place.
+        clocks: states that only say what step it is, by place, and their value after a step.
         channels_last: images have their channels last between the stages.
     """
 
     stages: tuple[Stage, ...]
     fixed: frozenset[SSAValue]
     kept: tuple[int, ...]
+    clocks: Mapping[int, SSAValue]
     channels_last: bool
 
 
@@ -144,11 +173,13 @@ class _Planner:
     moving: set[SSAValue] = field(default_factory=set[SSAValue])
     done: set[Operation] = field(default_factory=set[Operation])
     taken: set[int] = field(default_factory=set[int])
+    clocks: set[SSAValue] = field(default_factory=set[SSAValue])
 
     def run(self) -> LoopPlan | str:
         loop = self.loop
         self.moving = set(loop.body.block.args)
-        samples = {samples_of(value) for value in (*loop.slices, *loop.states)}
+        self.clocks = {loop.step}
+        samples = {samples_of(value) for value in (*loop.slices, *loop.states) if dims_of(value)}
         if len(samples) > 1:
             return "its states have different first axes"
         fixed: set[SSAValue] = set()
@@ -161,6 +192,10 @@ class _Planner:
                 self.stages.append(Fixed(op))
                 continue
             self.moving.update(op.results)
+            if isinstance(op, dense.MapOp) and not dims_of(op.result) and used & self.moving <= self.clocks:
+                self.clocks.add(op.result)
+                self.stages.append(Clock(op))
+                continue
             reason = self._stage(op)
             if reason is not None:
                 return reason
@@ -172,14 +207,18 @@ class _Planner:
             if value not in self.moving or value in self.loop.body.block.args:
                 return "a step gives what does not change"
         kept: list[int] = []
+        clocks: dict[int, SSAValue] = {}
         for place, (state, after) in enumerate(zip(self.loop.states, last.states, strict=True)):
             if place in self.taken:
                 continue
-            if after is not state or state.first_use is None or len(list(state.uses)) > 1:
+            if state.first_use is None and after in self.clocks:
+                clocks[place] = after
+            elif after is state and len(list(state.uses)) == 1:
+                kept.append(place)
+            else:
                 return "a state is fed back"
-            kept.append(place)
         last_channels = any(isinstance(stage, Scatter) for stage in self.stages)
-        return LoopPlan(tuple(self.stages), frozenset(fixed), tuple(kept), last_channels)
+        return LoopPlan(tuple(self.stages), frozenset(fixed), tuple(kept), clocks, last_channels)
 
     def _stage(self, op: Operation) -> str | None:
         """Add the stage of an operation that differs from step to step; or why there is none."""
@@ -199,13 +238,10 @@ class _Planner:
                 self.stages.append(Scatter(op))
             case spike.SumPoolOp() if op.x in self.moving and op.x not in self.loop.states and adds_bytes(op):
                 self.stages.append(AddBytes(op))
-            case spike.AccumulateOp():
-                place = self._places([op.total], [op.next_total], op)
-                if isinstance(place, str):
-                    return place
-                if op.x not in self.moving:
-                    return f"{op.name} adds up what does not change"
-                self.stages.append(Sum(op, place[0]))
+            case spike.AccumulateOp() | dense.MapOp() if (summing := self._summing(op)) is not None:
+                if isinstance(summing, str):
+                    return summing
+                self.stages.append(Sum(summing))
             case dense.ReshapeOp() if samples_of(op.x) == samples_of(op.result) and len(dims_of(op.x)) > 1:
                 self.stages.append(Rename(op))
             case _ if isinstance(op, _STATELESS):
@@ -217,16 +253,52 @@ class _Planner:
     def _read_out(self, op: spike.LinearOp) -> bool:
         """Whether the layer is only summed up over time: then its stage is there now."""
         uses = list(op.current.uses)
-        sum_ = uses[0].operation if len(uses) == 1 else None
-        if not isinstance(sum_, spike.AccumulateOp) or sum_.x is not op.current:
+        summing = self._summing(uses[0].operation) if len(uses) == 1 else None
+        if not isinstance(summing, Summing) or summing.x is not op.current:
             return False
-        places = self._places([sum_.total], [sum_.next_total], sum_)
-        if isinstance(places, str):
+        if summing.factor is not None and (op.bias is not None or element_of(op.weight) == i8):
             return False
-        self.stages.append(ReadOut(op, sum_, places[0]))
-        self.done.add(sum_)
-        self.moving.add(sum_.next_total)
+        self.stages.append(ReadOut(op, summing))
+        self.done.add(summing.op)
+        self.moving.add(summing.after)
         return True
+
+    def _summing(self, op: Operation) -> Summing | str | None:
+        """The operation as a sum over time; None if it is none, a reason if it is one in a way that has no code."""
+        match op:
+            case spike.AccumulateOp():
+                total, x, factor, start = op.total, op.x, None, op.start.value.data
+            case dense.MapOp() if (found := self._weighted(op)) is not None:
+                (total, x, factor), start = found, 0
+            case _:
+                return None
+        places = self._places([total], [op.results[0]], op)
+        if isinstance(places, str):
+            return places
+        if x not in self.moving or x in self.loop.states:
+            return f"{op.name} adds up what does not change"
+        return Summing(op, x, op.results[0], places[0], start, factor)
+
+    def _weighted(self, op: dense.MapOp) -> tuple[SSAValue, SSAValue, SSAValue] | None:
+        """State, x and factor of ``state + x·factor`` in f32, where the factor is a number of the step."""
+        by_argument: dict[SSAValue, SSAValue] = dict(zip(op.body.block.args, op.inputs, strict=True))
+        match list(op.body.block.ops):
+            case [arith.MulfOp() as times, arith.AddfOp() as plus, dense.YieldOp() as end]:
+                pass
+            case _:
+                return None
+        parts = [value for value in plus.operands if value is not times.result]
+        if end.value is not plus.result or len(parts) != 1:
+            return None
+        total = by_argument.get(parts[0])
+        factors = [by_argument.get(value) for value in times.operands]
+        clock = next((value for value in factors if value in self.clocks), None)
+        x = next((value for value in factors if value not in self.clocks), None)
+        if total is None or total not in self.loop.states or clock is None or x is None:
+            return None
+        if dims_of(x) != dims_of(total):
+            return None
+        return total, x, clock
 
     def _fire(self, cell: Cell) -> str | None:
         places = self._places(cell.states, cell.after, cell.op)

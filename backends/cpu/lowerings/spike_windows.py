@@ -72,15 +72,14 @@ def _no_scatter(op: spike.ConvOp) -> str | None:
 
 
 def adds_bytes(op: spike.SumPoolOp) -> bool:
-    """Whether a pool's sums are small whole numbers, which bytes hold: of binary events, without padding."""
+    """Whether a pool's sums are small whole numbers, which bytes hold: of events, without padding."""
     element = element_of(op.x)
     return (
         isinstance(element, EventType)
-        and element.is_binary
         and len(dims_of(op.x)) == 4
         and all(dim.is_static for dim in dims_of(op.x)[1:])
         and not any(op.pads.get_values())
-        and prod(op.kernel.get_values()) <= _MOST_COUNT
+        and prod(op.kernel.get_values()) * element.values[-1] <= _MOST_COUNT
     )
 
 
