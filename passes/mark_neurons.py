@@ -33,7 +33,7 @@ class MarkNeurons(ModulePass):
     """Mark the sites of neurons with `spike.neuron`.
 
     1. A map that is a ReLU, or a clip to [0, bound], is a site.
-    2. Recipes b and c: an operand of a product that is no affine function of the inputs, and no spikes (moved or pooled,
+    2. Recipes b and c: an operand of a product that is no affine function of the inputs and no spikes (moved or pooled,
        at most), gets a site `identity` in between, whose neuron has spikes of both signs. So do both operands where two
        activations meet; these have one threshold per head (axis 1 of four), or one in all.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from neuc.compiler.cli import arguments, console, weight_files
+from neuc.compiler.cli import arguments, console, convert_nir, convert_snn, weight_files
 from neuc.compiler.report_text import human_bytes
 from neuc.errors import Exit
 
@@ -22,23 +22,34 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "name",
-    required=True,
     help="Block format of ternary tensors (i2_s, tq2_0, pq2_0 ...), or ONNX form (int2-qdq, matmul-2bits ...).",
+)
+@click.option(
+    "--to",
+    type=click.Choice(["snn", "nir"]),
+    help="Make a spiking network of a float one (snn), or write one in the neuromorphic exchange format (nir).",
 )
 @click.option("--lossy-scales", is_flag=True, help="Round scales to what the format stores, if they are not exact.")
 @weight_files.read_as_option
 @weight_files.tl_option
 @arguments.json_option
+@convert_snn.snn_options
+@convert_nir.nir_options
 def convert_command(
     source: Path,
     target: Path,
-    name: str,
+    name: str | None,
+    to: str | None,
     lossy_scales: bool,
     read_as: tuple[str, ...],
     tl: tuple[str, ...],
     as_json: bool,
+    **others: object,
 ) -> int:
-    """Write the weights of IN to OUT with its ternary tensors in another block format.
+    """Write the weights of IN to OUT with its ternary tensors in another block format, or make it a spiking network.
+
+    With --to snn, IN is a float network (ONNX, or IR) and OUT.mlir the spiking one; --calib is needed. With --to nir,
+    IN is a spiking network (.mlir, .nir) and OUT.nir the same in NIR, if NIR can say everything in it.
 
     IN is a GGUF file or a Hugging Face folder. Weights stay what they are, or nothing is written and every tensor that
     stands in the way is named. All other tensors and the metadata are copied.
@@ -47,6 +58,12 @@ def convert_command(
     low-bit ONNX form (int2-qdq, int4-qdq, qcdq, qonnx, matmul-2bits, matmul-4bits), and layers that stay as they are
     are named with the reason.
     """
+    if to == "snn":
+        return convert_snn.convert_snn(source, target, others, as_json)
+    if to == "nir":
+        return convert_nir.convert_nir(source, target, others, as_json)
+    if name is None:
+        raise arguments.usage_error("neither --format nor --to is given", "--format tq2_0, say, or --to snn")
     if source.suffix == ".onnx":
         return _convert_onnx(source, target, name, as_json)
     from neuc.compiler.files import check_writable

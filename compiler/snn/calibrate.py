@@ -5,25 +5,30 @@ Methods for one site are in `thresholds.py`; here is which data they see, and wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation, SSAValue
 
+from neuc.compiler.snn import refit as regression
 from neuc.compiler.snn import thresholds
 from neuc.compiler.snn.recipes import THRESHOLDS, Recipe
 from neuc.compiler.snn.simulate import Signal, Simulation
 from neuc.compiler.universe import nearest
+from neuc.dialects.locations import node_names
+from neuc.dialects.store import dims_of
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, Exit
-from neuc.passes.analysis.neuron_sites import BIAS, CLIP, IDENTITY, POTENTIAL, THRESHOLD, Site
+from neuc.passes.analysis.neuron_sites import BIAS, CLIP, IDENTITY, POTENTIAL, SCALE, SPREAD, THRESHOLD, Site, sites
 
 Array = np.ndarray
 SAMPLES = 2048
 """Most samples per channel that thresholds are found from."""
-BATCH = 128
-"""Most inputs that are simulated: each channel of a convolution has many samples in every one of them."""
+LEAST_INPUTS, MOST_INPUTS = 128, 1024
+"""How many inputs are simulated, if there are so many: a channel of a convolution has many samples in each of them."""
 QUANTILE = 0.999
 SATURATED = 0.01
 """A channel is saturated if more than this part of its outputs lie above the largest number that its spikes reach."""
@@ -64,13 +69,14 @@ class Calibration:
         samples: how many inputs.
         sites: what it found about each site.
         warnings: what is odd about the data or the network.
-        outputs: the estimates of the network's outputs by step, f32 [T][output].
+        refitted: products whose weights were fitted to spikes.
     """
 
     method: str
     samples: int
     sites: list[SiteFacts] = field(default_factory=list[SiteFacts])
     warnings: list[str] = field(default_factory=list[str])
+    refitted: list[str] = field(default_factory=list[str])
 
 
 def check_data(inputs: Sequence[Array], names: Sequence[str]) -> list[str]:
@@ -105,6 +111,8 @@ def calibrate(
     *,
     q: float = QUANTILE,
     seed: int = 0,
+    spread: float = 0.0,
+    refit: bool = False,
 ) -> Calibration:
     """Write thresholds on every site of a marked module.
 
@@ -118,6 +126,8 @@ def calibrate(
         method: one of `recipes.THRESHOLDS`.
         q: quantile of that method.
         seed: which samples of a channel are looked at where there are more than `SAMPLES`.
+        spread: how far first potentials of neighbours differ; of `search` for binary spikes.
+        refit: fit weights, too, to what spikes bring them; of `search`.
 
     Raises:
         Error: NEUC-E520, no data; NEUC-E521, data or activations are no finite numbers; NEUC-E527, no such method.
@@ -127,10 +137,22 @@ def calibrate(
         raise Error("NEUC-E527", f"thresholds {method!r}: no such method", hint=hint, exit_code=Exit.USAGE)
     done = Calibration(method, inputs[0].shape[0] if inputs and inputs[0].ndim else 0)
     done.warnings += check_data(inputs, names)
-    picker = _Calibrator(recipe, steps, method, q, np.random.default_rng(seed), done)
-    count = BATCH if method == "search" else None
-    Simulation(module, store, recipe, steps, picker.visit).run([array[:count] for array in inputs])
+    picker = _Calibrator(recipe, steps, method, q, np.random.default_rng(seed), done, spread)
+    count = simulated(module) if method == "search" else None
+    run = Simulation(module, store, recipe, steps, picker.visit)
+    if refit and method == "search":
+        run.refit = lambda op, x, truth: picker.refit(op, x, truth, store)
+    run.run([array[:count] for array in inputs])
     return done
+
+
+def simulated(module: ModuleOp) -> int:
+    """How many inputs give every channel about `SAMPLES` samples."""
+    least = SAMPLES
+    for site in sites(module):
+        sizes = [dim.value if dim.is_static else 1 for dim in dims_of(site.op.result)[1:]]
+        least = min(least, max(1, math.prod(sizes) // site.channels))
+    return min(MOST_INPUTS, max(LEAST_INPUTS, SAMPLES // least))
 
 
 @dataclass
@@ -141,6 +163,7 @@ class _Calibrator:
     q: float
     rng: np.random.Generator
     done: Calibration
+    spread: float
 
     def visit(self, site: Site, current: Signal, exact: Array | None) -> None:
         """Find and write the parameters of one site."""
@@ -155,19 +178,34 @@ class _Calibrator:
         columns = self.rng.permutation(truth.shape[1])[:SAMPLES]
         truth = truth[:, columns]
         seen = _sampled(site, current, columns)
-        found, rounds = self._found(site, seen, truth)
+        found, rounds = self._found(site, seen, truth, self._offsets(site, exact.shape, columns))
         dead = np.flatnonzero(thresholds.largest(truth) == 0)
         found = _without_dead(found, dead)
         if site.kind == CLIP and self.recipe.coding == "rate":
             limit = np.minimum(found.threshold, np.float32(site.bound))
-            found = thresholds.Found(limit, found.start, found.bias)
+            found = replace(found, threshold=limit)
         site.write(THRESHOLD, found.threshold)
-        for key, values in ((POTENTIAL, found.start), (BIAS, found.bias)):
+        for key, values in ((POTENTIAL, found.start), (BIAS, found.bias), (SCALE, found.scale)):
             if values is not None:
                 site.write(key, values)
         self._note(site, seen, truth, found.threshold, dead, rounds)
 
-    def _found(self, site: Site, current: Signal, truth: Array) -> tuple[thresholds.Found, int]:
+    def refit(self, op: Operation, x: Array, truth: Array, store: WeightStore) -> list[tuple[SSAValue, Array]]:
+        """Fit the weights of one product, and note it."""
+        new = regression.refit(op, x, truth, store, self.rng)
+        if new:
+            self.done.refitted.append(next(iter(node_names(op)), op.name))
+        return new
+
+    def _offsets(self, site: Site, shape: tuple[int, ...], columns: Array) -> Array | None:
+        """Spread first potentials where that is wanted: by how much those of samples are off their channel's."""
+        if not self.spread or not self.recipe.binary or self.method != "search" or len(shape) != 4:
+            return None
+        site.write(SPREAD, np.array([self.spread], np.float32))
+        zero = np.zeros(site.channels, np.float32)
+        return site.by_channel(np.broadcast_to(site.starts(zero, shape), shape))[:, columns]
+
+    def _found(self, site: Site, current: Signal, truth: Array, offset: Array | None) -> tuple[thresholds.Found, int]:
         match self.method:
             case "max":
                 return thresholds.Found(thresholds.largest(truth)), 0
@@ -186,7 +224,8 @@ class _Calibrator:
                 own = current
         bound = site.bound if self.recipe.coding == "rate" else float("inf")
         positive = site.kind != IDENTITY
-        return thresholds.search(own, truth, self.recipe, self.steps, positive=positive, bound=bound), 0
+        found = thresholds.search(own, truth, self.recipe, self.steps, positive=positive, bound=bound, offset=offset)
+        return found, 0
 
     def _note(self, site: Site, current: Signal, truth: Array, threshold: Array, dead: Array, rounds: int) -> None:
         pre = _mean(current, self.recipe)
@@ -236,4 +275,5 @@ def _without_dead(found: thresholds.Found, dead: Array) -> thresholds.Found:
     threshold[dead] = 0
     threshold[dead] = threshold.max() if threshold.max() > 0 else 1.0
     bias = None if found.bias is None else np.where(np.isin(np.arange(threshold.size), dead), 0, found.bias)
-    return thresholds.Found(threshold, found.start, bias)
+    scale = None if found.scale is None else np.where(np.isin(np.arange(threshold.size), dead), threshold, found.scale)
+    return replace(found, threshold=threshold, bias=bias, scale=scale)

@@ -14,7 +14,7 @@ from xdsl.ir import Operation, SSAValue
 
 from neuc.compiler.driver import Driver
 from neuc.compiler.snn import front, support
-from neuc.compiler.snn.calibrate import BATCH, QUANTILE, Calibration, calibrate
+from neuc.compiler.snn.calibrate import LEAST_INPUTS, QUANTILE, Calibration, calibrate
 from neuc.compiler.snn.data import Data, arrays_of
 from neuc.compiler.snn.front import Marked
 from neuc.compiler.snn.layer_errors import spike_errors
@@ -27,9 +27,15 @@ from neuc.dialects.dense import ReshapeOp, TransposeOp
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.locations import node_names
 from neuc.dialects.spike import event_of
+from neuc.dialects.store import dims_of
 from neuc.errors import Error, InternalError
+from neuc.passes.analysis.neuron_sites import sites
 from neuc.passes.convert_ann_to_snn import ConvertAnnToSnn, loops
 
+SPREADS = (0.0, 0.75)
+"""How far first potentials of neighbours in images may differ, in parts of the threshold's ordered dither."""
+TRIAL = 64
+"""Inputs that spreads are tried on."""
 DEFAULT_STEPS = {"a": 8, "b": 4, "c": 4}
 """T if none is asked for."""
 
@@ -45,6 +51,7 @@ def convert_to_snn(
     coding: str | None = None,
     start: int | None = 0,
     quantile: float = QUANTILE,
+    refit: bool = True,
     shapes: Mapping[str, tuple[int | str, ...]] | None = None,
     example_inputs: tuple[object, ...] | None = None,
     max_steps: int = 16,
@@ -57,7 +64,7 @@ def convert_to_snn(
     Args:
         model: path of an ``.onnx`` or ``.mlir`` file, an ``onnx.ModelProto``, or a ``torch.nn.Module``.
         calibration: inputs [samples, …] like those the network is for: an array for a model of one input, a dict by
-            input name, or an ``.npz``. Some hundred are enough; 128 are simulated.
+            input name, or an ``.npz``. Some hundred are enough; 128 to 1,024 are simulated.
         recipe: ``a``: binary spikes of integrate-and-fire neurons, for neuromorphic chips; ``b``: signed power-of-two
             spikes that carry changes, fewest steps and spikes; ``c``: the same spikes with rate coding; b and c also
             convert Transformers; ``auto``: the fewest steps that keep accuracy, see `max_steps` and `max_drop`.
@@ -68,6 +75,8 @@ def convert_to_snn(
         coding: ``rate`` or ``differential``, if not the recipe's.
         start: with rate coding, the first step that the read-out counts; None chooses it on the calibration data.
         quantile: of ``quantile``.
+        refit: with ``search``, weights are fitted, too, by a regression on what spikes bring (`snn/refit.py`); False
+            leaves them what they are, times scales.
         shapes: shapes of inputs by name; a string keeps a dim symbolic.
         example_inputs: arguments to trace a torch module with.
         max_steps: of ``auto``: the most steps that are tried.
@@ -93,7 +102,9 @@ def convert_to_snn(
     begun = time.perf_counter()
     marked = front.mark(model, chosen, shapes, example_inputs)
     inputs = arrays_of(calibration, marked.inputs, "calibration data")
-    made = convert_marked(marked, inputs, chosen, count, thresholds, start=start, quantile=quantile, seed=seed)
+    made = convert_marked(
+        marked, inputs, chosen, count, thresholds, start=start, quantile=quantile, seed=seed, refit=refit
+    )
     made.report.seconds = time.perf_counter() - begun
     return made
 
@@ -108,6 +119,7 @@ def convert_marked(
     start: int | None = 0,
     quantile: float = QUANTILE,
     seed: int = 0,
+    refit: bool = True,
 ) -> SpikingModel:
     """`convert_to_snn` for a model that is marked for `recipe`; the marks get thresholds."""
     begun = time.perf_counter()
@@ -116,8 +128,21 @@ def convert_marked(
     verdicts = support.check(marked.module, recipe)
     support.refuse_unsupported(verdicts, recipe, marked.name)
     store, names = marked.context.weights, [spec.name for spec in marked.inputs]
-    done = calibrate(marked.module, store, inputs, names, recipe, steps, thresholds, q=quantile, seed=seed)
-    few = [array[:BATCH] if array.ndim else array for array in inputs]
+    spread = _best_spread(marked, inputs, recipe, steps, seed) if recipe.binary and thresholds == "search" else 0.0
+    done = calibrate(
+        marked.module,
+        store,
+        inputs,
+        names,
+        recipe,
+        steps,
+        thresholds,
+        q=quantile,
+        seed=seed,
+        spread=spread,
+        refit=refit,
+    )
+    few = [array[:LEAST_INPUTS] if array.ndim else array for array in inputs]
     if start is None:
         start = _best_start(marked, few, recipe, steps)
     module = marked.module.clone()
@@ -139,6 +164,26 @@ def convert_marked(
         marked.inputs,
         marked.outputs,
     )
+
+
+def _best_spread(marked: Marked, inputs: Sequence[np.ndarray], recipe: Recipe, steps: int, seed: int) -> float:
+    """How far first potentials of neighbours should differ: what brings outputs closest to the float network's.
+
+    Judged on calibration data that thresholds do not see, where there are enough.
+    """
+    if not any(len(dims_of(site.op.result)) == 4 for site in sites(marked.module)):
+        return 0.0
+    store, names = marked.context.weights, [spec.name for spec in marked.inputs]
+    seen = [a[:TRIAL] if a.ndim else a for a in inputs]
+    judged = [a[-LEAST_INPUTS:] if a.ndim else a for a in inputs]
+    exact = interpret(marked.dense, judged, store)[0]
+    errors: dict[float, float] = {}
+    for spread in SPREADS:
+        module = marked.module.clone()
+        calibrate(module, store, seen, names, recipe, steps, seed=seed, spread=spread)
+        found = Simulation(module, store, recipe, steps).run(judged)[0][-1]
+        errors[spread] = float(np.mean((found - exact) ** 2))
+    return min(errors, key=lambda spread: errors[spread])
 
 
 def _best_start(marked: Marked, inputs: Sequence[np.ndarray], recipe: Recipe, steps: int) -> int:

@@ -15,10 +15,10 @@ from xdsl.dialects.builtin import ModuleOp
 
 from neuc.compiler.snn.calibrate import SAMPLES
 from neuc.compiler.snn.recipes import Recipe
-from neuc.compiler.snn.simulate import Signal, Simulation, spikes
+from neuc.compiler.snn.simulate import HALF, Signal, Simulation, spikes
 from neuc.compiler.snn.thresholds import estimate
 from neuc.dialects.weight_store import WeightStore
-from neuc.passes.analysis.neuron_sites import BIAS, IDENTITY, POTENTIAL, THRESHOLD, Site
+from neuc.passes.analysis.neuron_sites import BIAS, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site
 
 Array = np.ndarray
 CAUSES = ("clipping", "quantisation", "unevenness")
@@ -70,7 +70,10 @@ def spike_errors(
         columns = rng.permutation(truth.shape[1])[:SAMPLES]
         static = None if current.static is None else site.by_channel(current.static)[:, columns]
         trains = None if current.steps is None else [site.by_channel(s)[:, columns] for s in current.steps]
-        found.append(_errors(site, Signal(static, trains), truth[:, columns], recipe, steps))
+        part = site.parameter(POTENTIAL)
+        part = np.full(site.channels, HALF, np.float32) if part is None else part
+        start = site.by_channel(np.broadcast_to(site.starts(part, exact.shape), exact.shape))[:, columns]
+        found.append(_errors(site, Signal(static, trains), truth[:, columns], start, recipe, steps))
 
     Simulation(module, store, recipe, steps, visit).run(inputs)
     return found
@@ -81,11 +84,11 @@ def limiting(errors: Sequence[SpikeError]) -> SpikeError | None:
     return max(errors, key=lambda e: e.own, default=None)
 
 
-def _errors(site: Site, current: Signal, truth: Array, recipe: Recipe, steps: int) -> SpikeError:
-    theta, start, bias = (site.parameter(key) for key in (THRESHOLD, POTENTIAL, BIAS))
+def _errors(site: Site, current: Signal, truth: Array, start: Array, recipe: Recipe, steps: int) -> SpikeError:
+    theta, bias = site.parameter(THRESHOLD), site.parameter(BIAS)
     assert theta is not None
     level = theta[:, None]
-    start, bias = (None if v is None else v[:, None] for v in (start, bias))
+    bias = None if bias is None else bias[:, None]
     mean = current.means(steps, recipe.coding)[-1]
     ideal = _activation(site, mean)
     reach = level if recipe.coding == "rate" else np.float32(np.inf)
@@ -93,6 +96,9 @@ def _errors(site: Site, current: Signal, truth: Array, recipe: Recipe, steps: in
     positive = site.kind != IDENTITY
     even = estimate(spikes(Signal(mean), recipe, steps, level, start, bias, positive=positive), recipe)
     actual = estimate(spikes(current, recipe, steps, level, start, bias, positive=positive), recipe)
+    worth = site.parameter(SCALE)
+    if worth is not None:
+        even, actual = (v * (worth / theta)[:, None] for v in (even, actual))
     scale = max(float(np.sqrt(np.mean(truth.astype(np.float64) ** 2))), 1e-12)
 
     def relative(difference: Array) -> float:

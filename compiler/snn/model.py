@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 
+from neuc.compiler.api import compile
 from neuc.compiler.driver import print_module, write_module
 from neuc.compiler.files import check_writable
 from neuc.compiler.signature import entry_of
@@ -25,6 +28,9 @@ from neuc.dialects.context import NeucContext
 from neuc.dialects.dense import ConvOp, MatMulOp
 from neuc.dialects.interp.core import interpret
 from neuc.runtime.program import IoSpec
+
+if TYPE_CHECKING:
+    from neuc.runtime.session import Session
 
 BATCH = 100
 """Samples that are simulated at once: the currents of all steps of a layer are in memory together."""
@@ -156,6 +162,17 @@ class SpikingModel:
         target = Path(path)
         check_writable(target)
         write_module(target, self.module, self.context)
+
+    def session(self, threads: int | None = None) -> Session:
+        """The network compiled for this CPU's event-driven target, `cpu-spike`.
+
+        Args:
+            threads: threads for each run; by default the CPUs this process may use.
+        """
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "network.mlir"
+            self.save(path)
+            return compile(path, "cpu-spike").session(threads=threads)
 
     def feeds(self, x: Data) -> Mapping[str, np.ndarray]:
         """The inputs by name, checked."""

@@ -58,6 +58,7 @@ class ConversionReport:
             "calibration": dataclasses.asdict(self.calibration),
             "layer_errors": errors,
             "limiting_layer": None if most is None else {"name": most.name, "cause": most.worst, "error": most.own},
+            "refitted": self.calibration.refitted,
             "numbers_not_spikes": self.carried,
             "tried": self.chosen,
             "warnings": self.warnings,

@@ -26,7 +26,7 @@ from neuc.dialects.store import ConstantOp, dims_of
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
 from neuc.passes.analysis.affine import is_affine, moves
-from neuc.passes.analysis.neuron_sites import BIAS, CLIP, IDENTITY, POTENTIAL, THRESHOLD, Site, site_of
+from neuc.passes.analysis.neuron_sites import BIAS, CLIP, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site, site_of
 
 Array = np.ndarray
 HALF = 0.5
@@ -143,6 +143,7 @@ class Simulation:
         count: whether to count synaptic operations.
         activity: what layers did.
         spiking: is shown each site and its spikes, in the unit of its current.
+        refit: given a product, the mean of its input and the float network's result, may put new constants before it.
     """
 
     module: ModuleOp
@@ -154,6 +155,7 @@ class Simulation:
     count: bool = False
     activity: Activity = field(default_factory=Activity)
     spiking: Callable[[Site, Sequence[Array]], None] | None = None
+    refit: Callable[[Operation, Array, Array], list[tuple[SSAValue, Array]]] | None = None
     _moved: set[SSAValue] = field(default_factory=set[SSAValue])
 
     def run(self, inputs: Sequence[Array]) -> list[list[Array]]:
@@ -173,7 +175,7 @@ class Simulation:
         signals: dict[SSAValue, Signal] = {arg: Signal(array) for arg, array in zip(block.args, inputs)}
         exact: dict[SSAValue, Array] = dict(zip(block.args, inputs)) if self.visit is not None else {}
         last = last_uses(block.ops)
-        for op in block.ops:
+        for op in list(block.ops):
             if isinstance(op, func.ReturnOp):
                 return [self._read_out(signals[v]) for v in op.operands]
             if self.visit is not None:
@@ -185,6 +187,12 @@ class Simulation:
                 current = self._bounded(site, signals[site.op.inputs[0]], env)
                 signals[site.op.result] = self._fire(site, current, truth, samples)
             else:
+                if self.refit is not None and isinstance(op, ConvOp | MatMulOp):
+                    seen = signals[op.operands[0]]
+                    if seen.steps is not None:
+                        mean = seen.means(self.steps, self.recipe.coding)[-1]
+                        new = self.refit(op, mean, exact[op.results[0]])
+                        signals.update((value, Signal(array)) for value, array in new)
                 self._pass(op, signals, env)
             for value in last.get(op, ()):
                 signals.pop(value, None)
@@ -323,8 +331,11 @@ def fire_with(
     """The same with parameters per channel that are given: `start` is a part of the threshold."""
     theta = site.shaped(threshold)
     extra = None if bias is None else site.shaped(bias)
-    begin = None if start is None else site.shaped(start)
-    return spikes(current, recipe, steps, theta, begin, extra, positive=site.kind != IDENTITY)
+    shape = next(a.shape for a in (current.static, *(current.steps or [])) if a is not None)
+    begin = site.starts(np.full_like(threshold, HALF) if start is None else start, shape)
+    out = spikes(current, recipe, steps, theta, begin, extra, positive=site.kind != IDENTITY)
+    scale = site.parameter(SCALE)
+    return out if scale is None else [step * site.shaped(scale / threshold) for step in out]
 
 
 def spikes(

@@ -53,7 +53,7 @@ def refuse_unsupported(verdicts: list[Verdict], recipe: Recipe, name: str) -> No
     """
     bad = [v for v in verdicts if v.verdict == UNSUPPORTED]
     if bad:
-        refs = tuple(NodeRef(next(iter(v.nodes), v.op), v.op, v.reason) for v in bad)
+        refs = tuple(NodeRef(next(reversed(v.nodes), v.op), v.op, v.reason) for v in bad)
         hint = "recipe c carries any function in expectation" if recipe.binary else "see the reasons above"
         raise Error(
             "NEUC-E524", f"{name}: recipe {recipe.name} has no form of {len(bad)} operations", hint=hint, nodes=refs

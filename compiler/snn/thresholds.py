@@ -5,7 +5,8 @@ Samples are per channel, f32 [channels, samples]. Where samples come from is `ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product as each
 
 import numpy as np
 
@@ -20,8 +21,10 @@ LTB_ROUNDS = 1000
 GAUSSIAN_ROUNDS = 100
 RATIOS = np.linspace(0.15, 1.1, 20).astype(np.float32)
 """Thresholds that a search tries, in parts of a channel's largest activation."""
-STARTS = (0.5, 0.35, 0.65)
-"""First potentials that a search tries for binary neurons, in parts of the threshold."""
+LATE = (0.25, 0.5, 1.0, 1.5)
+"""How much less charge binary neurons may begin with, in thresholds; it comes back over the steps."""
+REFINEMENTS = 2
+"""Rounds of small changes that a search of binary neurons ends with."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,13 @@ class Found:
         threshold: the largest output of a step.
         start: the first potential, in parts of the threshold; None for half of it.
         bias: what is added to the current; None for nothing.
+        scale: what a spike stands for; None for the threshold.
     """
 
     threshold: Array
     start: Array | None = None
     bias: Array | None = None
+    scale: Array | None = None
 
 
 def largest(truth: Array) -> Array:
@@ -87,12 +92,21 @@ def gaussian(current: Array, levels: int) -> Array:
 
 
 def search(
-    current: Signal, truth: Array, recipe: Recipe, steps: int, *, positive: bool, bound: float = float("inf")
+    current: Signal,
+    truth: Array,
+    recipe: Recipe,
+    steps: int,
+    *,
+    positive: bool,
+    bound: float = float("inf"),
+    offset: Array | None = None,
 ) -> Found:
-    """Thresholds, and for binary neurons first potentials and biases, whose spikes come closest to `truth`.
+    """Thresholds, and for binary neurons all that goes with them, whose spikes come closest to `truth`.
 
     For each channel the candidate with the smallest mean squared error of the output after `steps` steps wins. The bias
-    of a candidate is the mean error it has without (light calibration, Li et al., ICML 2021).
+    of a candidate is the mean error it has without (light calibration, Li et al., ICML 2021). Binary neurons may also
+    begin with less charge and get it back over the steps, so that they fire later, when their mean current is known
+    better; and what a spike stands for is fitted by least squares.
 
     Args:
         current: what neurons get, arrays [channels, samples].
@@ -101,33 +115,85 @@ def search(
         steps: T.
         positive: whether outputs never sum below 0.
         bound: thresholds are at most this.
+        offset: how far the first potential of each sample's neuron is off its channel's, in thresholds.
     """
+    trial = _Trial(current, truth, recipe, steps, positive, np.zeros((), np.float32) if offset is None else offset)
     most = np.maximum(largest(truth), np.float32(1e-12))
-    best: Found | None = None
-    error = np.full(truth.shape[0], np.inf)
-
-    def attempt(threshold: Array, start: Array | None, bias: Array | None) -> Array:
-        """Keep the candidate where it is better; the mean error of each channel."""
-        nonlocal best, error
-        columns = [None if v is None else v[:, None] for v in (start, bias)]
-        out = spikes(current, recipe, steps, threshold[:, None], *columns, positive=positive)
-        off = truth - estimate(out, recipe)
-        found = np.mean(off.astype(np.float64) ** 2, axis=1)
-        better = found < error
-        error = np.where(better, found, error)
-        full = Found(threshold, _filled(start, threshold, HALF), _filled(bias, threshold, 0.0))
-        best = full if best is None else _merged(better, full, best)
-        return off.mean(axis=1)
-
     for ratio in RATIOS:
         threshold = np.minimum(most * ratio, np.float32(bound))
-        for start in STARTS if recipe.binary else (HALF,):
-            begin = _filled(None, threshold, start)
-            off = attempt(threshold, begin, None)
-            if recipe.coding == "rate":
-                attempt(threshold, begin, off.astype(np.float32))
-    assert best is not None
-    return best
+        if recipe.coding == "differential":
+            trial.attempt(Found(threshold))
+            continue
+        _with_bias(trial, threshold, 0.0)
+    assert trial.best is not None
+    if recipe.binary:
+        coarse = trial.best.threshold
+        for late, factor in each(LATE, (0.8, 1.0, 1.25)):
+            _with_bias(trial, np.minimum(coarse * np.float32(factor), np.float32(bound)), late)
+        for _ in range(REFINEMENTS):
+            _refine(trial, bound)
+    return trial.best
+
+
+def _with_bias(trial: _Trial, threshold: Array, late: float) -> None:
+    """Try a threshold with a later start, and with the bias that takes its mean error away."""
+    start = np.full(threshold.shape, HALF - late, np.float32)
+    charge = threshold * np.float32(late / trial.steps)
+    off = trial.attempt(Found(threshold, start, charge))
+    trial.attempt(Found(threshold, start, (charge + off).astype(np.float32)))
+
+
+def _refine(trial: _Trial, bound: float) -> None:
+    """Try small changes of the best candidate, one parameter after the other."""
+    for factor in (0.93, 1.07):
+        best = trial.best
+        assert best is not None
+        trial.attempt(replace(best, threshold=np.minimum(best.threshold * np.float32(factor), np.float32(bound))))
+    for shift in (-0.15, 0.15):
+        best = trial.best
+        assert best is not None
+        assert best.start is not None
+        trial.attempt(replace(best, start=best.start + np.float32(shift)))
+    for shift in (-0.3, 0.3):
+        best = trial.best
+        assert best is not None
+        assert best.bias is not None
+        trial.attempt(replace(best, bias=best.bias + best.threshold * np.float32(shift / trial.steps)))
+
+
+@dataclass
+class _Trial:
+    """Candidates tried on one site, and the best parameters of each channel so far."""
+
+    current: Signal
+    truth: Array
+    recipe: Recipe
+    steps: int
+    positive: bool
+    offset: Array
+    best: Found | None = None
+
+    def __post_init__(self) -> None:
+        self.error = np.full(self.truth.shape[0], np.inf)
+
+    def attempt(self, found: Found) -> Array:
+        """Keep the candidate for those channels where it is better; the mean error of each channel."""
+        start = None if found.start is None else found.start[:, None] + self.offset
+        columns = start, None if found.bias is None else found.bias[:, None]
+        theta = found.threshold[:, None]
+        out = spikes(self.current, self.recipe, self.steps, theta, *columns, positive=self.positive)
+        guess = estimate(out, self.recipe).astype(np.float64)
+        mean_error = (self.truth - guess).mean(axis=1)
+        if self.recipe.binary:
+            fit = np.sum(self.truth * guess, axis=1) / np.maximum(np.sum(guess * guess, axis=1), 1e-30)
+            fit = np.where(fit > 0, fit, 1.0)
+            guess = guess * fit[:, None]
+            found = replace(found, scale=(found.threshold * fit).astype(np.float32))
+        error = np.mean((self.truth - guess) ** 2, axis=1)
+        better = error < self.error
+        self.error = np.where(better, error, self.error)
+        self.best = found if self.best is None else _merged(better, found, self.best)
+        return mean_error
 
 
 def estimate(out: list[Array], recipe: Recipe) -> Array:
@@ -138,14 +204,10 @@ def estimate(out: list[Array], recipe: Recipe) -> Array:
     return total if recipe.coding == "differential" else total / np.float32(len(out))
 
 
-def _filled(values: Array | None, like: Array, value: float) -> Array:
-    return np.full(like.shape, value, np.float32) if values is None else values
-
-
 def _merged(better: Array, new: Found, old: Found) -> Found:
-    def pick(a: Array | None, b: Array | None) -> Array:
-        assert a is not None
-        assert b is not None
-        return np.where(better, a, b)
-
-    return Found(pick(new.threshold, old.threshold), pick(new.start, old.start), pick(new.bias, old.bias))
+    """The parameters of `new` for channels where it is better."""
+    values = [
+        None if a is None or b is None else np.where(better, a, b)
+        for a, b in zip((new.start, new.bias, new.scale), (old.start, old.bias, old.scale))
+    ]
+    return Found(np.where(better, new.threshold, old.threshold), *values)

@@ -6,7 +6,7 @@ A site is a map of one operand with the attribute `spike.neuron`. Which maps bec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,13 @@ THRESHOLD = "spike.threshold"
 """f32 per channel: the largest output per step."""
 POTENTIAL = "spike.potential"
 """f32 per channel: the membrane at the start, as a part of the threshold; half of it where nothing is said."""
+SPREAD = "spike.spread"
+"""How far first potentials of neighbours in an image differ, f32, one number: `PATTERN` times this, in thresholds."""
+PATTERN = np.array([[-0.375, 0.125], [0.375, -0.125]], np.float32)
+"""Of 2 by 2 neighbours: an ordered dither. What they round then differs, so that sums over neighbours round less, and
+they fire at different times."""
+SCALE = "spike.scale"
+"""f32 per channel: what a binary spike stands for; the threshold where nothing is said."""
 BIAS = "spike.bias"
 """f32 per channel: what calibration adds to the current of every step."""
 
@@ -75,6 +82,15 @@ class Site:
             return values.reshape(())
         rank = len(dims_of(self.op.result))
         return values.reshape([self.channels if i == self.axis else 1 for i in range(self.axis, rank)])
+
+    def starts(self, values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """First potentials, in thresholds, of neurons of `shape`: `values` per channel, spread over neighbours."""
+        shaped, spread = self.shaped(values), self.parameter(SPREAD)
+        if spread is None or self.axis != 1 or len(shape) != 4:
+            return shaped
+        height, width = shape[2:]
+        tiles = np.tile(PATTERN, (-(-height // 2), -(-width // 2)))[:height, :width]
+        return (shaped + spread[0] * tiles).astype(np.float32)
 
     def by_channel(self, array: np.ndarray) -> np.ndarray:
         """An array of the site's shape as [channels, elements]."""

@@ -10,11 +10,11 @@ from neuc.dialects import spike
 from neuc.dialects.spike_types import EventType
 from neuc.dialects.store import constant_value, dims_of, tensor_type
 from neuc.errors import Error
-from neuc.passes.analysis.neuron_sites import BIAS, CLIP, IDENTITY, POTENTIAL, THRESHOLD, Site
+from neuc.passes.analysis.neuron_sites import BIAS, CLIP, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site
 from neuc.passes.map_building import map_of
 from neuc.passes.spiking import functions
 from neuc.passes.spiking.loop_builder import LoopBuilder, f32_like
-from neuc.passes.spiking.values import Array, Value
+from neuc.passes.spiking.values import Array, Value, sizes_of
 
 HALF = np.float32(0.5)
 """First potentials in parts of the threshold, where calibration says nothing (Bu et al., AAAI 2022)."""
@@ -61,12 +61,14 @@ def neuron(site: Site, value: Value, event: EventType, build: LoopBuilder) -> Va
 def _binary(site: Site, value: Value, theta: Array, shift: Array | None, build: LoopBuilder) -> Value:
     current = _biased(build.per_step(value, site.op.inputs[0]), shift, site, build)
     part = site.parameter(POTENTIAL)
-    start = theta * (HALF if part is None else site.shaped(part))
+    part = np.full(site.channels, HALF, np.float32) if part is None else part
+    start = theta * site.starts(part, sizes_of(site.op.result))
     potential = build.state(build.broadcast(start, f32_like(current), f"{site.name}.potential"))
     fired = spike.IfOp(current, [potential], [build.constant(theta, f"{site.name}.threshold")])
     events = build.inside(fired)
     build.set_next(potential, fired.next_potential)
-    return Value(inner=events, scale=theta)
+    scale = site.parameter(SCALE)
+    return Value(inner=events, scale=theta if scale is None else site.shaped(scale))
 
 
 def _differential(
@@ -110,9 +112,11 @@ def _biased(current: SSAValue, shift: Array | None, site: Site, build: LoopBuild
             rebuilt = type(op).create(
                 operands=[op.x, op.weight, bias], result_types=[current.type], properties=dict(op.properties)
             )
+            made = build.inside(rebuilt)
+            rebuilt.location = op.location
             op.detach()
             op.erase()
-            return build.inside(rebuilt)
+            return made
     where = build.inside if isinstance(op, Operation) and op.parent is build.body else build.before
     added = map_of([current, build.constant(shift, f"{site.name}.bias")], lambda a, b: a + b, dims_of(current))
     return where(added)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from onnx import ModelProto
+
 from onnx_models import model, node, value
 
 Array = np.ndarray

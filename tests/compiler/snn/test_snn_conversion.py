@@ -8,13 +8,13 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import ModelProto
-from snn_models import cnn, inputs, mlp, transformer
 from xdsl.ir import Operation
 
 import neuc
 from neuc.compiler.driver import print_module, read_module
 from neuc.dialects import spike
 from neuc.dialects.interp.core import interpret
+from snn_models import cnn, inputs, mlp, transformer
 
 SAME = 1e-4
 """Relative: both round in f32, in other orders of the sums; thresholds that differ by rounding are too rare to meet."""

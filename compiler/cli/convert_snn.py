@@ -1,0 +1,181 @@
+"""`neuc convert MODEL OUT.mlir --to snn`: its options, and what it prints. What conversion does is `compiler/snn`'s."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from neuc.compiler.cli import arguments, console
+from neuc.errors import Exit
+
+if TYPE_CHECKING:
+    from neuc.compiler.labelled_data import LabelledData
+    from neuc.compiler.snn.model import SpikingModel
+    from neuc.compiler.snn.sweep import Sweep
+
+CommandT = TypeVar("CommandT", bound=Callable[..., object])
+
+_OPTIONS = (
+    click.option("--calib", type=click.Path(path_type=Path), help="snn: .npz with inputs to calibrate on."),
+    click.option(
+        "--recipe",
+        default="auto",
+        show_default=True,
+        help="snn: a (binary spikes), b (signed spikes of changes), c (signed spikes, rates), or auto.",
+    ),
+    click.option("--steps", type=int, help="snn: time steps T; 8 for recipe a, 4 for b and c, searched by auto."),
+    click.option(
+        "--thresholds",
+        default="search",
+        show_default=True,
+        help="snn: search, mse, max, quantile, ltb or gaussian.",
+    ),
+    click.option("--levels", type=int, help="snn: powers of two of a spike in recipes b and c; 4 by default."),
+    click.option("--coding", help="snn: rate or differential, if not the recipe's."),
+    click.option("--start", type=int, help="snn: first step that a rate-coded read-out counts; 0 by default."),
+    click.option("--keep-weights", is_flag=True, help="snn: no regression of weights on what spikes bring."),
+    click.option("--eval", "evaluation", metavar="FILE.npz:LABELS", help="snn: labelled data for the sweep over T."),
+    click.option("--sweep", "swept", default="1,2,4,8,16,32,64", show_default=True, help="snn: T of the sweep."),
+    click.option("--max-steps", type=int, default=16, show_default=True, help="snn: most steps that auto tries."),
+    click.option(
+        "--max-drop",
+        type=float,
+        default=0.005,
+        show_default=True,
+        help="snn: accuracy that auto may lose (0.005: half a point).",
+    ),
+    click.option("--report", "report", type=click.Path(path_type=Path), help="snn: write everything as JSON."),
+    click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="snn: write pictures to DIR."),
+)
+
+
+def snn_options(command: CommandT) -> CommandT:
+    """The options of ``--to snn``."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+NAMES = (
+    "calib",
+    "recipe",
+    "steps",
+    "thresholds",
+    "levels",
+    "coding",
+    "start",
+    "keep_weights",
+    "evaluation",
+    "swept",
+    "max_steps",
+    "max_drop",
+    "report",
+    "plots",
+)
+"""The parameters that `snn_options` adds."""
+
+
+def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json: bool) -> int:
+    """Convert `source` to a spiking network in `target`, and say what happened.
+
+    Raises:
+        Error: as `neuc.convert_to_snn` does; NEUC-E002, options that make no sense.
+    """
+    from neuc.compiler.files import check_writable
+    from neuc.compiler.inputs import load_npz
+    from neuc.compiler.labelled_data import load_labelled
+    from neuc.compiler.snn.convert import convert_to_snn
+    from neuc.compiler.snn.plots import require_matplotlib, write_plots
+
+    arguments.require_file(source)
+    if options["calib"] is None:
+        raise arguments.usage_error("--to snn needs --calib", "an .npz with some inputs of the model, by name")
+    if target.suffix != ".mlir":
+        raise arguments.usage_error(f"{target}: a spiking network is written as IR", "name it OUT.mlir")
+    check_writable(target)
+    swept = _steps(options["swept"])
+    labelled = None if options["evaluation"] is None else load_labelled(options["evaluation"])
+    if options["plots"] is not None:
+        require_matplotlib()
+    arrays = load_npz(options["calib"])
+    labels = arrays.pop("labels", None)
+    model = convert_to_snn(
+        source,
+        arrays,
+        recipe=options["recipe"],
+        steps=options["steps"],
+        thresholds=options["thresholds"],
+        levels=options["levels"],
+        coding=options["coding"],
+        start=options["start"] or 0,
+        refit=not options["keep_weights"],
+        max_steps=options["max_steps"],
+        max_drop=options["max_drop"],
+        labels=labels,
+    )
+    found = _swept(model, labelled, arrays, swept)
+    model.save(target)
+    data = {"file": str(target), **model.report.as_json(), "sweep": found.as_json()}
+    data["sweep"]["data"] = "calibration data" if labelled is None else labelled.source
+    if options["report"] is not None:
+        from neuc.compiler.files import write_text
+
+        check_writable(options["report"])
+        write_text(options["report"], json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    pictures = (
+        [] if options["plots"] is None else write_plots(model, _feeds(model, labelled, arrays), found, options["plots"])
+    )
+    if as_json:
+        console.product_json(data)
+    else:
+        _describe(model, found, data["sweep"]["data"])
+    for path in (target, options["report"], *pictures):
+        if path is not None:
+            console.note(f"wrote {path}")
+    return Exit.OK
+
+
+def _steps(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise arguments.usage_error(f"--sweep {text}: not a list of whole numbers", "1,2,4,8") from error
+
+
+def _feeds(model: SpikingModel, labelled: LabelledData | None, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    given = arrays if labelled is None else labelled.feeds
+    return {spec.name: given[spec.name] for spec in model.inputs if spec.name in given}
+
+
+def _swept(
+    model: SpikingModel, labelled: LabelledData | None, arrays: Mapping[str, Any], swept: Sequence[int]
+) -> Sweep:
+    """On labelled data, else on the calibration data, where agreement with the float network is all there is to say."""
+    labels = None if labelled is None else labelled.labels
+    return model.sweep(_feeds(model, labelled, arrays), labels, swept)
+
+
+def _describe(model: SpikingModel, found: Sweep, data: str) -> None:
+    report = model.report
+    console.note(f"{report.model} as recipe {report.recipe.name}, T = {report.steps}: {report.recipe.about}")
+    console.note("support:")
+    console.note(report.support_text())
+    for text in report.carried:
+        console.note(f"  numbers, no spikes, go into {text}")
+    if report.calibration.refitted:
+        fitted = ", ".join(report.calibration.refitted)
+        console.note(f"  weights fitted to what spikes bring (--keep-weights leaves them): {fitted}")
+    if report.chosen:
+        console.note("tried:")
+        for text in report.chosen:
+            console.note(f"  {text}")
+    console.note("errors of layers on calibration data, in parts of what the float network has there:")
+    console.note(report.errors_text())
+    console.note(f"time steps, on {found.samples} samples of {data}:")
+    console.note(found.text())
+    for text in report.warnings:
+        console.note(f"warning: {text}")
