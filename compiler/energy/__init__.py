@@ -10,7 +10,7 @@ from neuc.compiler.energy.agent import Agent
 from neuc.compiler.energy.importers import from_bqm, from_coo, from_graph, linear_system
 from neuc.compiler.energy.model import Model, Parameter, Variable
 from neuc.compiler.energy.program import Program, Results, read_program
-from neuc.compiler.energy.states import Samples, State, Value
+from neuc.compiler.energy.states import Samples, State, Value, contrast
 
 __all__ = [
     "Agent",
@@ -22,6 +22,7 @@ __all__ = [
     "State",
     "Value",
     "Variable",
+    "contrast",
     "from_bqm",
     "from_coo",
     "from_graph",

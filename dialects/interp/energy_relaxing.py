@@ -56,8 +56,6 @@ def _flow(model: Model, state: State, dt: float, nudge: complex) -> State:
 def minimum(model: Model, state: State, variable: SSAValue, nudge: complex) -> Array:
     """The exact minimum of F over one variable, the others held."""
     gradient, x = gradient_of(model, state, nudge)[variable], state.values[variable]
-    if var_type(variable).space is Space.SPIN:
-        return np.where(gradient == 0, x, np.where(gradient < 0, 1, -1))
     curvature: Array | complex = np.zeros(x.shape[1:])
     for term in model.terms:
         found = meaning(term).curvature(variable)
@@ -71,6 +69,8 @@ def minimum(model: Model, state: State, variable: SSAValue, nudge: complex) -> A
         curvature = curvature + factor * np.reshape(found, (-1,) if np.ndim(found) else ()).reshape(
             x.shape[1:] if np.ndim(found) else ()
         )
+    if var_type(variable).space is Space.SPIN:
+        return np.where(gradient == 0, x, np.where(gradient < 0, 1, -1))
     if not (np.real(curvature) > 0).all():
         raise Error("NEUC-E610", "the energy has no minimum over a variable", hint="give it an energy.quad term")
     return _boxed(variable, x - gradient / curvature)
