@@ -23,6 +23,7 @@ from neuc.passes.outlining import place
 from neuc.runtime.npu.gemm import blocks, kernel_cycles
 
 EXECUTOR = "npu"
+_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,7 @@ class PlaceNpu(ModulePass):
             rows.append(_row(product, pack, self.machine))
             function = place(op, [pack, product], f"npu{number}", EXECUTOR)
             function.attributes[MACHINE] = StringAttr(self.machine)
-        for layer in main.body.block.ops:
-            reason = _stays(layer)
-            work = multiply_adds(layer, {})
-            if reason and work:
-                name = ", ".join(node_names(layer)) or layer.name
-                add_notes(op, f"{name} stays on the CPU: {reason} ({work} multiply-adds for one sample)")
+        _note_the_rest(op, main)
         if not rows:
             add_notes(
                 op, f"nothing runs on {machine.name}: no layer has few-level weights (--quantize ternary makes some)"
@@ -78,6 +74,21 @@ class PlaceNpu(ModulePass):
         known = f"; {cycles:.3g} cycles of its cores for one sample, stalls and host not counted" if cycles else ""
         add_notes(op, f"{len(rows)} products run on {machine.name}, one program for all{known}")
         set_fact(op, "npu", {"machine": machine.name, "digest": machine.digest(), "layers": rows})
+
+
+def _note_the_rest(module: ModuleOp, main: func.FuncOp) -> None:
+    """Say which layers are not the array's, by reason, and what work that leaves to the CPU."""
+    reasons: dict[str, list[tuple[str, int]]] = {}
+    for layer in main.body.block.ops:
+        reason, work = _stays(layer), multiply_adds(layer, {})
+        if reason and work:
+            reasons.setdefault(reason, []).append(((node_names(layer) or (layer.name,))[0], work))
+    for reason, layers in reasons.items():
+        names = ", ".join(name for name, _ in layers[:_SHOWN]) + (" …" if len(layers) > _SHOWN else "")
+        total = sum(work for _, work in layers)
+        many = f"{len(layers)} layers stay" if len(layers) > 1 else "1 layer stays"
+        work = f"{total} multiply-adds, every free size being 1"
+        add_notes(module, f"{many} on the CPU, because {reason}: {names} ({work})")
 
 
 def _stays(op: Operation) -> str:

@@ -1,0 +1,1 @@
+"""What a design can be written as: Riallto's JSON, mlir-aie text, generic MLIR, Graphviz, SVG and an HTML page."""

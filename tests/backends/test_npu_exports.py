@@ -1,0 +1,156 @@
+"""Exports: each says what the design is, text reads back, and what a form cannot hold is refused with its reason."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from neuc.backends.npu.export.dot import to_dot
+from neuc.backends.npu.export.generic_aie import device_integer, to_generic
+from neuc.backends.npu.export.mlir_aie import VERSIONS, device_of, read_mlir_aie, to_mlir_aie
+from neuc.backends.npu.export.page import to_page
+from neuc.backends.npu.export.riallto_json import from_riallto, to_riallto
+from neuc.backends.npu.export.svg import to_svg
+from neuc.backends.npu.known_machines import find_machine
+from neuc.errors import Error
+from neuc.runtime.npu.program import Design, Param
+from neuc.runtime.npu.program_json import design_from_json, design_to_json
+from neuc.runtime.npu.simulator import simulate
+from npu_designs import routed_example
+
+MACHINE = find_machine("npu-xdna1")
+EXAMPLE = routed_example(MACHINE)
+
+
+def _plain(design: Design) -> Design:
+    """The example with kernels that mlir-aie has code for."""
+    return replace(design, kernels=tuple(replace(k, function="copy", params={}) for k in design.kernels))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_mlir_aie_text_reads_back(version: str):
+    design = _plain(EXAMPLE)
+    text = to_mlir_aie(design, MACHINE, version)
+    read = read_mlir_aie(text)
+    assert (read.version, read.device) == (version, "npu1")
+    assert set(read.fifos) == {c.name for c in design.channels}
+    for channel in design.channels:
+        producer, consumers, depth, kind = read.fifos[channel.name]
+        places = [design.node(n).tile for n in (channel.producer, *channel.consumers)]
+        assert [f"tile_{t[0]}_{t[1]}" for t in places if t] == [producer, *consumers]
+        assert (depth, kind) == (channel.depth, f"memref<{channel.shape[0]}xi32>")
+    assert set(read.links) == {(link.inputs, link.outputs) for link in design.links}
+    assert set(read.cores.values()) == {(*k.inputs, *k.outputs) for k in design.kernels}
+    assert read.transfers == (("x", "a", 0, (1, 1, 8, 8), (0, 0, 8, 1)), ("y", "b", 0, (1, 1, 1, 64), (0, 0, 0, 1)))
+
+
+def test_versions_are_spelled_as_theirs():
+    old, new = (to_mlir_aie(_plain(EXAMPLE), MACHINE, version) for version in VERSIONS)
+    assert "!aie.objectfifosubview<memref<4xi32>>" in old
+    assert "aiex.npu.dma_memcpy_nd" in old
+    assert "aiex.npu.dma_wait {symbol = @y}" in old
+    assert "subview" not in new
+    assert "aie.objectfifo.acquire @s1 (Consume, 1) : memref<4xi32>" in new
+    assert "aiex.dma_await_task" in new
+    for text in (old, new):
+        assert "dimensionsToStream [<size = 2, stride = 2>, <size = 2, stride = 1>]" in text
+        assert text.count("{") == text.count("}")
+        assert "memref.store" in text, "cores have bodies"
+
+
+def test_library_kernels_are_declared_and_unknown_ones_refused():
+    design = _plain(EXAMPLE)
+    params = {"threshold": 3, "max": 9, "kind": 0}
+    with_library = replace(
+        design, kernels=tuple(replace(k, function="threshold", params=params) for k in design.kernels)
+    )
+    text = to_mlir_aie(with_library, MACHINE, "1.4")
+    types = "memref<4xi32>, memref<4xi32>, i32, i32, i32"
+    assert f'func.func private @thresholdLine({types}) attributes {{link_with = "threshold.cc.o"}}' in text
+    assert text.count("func.call @thresholdLine") == len(design.kernels)
+    with pytest.raises(Error, match="'mix' has no mlir-aie body") as caught:
+        to_mlir_aie(EXAMPLE, MACHINE, "1.3")
+    assert caught.value.code == "NEUC-E683"
+    with pytest.raises(Error, match=r"no export for mlir-aie 1\.0"):
+        to_mlir_aie(design, MACHINE, "1.0")
+    double = replace(design, kernels=tuple(replace(k, consume=((2,),)) for k in design.kernels))
+    with pytest.raises(Error, match="other than one token a phase"):
+        to_mlir_aie(double, MACHINE, "1.3")
+
+
+def test_devices_by_name_and_integer():
+    names = ("npu-xdna1", "npu-xdna1-1col", "npu-xdna2", "npu-xdna2-7col")
+    assert [device_of(find_machine(n)) for n in names] == ["npu1", "npu1_1col", "npu2", "npu2_7col"]
+    assert [device_integer(find_machine(n)) for n in names] == [4, 5, 8, 15]
+    with pytest.raises(Error, match="knows no device like npu-loihi2"):
+        device_of(find_machine("npu-loihi2"))
+
+
+def test_generic_form_declares_what_it_uses():
+    text = to_generic(EXAMPLE, MACHINE)
+    defined = {line.split(" = ")[0].strip() for line in text.splitlines() if '"aie.tile"' in line}
+    used = {
+        word.strip("(),")
+        for line in text.splitlines()
+        if '"aie.objectfifo"' in line
+        for word in line.split()
+        if "%tile" in word
+    }
+    assert {u[u.index("%") :] for u in used} <= defined
+    assert text.count("({") == text.count("})")
+
+
+def test_riallto_metadata_has_its_shape_and_reads_back():
+    design = replace(EXAMPLE, params=(Param("salt", "first", 3),))
+    data = json.loads(json.dumps(to_riallto(design)))
+    assert list(data)[:4] == ["application", "kernels", "connections", "sequence"]
+    assert data["kernels"]["first"]["ttype"] == "CT"
+    assert data["kernels"]["cut"]["mtmode"] == "split"
+    assert data["kernels"]["pin"]["ttype"] == "IT"
+    assert data["connections"]["cut___s0___first___s0"]["ctype"] == "objfifo,pingpong"
+    assert data["connections"]["user___write___first___salt"]["ctype"] == "rtp"
+    assert data["sequence"][0]["seqtype"] == "buffer"
+    assert from_riallto(data) == design
+    with pytest.raises(Error, match="no part 'neuc'"):
+        from_riallto({"application": "theirs"})
+
+
+def test_json_reads_back_and_damage_is_named():
+    data = json.loads(json.dumps(design_to_json(EXAMPLE)))
+    assert design_from_json(data, "x") == EXAMPLE
+    for change, message in (
+        ({"format": 9}, "outside"),
+        ({"kernels": 3}, "expected a list"),
+        ({"extra": 1}, "unknown field"),
+        ({"channels": [{**data["channels"][0], "dtype": "f8"}]}, "'f8' is none of"),
+        ({"sequence": [{"step": "jump"}]}, "'jump' is none of"),
+    ):
+        with pytest.raises(Error, match=message) as caught:
+            design_from_json({**data, **change}, "x")
+        assert caught.value.code == "NEUC-E687"
+
+
+def test_pictures_show_every_node_and_route():
+    svg = to_svg(EXAMPLE, MACHINE)
+    root = ElementTree.fromstring(svg)
+    kinds = [node.get("class", "") for node in root.iter()]
+    assert sum(kind == "kernel" for kind in kinds) == len(EXAMPLE.kernels)
+    assert sum(kind.startswith("tile") for kind in kinds) == MACHINE.cols * MACHINE.rows
+    hops = sum(c.target[0] != "DMA" for route in EXAMPLE.routes for c in route.connections)
+    assert sum(kind == "route" for kind in kinds) == hops
+    assert sum(kind == "ping-pong" for kind in kinds) > 0
+    dot = to_dot(EXAMPLE)
+    assert dot.count("->") == sum(len(c.consumers) for c in EXAMPLE.channels)
+
+
+def test_pages_escape_what_they_show():
+    named = replace(EXAMPLE, name="<script>alert(1)</script>")
+    x = np.arange(64, dtype=np.int32)
+    page = to_page(named, MACHINE, simulate(EXAMPLE, MACHINE, {"a": x}, trace=True))
+    assert "<script>" not in page
+    assert "Timeline" in page
+    assert "<rect" in page
