@@ -56,7 +56,7 @@ class TileType(ParametrizedAttribute, TypeAttribute):
 class _LineType(ParametrizedAttribute, TypeAttribute):
     """Analog values on parallel lines."""
 
-    count: IntAttr = param_def()
+    count: IntAttr
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
@@ -76,6 +76,7 @@ class VoltagesType(_LineType):
     """What drives input lines, for each sample: `!crossbar.voltages<256>`."""
 
     name = "crossbar.voltages"
+    count: IntAttr = param_def()
 
     @staticmethod
     def of(count: int) -> VoltagesType:
@@ -87,6 +88,7 @@ class CurrentsType(_LineType):
     """What output lines carry, for each sample: `!crossbar.currents<64>`."""
 
     name = "crossbar.currents"
+    count: IntAttr = param_def()
 
     @staticmethod
     def of(count: int) -> CurrentsType:
