@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from neuc.compiler.cli import arguments, console
+from neuc.compiler.cli import arguments, check_chip, console
 from neuc.errors import Exit, NodeRef
 
 _SHOWN_NODES = 6
@@ -15,14 +15,17 @@ _SHOWN_NODES = 6
 
 @click.command("check")
 @arguments.model_argument
-@click.option("--target", default="cpu", show_default=True, help="See `neuc targets`.")
+@click.option("--target", default="cpu", show_default=True, help="See `neuc targets`; chip:NAME.")
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's symbolic dims.")
 @arguments.json_option
 def check_command(model: Path, target: str, shapes: tuple[str, ...], as_json: bool) -> int:
     """List every operator of MODEL that the target cannot run, with reasons; exit 3 if there are any.
 
-    `neuc compile` runs these in onnxruntime unless it is told --fallback error.
+    `neuc compile` runs these in onnxruntime unless it is told --fallback error. With --target chip:loihi2, chip:xylo,
+    chip:speck or chip:spinnaker2, MODEL is a spiking network, and the limits of the chip are listed with their sources.
     """
+    if target.startswith(check_chip.PREFIX):
+        return check_chip.check_chip(model, target, as_json)
     from neuc.compiler.checking import check_model
     from neuc.compiler.options import CompileOptions, parse_shape
 
