@@ -153,8 +153,7 @@ def _launch(
     for slot in op.slots:
         match slot:
             case BufferArgAttr():
-                assert slot.offset.data == "0", "this harness passes whole buffers"
-                args.append(memory[next(buffers)][0])
+                args.append(memory[next(buffers)][0][Dim.parse(slot.offset.data).evaluate(symbols) :])
             case StringAttr():
                 args.append(Dim.parse(slot.data).evaluate(symbols))
             case FloatAttr():
