@@ -50,6 +50,8 @@ It is not installed, or no scheduler answers at the address. Without --scheduler
 matplotlib is missing, or there are too many arrays for one picture; larger tiles make fewer.""",
     "NEUC-E658": """Conductances or netlists cannot be exported as asked.
 There is no such tile or array, the suffix of the file is neither .csv nor .h5, or h5py is missing.""",
+    "NEUC-E659": """A noise model cannot be made.
+PyTorch is missing, what was passed is no torch module, or the target has no analog devices.""",
     "NEUC-E660": """A photonic mesh cannot be made.
 Meshes are laid out as clements or reck, and hold unitary matrices; layers are decomposed by singular values first.""",
     "NEUC-E661": """An imperfection of a photonic mesh makes no sense.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from neuc.errors import Error, InternalError
 
 if TYPE_CHECKING:
+    from neuc.compiler.analog.torch_noise import noise_model
     from neuc.compiler.api import Compiled, compile
     from neuc.compiler.snn.convert import convert_to_snn
     from neuc.compiler.snn.model import SpikingModel
@@ -33,6 +34,7 @@ __all__ = [
     "convert_to_snn",
     "load",
     "load_decoder",
+    "noise_model",
 ]
 
 _LAZY = {
@@ -45,6 +47,7 @@ _LAZY = {
     "convert_to_snn": "neuc.compiler.snn.convert",
     "load": "neuc.runtime.session",
     "load_decoder": "neuc.runtime.generation",
+    "noise_model": "neuc.compiler.analog.torch_noise",
 }
 
 
