@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
 from neuc.compiler import pipeline
 from neuc.compiler.driver import LEVELS, Driver
@@ -13,6 +15,8 @@ from neuc.compiler.reporting import describe_hosts
 from neuc.compiler.signature import entry_of
 from neuc.compiler.source import read_model
 from neuc.errors import Error, Exit, NodeRef
+from neuc.runtime.artifact import Artifact
+from neuc.runtime.loader import check_processor
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,23 @@ class Checked:
     native_share: float | None
 
 
+def check_artifact(path: Path) -> tuple[str, Checked]:
+    """The target an artifact is compiled for, and what of it does not run natively there.
+
+    Raises:
+        Error: it is damaged, or its code does not fit this processor.
+    """
+    artifact = Artifact.open(path)
+    check_processor(artifact.features, artifact.architecture)
+    try:
+        report = Report.from_json(cast("dict[str, object]", artifact.manifest["report"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        hint = "compile the model again"
+        raise Error("NEUC-E302", f"{path.name} has no report of how it was compiled", hint=hint) from error
+    nodes = [NodeRef(row.node, row.op, row.reason) for row in report.hosts]
+    return report.target, Checked(report.launches + len(nodes), nodes, report.native_share)
+
+
 def check_model(model: object, options: CompileOptions) -> Checked:
     """Find out what the target cannot run of a model, without compiling it.
 
@@ -45,10 +66,12 @@ def check_model(model: object, options: CompileOptions) -> Checked:
             hint="check a model, or graph-level IR",
             exit_code=Exit.USAGE,
         )
-    operators = sum(op.name.startswith("onnx.") for op in entry_of(source.module).walk())
+    # Decoders come as operations on tensors already.
+    kinds = ("dense.", "ternary.") if source.is_decoder else ("onnx.",)
+    operators = sum(op.name.startswith(kinds) for op in entry_of(source.module).walk())
     driver = Driver(source.module, source.context)
     lenient = dataclasses.replace(options, fallback="host")
-    to_dense = [*pipeline.graph_passes(), *pipeline.float_passes(options)]
+    to_dense = [] if source.is_decoder else [*pipeline.graph_passes(), *pipeline.float_passes(options)]
     driver.run([*to_dense, *chosen.placing(), pipeline.partition_pass(lenient, chosen)])
     report = Report(model=source.name, target=chosen.name)
     describe_hosts(driver.module, report)

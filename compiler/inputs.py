@@ -193,7 +193,7 @@ def _literal(text: str, value: str) -> np.ndarray:
     shape = tuple(int(size) for size in found["shape"].split("x") if size)
     try:
         values = np.array([float(item) for item in found["value"].split(",")]).astype(dtype)
-        return np.broadcast_to(values, shape).copy() if values.size == 1 else values.reshape(shape)
+        return np.broadcast_to(values.reshape(()), shape).copy() if values.size == 1 else values.reshape(shape)
     except (ValueError, OverflowError) as error:
         hint = "give one value, or as many as the shape holds, separated by commas"
         raise Error("NEUC-E006", f"--input {text}: {error}", hint=hint, exit_code=Exit.USAGE) from error

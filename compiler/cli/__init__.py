@@ -22,6 +22,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # IR is many small, long-lived objects: at its usual pace Python spends a fifth of a compile looking for garbage.
     gc.set_threshold(100_000, 50, 100)
-    from neuc.compiler.cli.app import leave, run
+    try:
+        from neuc.compiler.cli.app import leave, run
 
-    leave(run())
+        status = run()
+    except KeyboardInterrupt:  # before `run` could see to it
+        import os
+        import sys
+
+        from neuc.errors import Exit
+
+        sys.stderr.write("interrupted\n")
+        os._exit(Exit.INTERRUPTED)
+    leave(status)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 model_argument = click.argument("model", type=click.Path(path_type=Path))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-threads_option = click.option("--threads", type=int, help="Threads; all CPUs of this process by default.")
 target_option = click.option("--target", help="Target for a model not yet compiled; cpu by default.")
 inputs_option = click.option(
     "--input",
@@ -27,6 +26,22 @@ inputs_option = click.option(
     multiple=True,
     metavar="NAME=SPEC",
     help="@file.npy, 1x28xf32=0 or random:7; @file.npz for all inputs. Made up where none is given.",
+)
+
+
+def _noted_threads(context: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
+    """Say so if there are more threads than CPUs for them."""
+    if threads is not None:
+        from neuc.compiler.cli import console
+        from neuc.runtime.cpu_features import available_cpus
+
+        if threads > (cpus := available_cpus()):
+            console.note(f"note: {threads} threads will share {counted(cpus, 'CPU')}: more are seldom faster")
+    return threads
+
+
+threads_option = click.option(
+    "--threads", type=int, callback=_noted_threads, help="Threads; all CPUs of this process by default."
 )
 
 

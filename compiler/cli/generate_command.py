@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -163,9 +162,8 @@ def _text(prompt: str) -> str:
 
 
 def _numbers(text: str) -> list[int]:
-    parts: Iterator[str] = (part.strip() for part in text.split(","))
     try:
-        return [int(part) for part in parts if part]
+        return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise arguments.usage_error(f"--prompt-tokens {text[:80]!r}: {error}", "give numbers: 1,2,3") from error
 

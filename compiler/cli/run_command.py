@@ -80,6 +80,10 @@ def run_command(
         return _evaluate(session, evaluate, as_json)
     feeds = parse_inputs(inputs, session.program.inputs)
     feeds |= _sampler_inputs(session.manifest, inputs, sweeps, beta, seed)
+    if "decoder" in session.manifest:
+        from neuc.compiler.cli.decoder_inputs import check_decoder_inputs
+
+        feeds = check_decoder_inputs(session.manifest["decoder"], feeds, inputs)
     start = time.perf_counter()
     names = [spec.name for spec in session.program.outputs]
     results = dict(zip(names, session.run(None, feeds)))

@@ -9,6 +9,7 @@ After a fork the child has no workers, so its pools hire new ones.
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 import weakref
@@ -42,14 +43,18 @@ def resolve_threads(threads: int | None) -> int:
     """The thread count to use: as many as there are CPUs for this process, unless the caller says otherwise."""
     if threads is None:
         return available_cpus()
-    if not 1 <= threads <= MAX_THREADS:
+    try:
+        count = operator.index(threads)
+    except TypeError:
+        count = 0
+    if not 1 <= count <= MAX_THREADS:
         raise Error(
             "NEUC-E405",
-            f"threads={threads} is not between 1 and {MAX_THREADS}",
+            f"threads={threads!r} is no number between 1 and {MAX_THREADS}",
             hint=f"leave it out to use the {available_cpus()} CPUs of this process",
             exit_code=Exit.USAGE,
         )
-    return threads
+    return count
 
 
 class Pool:

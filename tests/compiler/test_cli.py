@@ -21,6 +21,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from decoder_files import random_decoder, write_gguf_decoder
 from neuc.compiler.cli import main
 from neuc.errors import Error, Exit
 
@@ -195,6 +196,16 @@ def test_check_lists_what_cannot_run_with_reasons(tmp_path: Path):
     assert "NEUC-E101" in refused.err
     assert not (tmp_path / "m.neuc").exists()
     assert neuc("compile", path, "-o", tmp_path / "m.neuc", "--verify").status == Exit.OK
+
+
+def test_check_of_artifacts_and_decoders(model: Path, tmp_path: Path):
+    assert neuc("compile", model, "-o", tmp_path / "m.neuc").status == Exit.OK
+    assert neuc("check", tmp_path / "m.neuc").out.endswith("run on cpu\n")
+    assert neuc("check", tmp_path / "m.neuc", "--target", "cpu").err.startswith("error[NEUC-E002]")
+    decoder = write_gguf_decoder(tmp_path / "d.gguf", random_decoder())
+    found = json.loads(neuc("check", decoder, "--json").out)
+    assert found["unsupported"] == []
+    assert found["operators"] > 20
 
 
 def test_a_missed_budget_is_a_mismatch_and_writes_nothing(model: Path, tmp_path: Path):

@@ -116,7 +116,9 @@ def test_the_end_of_a_text(model: Path) -> None:
         (["--prompt-tokens", "1", "-n", "0"], "NEUC-E002"),
         (["--prompt-tokens", "1", "--temperature", "-1"], "NEUC-E323"),
         (["--prompt-tokens", "97"], "NEUC-E322"),
-        (["--prompt-tokens", ","], "NEUC-E322"),
+        (["--prompt-tokens", ","], "NEUC-E002"),
+        (["--prompt-tokens", "1,,2"], "NEUC-E002"),
+        (["--prompt-tokens", ""], "NEUC-E002"),
         (["-p", ""], "NEUC-E322"),
         (["--prompt-tokens", "1", "-n", "101"], "NEUC-E321"),
         (["--prompt-tokens", "1", "-n", "9", "-c", "5"], "NEUC-E321"),
@@ -128,6 +130,24 @@ def test_what_makes_no_sense(model: Path, options: list[str], code: str) -> None
     assert (status, out) == (Exit.USAGE, "")
     assert err.startswith(f"error[{code}]")
     assert len(err.splitlines()) <= 2
+
+
+def test_run_refuses_what_is_no_place_or_token(model: Path) -> None:
+    for inputs, code in (
+        (["tokens=1xi64=97"], "NEUC-E322"),
+        (["tokens=1xi64=-1"], "NEUC-E322"),
+        (["position=i64=-1"], "NEUC-E321"),
+        (["tokens=2xi64=1", "position=i64=9999999"], "NEUC-E321"),
+    ):
+        status, out, err = run("run", model, *(part for text in inputs for part in ("--input", text)))
+        assert (status, out) == (Exit.USAGE, ""), (inputs, err)
+        assert err.startswith(f"error[{code}]"), inputs
+    assert run("run", model)[0] == Exit.OK
+
+
+def test_more_threads_than_cpus_are_noted(model: Path) -> None:
+    assert "999 threads will share" in run("generate", model, "--prompt-tokens", "1", "-n", 1, "--threads", 999)[2]
+    assert run("-q", "generate", model, "--prompt-tokens", "1", "-n", 1, "--threads", 999)[2] == ""
 
 
 def test_other_artifacts(tmp_path: Path) -> None:

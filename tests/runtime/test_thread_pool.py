@@ -127,9 +127,9 @@ def test_an_error_in_a_run_leaves_the_session_usable() -> None:
 def test_thread_counts() -> None:
     assert resolve_threads(None) == available_cpus()
     assert resolve_threads(2 * available_cpus()) == 2 * available_cpus()
-    for wrong in (0, -1, MAX_THREADS + 1):
+    for wrong in (0, -1, MAX_THREADS + 1, "2", 1.5):
         with pytest.raises(Error) as caught:
-            resolve_threads(wrong)
+            resolve_threads(wrong)  # type: ignore[arg-type]
         assert caught.value.code == "NEUC-E405"
 
 
