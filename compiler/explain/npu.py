@@ -42,8 +42,8 @@ it annealing and negotiated routing do the work, and bounds are weaker.""",
 mlir-aie text needs a placed program for an XDNA array whose kernels have a body in MLIR or are kernels of mlir-aie's
 library; Riallto's own metadata says nothing of what kernels compute. JSON holds any program.""",
     "NEUC-E684": """A file of measurements cannot be read.
-It is a CSV with a header and the columns id, device, kind, shape, dtype, config, value and unit; an empty value means that
-the row is predicted only.""",
+It is a CSV with a header and the columns id, device, kind, shape, dtype, config, value and unit; an empty value
+means that the row is predicted only.""",
     "NEUC-E685": """An application's call graph is no fixed graph.
 Kernels must be called on tokens of the same sources each time, inputs are read and outputs assigned row by row, and
 every result is used. The message names the kernel or array.""",
@@ -53,4 +53,7 @@ events.""",
     "NEUC-E687": """An NPU program in a file is damaged.
 A field of the program is missing or makes no sense, or weights do not have its sizes. The message names the field.
 Compile the model again.""",
+    "NEUC-E688": """A prediction cannot be made for this machine or this work.
+The machine file is of another family or lacks a figure the prediction needs, or the work does not fit the machine. The
+message names it.""",
 }

