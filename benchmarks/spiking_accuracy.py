@@ -194,8 +194,7 @@ def emitted_classes(model: SpikingModel, images: np.ndarray) -> np.ndarray:
     """Classes i64 [N] of compiled code."""
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.mlir")
-        neuc.compile(Path(folder) / "model.mlir", target="cpu-spike").save(Path(folder) / "model.neuc")
-        session = neuc.load(Path(folder) / "model.neuc")
+        session = neuc.compile(Path(folder) / "model.mlir", target="cpu-spike").session(threads=1)
         parts = [session.run(None, {"images": images[at : at + BATCH]})[0] for at in range(0, len(images), BATCH)]
     return np.concatenate(parts).argmax(1)
 

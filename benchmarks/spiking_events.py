@@ -35,8 +35,7 @@ def session(packet: int) -> neuc.Session:
     module, context.weights = event_program(packet)
     with tempfile.TemporaryDirectory() as folder:
         write_module(Path(folder) / "events.mlir", module, context)
-        neuc.compile(Path(folder) / "events.mlir", target="cpu-spike").save(Path(folder) / "events.neuc")
-        return neuc.load(Path(folder) / "events.neuc")
+        return neuc.compile(Path(folder) / "events.mlir", target="cpu-spike").session()
 
 
 def streamed(network: neuc.Session, recording: np.ndarray) -> np.ndarray:
