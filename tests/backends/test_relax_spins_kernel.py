@@ -8,6 +8,7 @@ import pytest
 from kernel_harness import runnable_isas
 from neuc.backends.cpu.target import isa_text
 from neuc.compiler.energy import Model, Program
+from neuc.errors import Error
 
 ENERGY_TOLERANCE = 1e-5
 """Of energies of size 100: f32 sums of a few hundred products, in another order."""
@@ -102,3 +103,26 @@ def test_grids_of_one_coupling(isa: str, rule: str, field: float) -> None:
     np.testing.assert_array_equal(found["x"], expected.x)
     np.testing.assert_array_equal(found["sums"], expected.sums)
     np.testing.assert_allclose(found["energy"], expected.energy, rtol=ENERGY_TOLERANCE)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("chains", [3, 150])
+def test_packed_chains(isa: str, chains: int) -> None:
+    """Bits of 64 chains a word, some of them missing, equal the interpreter's."""
+    model = Model()
+    x = model.spin(4, 8, name="x")
+    model.grid(x, -0.6)
+    model.linear(x, 0.1)
+    program = model.program(x=model.init(chains).sample(4, (0.2, 1.0), packed=True).last[x])
+    expected = program.interpret(seed=5).x
+    (found,) = program.session(isa=isa, threads=2).run(None, program.feeds(seed=5))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_packed_chains_are_of_grids_alone() -> None:
+    model = Model()
+    x = model.spin(64, name="x")
+    model.edges(x, np.arange(63), np.arange(1, 64), np.ones(63))
+    program = model.program(x=model.init(64).sample(2, packed=True).last[x])
+    with pytest.raises(Error, match=r"E615.*packed chains"):
+        program.run()

@@ -89,3 +89,16 @@ def test_systems_without_a_law_are_refused() -> None:
             program.interpret(beta=beta)
     with pytest.raises(Error, match=r"E605"):
         program.interpret(sweeps=0)
+
+
+def test_packed_chains_against_onsager() -> None:
+    """Each chain's last state is a draw of its own: the spread over chains is the error."""
+    beta, chains = 0.38, 256
+    model = Model()
+    x = model.spin(SIDE, SIDE, name="x")
+    model.grid(x, 1.0)
+    found = model.program(x=model.init(chains).sample(150, beta, packed=True).last[x]).run(seed=2).x.astype(np.int64)
+    bonds = sum((found * np.roll(found, 1, axis)).sum((1, 2)) for axis in (1, 2))
+    values = -bonds / SIDE**2
+    error = values.std(ddof=1) / np.sqrt(chains)
+    assert abs(values.mean() - onsager_energy(beta)) < SIGMAS * error

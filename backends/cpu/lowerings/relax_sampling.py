@@ -9,6 +9,7 @@ import numpy as np
 from xdsl.ir import SSAValue
 
 from neuc.backends.cpu.kernels.relax_grid import GridSweepsKernel
+from neuc.backends.cpu.kernels.relax_packed import PackedSweepsKernel, chains_per_unit
 from neuc.backends.cpu.kernels.relax_spins import SpinSweepsKernel
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.relax import discrete_variables, joined, separated
@@ -43,8 +44,10 @@ def _unsupported(op: e.SampleOp) -> str | None:
         return f"energy.sample by {op.rule.data.value} has no CPU kernel"
     if op.exchange.value.data:
         return "exchanges of replicas have no CPU kernel"
-    if op.packed is not None:
-        return "packed replicas need a periodic grid of one coupling"
+    if op.packed is not None and (
+        op.rule.data is not Rule.GIBBS or op.trajectory.first_use or len(dims_of(op.beta)) > 1
+    ):
+        return "packed chains are swept by Gibbs at one ramp for all, and nothing is observed of them"
     if not isinstance(op.model.owner, e.ColorOp):
         return "its model has no blocks: run color-blocks"
     observers = [use.operation for use in op.trajectory.uses]
@@ -73,7 +76,9 @@ def _sample(op: e.SampleOp, s: SegmentLowering) -> None:
         raise Error("NEUC-E615", "a model has two stencils", hint="write one of them as energy.edges")
     last = s.temp(e.chains_of(op.state) * graph.sites)
     grid = _uniform_grid(op, graph, order, observers)
-    if grid is not None:
+    if op.packed is not None:
+        _sweep_packed(op, s, graph, grid, last)
+    elif grid is not None and grid[1] % (2 * GROUP) == 0:
         _sweep_grid(op, s, graph, grid, observers, last)
     else:
         _sweep_graph(op, s, graph, layout(graph, order), observers, last)
@@ -130,7 +135,7 @@ def _sweep_graph(
 
 
 def _uniform_grid(op: e.SampleOp, graph: FactorGraph, order: Array, observers: Observers) -> tuple[int, int] | None:
-    """H and W of a model that `GridSweepsKernel` runs: one coupling and one field, the usual checkerboard order."""
+    """H and W of a periodic grid of one coupling and one field, in the usual checkerboard order without gaps."""
     if len(graph.stencils) != 1 or len(graph.edges) or not graph.free.all():
         return None
     stencil, seen = graph.stencils[0], set(observers.of)
@@ -138,7 +143,7 @@ def _uniform_grid(op: e.SampleOp, graph: FactorGraph, order: Array, observers: O
     if not nearest or len(stencil.steps) != 2 or not stencil.periodic or graph.sites != len(stencil.neighbours):
         return None
     rows, columns = stencil.shape
-    if rows % 2 or columns % (2 * GROUP) or seen - {Observable.SUM, Observable.ENERGY}:
+    if rows % 2 or columns % 2 or seen - {Observable.SUM, Observable.ENERGY}:
         return None
     if np.ptp(graph.field) or (op.rule.data is Rule.METROPOLIS and graph.field.any()):
         return None
@@ -176,6 +181,23 @@ def _sweep_grid(
         *observer_args(op, s, seen, np.empty(0, np.int32)),
     ]
     s.launch(kernel, args, work=chains, scratch=kernel.scratch_bytes, op=op)
+
+
+def _sweep_packed(
+    op: e.SampleOp, s: SegmentLowering, graph: FactorGraph, shape: tuple[int, int] | None, last: SSAValue
+) -> None:
+    """One launch over words of chains."""
+    if shape is None:
+        raise Error(
+            "NEUC-E615",
+            "packed chains are of periodic grids of one coupling and one field alone",
+            hint="leave packed out; H and W are even, and H·W is a multiple of 32",
+        )
+    kernel, chains = PackedSweepsKernel(*shape), e.chains_of(op.state)
+    values = [s.buffer(op.beta), s.buffer(op.seed), joined(s, op.state), last]
+    numbers = [float(graph.stencils[0].coupling), float(graph.field[0]), dims_of(op.beta)[0], chains]
+    work = chains.ceildiv(chains_per_unit(s.isa))
+    s.launch(kernel, [*values, *numbers], work=work, scratch=kernel.scratch_bytes(s.isa), op=op)
 
 
 def observer_args(
