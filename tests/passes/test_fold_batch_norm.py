@@ -91,3 +91,67 @@ def test_a_value_somebody_else_reads_is_not_folded_away() -> None:
     module = import_onnx(original, ctx)
     FoldBatchNorm().apply(ctx, module)
     assert "BatchNormalization" in [op.op_type for op in module.walk() if isinstance(op, OnnxOp)]
+
+
+def chain(nodes: list[onnx.NodeProto], x_shape: list[int], **weights: np.ndarray) -> onnx.ModelProto:
+    """A model of `nodes` from x to r, with the parameters of a normalisation of four channels."""
+    inits = {"s": array(4), "o": array(4), "m": array(4), "v": array(4) ** 2, **weights}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, x_shape)],
+        [helper.make_tensor_value_info("r", onnx.TensorProto.FLOAT, [None] * len(x_shape))],
+        [numpy_helper.from_array(a, n) for n, a in inits.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def folded(original: onnx.ModelProto, x: np.ndarray) -> list[str]:
+    """The kinds of nodes left after folding, which has to keep what the model computes."""
+    ctx = NeucContext()
+    module = import_onnx(original, ctx)
+    FoldBatchNorm().apply(ctx, module)
+    module.verify()
+    expected = run(original, x)
+    got = run(export_onnx(module, ctx.weights), x)
+    np.testing.assert_allclose(got, expected, rtol=F32_SUM, atol=F32_SUM * float(np.abs(expected).max()))
+    return [op.op_type for op in module.walk() if isinstance(op, OnnxOp)]
+
+
+def norm(source: str, result: str) -> onnx.NodeProto:
+    return helper.make_node("BatchNormalization", [source, "s", "o", "m", "v"], [result], name="norm", epsilon=1e-3)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_linear_layer_of_matmul_and_add_takes_the_norm_behind_it(biased: bool) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"], name="product")]
+    if biased:
+        nodes.append(helper.make_node("Add", ["b", "p"], ["q"], name="sum"))
+    original = chain([*nodes, norm("q" if biased else "p", "r")], [5, 6], w=array(6, 4), b=array(4))
+    assert folded(original, array(5, 6)) == ["MatMul", "Add"]
+
+
+@pytest.mark.parametrize(
+    ("op_type", "shape", "weight", "bias", "attributes"),
+    [
+        ("Conv", [2, 4, 7, 7], array(3, 4, 3, 3), None, {}),
+        ("Conv", [2, 4, 9], array(4, 2, 3), array(4), {"group": 2, "strides": [2]}),
+        ("Gemm", [5, 4], array(4, 3), array(3), {}),
+        ("Gemm", [5, 4], array(3, 4), None, {"transB": 1}),
+        ("MatMul", [5, 4], array(4, 3), None, {}),
+    ],
+)
+def test_a_layer_takes_the_norm_before_it(
+    op_type: str, shape: list[int], weight: np.ndarray, bias: np.ndarray | None, attributes: dict[str, Any]
+) -> None:
+    inputs = ["y", "w", *(["b"] if bias is not None else [])]
+    reader = helper.make_node(op_type, inputs, ["r"], name="reader", **attributes)
+    weights = {"w": weight} | ({} if bias is None else {"b": bias})
+    kinds = folded(chain([norm("x", "y"), reader], shape, **weights), array(*shape))
+    assert kinds == ([op_type, "Add"] if op_type == "MatMul" else [op_type])
+
+
+def test_padding_keeps_the_norm_before_a_convolution() -> None:
+    reader = helper.make_node("Conv", ["y", "w"], ["r"], name="reader", pads=[1, 1, 1, 1])
+    original = chain([norm("x", "y"), reader], [2, 4, 5, 5], w=array(3, 4, 3, 3))
+    assert folded(original, array(2, 4, 5, 5)) == ["BatchNormalization", "Conv"]

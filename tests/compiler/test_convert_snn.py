@@ -1,0 +1,73 @@
+"""`neuc convert --to snn`: files, report, pictures, and refusals, through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+
+from neuc.compiler.cli.convert_command import convert_command
+from neuc.compiler.driver import read_module
+from neuc.errors import Error
+from snn_models import inputs, mlp
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    proto = mlp()
+    onnx.save(proto, tmp_path / "net.onnx")
+    x = inputs(proto, 40)
+    np.savez(tmp_path / "calib.npz", x=x)
+    np.savez(tmp_path / "eval.npz", x=x, labels=np.arange(40) % 5)
+    return tmp_path
+
+
+def convert(folder: Path, *options: str) -> Result:
+    arguments = [str(folder / "net.onnx"), str(folder / "out.mlir"), "--to", "snn", *options]
+    return CliRunner().invoke(convert_command, arguments, catch_exceptions=True, standalone_mode=False)
+
+
+def refused(folder: Path, *options: str) -> Error:
+    error = convert(folder, *options).exception
+    assert isinstance(error, Error)
+    return error
+
+
+def test_everything_that_is_written(folder: Path):
+    result = convert(
+        folder,
+        *("--calib", str(folder / "calib.npz"), "--recipe", "a", "--steps", "4", "--sweep", "1,2,4"),
+        *("--eval", f"{folder / 'eval.npz'}:labels", "--plots", str(folder / "plots")),
+        *("--report", str(folder / "report.json"), "--json"),
+    )
+    assert result.exception is None, result.exception
+    module, _ = read_module(folder / "out.mlir")
+    assert "spike.loop" in str(module)
+    report = json.loads((folder / "report.json").read_text())
+    assert [row["steps"] for row in report["sweep"]["rows"]] == [1, 2, 4]
+    assert report["limiting_layer"]["cause"] in ("clipping", "quantisation", "unevenness")
+    assert {v["verdict"] for v in report["support"]} == {"exact"}
+    assert sorted(p.name for p in (folder / "plots").iterdir()) == ["raster.png", "rates.png", "steps.png"]
+    assert all(p.stat().st_size > 1000 for p in (folder / "plots").iterdir())
+    assert json.loads(result.stdout) == report
+
+
+def test_the_text_names_what_matters(folder: Path):
+    result = convert(folder, "--calib", str(folder / "calib.npz"), "--recipe", "b", "--sweep", "1,2", "--steps", "2")
+    assert result.exception is None
+    for part in ("support:", "weights meet spikes in each step", "most is lost in", "agreement", "warning:", "wrote"):
+        assert part in result.stderr, part
+
+
+def test_refusals(folder: Path):
+    calib = ("--calib", str(folder / "calib.npz"))
+    assert refused(folder).code == "NEUC-E002"
+    assert refused(folder, *calib, "--recipe", "a", "--steps", "0").code == "NEUC-E523"
+    assert refused(folder, *calib, "--recipe", "x").code == "NEUC-E527"
+    assert refused(folder, *calib, "--sweep", "a,b").code == "NEUC-E002"
+    assert refused(folder, "--calib", str(folder / "none.npz")).code == "NEUC-E006"
+    assert not (folder / "out.mlir").exists()
