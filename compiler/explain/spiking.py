@@ -31,4 +31,10 @@ neuc.convert_to_snn and `neuc convert --to snn` find them by calibration; in IR 
 There has to be one label, a whole number, for each sample.""",
     "NEUC-E531": """Pictures need matplotlib, which is not installed.
 Install it with `pip install "neuc[plot]"`. All numbers that pictures show are in the report, too.""",
+    "NEUC-E540": """The program cannot be fed with a stream of events.
+`EventStream` needs one input of events, int8 [T, 1, P, H, W] or [T, 1, N], and for each state an input and an output of
+the same shape. Write the loop's states as arguments and results of @main (`docs/spiking.md`, streams).""",
+    "NEUC-E541": """Events make no sense to the stream.
+Times have to ascend from call to call, columns, rows and polarities to lie within the sensor, and steps that have run
+cannot get further events. Sort the packet, or choose a larger step.""",
 }
