@@ -71,7 +71,11 @@ class PlaceNpu(ModulePass):
             return
         block_program(self.machine, True)  # an array that cannot hold the program is told before weights are packed
         cycles = sum(float(str(row["cycles"])) for row in rows if row["cycles"] is not None)
-        known = f"; {cycles:.3g} cycles of its cores for one sample, stalls and host not counted" if cycles else ""
+        dispatch = len(rows) * machine.host.get("dispatch_us", 0.0) * 1e-6
+        least = (cycles / machine.clock_hz + dispatch) * 1e3
+        known = (
+            f"; {least:.2f} ms at least, every free size being 1: {cycles:.3g} cycles of its cores, the rest dispatches"
+        )
         add_notes(op, f"{len(rows)} products run on {machine.name}, one program for all{known}")
         set_fact(op, "npu", {"machine": machine.name, "digest": machine.digest(), "layers": rows})
 

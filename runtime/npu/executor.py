@@ -6,8 +6,9 @@ call fill the sequence in. What the array would have taken is added up in `NpuEx
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -21,8 +22,11 @@ from neuc.runtime.npu.machine import Machine, machine_of
 from neuc.runtime.npu.program import Design
 from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
 from neuc.runtime.npu.simulator import simulate
+from neuc.runtime.profile import Event, Profile
 from neuc.runtime.program import OtherSegment, Segment
 
+CATEGORY = "npu"
+"""Category of the profile's events that say what the array would have taken."""
 MOST = 1 << 24
 """Rows, columns and depth of a product, at most."""
 
@@ -48,7 +52,7 @@ class Usage:
             "host memory": ddr * machine.energy.get("ddr_byte_pj", 0.0),
         }
         for name, value in figures.items():
-            self.energy_pj[name] = self.energy_pj.get(name, 0.0) + value
+            self.energy_pj = {**self.energy_pj, name: self.energy_pj.get(name, 0.0) + value}
 
 
 class NpuExecutor:
@@ -74,24 +78,42 @@ class NpuExecutor:
             if weight.size != wanted or weight.dtype != (np.uint8 if self._plan.ternary else np.int8):
                 raise Error(CODE, f"segment {name}: weights {g} have {weight.size} bytes, not {wanted}", hint=CURE)
         self.usage = Usage()
+        self._name, self._profile = name, setting.profile
 
     def _width(self, group: int) -> int:
         return min(self._group, self._columns - group * self._group)
 
     def run(self, inputs: Sequence[Array], symbols: Mapping[str, int], outputs: Sequence[Array | None]) -> list[Array]:
         """Simulate the product for these activations."""
-        q = inputs[0]
+        q, before, began = inputs[0], replace(self.usage), time.monotonic_ns()
         rows = prod(q.shape[:-1])
         flat = q.reshape(rows, self._columns)
         acc = np.zeros((rows, len(self._weights), self._outputs), np.int32)
         for g in range(len(self._weights) if rows else 0):
             begin = g * self._group
             acc[:, g] = self._product(flat[:, begin : begin + self._width(g)], g)
+        if self._profile is not None:
+            self._record(self._profile, before, began)
         result = acc.reshape(*q.shape[:-1], len(self._weights), self._outputs)
         if outputs[0] is None:
             return [result]
         outputs[0][...] = result
         return [outputs[0]]
+
+    def _record(self, profile: Profile, before: Usage, began: int) -> None:
+        """What this call would have taken on the array, as an event of the profile (whose own times are the host's)."""
+        now = self.usage
+        details: dict[str, object] = {
+            "machine": self.machine.name,
+            "dispatches": now.dispatches - before.dispatches,
+            "cycles": now.cycles - before.cycles,
+            "seconds": now.seconds - before.seconds,
+            "ddr_bytes": now.ddr_bytes - before.ddr_bytes,
+            "macs": now.macs - before.macs,
+            "padded_macs": now.padded_macs - before.padded_macs,
+            "energy_pj": sum(now.energy_pj.values()) - sum(before.energy_pj.values()),
+        }
+        profile.add([Event(self._name, CATEGORY, began, time.monotonic_ns(), 0, details)])
 
     def _product(self, q: Array, group: int) -> NDArray[np.int32]:
         m, k, n = blocks(self._plan, q.shape[0], q.shape[1], self._outputs)
@@ -113,3 +135,14 @@ class NpuExecutor:
             self.machine, m * k * n, run.counts.sram_bytes, run.counts.stream_byte_hops, run.counts.ddr_bytes
         )
         return np.asarray(run.outputs["c"][: q.shape[0], : self._outputs], np.int32)
+
+
+def array_usage(profile: Profile) -> dict[str, float]:
+    """What the array would have taken in all profiled calls: sums of the figures of its events."""
+    sums: dict[str, float] = {}
+    for event in profile.events:
+        if event.category == CATEGORY:
+            for name, value in event.details.items():
+                if isinstance(value, int | float):
+                    sums[name] = sums.get(name, 0.0) + value
+    return sums

@@ -11,8 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import neuc
+from neuc.backends.npu.known_machines import find_machine
 from neuc.errors import Error
 from neuc.runtime.artifact import Artifact
+from neuc.runtime.npu.executor import array_usage
 
 RNG = np.random.default_rng(0)
 TARGETS = ("npu-xdna1", "npu-xdna2", "npu-xdna2{columns=2}")
@@ -92,3 +94,16 @@ def test_real_models_are_the_cpus_bit_for_bit(name: str, target: str):
     expected = neuc.compile(str(path), "cpu", quantize="ternary").session().run(None, feeds)
     for ours, theirs in zip(compiled.session().run(None, feeds), expected):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_profile_says_what_the_array_would_have_taken(model: onnx.ModelProto, tmp_path: Path):
+    path = tmp_path / "m.neuc"
+    neuc.compile(model, "npu-xdna1").save(path)
+    session = neuc.load(path, profile=True)
+    session.run(None, {"x": RNG.standard_normal((1, 3, 6, 6)).astype(np.float32)})
+    assert session.profile is not None
+    usage = array_usage(session.profile)
+    assert usage["dispatches"] == 2
+    assert 0 < usage["macs"] < usage["padded_macs"]
+    assert usage["seconds"] > usage["cycles"] / find_machine("npu-xdna1").clock_hz
+    assert usage["energy_pj"] > 0
