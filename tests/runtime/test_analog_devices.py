@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,6 +157,24 @@ def test_a_device_has_one_trajectory() -> None:
         if first.std():
             assert np.corrcoef(first, second)[0, 1] > 0.9
         np.testing.assert_array_equal(first, model.conductance(devices, 3600.0))
+
+
+SAMPLES_WITHIN = 0.03
+"""Of aihwkit's means and deviations: 200,000 samples give its deviations within 0.5 %."""
+
+
+@pytest.mark.parametrize("name", ["pcm", "hermes1", "hermes2", "reram"])
+def test_conductances_are_distributed_as_aihwkit_samples_them(name: str) -> None:
+    with np.load(Path(__file__).parents[1] / "data" / "analog" / "aihwkit_devices.npz") as golden:
+        moments, targets, times = golden[name], golden[f"{name} targets"], golden[f"{name} times"]
+    model = make_model(name)
+    for target, rows in zip(targets, moments, strict=True):
+        rng = np.random.default_rng(9)
+        devices = model.program(np.full(DRAWS, target), rng)
+        for seconds, (mean, std) in zip(times, rows, strict=True):
+            g = model.read(devices, float(seconds), rng)
+            assert g.mean() == pytest.approx(mean, rel=SAMPLES_WITHIN), (target, seconds)
+            assert g.std() == pytest.approx(std, rel=SAMPLES_WITHIN), (target, seconds)
 
 
 TABLE = {

@@ -10,12 +10,16 @@ from pathlib import Path
 import badcrossbar
 import numpy as np
 import torch
+from aihwkit.inference import PCMLikeNoiseModel, ReRamWan2022NoiseModel
+from aihwkit.inference.noise.hermes import HermesNoiseModel
 from aihwkit.nn import AnalogLinear
 from aihwkit.simulator.configs import InferenceRPUConfig
 from aihwkit.simulator.parameters.enums import BoundManagementType, NoiseManagementType
 
 HERE = Path(__file__).parent
 ROWS, COLUMNS, SAMPLES = 96, 80, 250
+LEVELS, DRAWS = (0.1, 0.3, 0.6, 0.8, 1.0), 200_000
+TIMES = (0.0, 3600.0, 86400.0, 2592000.0, 31536000.0)
 CASES: dict[str, dict[str, object]] = {
     "converters": {"out_bound": 12.0},
     "wires": {"out_bound": 12.0, "ir_drop": 1.0, "ir_drop_g_ratio": 1 / 0.35 / 1e-4},
@@ -67,6 +71,34 @@ def wires() -> dict[str, np.ndarray]:
     return found
 
 
+def samples() -> dict[str, np.ndarray]:
+    """Mean and standard deviation of conductances: [level, time, 2] for each noise model, µS."""
+    torch.manual_seed(1)
+    models = {
+        "pcm": (PCMLikeNoiseModel(g_max=25.0), TIMES),
+        "hermes1": (HermesNoiseModel(num_devices=1), TIMES),
+        "hermes2": (HermesNoiseModel(num_devices=2), TIMES),
+        "reram": (ReRamWan2022NoiseModel(g_max=40.0), (1.0, 86400.0, 172800.0)),
+    }
+    found: dict[str, np.ndarray] = {}
+    for name, (model, times) in models.items():
+        g_max = float(model.g_converter.g_max)
+        rows: list[list[tuple[float, float]]] = []
+        for level in LEVELS:
+            target = torch.full((DRAWS,), level * g_max)
+            programmed = model.apply_programming_noise_to_conductance(target)
+            exponents = model.generate_drift_coefficients(target)
+            # The ReRAM model draws around its targets at each time.
+            base = target if name == "reram" else programmed
+            aged = [model.apply_drift_noise_to_conductance(base, exponents, time) for time in times]
+            rows.append([(float(g.mean()), float(g.std())) for g in aged])
+        found[name] = np.array(rows)
+        found[f"{name} targets"] = np.array(LEVELS) * g_max
+        found[f"{name} times"] = np.array(times)
+    return found
+
+
 if __name__ == "__main__":
+    np.savez_compressed(HERE / "aihwkit_devices.npz", **samples())
     np.savez_compressed(HERE / "aihwkit_tiles.npz", **tiles())
     np.savez_compressed(HERE / "badcrossbar.npz", **wires())
