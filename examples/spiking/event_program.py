@@ -31,7 +31,10 @@ STATES = ("membrane", "sent", "output")
 
 
 def event_program(packet: int, folder: Path = PARAMETERS) -> tuple[ModuleOp, WeightStore]:
-    """The module for packets of `packet` events (steps without an event change nothing), and its weights."""
+    """The module for packets of `packet` events, and its weights.
+
+    In steps without an event neurons whose membrane is still over a threshold fire again, and nothing else happens.
+    """
     with np.load(folder / "events_mlp.npz") as arrays:
         hidden, out, largest = (arrays[name].astype(np.float32) for name in ("hidden", "out", "largest"))
     count = len(hidden)
