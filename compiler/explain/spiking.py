@@ -37,4 +37,7 @@ the same shape. Write the loop's states as arguments and results of @main (`docs
     "NEUC-E541": """Events make no sense to the stream.
 Times have to ascend from call to call, columns, rows and polarities to lie within the sensor, and steps that have run
 cannot get further events. Sort the packet, or choose a larger step.""",
+    "NEUC-E542": """There are no counts to estimate a chip's cost from.
+Costs come from spikes, synaptic operations and neuron updates that a simulated run counted, for as many steps as the
+run had. Pass an `Activity` to `SpikingModel.run_over_time` first.""",
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuc.compiler.snn.chip_cost import ChipCost, chip_cost
 from neuc.compiler.snn.recipes import check_steps
 from neuc.compiler.snn.simulate import Activity
 from neuc.errors import Error, Exit
@@ -54,12 +55,14 @@ class Sweep:
         samples: how many inputs.
         float_accuracy: of the float network; None without labels.
         float_multiplications: effective ones of the float network's layers with constant weights, per sample.
+        chip: what a sample would cost on a neuromorphic chip, by T: a model's estimate from counts.
     """
 
     rows: tuple[SweepRow, ...]
     samples: int
     float_accuracy: float | None
     float_multiplications: float
+    chip: tuple[ChipCost, ...] = ()
 
     def fewest_steps(self, max_drop: float) -> int | None:
         """The smallest T of the sweep whose accuracy is at most `max_drop` below the float network's.
@@ -88,6 +91,8 @@ class Sweep:
             )
         known = "" if self.float_accuracy is None else f"{100 * self.float_accuracy:.2f}%"
         lines.append(f"float  {known:>8}  {'':>9}  {'':>12}  {'':>13}  {'':>13}  {self.float_multiplications:>15,.0f}")
+        for cost in self.chip:
+            lines.append(f"T = {cost.steps}: {cost.lines()[0]}")
         return "\n".join(lines)
 
 
@@ -122,7 +127,8 @@ def sweep(model: SpikingModel, x: Data, labels: np.ndarray | None, steps: Sequen
             )
         )
     accuracy = None if labels is None else float(np.mean(truth == labels))
-    return Sweep(tuple(rows), int(exact.shape[0]), accuracy, model.float_multiplications(x))
+    costs = tuple(chip_cost(activity, count) for count in wanted)
+    return Sweep(tuple(rows), int(exact.shape[0]), accuracy, model.float_multiplications(x), costs)
 
 
 def spikes_per_neuron(activity: Activity, steps: int) -> float:
