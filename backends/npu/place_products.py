@@ -76,7 +76,8 @@ class PlaceNpu(ModulePass):
         known = (
             f"; {least:.2f} ms at least, every free size being 1: {cycles:.3g} cycles of its cores, the rest dispatches"
         )
-        add_notes(op, f"{len(rows)} products run on {machine.name}, one program for all{known}")
+        many = f"{len(rows)} products run" if len(rows) > 1 else "1 product runs"
+        add_notes(op, f"{many} on {machine.name}, one program for all{known}")
         set_fact(op, "npu", {"machine": machine.name, "digest": machine.digest(), "layers": rows})
 
 
