@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -59,6 +60,9 @@ def snn_options(command: CommandT) -> CommandT:
         command = option(command)
     return command
 
+
+COUNTED = 8
+"""Samples that NeuroBench's metrics are counted on."""
 
 NAMES = (
     "calib",
@@ -121,6 +125,8 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
     model.save(target)
     data = {"file": str(target), **model.report.as_json(), "sweep": found.as_json()}
     data["sweep"]["data"] = "calibration data" if labelled is None else labelled.source
+    few = {name: array[:COUNTED] for name, array in _feeds(model, labelled, arrays).items()}
+    data["neurobench"] = dataclasses.asdict(model.neurobench(few))
     if options["report"] is not None:
         from neuc.compiler.files import write_text
 
@@ -133,6 +139,7 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
         console.product_json(data)
     else:
         _describe(model, found, data["sweep"]["data"])
+        console.note("NeuroBench: " + ", ".join(f"{key} {value:g}" for key, value in data["neurobench"].items()))
     for path in (target, options["report"], *pictures):
         if path is not None:
             console.note(f"wrote {path}")

@@ -19,6 +19,7 @@ from neuc.compiler.driver import print_module, write_module
 from neuc.compiler.files import check_writable
 from neuc.compiler.signature import entry_of
 from neuc.compiler.snn.data import Data, arrays_of
+from neuc.compiler.snn.neurobench import NeuroBench, neurobench
 from neuc.compiler.snn.recipes import Recipe, check_steps
 from neuc.compiler.snn.report import ConversionReport
 from neuc.compiler.snn.simulate import Activity, Simulation
@@ -162,6 +163,14 @@ class SpikingModel:
         target = Path(path)
         check_writable(target)
         write_module(target, self.module, self.context)
+
+    def neurobench(self, x: Data) -> NeuroBench:
+        """NeuroBench's metrics on some samples; the reference interpreter counts, so a few are enough.
+
+        Args:
+            x: as of `run`.
+        """
+        return neurobench(self.module, self.context.weights, arrays_of(x, self.inputs, "the input"))
 
     def session(self, threads: int | None = None) -> Session:
         """The network compiled for this CPU's event-driven target, `cpu-spike`.

@@ -11,6 +11,7 @@ from itertools import product as each
 import numpy as np
 from xdsl.ir import Operation
 
+from neuc.dialects import spike
 from neuc.dialects.dense import ConvOp, MatMulOp
 from neuc.dialects.store import constant_value
 from neuc.dialects.weight_store import WeightStore
@@ -37,13 +38,18 @@ def fan_out(op: Operation, shape: tuple[int, ...], store: WeightStore, *, dense:
         rows = weight if op.transpose_b is not None else weight.T
         counted = np.ones(rows.shape) if dense else rows != 0
         return np.asarray(np.sum(counted, axis=0, dtype=np.float64))
-    if isinstance(op, ConvOp):
-        weight = constant_value(op.w, store)
+    if isinstance(op, spike.LinearOp):
+        weight = constant_value(op.weight, store)
+        if weight is None:
+            return None
+        return np.asarray(np.sum(np.ones(weight.shape) if dense else weight != 0, axis=0, dtype=np.float64))
+    if isinstance(op, ConvOp | spike.ConvOp):
+        weight = constant_value(op.operands[1], store)
         return None if weight is None else _conv_fan_out(op, shape, np.ones_like(weight) if dense else weight)
     return None
 
 
-def _conv_fan_out(op: ConvOp, shape: tuple[int, ...], weight: Array) -> Array:
+def _conv_fan_out(op: ConvOp | spike.ConvOp, shape: tuple[int, ...], weight: Array) -> Array:
     group, n = op.group.value.data, weight.ndim - 2
     strides, pads, dilations = op.strides.get_values(), op.pads.get_values(), op.dilations.get_values()
     met = (weight != 0).reshape(group, -1, *weight.shape[1:]).sum(axis=1)  # [group, C/group, …kernel]

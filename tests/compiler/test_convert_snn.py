@@ -53,6 +53,7 @@ def test_everything_that_is_written(folder: Path):
     assert {v["verdict"] for v in report["support"]} == {"exact"}
     assert sorted(p.name for p in (folder / "plots").iterdir()) == ["raster.png", "rates.png", "steps.png"]
     assert all(p.stat().st_size > 1000 for p in (folder / "plots").iterdir())
+    assert report["neurobench"]["effective_acs"] > 0
     assert json.loads(result.stdout) == report
 
 
