@@ -79,6 +79,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "lower-onnx-to-dense": _pass("passes.lower_onnx_to_dense", "LowerOnnxToDense"),
     "lower-to-cpu": _pass("backends.cpu.lower_to_cpu", "LowerToCpu"),
     "mark-neurons": _pass("passes.mark_neurons", "MarkNeurons"),
+    "note-spike-code": _pass("backends.cpu.note_spike_code", "NoteSpikeCode"),
     "partition": _pass("passes.partition", "Partition"),
     "assign-dataflow": _pass("backends.npu.graph_passes", "AssignDataflow"),
     "check-dataflow": _pass("backends.npu.graph_passes", "CheckDataflow"),

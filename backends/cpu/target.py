@@ -29,6 +29,7 @@ class CpuTarget:
         default_quantize: what ``--quantize`` means when it is not given.
         scalar: use the one-lane reference kernels.
         relaxes: prepares `energy` models for kernels first.
+        spikes: says in the report how spiking networks run.
     """
 
     name: str
@@ -37,6 +38,7 @@ class CpuTarget:
     default_quantize: str
     scalar: bool = False
     relaxes: bool = False
+    spikes: bool = False
 
     def isa(self) -> Isa:
         """The instruction set this target uses on this machine."""
@@ -73,7 +75,16 @@ class CpuTarget:
         first, *others = self.encodings(chosen)
         choose = [ChooseEncoding((first, *others), tuple(rates_of(chosen).values()))] if others else []
         tile = TileLut(encoding=first, group=group, bm=bm, bk=bk)
-        return [*self._relaxation(), *choose, tile, LowerToCpu(isa=isa_text(chosen)), PlaceBarriers(), PlanMemory()]
+        lower = [LowerToCpu(isa=isa_text(chosen)), PlaceBarriers(), PlanMemory()]
+        return [*self._relaxation(), *choose, tile, *self._spikes(), *lower]
+
+    def _spikes(self) -> list[ModulePass]:
+        """What tells how spiking networks run."""
+        if not self.spikes:
+            return []
+        from neuc.backends.cpu.note_spike_code import NoteSpikeCode
+
+        return [NoteSpikeCode()]
 
     def _relaxation(self) -> list[ModulePass]:
         """What makes models of energies ready for kernels."""
@@ -92,7 +103,7 @@ TARGETS: dict[str, CpuTarget] = {
         CpuTarget("cpu-tl1", "ternary look-up tables of two weights (TL1), lossless", "tl1", "auto"),
         CpuTarget("cpu-i2", "ternary products of two-bit weights, lossless", "i2", "auto"),
         CpuTarget("cpu-t5", "ternary products of five weights a byte (1.6 bits), lossless", "t5", "auto"),
-        CpuTarget("cpu-spike", "event-driven code for spiking networks; its other layers as on cpu", "auto", "none"),
+        CpuTarget("cpu-spike", "event-driven code for spiking networks, and the rest", "auto", "none", spikes=True),
         CpuTarget("cpu-ref", "scalar reference kernels, the oracle of the others", "i8", "none", scalar=True),
         CpuTarget("cpu-relax", "samplers and relaxations of energy models", "auto", "none", relaxes=True),
     )
