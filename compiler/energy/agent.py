@@ -65,10 +65,10 @@ class Agent:
         """One step by fixed-point iteration: inputs `obs0` … i32 and `log_prior0` … f32, results `q0` … and `neg_efe`.
 
         Of `batch` agents: observations are [batch, 1], logarithms of priors and beliefs [batch, 1, S], −G is
-        [batch, policies].
+        [batch, policies]. Iterations begin at uniform beliefs; where `batch` is not 1 those are the inputs `start0` ….
         """
         model = Model()
-        beliefs = [model.beliefs(len(d), 1, name=f"q{f}") for f, d in enumerate(self.D)]
+        beliefs = [model.beliefs(len(d), 1, name=f"start{f}") for f, d in enumerate(self.D)]
         priors = [model.beliefs(len(d), 1, name=f"log_prior{f}", clamped=True) for f, d in enumerate(self.D)]
         for q, prior in zip(beliefs, priors):
             model.table([q, prior], np.eye(q.type.levels))
@@ -76,13 +76,13 @@ class Agent:
         constants = {q.name: np.full((1, 1, q.type.levels), 1.0 / q.type.levels, np.float32) for q in beliefs}
         state = model.state(batch, **(constants if batch == 1 else {}))
         state = state.relax("mean_field", self.num_iter)
-        found = {q.name: state[q] for q in beliefs}
-        return model.program(**found, neg_efe=self._policies(model, [found[q.name].value for q in beliefs]))
+        found = {f"q{f}": state[q] for f, q in enumerate(beliefs)}
+        return model.program(**found, neg_efe=self._policies(model, [value.value for value in found.values()]))
 
     def sequence(self, actions: ArrayLike, batch: int | str = "batch", tau: float = 1.0) -> Program:
         """Beliefs over a window by marginal message passing, given its actions i32 [T − 1, factors].
 
-        Inputs `obs0` … i32 [batch, T] and `q0` …, the beliefs to begin with, [batch, T, S]; results `q0` ….
+        Inputs `obs0` … i32 [batch, T] and `start0` …, the beliefs to begin with, [batch, T, S]; results `q0` ….
 
         Raises:
             Error: NEUC-E607, transitions of several factors.
@@ -92,7 +92,7 @@ class Agent:
         if any(deps != (f,) for f, deps in enumerate(self.B_dependencies)):
             raise Error("NEUC-E607", "messages pass along factors alone", hint="B[f] depends on factor f only")
         model = Model()
-        beliefs = [model.beliefs(len(d), steps, name=f"q{f}") for f, d in enumerate(self.D)]
+        beliefs = [model.beliefs(len(d), steps, name=f"start{f}") for f, d in enumerate(self.D)]
         for f, (q, d) in enumerate(zip(beliefs, self.D)):
             prior = np.zeros((steps, len(d)))
             # Like a message, the prior of a site that sends on counts half.
@@ -103,7 +103,7 @@ class Agent:
                 model.table([q, q], links, [np.arange(1, steps), np.arange(steps - 1)])
         self._observe(model, beliefs, range(steps))
         state = model.state(batch).relax("messages", self.num_iter, dt=tau)
-        return model.program(**{q.name: state[q] for q in beliefs})
+        return model.program(**{f"q{f}": state[q] for f, q in enumerate(beliefs)})
 
     def q_pi(self, neg_efe: Array) -> Array:
         """The posterior of policies, [batch, P]."""

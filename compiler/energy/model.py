@@ -225,6 +225,9 @@ class Model:
         """The program that computes these values, by name."""
         if not results:
             raise Error("NEUC-E614", "a program without results computes nothing", hint="program(spins=state[x])")
+        shared = [name for name in results if name in self.inputs]
+        if shared:
+            raise _usage(f"{shared[0]} is an input and a result", f"call the result something else: last_{shared[0]}=…")
         values = [value.value for value in results.values()]
         block = Block(arg_types=[a.type for a in self.block.args])
         copies: dict[SSAValue, SSAValue] = dict(zip(self.block.args, block.args))

@@ -23,7 +23,7 @@ def build() -> tuple[energy.Program, dict[str, np.ndarray]]:
     up, down = (free.relax("block_min", 15, nudge=nudge) for nudge in (0.25, -0.25))
     slopes = energy.contrast([up, down], [w1, w2], scale=1 / 0.25)
     inputs = {"x": rng.random((5, 64)), "y": np.eye(10)[:5], "hidden": np.zeros((5, 128)), "out": np.zeros((5, 10))}
-    return model.program(out=free[out], dw1=slopes[0], dw2=slopes[1]), inputs
+    return model.program(answer=free[out], dw1=slopes[0], dw2=slopes[1]), inputs
 
 
 if __name__ == "__main__":

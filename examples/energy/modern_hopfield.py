@@ -15,7 +15,9 @@ def build() -> tuple[energy.Program, dict[str, np.ndarray]]:
     x = model.real(16, name="x")
     model.memories(x, patterns, sharpness=4.0)
     recalled = model.state(2).relax("block_min", 3)
-    return model.program(x=recalled[x], energy=recalled.energy()), {"x": patterns[:2] + rng.normal(0, 0.3, (2, 16))}
+    return model.program(recalled=recalled[x], energy=recalled.energy()), {
+        "x": patterns[:2] + rng.normal(0, 0.3, (2, 16))
+    }
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def build() -> tuple[energy.Program, dict[str, np.ndarray]]:
         view = model.rho(phase, fn)
         model.edges(view, ring, near, np.ones(24), view)
     settled = model.state(2).relax("flow", 200, dt=0.2)
-    return model.program(phase=settled[phase], energy=settled.energy()), {"phase": rng.normal(0, 1, (2, 24))}
+    return model.program(last=settled[phase], energy=settled.energy()), {"phase": rng.normal(0, 1, (2, 24))}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def build() -> tuple[energy.Program, dict[str, np.ndarray]]:
     slopes = energy.contrast([pulled, pushed], [g1, g2], scale=1 / 0.5)
     inputs = {"source": rng.normal(size=(1, 8)), "target": np.ones((1, 2))}
     inputs |= {"hidden": np.zeros((1, 12)), "out": np.zeros((1, 2))}
-    return model.program(out=settled[out], dg1=slopes[0], dg2=slopes[1]), inputs
+    return model.program(answer=settled[out], dg1=slopes[0], dg2=slopes[1]), inputs
 
 
 if __name__ == "__main__":

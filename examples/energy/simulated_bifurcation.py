@@ -15,7 +15,7 @@ def build() -> tuple[energy.Program, dict[str, np.ndarray]]:
     x = model.real(40, box=(-1.0, 1.0), name="x")
     model.couple(x, upper + upper.T)
     settled = model.state(16).relax("bifurcation", 500, dt=0.5, scale=0.1)
-    return model.program(x=settled[x], energy=settled.energy()), {"x": rng.uniform(-0.1, 0.1, (16, 40))}
+    return model.program(last=settled[x], energy=settled.energy()), {"x": rng.uniform(-0.1, 0.1, (16, 40))}
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ class Life:
         return energy.Agent(*arrays, A_dependencies=a_deps, B_dependencies=b_deps, policy_len=2)
 
 
+@pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("name", ["tmaze", "grid"])
-def test_fixed_point_iteration_and_policies(name: str) -> None:
+def test_fixed_point_iteration_and_policies(name: str, native: bool) -> None:
     life = Life(name)
     agent, seen, taken = life.agent(), life.arrays["obs"], life.arrays["actions"]
     program = agent.program(batch=1)
@@ -48,7 +49,7 @@ def test_fixed_point_iteration_and_policies(name: str) -> None:
     for step, outcome in enumerate(seen):
         feeds = {f"obs{m}": np.array([[o]], np.int32) for m, o in enumerate(outcome)}
         feeds |= {f"log_prior{f}": p for f, p in enumerate(priors)}
-        found = program.interpret(**feeds)
+        found = program.run(**feeds) if native else program.interpret(**feeds)
         beliefs = [found[f"q{f}"] for f in factors]
         for f in factors:
             np.testing.assert_allclose(beliefs[f][0, 0], life.arrays[f"q{f}"][step], atol=TOLERANCE)
@@ -74,7 +75,7 @@ def test_marginal_message_passing(name: str) -> None:
         program = agent.sequence(taken[end - WINDOW : end - 1], batch=1)
         feeds = {f"obs{m}": window[:, m][None] for m in range(window.shape[1])}
         uniform = [np.full((1, WINDOW, len(d)), 1.0 / len(d), np.float32) for d in agent.D]
-        found = program.interpret(**feeds, **{f"q{f}": q for f, q in enumerate(uniform)})
+        found = program.interpret(**feeds, **{f"start{f}": q for f, q in enumerate(uniform)})
         for f in factors:
             np.testing.assert_allclose(found[f"q{f}"][0], life.arrays[f"mmp{f}"][number], atol=TOLERANCE)
 

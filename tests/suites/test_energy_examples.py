@@ -50,7 +50,7 @@ def test_an_edited_text_is_another_program() -> None:
     assert "nudge = -0.25" in text
     edited = program.edited(text.replace("nudge = -0.25", "nudge = 0.0").replace("scale = 4.0", "scale = 8.0"))
     centred, one_sided = program.interpret(**inputs), edited.interpret(**inputs)
-    np.testing.assert_array_equal(centred.out, one_sided.out)
+    np.testing.assert_array_equal(centred.answer, one_sided.answer)
     assert 0 < np.abs(centred.dw2 - one_sided.dw2).max() < np.abs(centred.dw2).max()
 
 

@@ -53,7 +53,7 @@ def test_ornstein_uhlenbeck_solves_and_inverts() -> None:
     a, b = root @ root.T / n + np.eye(n), rng.normal(size=n)
     model, x = linear_system(a, b)
     state = model.state(x=np.zeros((chains, n))).sample(12, 1.0, rule="ou_exact", dt=1.0).last
-    found = model.program(x=state[x]).interpret(seed=9).x
+    found = model.program(last=state[x]).interpret(seed=9).last
     inverse, mean = np.linalg.inv(a), np.linalg.solve(a, b)
     deviations = found - mean
     products = np.einsum("ci,cj->cij", deviations, deviations)
@@ -69,7 +69,7 @@ def test_langevin_has_the_same_law_for_small_steps() -> None:
     x = model.real(2, name="x")
     model.couple(x, [[-2.0, 0.5], [0.5, -1.0]])
     state = model.state(x=np.zeros((chains, 2))).sample(400, 2.0, rule="langevin", dt=0.02).last
-    found = model.program(x=state[x]).interpret(seed=1).x
+    found = model.program(last=state[x]).interpret(seed=1).last
     exact = np.linalg.inv([[2.0, -0.5], [-0.5, 1.0]]) / 2.0
     products = np.einsum("ci,cj->cij", found, found)
     error = products.std(0) / np.sqrt(chains)

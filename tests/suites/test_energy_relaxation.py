@@ -59,12 +59,12 @@ def test_gradients_by_variables_equal_differences(name: str) -> None:
     case = TermCase(name)
     model, _ = case.model(case.parameter)
     moved = model.state(1).relax("flow", 1, dt=1.0)
-    found = model.program(**{v.name: moved[v] for v in model.variables}).interpret(**case.at)
+    found = model.program(**{f"{v.name}_moved": moved[v] for v in model.variables}).interpret(**case.at)
     for variable, value in case.at.items():
         for index in np.ndindex(value.shape):
             ends = ({**case.at, variable: value + s * STEP * one(value.shape, index)} for s in (1, -1))
             high, low = (case.energy(end, case.parameter) for end in ends)
-            slope = value[index] - found[variable][index]
+            slope = value[index] - found[f"{variable}_moved"][index]
             assert abs(slope - (high - low) / (2 * STEP)) < DIFFERENCE_TOLERANCE
 
 
@@ -144,7 +144,7 @@ class Equilibrium:
     def loss(self, w1: np.ndarray) -> float:
         m, (_, _, o, _), _ = self.model(w1)
         free = m.state(1).relax("flow", 250, dt=0.5)
-        out = m.program(o=free[o]).interpret(**self.feeds()).o
+        out = m.program(out=free[o]).interpret(**self.feeds()).out
         return 0.5 * float(((out - self.t) ** 2).sum())
 
     def exact(self) -> np.ndarray:
@@ -200,7 +200,7 @@ def test_a_modern_hopfield_step_is_attention() -> None:
     m = Model(precise=True)
     x = m.real(4, name="x")
     m.memories(x, patterns, 1.5)
-    found = m.program(x=m.state(1).relax("block_min", 1)[x]).interpret(x=query).x
+    found = m.program(last=m.state(1).relax("block_min", 1)[x]).interpret(x=query).last
     weights = np.exp(1.5 * query @ patterns.T)
     np.testing.assert_allclose(found, weights / weights.sum() @ patterns, rtol=1e-12)
 
@@ -212,8 +212,8 @@ def test_simulated_bifurcation_finds_the_ground_state() -> None:
     m = Model()
     x = m.real(10, box=(-1.0, 1.0), name="x")
     m.couple(x, w)
-    found = m.program(x=m.state(40).relax("bifurcation", 300, dt=0.5, scale=0.2)[x])
-    best = found.interpret(x=rng.uniform(-0.1, 0.1, (40, 10))).x
+    found = m.program(last=m.state(40).relax("bifurcation", 300, dt=0.5, scale=0.2)[x])
+    best = found.interpret(x=rng.uniform(-0.1, 0.1, (40, 10))).last
     states = ((np.arange(1 << 10)[:, None] >> np.arange(10)) & 1) * 2 - 1
     energies = -0.5 * np.einsum("ci,ij,cj->c", states, w, states)
     s = np.sign(best)
@@ -225,7 +225,7 @@ def test_what_a_method_does_not_fit_is_refused() -> None:
     x = m.real(2, name="x")
     m.quad(x)
     m.couple(x, [[0.0, 1.0], [1.0, 0.0]])
-    program = m.program(x=m.state(1).relax("block_min", 1)[x])
+    program = m.program(last=m.state(1).relax("block_min", 1)[x])
     with pytest.raises(Error, match=r"E610.*couples the sites of one variable"):
         program.interpret(x=np.zeros((1, 2)))
     m = Model(precise=True)

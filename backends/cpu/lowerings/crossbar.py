@@ -95,6 +95,7 @@ def lower_adc(op: crossbar.AdcOp, s: SegmentLowering) -> None:
             dims[-1],
             dac.first.value.data,
             number,
+            crossbar.use_number(dac.part.data, op.turn.value.data),
         ],
         work=samples.ceildiv(BLOCK),
         scratch=kernel.scratch_bytes(s.isa),

@@ -6,9 +6,11 @@ What each sampler runs on is in `relax_sampling.py`; continuous relaxations are 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from xdsl.dialects.builtin import f64
 from xdsl.ir import Operation, SSAValue
 
 from neuc.backends.cpu.kernels.relax_init import InitSitesKernel
@@ -20,7 +22,8 @@ from neuc.dialects.dims import Dim
 from neuc.dialects.energy_model import TERM_OPS
 from neuc.dialects.energy_types import Space, var_type
 from neuc.dialects.interp.energy import schedule_values
-from neuc.dialects.store import dims_of
+from neuc.dialects.store import dims_of, element_of
+from neuc.errors import Error
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,28 @@ def _copy(s: SegmentLowering, source: Piece, target: Piece, chains: Dim, sites: 
     )
 
 
-def _spins_only(op: Operation) -> str | None:
+def constant_parameter(s: SegmentLowering, value: SSAValue) -> np.ndarray:
+    """The array of a parameter.
+
+    Raises:
+        Error: NEUC-E612, it is computed at run time.
+    """
+    array = s.constant(value)
+    if array is None:
+        raise Error(
+            "NEUC-E612",
+            "a parameter of a compiled model is computed at run time",
+            hint="compiled models need constant parameters: make them store.constant",
+        )
+    return array
+
+
+def _kept_natively(op: Operation) -> str | None:
     """Why a state of this model is not kept natively."""
     model = e.model_of(op.operands[0])
-    spaces = {var_type(v).space for v in model.variables} - {Space.SPIN}
+    spaces = {var_type(v).space for v in model.variables} - {Space.SPIN, Space.CAT, Space.SIMPLEX}
+    if isinstance(op, e.StateOp) and any(element_of(v) == f64 for v in op.args[1:]):
+        return "states in f64 have no CPU kernels"
     if spaces:
         names = ", ".join(sorted(space.value for space in spaces))
         return f"{op.name} of {names} variables has no CPU kernel"
@@ -110,10 +131,10 @@ def _schedule(op: e.ScheduleOp, s: SegmentLowering) -> None:
     s.alias(op.result, s.weight("schedule", schedule_values(op)))
 
 
-@lowers(e.StateOp, supports=_spins_only)
+@lowers(e.StateOp, supports=_kept_natively)
 def _state(op: e.StateOp, s: SegmentLowering) -> None:
     model = e.model_of(op.model)
-    found = {v: Piece(s.buffer(t), 0, var_type(v).sites) for v, t in zip(model.variables, op.args[1:])}
+    found = {v: Piece(s.buffer(t), 0, math.prod(var_type(v).value_shape)) for v, t in zip(model.variables, op.args[1:])}
     s.remember(op.result, Pieces(found))
 
 
@@ -124,7 +145,7 @@ def _clamp(op: e.ClampOp, s: SegmentLowering) -> None:
     s.remember(op.result, Pieces({**known.of, op.variable: given}))
 
 
-@lowers(e.InitOp, supports=_spins_only)
+@lowers(e.InitOp, supports=_kept_natively)
 def _init(op: e.InitOp, s: SegmentLowering) -> None:
     model = e.model_of(op.model)
     sites = sum(var_type(v).sites for v in discrete_variables(model))
@@ -137,7 +158,7 @@ def _init(op: e.InitOp, s: SegmentLowering) -> None:
 
 @lowers(e.ReadOp)
 def _read(op: e.ReadOp, s: SegmentLowering) -> None:
-    piece, sites = pieces(s, op.state).of[e.variable_of(op.variable)], var_type(op.variable).sites
+    piece, sites = pieces(s, op.state).of[e.variable_of(op.variable)], math.prod(var_type(op.variable).value_shape)
     if (piece.offset, piece.stride) == (0, sites):
         s.alias(op.result, piece.buffer)
         return

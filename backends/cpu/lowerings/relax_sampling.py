@@ -12,7 +12,7 @@ from neuc.backends.cpu.kernels.relax_grid import GridSweepsKernel
 from neuc.backends.cpu.kernels.relax_packed import PackedSweepsKernel, chains_per_unit
 from neuc.backends.cpu.kernels.relax_spins import SpinSweepsKernel
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
-from neuc.backends.cpu.lowerings.relax import discrete_variables, joined, separated
+from neuc.backends.cpu.lowerings.relax import constant_parameter, discrete_variables, joined, separated
 from neuc.backends.cpu.lowerings.relax_layout import Layout, layout
 from neuc.dialects import energy as e
 from neuc.dialects.cpu import LaunchArg
@@ -67,10 +67,10 @@ def _unsupported(op: e.SampleOp) -> str | None:
 @lowers(e.SampleOp, supports=_unsupported)
 def _sample(op: e.SampleOp, s: SegmentLowering) -> None:
     model, observers = e.model_of(op.model), Observers.find(op)
-    graph = FactorGraph.of(model, lambda value: _constant(s, value))
+    graph = FactorGraph.of(model, lambda value: constant_parameter(s, value))
     coloring = op.model.owner
     assert isinstance(coloring, e.ColorOp)
-    order = _constant(s, coloring.order)
+    order = constant_parameter(s, coloring.order)
     graph.check_blocks(order, [int(v) for v in coloring.blocks.get_values()])
     if len(graph.stencils) > 1:
         raise Error("NEUC-E615", "a model has two stencils", hint="write one of them as energy.edges")
@@ -88,17 +88,6 @@ def _sample(op: e.SampleOp, s: SegmentLowering) -> None:
 @lowers(e.ObserveOp)
 def _observe(op: e.ObserveOp, s: SegmentLowering) -> None:
     """Done by the sampler's launch."""
-
-
-def _constant(s: SegmentLowering, value: SSAValue) -> Array:
-    array = s.constant(value)
-    if array is None:
-        raise Error(
-            "NEUC-E612",
-            "a parameter of a sampled model is computed at run time",
-            hint="compiled samplers need constant couplings: make them store.constant",
-        )
-    return array
 
 
 def _sweep_graph(
@@ -210,7 +199,7 @@ def observer_args(
     if (found := seen.get(Observable.SUM)) is not None:
         args.append(s.buffer(found.result))
     if (found := seen.get(Observable.PAIRS)) is not None:
-        ends = np.stack([_constant(s, found.args[2]), _constant(s, found.args[3])], 1)
+        ends = np.stack([constant_parameter(s, found.args[2]), constant_parameter(s, found.args[3])], 1)
         args += [s.buffer(found.result), s.weight("relax.ends", place[ends].astype(np.int32)), len(ends)]
     if (found := seen.get(Observable.HISTOGRAM)) is not None:
         (variable,) = discrete_variables(e.model_of(op.model))
