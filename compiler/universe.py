@@ -94,6 +94,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "recognize-ternary": _pass("passes.recognize_ternary", "RecognizeTernary"),
     "choose-encoding": _pass("passes.choose_encoding", "ChooseEncoding"),
     "ternary-synapses": _pass("passes.ternary_synapses", "TernarySynapses"),
+    "unroll-lstm": _pass("passes.unroll_lstm", "UnrollLstm"),
     "tile-lut": _pass("passes.tile_lut", "TileLut"),
 }
 

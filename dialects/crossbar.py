@@ -49,10 +49,10 @@ ADC_KINDS = ("uniform", "sar", "ramp")
 WHOLE = "whole"
 
 
-def part_number(part: str) -> int:
-    """Tells the parts of a code apart in random counters: 0 whole, 1 positive, 2 negative, 3 … bits."""
+def use_number(part: str, turn: int) -> int:
+    """Tells uses of a tile apart in random counters: 32 a turn, plus 0 whole, 1 positive, 2 negative, 3 … bits."""
     fixed = {WHOLE: 0, "positive": 1, "negative": 2}
-    return fixed[part] if part in fixed else 3 + int(part.removeprefix("bit"))
+    return 32 * turn + (fixed[part] if part in fixed else 3 + int(part.removeprefix("bit")))
 
 
 def levels_of(bits: int) -> int:
@@ -193,7 +193,8 @@ class AdcOp(IRDLOperation):
     """y[…, c] = gain[c]·alpha·clip(round((i + noise) / step)·step, ±bound), step = 2·bound / levels, ties to even.
 
     alpha is that of the inputs. With `doublings`, a sample that has an output beyond `bound` is converted again with
-    half the input, so many times at most (iterative bound management). `kind` decides time and energy, not numbers.
+    half the input, so many times at most (iterative bound management). `kind` decides time and energy, not numbers;
+    `turn` tells apart the uses of one tile in a run, whose noise differs.
     """
 
     name = "crossbar.adc"
@@ -204,6 +205,7 @@ class AdcOp(IRDLOperation):
     noise = prop_def(_FLOAT, default_value=number(0))
     kind = prop_def(StringAttr, default_value=StringAttr("uniform"))
     doublings = prop_def(_INT, default_value=int_attr(0))
+    turn = prop_def(_INT, default_value=int_attr(0))
     result = result_def(TensorType)
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
@@ -219,6 +221,7 @@ class AdcOp(IRDLOperation):
         noise: float = 0.0,
         kind: str = "uniform",
         doublings: int = 0,
+        turn: int = 0,
     ) -> None:
         properties: dict[str, Attribute] = {
             "levels": int_attr(levels),
@@ -226,6 +229,7 @@ class AdcOp(IRDLOperation):
             "noise": number(noise),
             "kind": StringAttr(kind),
             "doublings": int_attr(doublings),
+            "turn": int_attr(turn),
         }
         assert isinstance(currents.type, CurrentsType)
         x = chain_of(currents)[1].x

@@ -6,7 +6,7 @@ What a layer's matrix is stands in `crossbar_layers.py`; converters come with `i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from xdsl.context import Context
@@ -18,8 +18,8 @@ from xdsl.pattern_rewriter import PatternRewriter
 from neuc.dialects.context import store_of
 from neuc.dialects.crossbar import AccumulateOp, AdcOp, DacOp, MvmOp
 from neuc.dialects.crossbar_tiles import COMPENSATIONS, CompensateOp, ProgramOp, VerifyOp
-from neuc.dialects.crossbar_types import CELLS, MAX_LINES, TileType
-from neuc.dialects.dense import LstmOp, ReshapeOp
+from neuc.dialects.crossbar_types import CELLS, MAX_LINES, TileType, tile_of
+from neuc.dialects.dense import LstmOp, MatMulOp, ReshapeOp
 from neuc.dialects.locations import node_names
 from neuc.dialects.store import ConstantOp, dims_of, tensor_type
 from neuc.dialects.ternary import LookupOp, QuantizeOp, WeightOp
@@ -29,6 +29,7 @@ from neuc.passes.analysis.ternary_layers import layers
 from neuc.passes.crossbar_layers import (
     MAPPABLE,
     Mappable,
+    MappedLayer,
     balanced,
     inputs_of,
     mapped_layer,
@@ -49,6 +50,25 @@ class _Tile:
     column: int
     weights: np.ndarray
     scales: np.ndarray
+
+
+@dataclass
+class _Made:
+    """Tiles so far: their number, and those of matrices that several layers read, such as an unrolled LSTM's."""
+
+    count: int = 0
+    shared: dict[tuple[str, str], list[_Programmed]] = field(default_factory=dict[tuple[str, str], "list[_Programmed]"])
+
+
+@dataclass
+class _Programmed:
+    """A tile in the IR, and how often it is used."""
+
+    row: int
+    column: int
+    tile: SSAValue
+    gains: SSAValue
+    uses: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,14 +127,14 @@ class MapToCrossbar(ModulePass):
         """Run the pass."""
         self.check()
         store, kept = store_of(ctx), dict[str, list[str]]()
-        number = 0
+        made = _Made()
         for name, layer in list(layers(op)):
             reason = reason_for_cpu(layer, store)
             if reason or not isinstance(layer, MAPPABLE):
-                what = "recurrent layers run on the CPU" if isinstance(layer, LstmOp) else reason
+                what = "a recurrent layer of many or unknown steps" if isinstance(layer, LstmOp) else reason
                 kept.setdefault(what, []).append(name)
                 continue
-            number = self._replace(layer, store, number)
+            self._replace(layer, store, made)
         drop_unread(op)
         if kept:
             add_notes(op, *(_note(reason, names) for reason, names in kept.items()))
@@ -134,8 +154,8 @@ class MapToCrossbar(ModulePass):
         if not (1 <= self.slices <= MAX_SLICES and 1 <= self.slice_bits <= MAX_SLICES):
             raise _bad(f"{self.slices} slices of {self.slice_bits} bits", f"use 1 to {MAX_SLICES} of each")
 
-    def _replace(self, layer: Mappable, store: WeightStore, number: int) -> int:
-        """Put tiles in the place of a layer; the number of the next tile."""
+    def _replace(self, layer: Mappable, store: WeightStore, made: _Made) -> None:
+        """Put tiles in the place of a layer; a matrix that was seen before is on tiles already."""
         rewriter = PatternRewriter(layer)
         inserted: list[Operation] = []
         rewriter.operation_insertion_handler.append(inserted.append)
@@ -144,10 +164,12 @@ class MapToCrossbar(ModulePass):
         label = next(iter(node_names(layer)), layer.name)
         parts: list[SSAValue] = []
         starts: list[int] = []
-        for tile in (t for block in mapped.blocks for t in self._tiles(block.matrix, block.row, block.column)):
-            parts.append(self._tile(tile, x, f"{label}.tile{number}", number, store, rewriter))
+        for tile in self._programmed(layer, mapped, label, store, made, rewriter):
+            voltages = DacOp(x, tile_of(tile.tile).rows.data, first=tile.row)
+            currents = MvmOp(rewriter.insert(voltages).result, tile.tile)
+            parts.append(rewriter.insert(AdcOp(rewriter.insert(currents).result, tile.gains, turn=tile.uses)).result)
             starts.append(tile.column)
-            number += 1
+            tile.uses += 1
         bias = mapped.bias
         if bias is not None and len(dims_of(bias)) != 1:
             bias = rewriter.insert(ReshapeOp(bias, tensor_type(f32, [mapped.columns]))).result
@@ -156,7 +178,27 @@ class MapToCrossbar(ModulePass):
         for new in inserted:
             new.location = layer.location
         rewriter.replace(layer, [], [result])
-        return number
+
+    def _programmed(
+        self,
+        layer: Mappable,
+        mapped: MappedLayer,
+        label: str,
+        store: WeightStore,
+        made: _Made,
+        rewriter: PatternRewriter,
+    ) -> list[_Programmed]:
+        """The tiles of a layer, programmed where they are read first."""
+        key = shared_name(layer)
+        if key is not None and key in made.shared:
+            return made.shared[key]
+        found: list[_Programmed] = []
+        for tile in (t for block in mapped.blocks for t in self._tiles(block.matrix, block.row, block.column)):
+            found.append(self._tile(tile, f"{label}.tile{made.count}", made.count, store, rewriter))
+            made.count += 1
+        if key is not None:
+            made.shared[key] = found
+        return found
 
     def _tiles(self, matrix: np.ndarray, row: int, column: int) -> Iterator[_Tile]:
         """The tiles of a block at (row, column), digit by digit."""
@@ -181,9 +223,7 @@ class MapToCrossbar(ModulePass):
             np.rint(np.divide(matrix, largest, out=np.zeros_like(matrix), where=largest > 0) * steps) / steps * largest
         )
 
-    def _tile(
-        self, tile: _Tile, x: SSAValue, name: str, number: int, store: WeightStore, rewriter: PatternRewriter
-    ) -> SSAValue:
+    def _tile(self, tile: _Tile, name: str, number: int, store: WeightStore, rewriter: PatternRewriter) -> _Programmed:
         rows, columns = tile.weights.shape
         weights, scales = (store.add(f"{name}.{part}", getattr(tile, part)) for part in ("weights", "scales"))
         type_ = TileType.of(rows, columns, self.cells)
@@ -191,9 +231,15 @@ class MapToCrossbar(ModulePass):
         if self.verify_rounds:
             program = rewriter.insert(VerifyOp(program, self.verify_rounds, self.verify_tolerance)).result
         gains = rewriter.insert(CompensateOp(program, (scales, store.sha(scales)), self.compensation)).result
-        voltages = DacOp(x, rows, first=tile.row)
-        currents = MvmOp(rewriter.insert(voltages).result, program)
-        return rewriter.insert(AdcOp(rewriter.insert(currents).result, gains)).result
+        return _Programmed(tile.row, tile.column, program, gains)
+
+
+def shared_name(layer: Mappable) -> tuple[str, str] | None:
+    """What layers with the same matrix have in common; None for layers that share none."""
+    if not isinstance(layer, MatMulOp) or not isinstance(layer.b.owner, ConstantOp):
+        return None
+    constant, form = layer.b.owner, f"{layer.transpose_b is not None} {layer.alpha.value.data}"
+    return None if constant.entry is None else (constant.entry.data, form)
 
 
 def drop_unread(module: ModuleOp) -> None:

@@ -11,6 +11,7 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import FunctionType, ModuleOp, StringAttr, SymbolRefAttr
 from xdsl.ir import Block, Operation, Region, SSAValue
 
+from neuc.dialects.crossbar_tiles import CompensateOp, ProgramOp, VerifyOp
 from neuc.dialects.onnx_base import NoneOp
 from neuc.dialects.store import ConstantOp
 from neuc.dialects.ternary import WeightOp
@@ -20,8 +21,8 @@ EXECUTOR = "neuc.executor"
 
 
 def is_copied(op: Operation) -> bool:
-    """Whether `op` is copied to wherever it is used: constants are."""
-    return isinstance(op, ConstantOp | NoneOp | WeightOp)
+    """Whether `op` is copied to wherever it is used: constants are, and what is known of a programmed tile."""
+    return isinstance(op, ConstantOp | NoneOp | WeightOp | ProgramOp | VerifyOp | CompensateOp)
 
 
 def outer_operands(op: Operation) -> list[SSAValue]:
@@ -58,7 +59,9 @@ def function_of(
 
     def copied(value: SSAValue) -> None:
         if value not in values and isinstance(value.owner, Operation) and is_copied(value.owner):
-            clone = value.owner.clone()
+            for operand in value.owner.operands:
+                copied(operand)
+            clone = value.owner.clone(value_mapper=values)
             block.add_op(clone)
             values[value] = clone.results[0]
 

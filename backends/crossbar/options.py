@@ -17,6 +17,7 @@ from neuc.errors import Error, Exit
 from neuc.passes.calibrate_inputs import CalibrateInputs
 from neuc.passes.insert_converters import InsertConverters
 from neuc.passes.map_to_crossbar import MapToCrossbar
+from neuc.passes.unroll_lstm import UnrollLstm
 from neuc.runtime.analog.device_table import read_table
 from neuc.runtime.analog.devices import DeviceModel
 from neuc.runtime.analog.models import make_model, model_class
@@ -227,7 +228,7 @@ def mesh_passes(given: Mapping[str, str]) -> list[ModulePass]:
     calibration, converters = _converters(reader, g_max=0.0)
     mapping.check()
     schedule = ScheduleTiles(rows, columns, reader.count("cores", 0), share=False).on(chip)
-    return [mapping, *calibration, converters, schedule]
+    return [UnrollLstm(), mapping, *calibration, converters, schedule]
 
 
 def passes_of(reader: Reader) -> list[ModulePass]:
@@ -253,7 +254,7 @@ def passes_of(reader: Reader) -> list[ModulePass]:
     mapping.check()
     remap = [RemapStuck().on(chip)] if reader.truth("remap", True) else []
     schedule = ScheduleTiles(rows, columns, reader.count("cores", 0), reader.truth("share", True)).on(chip)
-    return [mapping, *calibration, *remap, converters, schedule]
+    return [UnrollLstm(), mapping, *calibration, *remap, converters, schedule]
 
 
 def _converters(reader: Reader, g_max: float) -> tuple[list[ModulePass], InsertConverters]:

@@ -129,7 +129,7 @@ def _mvm(op: crossbar.MvmOp, args: list[Array], env: Env) -> list[Array]:
 def _adc(op: crossbar.AdcOp, args: list[Array], env: Env) -> list[Array]:
     analog, gains = _unboxed(args[0]), args[1]
     mvm, dac = crossbar.chain_of(op.currents)
-    part = crossbar.part_number(dac.part.data)
+    use = crossbar.use_number(dac.part.data, op.turn.value.data)
     tile = program_of(mvm.tile).number.value.data
     levels, bound, noise = op.levels.value.data, op.bound.value.data, op.noise.value.data
     factor = np.ones_like(analog.alpha)
@@ -138,7 +138,7 @@ def _adc(op: crossbar.AdcOp, args: list[Array], env: Env) -> list[Array]:
         y = analog.at(factor)
         if noise or analog.squares is not None:
             variance = np.float32(noise**2) + (0 if analog.squares is None else analog.squares(factor))
-            y = y + np.sqrt(variance) * normals(*y.shape, tile, part)
+            y = y + np.sqrt(variance) * normals(*y.shape, tile, use)
         y = rounded(y, levels, bound)
         over = np.any(np.abs(y) > np.float32(bound), axis=1, keepdims=True)
         if attempt < op.doublings.value.data:

@@ -26,14 +26,14 @@ def philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> 
     return c0, c1, c2, c3
 
 
-def normals(samples: int, columns: int, tile: int, part: int, seed: int = 0, run: int = 0) -> np.ndarray:
-    """Standard normals, f32 [samples, columns]: a counter is (column, sample // 4, tile, part), the key (seed, run).
+def normals(samples: int, columns: int, tile: int, use: int, seed: int = 0, run: int = 0) -> np.ndarray:
+    """Standard normals, f32 [samples, columns]: a counter is (column, sample // 4, tile, use), the key (seed, run).
 
     A counter's four numbers go to the four samples that share it.
     """
     groups = np.arange(-(-samples // 4), dtype=np.uint32)[:, None]
     lines = np.arange(columns, dtype=np.uint32)[None, :]
-    words = philox((lines, groups, np.uint32(tile), np.uint32(part)), (seed & _MASK, run & _MASK))  # type: ignore[arg-type]
+    words = philox((lines, groups, np.uint32(tile), np.uint32(use)), (seed & _MASK, run & _MASK))  # type: ignore[arg-type]
     four = [*_box_muller(words[0], words[1]), *_box_muller(words[2], words[3])]
     return np.stack(four, axis=1).reshape(-1, columns)[:samples]
 

@@ -157,7 +157,10 @@ def _energy(tile: TileEntry, chip: Chip) -> dict[str, float]:
     bits = _bits(tile.adc_levels)
     return {
         "adc": times * tile.columns * _value("adc energy") * _value("adc bit") ** (bits - 8),
-        "dac": times * tile.rows * _value("dac energy") * (1.0 if tile.passes > 2 else _bits(tile.dac_levels)),
+        "dac": times
+        * tile.rows
+        * _value("dac energy")
+        * (1.0 if tile.mode == "bit-serial" else _bits(tile.dac_levels)),
         "devices": times * tile.rows * tile.columns * chip.halves * cell,
         "additions": times * tile.columns * _value("add energy"),
     }

@@ -42,7 +42,7 @@ def test_outputs_equal_aihwkits(case: str) -> None:
     gains = np.ones(kernel.padded(isa), np.float32)
     out = aligned(samples * columns, np.float32).reshape(samples, columns)
     packed = pack_panels(weights, panel_columns(isa))
-    args = [x, packed, gains, np.zeros(2, np.int64), out, samples, rows, 0, 0]
+    args = [x, packed, gains, np.zeros(2, np.int64), out, samples, rows, 0, 0, 0]
     run_kernel(kernel, isa, args, -(-samples // BLOCK), scratch_bytes=kernel.scratch_bytes(isa))
     alpha = CASES[case].get("input_range") or np.abs(x).max(axis=1, keepdims=True)
     step = 2 * CASES[case]["adc_bound"] / CASES[case]["adc_levels"] * alpha * 2 ** CASES[case].get("doublings", 0)

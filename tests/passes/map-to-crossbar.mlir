@@ -9,10 +9,10 @@
 // CHECK-LABEL: func.func @main
 // CHECK: %[[T0:.*]] = crossbar.program 0 weights {{.*}} device "pcm" : !crossbar.tile<2 x 3, differential>
 // CHECK-NEXT: %[[G0:.*]] = crossbar.compensate %[[T0]] {{.*}} kind "global"
-// CHECK-NEXT: %[[V0:.*]] = crossbar.dac %{{.*}} : tensor<5x4xf32> -> !crossbar.voltages<2>
+// CHECK-NEXT: %[[T1:.*]] = crossbar.program 1
+// CHECK: %[[V0:.*]] = crossbar.dac %{{.*}} : tensor<5x4xf32> -> !crossbar.voltages<2>
 // CHECK-NEXT: %[[I0:.*]] = crossbar.mvm %[[V0]], %[[T0]]
 // CHECK-NEXT: %[[Y0:.*]] = crossbar.adc %[[I0]], %[[G0]]
-// CHECK-NEXT: %[[T1:.*]] = crossbar.program 1
 // CHECK: crossbar.dac %{{.*}} {first = 2 : i64} : tensor<5x4xf32>
 // CHECK: %[[Y1:.*]] = crossbar.adc
 // CHECK-NEXT: crossbar.accumulate(%[[Y0]], %[[Y1]] : {{.*}}) bias %{{.*}}starts = array<i64: 0, 0>

@@ -18,7 +18,7 @@ from neuc.backends.crossbar.schedule import ScheduleTiles
 from neuc.dialects.context import NeucContext
 from neuc.dialects.crossbar import AccumulateOp, AdcOp, chain_of
 from neuc.dialects.crossbar_tiles import ProgramOp
-from neuc.dialects.dense import ConvOp, MatMulOp
+from neuc.dialects.dense import ConvOp, LstmOp, MatMulOp
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.store import make_constant, tensor_type
@@ -29,6 +29,7 @@ from neuc.passes.insert_converters import InsertConverters
 from neuc.passes.map_to_crossbar import MapToCrossbar
 from neuc.passes.module_facts import facts_of, notes_of
 from neuc.passes.quantize_to_ternary import QuantizeToTernary
+from neuc.passes.unroll_lstm import UnrollLstm
 from neuc.runtime.analog.models import make_model
 from neuc.runtime.analog.tiles import Chip
 from segment_harness import function_of
@@ -43,7 +44,8 @@ def module_of(ctx: NeucContext, inputs: Sequence[Attribute], build: Builder) -> 
     function = function_of(inputs, lambda args: build(ctx, args))
     names = [DictionaryAttr({"onnx.name": StringAttr(f"in{i}")}) for i in range(len(inputs))]
     function.properties["arg_attrs"] = ArrayAttr(names)
-    function.properties["res_attrs"] = ArrayAttr([DictionaryAttr({"onnx.name": StringAttr("out")})])
+    results = [DictionaryAttr({"onnx.name": StringAttr(f"out{i}")}) for i in range(len(function.function_type.outputs))]
+    function.properties["res_attrs"] = ArrayAttr(results)
     return ModuleOp([function])
 
 
@@ -287,3 +289,53 @@ def test_a_second_accumulate_is_left_alone() -> None:
     assert total.factors.get_values() == (1.0, -1.0)
     InsertConverters(mode="pos-neg", adc_bits=0).apply(ctx, module)
     assert str(module) == text
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("given", [3, 4, 6], ids=["no bias", "bias", "states"])
+def test_an_unrolled_lstm_is_the_lstm_and_shares_its_tiles(direction: str, given: int) -> None:
+    ctx, ways = NeucContext(), 2 if direction == "bidirectional" else 1
+    steps, batch, width, hidden = 4, 3, 5, 6
+    types = [TensorType(f32, [steps, batch, width]), *[TensorType(f32, [ways, batch, hidden])] * 2]
+
+    def build(ctx: NeucContext, args: Sequence[SSAValue]) -> Sequence[Operation]:
+        shapes = ((ways, 4 * hidden, width), (ways, 4 * hidden, hidden), (ways, 8 * hidden))
+        weights = [constant(ctx, *shape) for shape in shapes]
+        operands = [args[0], *(w.result for w in weights), args[1], args[2]][:given]
+        state = TensorType(f32, [ways, batch, hidden])
+        results = [TensorType(f32, [steps, ways, batch, hidden]), state, state]
+        return [*weights, LstmOp(operands, hidden=hidden, direction=direction, result_types=results)]
+
+    module = module_of(ctx, types, build)
+    (main,) = (op for op in module.ops if isinstance(op, func.FuncOp))
+    arrays = [np.random.default_rng(3).standard_normal(t.get_shape()).astype(np.float32) for t in types]
+    before = interpret(module, arrays, ctx.weights)
+    UnrollLstm().apply(ctx, module)
+    module.verify()
+    assert not any(isinstance(op, LstmOp) for op in main.walk())
+    for found, wanted in zip(interpret(module, arrays, ctx.weights), before, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    MapToCrossbar(rows=64, columns=64).apply(ctx, module)
+    module.verify()
+    # W and R of each direction, however many steps there are; the first step of zero states needs no R.
+    assert sum(isinstance(op, ProgramOp) for op in module.walk()) == 2 * ways
+    turns = [op.turn.value.data for op in module.walk() if isinstance(op, AdcOp)]
+    assert sorted(turns) == sorted([0, *range(steps if given == 6 else steps - 1)] * ways)
+    for found, wanted in zip(interpret(module, arrays, ctx.weights), before, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_long_sequences_stay_as_they_are() -> None:
+    ctx = NeucContext()
+
+    def build(ctx: NeucContext, args: Sequence[SSAValue]) -> Sequence[Operation]:
+        weights = [constant(ctx, 1, 8, 3), constant(ctx, 1, 8, 2)]
+        results = [TensorType(f32, [9, 1, 2, 2]), *[TensorType(f32, [1, 2, 2])] * 2]
+        operands = [args[0], *(w.result for w in weights)]
+        return [*weights, LstmOp(operands, hidden=2, direction="forward", result_types=results)]
+
+    module = module_of(ctx, [TensorType(f32, [9, 2, 3])], build)
+    UnrollLstm(steps=8).apply(ctx, module)
+    MapToCrossbar().apply(ctx, module)
+    assert any(isinstance(op, LstmOp) for op in module.walk())
+    assert "many or unknown steps" in notes_of(module)[0]

@@ -54,6 +54,31 @@ def test_ideal_crossbars_compute_the_model(expected: np.ndarray) -> None:
     assert relative(session.run(None, {"x": X})[0], expected) < SAME
 
 
+def test_tiles_on_both_sides_of_a_host_node() -> None:
+    """What is known of a tile goes along with the segment that uses it."""
+    rng = np.random.default_rng(0)
+    weights = {name: (rng.standard_normal((8, 8)) * 0.3).astype(np.float32) for name in ("w0", "w1")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["h"], name="first"),
+        helper.make_node("Hardmax", ["h"], ["g"], name="on the host"),
+        helper.make_node("MatMul", ["g", "w1"], ["y"], name="second"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "mixed",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["B", 8])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    mixed = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    compiled = neuc.compile(mixed, "xbar-pcm{out_noise=0,device=ideal,adc_bits=16,dac_bits=16}")
+    assert [host.op for host in compiled.report.hosts] == ["Hardmax"]
+    x = rng.standard_normal((5, 8)).astype(np.float32)
+    wanted = weights["w1"][(x @ weights["w0"]).argmax(axis=1)]
+    # 16 bits over a range of 10.
+    np.testing.assert_allclose(compiled.session().run(None, {"x": x})[0], wanted, atol=10 * 2**-15)
+
+
 def test_devices_age_and_draws_differ_and_come_back(expected: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "model.neuc"
     neuc.compile(model(), "xbar-pcm{tile=64x64}").save(path)

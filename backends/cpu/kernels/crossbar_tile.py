@@ -17,7 +17,6 @@ from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.crossbar_products import F32, Panel, Product, multiply_panel
 from neuc.backends.cpu.kernels.crossbar_random import PER_COUNTER, columns_from, normals
 from neuc.backends.cpu.kernels.strided import chunks, load_elements, tree
-from neuc.dialects.crossbar import part_number
 
 BLOCK = 32
 """Samples in a work unit; a multiple of those that share a random counter."""
@@ -37,7 +36,7 @@ class CrossbarTileKernel(KernelSpec):
 
     Slots: 0 x (f32, rows of `stride` floats), 1 weights (panels [ceil(C / panel)][R][panel], missing columns zero),
     2 gains (f32, whole panels), 3 state (i64: seed, number of the run), 4 out (f32 [M, C]), 5 M, 6 stride, 7 first,
-    8 number of the tile. Work units: ceil(M / `BLOCK`) blocks of samples.
+    8 number of the tile, 9 number of its use. Work units: ceil(M / `BLOCK`) blocks of samples.
 
     Attributes:
         rows: input lines of the tile.
@@ -295,7 +294,7 @@ class _TileEmitter:
 
         key = (word(b.load(state, i64)), word(b.load(b.elem(state, 1, i64), i64)))
         group, tile = word(b.udiv(sample, PER_COUNTER)), word(b.arg_int(8))
-        return normals(b, (columns_from(b, column, width), group, tile, word(b.i64(part_number(self.spec.part)))), key)
+        return normals(b, (columns_from(b, column, width), group, tile, word(b.arg_int(9))), key)
 
     def _output(self, first: Val, row: Val, column: Val, noise: Val | None, mask: Val | None, width: int) -> None:
         b, spec = self.b, self.spec
