@@ -94,7 +94,8 @@ def _text(value: str) -> StringAttr:
 
 
 def _placing(tile: Tile | None, pinned: bool) -> dict[str, Attribute]:
-    return ({} if tile is None else {"tile": ints(tile)}) | ({"pinned": UnitAttr()} if pinned else {})
+    placing: dict[str, Attribute] = {} if tile is None else {"tile": ints(tile)}
+    return {**placing, "pinned": UnitAttr()} if pinned else placing
 
 
 def _value(value: ParamValue) -> Attribute:

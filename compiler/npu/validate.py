@@ -163,7 +163,7 @@ def _kernel(row: Row, machine: Machine, sku: Sku) -> Prediction:
     if len(shape) != 3 or kind is None:
         return Prediction(row, None, "", why_not=f"no kernel model for {row.dtype} {row.shape or 'without a shape'}")
     library = _library(row)
-    rate = timing.kernel_macs_per_cycle(machine, kind, timing.Tiling(*shape, 1, 1), library)
+    rate = timing.kernel_macs_per_cycle(machine, kind, timing.Tiling(shape[0], shape[1], shape[2], 1, 1), library)
     if rate is None:
         return Prediction(row, None, "", why_not=f"no figures for {kind.key} on {machine.name}")
     macs = shape[0] * shape[1] * shape[2]

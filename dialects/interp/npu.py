@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Mapping
 
 import numpy as np
-from xdsl.dialects.builtin import ArrayAttr, Attribute, FloatAttr, IntegerAttr, StringAttr
+from xdsl.dialects.builtin import ArrayAttr, FloatAttr, IntegerAttr, StringAttr
+from xdsl.ir import Attribute
 
 from neuc.dialects.interp.core import Env, implements
 from neuc.dialects.interp.npu_functions import MEANINGS, Meaning, Params, State

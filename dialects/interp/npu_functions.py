@@ -47,7 +47,8 @@ def mix(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]
 
 def gray(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
     """(9798·R + 19235·G + 3735·B + 2^14) >> 15."""
-    return [[((t[0][0][..., :3].astype(int) @ [9798, 19235, 3735] + 2**14) >> 15).astype(np.uint8)]]
+    r, g, b = (t[0][0][..., i].astype(int) for i in range(3))
+    return [[((9798 * r + 19235 * g + 3735 * b + 2**14) >> 15).astype(np.uint8)]]
 
 
 def rgba(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
@@ -88,7 +89,8 @@ def filter2d(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.nda
 def add_weighted(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
     """((a·alpha + b·beta) >> 14) + gamma, saturated to u8."""
     a, b = (port[0].astype(int) for port in t)
-    y = ((a * p["alpha"] + b * p["beta"]) >> 14) + p.get("gamma", 0)
+    alpha, beta, gamma = (int(p.get(name, 0)) for name in ("alpha", "beta", "gamma"))  # type: ignore[arg-type]
+    y = ((a * alpha + b * beta) >> 14) + gamma
     return [[y.clip(0, 255).astype(np.uint8)]]
 
 

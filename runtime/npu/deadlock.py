@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from neuc.runtime.npu.machine import Machine
-from neuc.runtime.npu.program import Channel, Design
+from neuc.runtime.npu.program import Channel, Design, Link
 from neuc.runtime.npu.simulator import Deadlock, simulate, with_depths
 
 MAX_DEPTH = 4096
@@ -169,7 +169,7 @@ def coupled_replays(design: Design) -> tuple[Replay, ...]:
     return tuple(found)
 
 
-def _source(channel: Channel, channels: Mapping[str, Channel], links: Mapping[str, object]) -> str:
+def _source(channel: Channel, channels: Mapping[str, Channel], links: Mapping[str, Link]) -> str:
     """Where a channel's tokens come from: back through links to a port or a kernel."""
     seen: set[str] = set()
     while channel.producer in links and channel.name not in seen:

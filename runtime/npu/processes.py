@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuc.errors import Error
 from neuc.runtime.npu.clockwork import Bytes, Clock, PoolState, Process
@@ -171,7 +172,7 @@ class Task:
 
     buffer: HostBuffer
     array: Array
-    places: Array
+    places: NDArray[np.int64]
     done: int
     run_bytes: int
 
@@ -333,7 +334,7 @@ class FlowProcess:
         return found
 
 
-def _layout(channel: Channel) -> Array | None:
+def _layout(channel: Channel) -> NDArray[np.int64] | None:
     """For each byte of a token on the stream, its place in the producer's buffer; None for as it lies."""
     if not channel.layout:
         return None

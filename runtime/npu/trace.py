@@ -37,14 +37,21 @@ class Trace:
             pid = pids.setdefault((kind, tile), len(pids))
             tid = tids.setdefault((pid, event), sum(1 for p, _ in tids if p == pid))
             for order, (ts, phase) in enumerate(((begin, "B"), (end, "E"))):
-                entry = {"name": event, "ts": round(ts), "ph": phase, "pid": pid, "tid": tid, "args": {}}
+                entry: dict[str, object] = {
+                    "name": event,
+                    "ts": round(ts),
+                    "ph": phase,
+                    "pid": pid,
+                    "tid": tid,
+                    "args": dict[str, object](),
+                }
                 timed.append((ts, 1 - order, entry))
         timed.sort(key=lambda item: item[:2])
-        names = [
+        names: list[dict[str, object]] = [
             {"name": "process_name", "ph": "M", "pid": pid, "args": {"name": _row(kind, tile)}}
             for (kind, tile), pid in pids.items()
         ]
-        threads = [
+        threads: list[dict[str, object]] = [
             {"name": "thread_name", "ph": "M", "pid": pid, "tid": tid, "args": {"name": event}}
             for (pid, event), tid in tids.items()
         ]

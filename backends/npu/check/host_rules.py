@@ -43,9 +43,12 @@ def transfers(facts: Facts) -> Iterator[Violation]:
 
 def _limits(step: Transfer, dma: Dma, width: int) -> Iterator[Violation]:
     """Sizes are (repeat, dimension 2, 1, 0): the shim has three dimensions and an iteration."""
-    sizes, strides = step.sizes, step.strides
-    if len(sizes) > dma.dims + 1:
-        yield Violation("transfer-dims", f"{step.port}: {len(sizes)} dimensions, at most {dma.dims + 1}")
+    sizes, strides = list(step.sizes), list(step.strides)
+    if not 1 <= len(sizes) <= dma.dims + 1:
+        yield Violation(
+            "transfer-dims", f"{step.port}: {len(sizes)} dimensions, at most {dma.dims + 1} and one at least"
+        )
+        return
     if len(sizes) == dma.dims + 1 and sizes[0] > dma.max_repeat:
         yield Violation("transfer-repeat", f"{step.port} repeats {sizes[0]} times, at most {dma.max_repeat}")
     for size, stride in list(zip(sizes, strides))[-2:]:
