@@ -23,7 +23,7 @@ from neuc.compiler.snn.neurobench import NeuroBench, neurobench
 from neuc.compiler.snn.recipes import Recipe, check_steps
 from neuc.compiler.snn.report import ConversionReport
 from neuc.compiler.snn.simulate import Activity, Simulation
-from neuc.compiler.snn.sweep import STEPS, Sweep, sweep
+from neuc.compiler.snn.sweep import STEPS, Sweep, checked_steps, tabulate
 from neuc.compiler.snn.synaptic_operations import fan_out, met_weights
 from neuc.dialects.context import NeucContext
 from neuc.dialects.dense import ConvOp, MatMulOp
@@ -126,7 +126,9 @@ class SpikingModel:
         Raises:
             Error: NEUC-E523, a T makes no sense; NEUC-E530, as many labels as samples are needed; or x does not fit.
         """
-        return sweep(self, x, labels, steps)
+        wanted, activity = checked_steps(steps), Activity()
+        over_time = self.run_over_time(x, wanted[-1], activity)[0]
+        return tabulate(over_time, self.run_float(x)[0], labels, wanted, activity, self.float_multiplications(x))
 
     def float_multiplications(self, x: Data) -> float:
         """Products of a number and a weight, both not 0, that the float network's layers make for one sample."""
@@ -136,7 +138,7 @@ class SpikingModel:
         for start in range(0, samples_of(arrays), BATCH):
             batch = [a[start : start + BATCH] if a.ndim else a for a in arrays]
             arguments: Sequence[SSAValue] = entry_of(self.dense).body.block.args
-            seen = dict(zip(arguments, batch))
+            seen: dict[SSAValue, np.ndarray] = dict(zip(arguments, batch))
 
             def observe(op: Operation, results: list[np.ndarray], seen: dict[SSAValue, np.ndarray] = seen) -> None:
                 nonlocal made

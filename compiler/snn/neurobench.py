@@ -14,6 +14,7 @@ import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 
+from neuc.compiler.signature import entry_of
 from neuc.compiler.snn.synaptic_operations import fan_out, met_weights
 from neuc.dialects import spike
 from neuc.dialects.dense import ConvOp, MatMulOp
@@ -58,8 +59,8 @@ def neurobench(module: ModuleOp, store: WeightStore, inputs: Sequence[Array]) ->
         store: its weights.
         inputs: one array [samples, …] for each input.
     """
-    arguments = {arg: array for op in module.ops for arg, array in zip(op.regions[0].block.args, inputs)}
-    counter = _Counter(store, dict(arguments))
+    arguments: Sequence[SSAValue] = entry_of(module).body.block.args
+    counter = _Counter(store, dict(zip(arguments, inputs)))
     interpret(module, inputs, store, observe=counter.observe)
     samples = inputs[0].shape[0] if inputs and inputs[0].ndim else 1
     zeros, weights, size = 0, 0, 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +13,6 @@ from neuc.compiler.snn.chip_cost import ChipCost, chip_cost
 from neuc.compiler.snn.recipes import check_steps
 from neuc.compiler.snn.simulate import Activity
 from neuc.errors import Error, Exit
-
-if TYPE_CHECKING:
-    from neuc.compiler.snn.data import Data
-    from neuc.compiler.snn.model import SpikingModel
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 """The T of a sweep if none are given."""
@@ -96,23 +92,48 @@ class Sweep:
         return "\n".join(lines)
 
 
-def sweep(model: SpikingModel, x: Data, labels: np.ndarray | None, steps: Sequence[int]) -> Sweep:
-    """`SpikingModel.sweep`."""
+def checked_steps(steps: Sequence[int]) -> list[int]:
+    """The T of a sweep, ascending.
+
+    Raises:
+        Error: NEUC-E523, there are none, or one makes no sense.
+    """
     wanted = sorted(set(steps))
     if not wanted:
         raise Error("NEUC-E523", "a sweep over no time steps", hint="give some T", exit_code=Exit.USAGE)
     for count in wanted:
         check_steps(count)
-    activity = Activity()
-    over_time = model.run_over_time(x, wanted[-1], activity)[0]
-    exact = model.run_float(x)[0]
+    return wanted
+
+
+def tabulate(
+    over_time: np.ndarray,
+    exact: np.ndarray,
+    labels: np.ndarray | None,
+    steps: Sequence[int],
+    activity: Activity,
+    float_multiplications: float,
+) -> Sweep:
+    """The rows of a sweep from one run.
+
+    Args:
+        over_time: outputs after each step, [T, N, …].
+        exact: the float network's, [N, …].
+        labels: integers [N], or None.
+        steps: which T.
+        activity: what layers did.
+        float_multiplications: of the float network, per sample.
+
+    Raises:
+        Error: NEUC-E530, as many labels as samples are needed.
+    """
     if labels is not None and np.shape(labels) != (exact.shape[0],):
         what = f"labels of shape {list(np.shape(labels))} for {exact.shape[0]} samples"
         raise Error("NEUC-E530", what, hint="one whole number for each sample", exit_code=Exit.USAGE)
     truth = np.argmax(exact.reshape(exact.shape[0], -1), axis=1)
     size = max(float(np.linalg.norm(exact)), 1e-30)
     rows: list[SweepRow] = []
-    for count in wanted:
+    for count in steps:
         found = over_time[count - 1]
         guess = np.argmax(found.reshape(found.shape[0], -1), axis=1)
         rows.append(
@@ -127,8 +148,8 @@ def sweep(model: SpikingModel, x: Data, labels: np.ndarray | None, steps: Sequen
             )
         )
     accuracy = None if labels is None else float(np.mean(truth == labels))
-    costs = tuple(chip_cost(activity, count) for count in wanted)
-    return Sweep(tuple(rows), int(exact.shape[0]), accuracy, model.float_multiplications(x), costs)
+    costs = tuple(chip_cost(activity, count) for count in steps)
+    return Sweep(tuple(rows), int(exact.shape[0]), accuracy, float_multiplications, costs)
 
 
 def spikes_per_neuron(activity: Activity, steps: int) -> float:

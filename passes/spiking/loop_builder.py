@@ -158,7 +158,7 @@ class LoopBuilder:
         Returns:
             `results`, with the loop's own in the place of stand-ins.
         """
-        states: list[SSAValue] = list(self.body.args)[1:]
+        states: Sequence[SSAValue] = self.body.args[1:]
         self.body.add_op(spike.YieldOp([], [self._next[state] for state in states]))
         loop = spike.LoopOp([], self._initial, steps, [], Region(self.body))
         self.block.add_op(loop)

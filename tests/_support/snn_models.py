@@ -12,7 +12,7 @@ Array = np.ndarray
 
 def weights(rng: np.random.Generator, *shape: int) -> Array:
     """Normal weights with unit gain."""
-    fan_in = int(np.prod(shape[1:])) if len(shape) > 2 else shape[0]
+    fan_in = int(np.prod(shape[1:] if len(shape) > 2 else shape[:1]))
     return (rng.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)
 
 

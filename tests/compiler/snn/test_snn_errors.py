@@ -68,7 +68,7 @@ def test_options_that_make_no_sense():
     refused("NEUC-E523", lambda: converted(steps=4).run(X, 0))
     refused("NEUC-E523", lambda: converted(steps=4).sweep(X, None, []))
     for bad in ({"recipe": "z"}, {"thresholds": "guess"}, {"recipe": "a", "levels": 3}, {"recipe": "b", "levels": 8}):
-        refused("NEUC-E527", lambda options=bad: converted(**options))
+        refused("NEUC-E527", lambda options=bad: converted(mlp(), X, **options))
     refused("NEUC-E527", lambda: converted(recipe="a", coding="differential"))
 
 

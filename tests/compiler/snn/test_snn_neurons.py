@@ -63,7 +63,7 @@ def test_integrate_and_fire_is_the_scalar_loop():
 def test_multi_threshold_is_the_scalar_loop(positive: bool):
     rng = np.random.default_rng(1)
     currents = (rng.integers(-32, 48, (10, 40)) / 16).astype(np.float32)
-    got = np.stack(list(neurons.multi_threshold(list(currents), np.float32(1), 4, positive=positive)))
+    got = np.stack(list(neurons.multi_threshold(list(currents), np.array(1, np.float32), 4, positive=positive)))
     for i in range(40):
         m = total = 0.0
         for t in range(10):
@@ -79,7 +79,7 @@ def test_differential_coding_is_the_scalar_loop(positive: bool):
     changes = (rng.integers(-32, 48, (4, 40)) / 16).astype(np.float32)
     changes[2] = 0  # a third is no dyadic number: with no change then, sums stay exact in f32 and f64
     static = (rng.integers(-16, 32, 40) / 16).astype(np.float32)
-    got = np.stack(list(neurons.differential(static, list(changes), np.float32(2), 4, positive=positive)))
+    got = np.stack(list(neurons.differential(static, list(changes), np.array(2, np.float32), 4, positive=positive)))
     for i in range(40):
         expected = scalar_differential(float(static[i]), changes[:, i].tolist(), 2.0, 4, positive)
         assert got[:3, i].tolist() == expected[:3]
@@ -89,8 +89,9 @@ def test_differential_coding_is_the_scalar_loop(positive: bool):
 @given(st.integers(1, 64), st.floats(0.05, 4.0), st.floats(0.0, 1.0))
 def test_rates_are_off_by_half_a_step_at_most(steps: int, theta: float, part: float):
     """|a − θN/T| ≤ θ/2T for a constant current within [0, θ], from a half-charged membrane (Bu et al., 2022)."""
+    level = np.array(theta, np.float32)
     a = np.float32(part) * np.float32(theta)
-    out = list(neurons.integrate_and_fire([np.array([a])] * steps, np.float32(theta), np.float32(theta / 2)))
+    out = list(neurons.integrate_and_fire([np.array([a])] * steps, level, level / 2))
     rate = float(np.sum(np.stack(out), dtype=np.float64)) / steps
     assert abs(rate - float(a)) <= theta / (2 * steps) + ROUNDING * theta
 
@@ -99,7 +100,7 @@ def test_rates_are_off_by_half_a_step_at_most(steps: int, theta: float, part: fl
 @given(st.floats(-3.0, 3.0), st.sampled_from(["b", "c"]))
 def test_signed_spikes_come_as_close_as_their_smallest_level(x: float, recipe: str):
     chosen = recipe_of(recipe)
-    out = spikes(Signal(np.array([x], np.float32)), chosen, 32, np.float32(4), positive=False)
+    out = spikes(Signal(np.array([x], np.float32)), chosen, 32, np.array(4, np.float32), positive=False)
     assert abs(float(estimate(out, chosen)[0]) - x) <= 4 / 2 ** (chosen.levels - 1)
 
 
