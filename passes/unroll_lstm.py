@@ -34,8 +34,8 @@ class UnrollLstm(ModulePass):
     The inputs of all steps are one product with W; each step is one with R and a few maps. Longer sequences, and
     those of unknown length, stay as they are.
 
-    ``%y, %h, %c = dense.lstm(%x, %w, %r)`` over two steps becomes ``%f = dense.matmul(%x, %W) {transpose_b}``, slices of
-    it for each step, ``dense.matmul(%h, %R)`` from the second on, and maps for gates and cells.
+    ``%y, %h, %c = dense.lstm(%x, %w, %r)`` over two steps becomes ``%f = dense.matmul(%x, %W) {transpose_b}``, slices
+    of it for each step, ``dense.matmul(%h, %R)`` from the second on, and maps for gates and cells.
 
     Options:
         steps: most steps.

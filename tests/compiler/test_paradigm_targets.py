@@ -91,6 +91,7 @@ def acme(monkeypatch: pytest.MonkeyPatch) -> None:
         def load(self) -> object:
             return target
 
+    monkeypatch.setattr(paradigm_target, "_FAMILIES", ())
     monkeypatch.setattr(paradigm_target, "entry_points", lambda group: [Entry()] if group == "neuc.targets" else [])
     monkeypatch.setattr(paradigm_target, "import_module", lambda name: __import__("sys").modules[__name__])
     monkeypatch.setitem(placed._EMITTERS, EXECUTOR, f"{__name__}:emit_product")
