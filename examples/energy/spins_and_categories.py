@@ -22,5 +22,5 @@ def build() -> tuple[energy.Program, dict[str, np.ndarray]]:
 if __name__ == "__main__":
     program, inputs = build()
     print(program.text())
-    for name, values in program.interpret(**inputs).items():
+    for name, values in program.run(**inputs).items():
         print(name, values.shape, values.reshape(-1)[:6])

@@ -129,7 +129,7 @@ def test_blocks_that_join_neighbours_are_refused() -> None:
 
 
 def test_mixed_third_order_models() -> None:
-    """Spins and categories, tables of three variables; in the interpreter."""
+    """Spins and categories, tables of three variables."""
     rng = np.random.default_rng(5)
     model = Model()
     s, c = model.spin(3, name="s"), model.categories(3, 3, name="c")
@@ -141,8 +141,8 @@ def test_mixed_third_order_models() -> None:
     model.table([s, c, c], triple, [[0, 2], [0, 1], [1, 2]])
     model.table([s, s, s], spins, [[0], [1], [2]])
     model.linear(c, bias)
-    samples = model.init(64).sample(400, BETA, warmup=20)
-    found = model.program(s=samples.sums(s), c=samples.sums(c)).interpret(seed=3)
+    samples = model.init(CHAINS).sample(SWEEPS, BETA, warmup=WARMUP)
+    found = model.program(s=samples.sums(s), c=samples.sums(c)).run(seed=3)
     values = list(itertools.product(*[(-1, 1)] * 3, *[range(3)] * 3))
     score = np.array(
         [
@@ -158,5 +158,5 @@ def test_mixed_third_order_models() -> None:
     p, states = boltzmann(score), np.array(values)
     counts = np.stack([[p @ (states[:, 3 + k] == v) for v in range(3)] for k in range(3)])
     exact = np.concatenate([p @ states[:, :3], counts.reshape(-1)])
-    per_chain = np.concatenate([found.s, found.c.reshape(64, -1)], 1) / 380
+    per_chain = np.concatenate([found.s, found.c.reshape(CHAINS, -1)], 1) / (SWEEPS - WARMUP)
     assert max_z(per_chain, exact) < MAX_Z

@@ -15,7 +15,7 @@ from neuc.errors import Exit
 FOLDER = Path(__file__).parent.parent.parent / "examples" / "energy"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.py"))
 LINES = 30
-NATIVE = {"ising", "max_cut"}
+NATIVE = {"active_inference", "ising", "max_cut", "spins_and_categories"}
 
 
 def load(name: str) -> tuple[Program, dict[str, np.ndarray]]:

@@ -15,6 +15,7 @@ from xdsl.ir import Operation, SSAValue
 
 from neuc.backends.cpu.kernels.relax_init import InitSitesKernel
 from neuc.backends.cpu.kernels.relax_random import WORD_BYTES
+from neuc.backends.cpu.kernels.relax_tables import ConvertSitesKernel
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.movement import copy_strided
 from neuc.dialects import energy as e
@@ -28,16 +29,17 @@ from neuc.errors import Error
 
 @dataclass(frozen=True)
 class Piece:
-    """Where the values of a variable lie: element `offset` of each chain's `stride` elements."""
+    """Where the values of a variable lie: element `offset` of each chain's `stride` elements of `size` bytes."""
 
     buffer: SSAValue
     offset: int
     stride: int
+    size: int = 1
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """A state: spins i8, by variable."""
+    """A state, by variable; spins and categories that a sampler made are bytes."""
 
     of: dict[SSAValue, Piece]
 
@@ -55,7 +57,7 @@ def pieces(s: SegmentLowering, state: SSAValue) -> Pieces:
 
 
 def joined(s: SegmentLowering, state: SSAValue) -> SSAValue:
-    """All spins of a state in one buffer [C, n]."""
+    """All spins and categories of a state in one buffer i8 [C, n]."""
     known, model = pieces(s, state), e.state_model(state)
     variables = discrete_variables(model)
     sites = [var_type(v).sites for v in variables]
@@ -65,8 +67,7 @@ def joined(s: SegmentLowering, state: SSAValue) -> SSAValue:
     chains = e.chains_of(state)
     target = s.temp(chains * total)
     for k, variable in enumerate(variables):
-        piece = known.of[variable]
-        _copy(s, piece, Piece(target, sum(sites[:k]), total), chains, sites[k])
+        copy_piece(s, known.of[variable], Piece(target, sum(sites[:k]), total), chains, sites[k])
     return target
 
 
@@ -77,12 +78,19 @@ def separated(model: e.ModelOp, buffer: SSAValue) -> Pieces:
     return Pieces({v: Piece(buffer, sum(sites[:k]), sum(sites)) for k, v in enumerate(variables)})
 
 
-def _copy(s: SegmentLowering, source: Piece, target: Piece, chains: Dim, sites: int) -> None:
+def copy_piece(s: SegmentLowering, source: Piece, target: Piece, chains: Dim, sites: int) -> None:
+    """Values of one variable to another place, as other integers if the sizes differ."""
+    if source.size != target.size:
+        ends = [v for piece in (source, target) for v in (piece.offset, piece.stride)]
+        s.launch(
+            ConvertSitesKernel(source.size > target.size), [source.buffer, target.buffer, sites, *ends], work=chains
+        )
+        return
     copy_strided(
         s,
         source.buffer,
         target.buffer,
-        1,
+        source.size,
         [chains, Dim.of(sites)],
         [Dim.of(source.stride), Dim.of(1)],
         [Dim.of(target.stride), Dim.of(1)],
@@ -134,14 +142,17 @@ def _schedule(op: e.ScheduleOp, s: SegmentLowering) -> None:
 @lowers(e.StateOp, supports=_kept_natively)
 def _state(op: e.StateOp, s: SegmentLowering) -> None:
     model = e.model_of(op.model)
-    found = {v: Piece(s.buffer(t), 0, math.prod(var_type(v).value_shape)) for v, t in zip(model.variables, op.args[1:])}
+    found = {
+        v: Piece(s.buffer(t), 0, math.prod(var_type(v).value_shape), s.itemsize(t))
+        for v, t in zip(model.variables, op.args[1:])
+    }
     s.remember(op.result, Pieces(found))
 
 
 @lowers(e.ClampOp, supports=lambda op: None)
 def _clamp(op: e.ClampOp, s: SegmentLowering) -> None:
     known = pieces(s, op.state)
-    given = Piece(s.buffer(op.value), 0, var_type(op.variable).sites)
+    given = Piece(s.buffer(op.value), 0, math.prod(var_type(op.variable).value_shape), s.itemsize(op.value))
     s.remember(op.result, Pieces({**known.of, op.variable: given}))
 
 
@@ -159,7 +170,8 @@ def _init(op: e.InitOp, s: SegmentLowering) -> None:
 @lowers(e.ReadOp)
 def _read(op: e.ReadOp, s: SegmentLowering) -> None:
     piece, sites = pieces(s, op.state).of[e.variable_of(op.variable)], math.prod(var_type(op.variable).value_shape)
-    if (piece.offset, piece.stride) == (0, sites):
+    size = s.itemsize(op.result)
+    if (piece.offset, piece.stride, piece.size) == (0, sites, size):
         s.alias(op.result, piece.buffer)
         return
-    _copy(s, piece, Piece(s.buffer(op.result), 0, sites), dims_of(op.result)[0], sites)
+    copy_piece(s, piece, Piece(s.buffer(op.result), 0, sites, size), dims_of(op.result)[0], sites)

@@ -56,7 +56,7 @@ def _mean_field(op: e.RelaxOp, s: SegmentLowering) -> None:
     ends = {v: s.temp(chains * (4 * var_type(v).levels)) for v in free}
     beliefs = [buffer for v in free for buffer in (known.of[v].buffer, ends[v])]
     s.launch(kernel, [*beliefs, *(known.of[v].buffer for v in given), *values], work=chains)
-    last = {v: Piece(end, 0, var_type(v).levels) for v, end in ends.items()}
+    last = {v: Piece(end, 0, var_type(v).levels, 4) for v, end in ends.items()}
     s.remember(op.result, Pieces({**known.of, **last}))
 
 

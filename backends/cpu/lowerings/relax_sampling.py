@@ -11,9 +11,18 @@ from xdsl.ir import SSAValue
 from neuc.backends.cpu.kernels.relax_grid import GridSweepsKernel
 from neuc.backends.cpu.kernels.relax_packed import PackedSweepsKernel, chains_per_unit
 from neuc.backends.cpu.kernels.relax_spins import SpinSweepsKernel
+from neuc.backends.cpu.kernels.relax_tables import TableSweepsKernel
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
-from neuc.backends.cpu.lowerings.relax import constant_parameter, discrete_variables, joined, separated
+from neuc.backends.cpu.lowerings.relax import (
+    Piece,
+    constant_parameter,
+    copy_piece,
+    discrete_variables,
+    joined,
+    separated,
+)
 from neuc.backends.cpu.lowerings.relax_layout import Layout, layout
+from neuc.backends.cpu.lowerings.relax_tables import table_lists
 from neuc.dialects import energy as e
 from neuc.dialects.cpu import LaunchArg
 from neuc.dialects.dims import Dim
@@ -52,16 +61,22 @@ def _unsupported(op: e.SampleOp) -> str | None:
         return "its model has no blocks: run color-blocks"
     observers = [use.operation for use in op.trajectory.uses]
     kinds = [o.what.data for o in observers if isinstance(o, e.ObserveOp)]
+    model = e.model_of(op.model)
+    if _has_tables(model):
+        if set(kinds) - {Observable.SUM}:
+            return "of models with tables or categories only sums are observed"
+        return None if op.rule.data is Rule.GIBBS else "models with tables or categories are swept by Gibbs"
     if len(kinds) != len(set(kinds)):
         return "two observations of one kind of a trajectory have no CPU kernel"
-    model = e.model_of(op.model)
     if len(model.variables) > 1 and set(kinds) - {Observable.ENERGY}:
         return "sums, pairs and histograms are of models of one variable"
-    if any(var_type(v).space is not Space.SPIN for v in model.variables):
-        return "categories have no CPU kernel"
-    if any(isinstance(term.owner, e.TableOp) for term in model.terms):
-        return "tables have no CPU kernel"
     return None
+
+
+def _has_tables(model: e.ModelOp) -> bool:
+    """Whether the model is more than spins with fields and couplings."""
+    categories = any(var_type(v).space is Space.CAT for v in model.variables)
+    return categories or any(isinstance(term.owner, e.TableOp) for term in model.terms)
 
 
 @lowers(e.SampleOp, supports=_unsupported)
@@ -75,6 +90,10 @@ def _sample(op: e.SampleOp, s: SegmentLowering) -> None:
     if len(graph.stencils) > 1:
         raise Error("NEUC-E615", "a model has two stencils", hint="write one of them as energy.edges")
     last = s.temp(e.chains_of(op.state) * graph.sites)
+    if _has_tables(model):
+        _sweep_tables(op, s, graph, order, last)
+        s.remember(op.last, separated(model, last))
+        return
     grid = _uniform_grid(op, graph, order, observers)
     if op.packed is not None:
         _sweep_packed(op, s, graph, grid, last)
@@ -114,7 +133,7 @@ def _sweep_graph(
         joined(s, op.state),
         last,
         *(s.weight(f"relax.{name}", getattr(plan, name)) for name in ("order", "fields", "degrees")),
-        *(s.weight(f"relax.{name}", _some(getattr(plan, name))) for name in ("neighbours", "weights")),
+        *(s.weight(f"relax.{name}", some(getattr(plan, name))) for name in ("neighbours", "weights")),
         *(beta[0], graph.sites, plan.positions, plan.places),
     ]
     if plan.grid:
@@ -189,6 +208,40 @@ def _sweep_packed(
     s.launch(kernel, [*values, *numbers], work=work, scratch=kernel.scratch_bytes(s.isa), op=op)
 
 
+def _sweep_tables(op: e.SampleOp, s: SegmentLowering, graph: FactorGraph, order: Array, last: SSAValue) -> None:
+    """One launch over chains, for factors of any order; then each variable's counts on their own."""
+    if graph.stencils:
+        raise Error("NEUC-E615", "a model has a stencil and tables", hint="write the stencil as energy.edges")
+    lists, chains, beta = table_lists(graph), e.chains_of(op.state), dims_of(op.beta)
+    observers = [use.operation for use in op.trajectory.uses]
+    kernel = TableSweepsKernel(sums=bool(observers))
+    arrays = {"order": order, "levels": graph.levels, "fields": graph.field}
+    names = ("edges", "near", "weights", "starts", "uses", "readers", "values")
+    arrays |= {name: some(getattr(lists, name)) for name in names}
+    args: list[LaunchArg] = [
+        s.buffer(op.beta),
+        chains if len(beta) == 2 else 0,
+        s.buffer(op.seed),
+        joined(s, op.state),
+        last,
+        *(s.weight(f"relax.{name}", array) for name, array in arrays.items()),
+        *(beta[0], graph.sites, len(order)),
+    ]
+    counts = s.temp(chains * (4 * lists.total)) if observers else None
+    if counts is not None:
+        kept = [Dim.of(op.warmup.value.data), Dim.of(op.thin.value.data)]
+        args += [*kept, counts, s.weight("relax.firsts", lists.firsts), lists.total]
+    s.launch(kernel, args, work=chains, scratch=kernel.scratch_bytes(graph.sites), op=op)
+    for observer in observers:
+        assert isinstance(observer, e.ObserveOp)
+        assert counts is not None
+        variable = e.variable_of(observer.args[1])
+        first, type_ = graph.offsets[variable], var_type(variable)
+        width = type_.sites * max(type_.levels, 1)
+        target = Piece(s.buffer(observer.result), 0, width, 4)
+        copy_piece(s, Piece(counts, int(lists.firsts[first]), lists.total, 4), target, chains, width)
+
+
 def observer_args(
     op: e.SampleOp, s: SegmentLowering, seen: dict[Observable, e.ObserveOp], place: Array
 ) -> Sequence[LaunchArg]:
@@ -209,6 +262,6 @@ def observer_args(
     return args
 
 
-def _some(array: Array) -> Array:
+def some(array: Array) -> Array:
     """The array, with one element where it has none: buffers are not empty."""
     return array if array.size else np.zeros(1, array.dtype)
