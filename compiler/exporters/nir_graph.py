@@ -15,6 +15,7 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr
 from xdsl.ir import BlockArgument, Operation, SSAValue
 
+from neuc.compiler.exporters.nir_delays import misread, unread_delays
 from neuc.compiler.exporters.nir_neurons import Inexpressible, Neuron, NirNode, node_of, subgraph_of
 from neuc.compiler.exporters.nir_nodes import NO_NODE, Array, Late, Translation, port
 from neuc.dialects import spike
@@ -88,6 +89,7 @@ class _Walk(Translation):
     entry: str = "main"
     edges: list[tuple[str, str]] = field(default_factory=list["tuple[str, str]"])
     scanned: set[str] = field(default_factory=set[str])
+    feedback: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict["tuple[str, str]", "tuple[int, ...]"])
 
     def run(self) -> None:
         function = next(
@@ -132,7 +134,7 @@ class _Walk(Translation):
         for value, name in zip(end.operands, _names(function.res_attrs, "output", len(end.operands))):
             reached = set(self._reached(value))
             for result, inner in zip(self.loop.results, self.loop.terminator.operands, strict=True):
-                if result not in reached:
+                if result not in reached or self._is_clock(inner):
                     continue
                 node = NirNode("Output", {"output_type": port("output", self.shape(inner, 1))})
                 self.add(self.free_name(name), node, self.refs.get(inner, ()))
@@ -148,8 +150,15 @@ class _Walk(Translation):
         assert isinstance(value.owner, Operation)
         return [found for operand in value.owner.operands for found in self._reached(operand)]
 
+    def _is_clock(self, value: SSAValue) -> bool:
+        """Whether a value depends on the number of the step alone: what read-outs divide by."""
+        if isinstance(value, BlockArgument):
+            return value is self.loop.step
+        assert isinstance(value.owner, Operation)
+        return all(self._is_clock(operand) for operand in value.owner.operands)
+
     def _connect(self) -> None:
-        late: list[tuple[str, str, tuple[int, ...]]] = []
+        late = dict(self.feedback)
         for source, target in self.pending:
             if isinstance(source, str):
                 self._edge(source, target)
@@ -161,25 +170,33 @@ class _Walk(Translation):
             for ref in found:
                 if isinstance(ref, str):
                     self._edge(ref, target)
-                    late.append((ref, target, self.shape(state, 1)))
-        for a, b, shape in late:
-            if not self._leads(b, a):  # only a cycle means that a step passes: so the delay is written out
-                delay = NirNode("Delay", {"delay": np.full(shape, self.dt)})
+                    late[ref, target] = self.shape(state, 1)
+        if not self.problems:
+            self._write_delays(late)
+
+    def _write_delays(self, late: Mapping[tuple[str, str], tuple[int, ...]]) -> None:
+        """Write out the delays of edges that a reader would not take for the ones that close cycles.
+
+        First those that a reader would miss; where that leads it to close cycles elsewhere, all but those of soft
+        resets, and then all.
+        """
+        nodes, edges = dict(self.nodes), list(self.edges)
+        choices = (unread_delays(nodes, edges, late), [edge for edge in late if edge not in self.feedback], list(late))
+        for written in choices:
+            self.nodes, self.edges = dict(nodes), list(edges)
+            for a, b in written:
+                delay = NirNode("Delay", {"delay": np.full(late[a, b], self.dt)})
                 name = self.add(self.free_name(f"{a}_late"), delay, ())
-                self.edges.remove((a, b))
-                self.edges += [(a, name), (name, b)]
+                at = self.edges.index((a, b))
+                self.edges[at : at + 1] = [(a, name), (name, b)]
+            if not misread(self.nodes, self.edges, late.keys() - set(written)):
+                return
+        self.problem(self.loop, "which of its edges a step passes on cannot be told from NIR's edges")
 
     def _edge(self, source: str, target: str) -> None:
         if (source, target) in self.edges:
             self.problem(self.loop, f"{target} adds {source} to itself, and NIR has no edge twice")
         self.edges.append((source, target))
-
-    def _leads(self, source: str, target: str) -> bool:
-        """Whether a way leads from one node to another."""
-        seen = {source}
-        while more := {b for a, b in self.edges if a in seen} - seen:
-            seen |= more
-        return target in seen
 
     def _prune(self) -> None:
         """Drop nodes that lead to no output."""
@@ -260,6 +277,7 @@ class _Walk(Translation):
         )
         feedback = self.add(f"{base}_reset", back, (fired,))
         self.pending.append((feedback, membrane))
+        self.feedback[feedback, membrane] = neuron.shape
         return fired
 
     def _initial(self, state: SSAValue, op: Operation) -> Array:

@@ -1,7 +1,8 @@
 """NIR graphs simulated step by step in float64, from the equations alone: nothing of neuc is used here.
 
-Time is cut into steps of dt by forward Euler. An edge u -> v carries the value of the step before if every way from an
-input to u passes v; then what comes from stateless nodes is computed from the values their neurons had one step before.
+Time is cut into steps of dt by forward Euler. A Delay of a step or more answers before it reads. An edge u -> v carries
+the value of the step before if every way from an input, or from such a Delay, to u passes v; then what comes from
+stateless nodes is computed from the values their neurons had one step before.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Simulator:
         self.dt, self.subtract = dt, subtract
         self.inputs = [n for n, node in self.nodes.items() if kind(node) == "Input"]
         self.outputs = [n for n, node in self.nodes.items() if kind(node) == "Output"]
-        self.late = {edge for edge in self.edges if closes_cycle(edge, self.nodes, self.edges)}
+        self.late = {edge for edge in self.edges if closes_cycle(edge, self.nodes, self.edges, dt)}
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """Outputs [T, *shape] for inputs [T, *shape]."""
@@ -53,6 +54,9 @@ class Simulator:
             self.before: dict[str, Array] = {}
             for name in self.nodes:
                 self.value(name)
+            for name, past in self.state.items():
+                if isinstance(past, list) and breaks(self.nodes[name], self.dt):
+                    past.append(self.gather(name, [None] * len(self.sources(name))))
             for name in self.outputs:
                 traces[name].append(self.now[name])
             self.old = {n: v for n, v in self.now.items() if kind(self.nodes[n]) in (*STATEFUL, "Threshold", "Input")}
@@ -60,10 +64,9 @@ class Simulator:
 
     def value(self, name: str) -> Array:
         if name not in self.now:
-            total = self.gather(
-                name, [self.previous(s) if (s, name) in self.late else None for s in self.sources(name)]
-            )
-            self.now[name] = self.compute(name, total)
+            late = [self.previous(s) if (s, name) in self.late else None for s in self.sources(name)]
+            early = breaks(self.nodes[name], self.dt)
+            self.now[name] = self.compute(name, np.zeros(self.shapes[name]) if early else self.gather(name, late))
         return self.now[name]
 
     def sources(self, name: str) -> list[str]:
@@ -112,12 +115,20 @@ def kind(node: Any) -> str:
     return type(node).__name__
 
 
-def closes_cycle(edge: tuple[str, str], nodes: Any, edges: list[tuple[str, str]]) -> bool:
-    """Whether the edge's source is reached from no input without passing its target."""
+def breaks(node: Any, dt: float) -> bool:
+    """Whether a node is a Delay of a step or more."""
+    return kind(node) == "Delay" and bool((np.rint(node.delay / dt) >= 1).all())
+
+
+def closes_cycle(edge: tuple[str, str], nodes: Any, edges: list[tuple[str, str]], dt: float) -> bool:
+    """Whether the edge's source is reached from no input, and no Delay, without passing its target."""
     source, target = edge
-    seen = {n for n, node in nodes.items() if kind(node) == "Input" and n != target}
+    early = {n for n, node in nodes.items() if breaks(node, dt)}
+    if target in early:
+        return False
+    seen = {n for n, node in nodes.items() if kind(node) == "Input" or n in early} - {target}
     while True:
-        more = {b for a, b in edges if a in seen and b != target} - seen
+        more = {b for a, b in edges if a in seen and b != target and b not in early} - seen
         if not more:
             return source not in seen
         seen |= more
@@ -164,9 +175,14 @@ def cuba_fire(sim: Simulator, name: str, node: Any, x: Array) -> Array:
 
 def delay(sim: Simulator, name: str, node: Any, x: Array) -> Array:
     past = sim.state.setdefault(name, [])
-    past.append(x)
     steps = np.broadcast_to(np.rint(node.delay / sim.dt).astype(int), x.shape)
     y = np.zeros(x.shape)
+    if breaks(node, sim.dt):  # what it reads now is put in at the end of the step
+        for index in np.ndindex(x.shape):
+            if steps[index] <= len(past):
+                y[index] = past[-steps[index]][index]
+        return y
+    past.append(x)
     for index in np.ndindex(x.shape):
         if steps[index] < len(past):
             y[index] = past[-1 - steps[index]][index]

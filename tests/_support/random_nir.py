@@ -86,7 +86,7 @@ class RandomGraph:
         else:
             return
         edges = [*self.edges, (newest, name), (name, target)]
-        if closes_cycle((name, target), {**self.nodes, name: node}, edges):  # else the loop has several entries
+        if closes_cycle((name, target), {**self.nodes, name: node}, edges, DT):  # else the loop has several entries
             self._add(name, node, newest, into)
             self.edges.append((name, target))
 

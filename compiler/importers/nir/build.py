@@ -88,13 +88,23 @@ class StepBuilder:
         self._before: dict[str, SSAValue] = {}
         self._carried: dict[str, State] = {}
         self._constants: dict[str, SSAValue] = {}
+        self._waiting: dict[str, list[State]] = {}
         self._numbers = {name: i for i, name in enumerate(plan.nodes)}
 
     def run(self, slices: Mapping[str, SSAValue]) -> None:
         """Emit every node; `slices` are the inputs of this step."""
         for name in self.order.nodes:
             node = self.nodes[name]
-            self.values[name] = slices[name] if node.kind == "Input" else self._emit(node, self._inputs(name))
+            if name in self.order.early:
+                self.values[name] = self._answer(node)
+            else:
+                self.values[name] = slices[name] if node.kind == "Input" else self._emit(node, self._inputs(name))
+        for name, rings in self._waiting.items():
+            x = self._sum(self.nodes[name], self._inputs(name))
+            for state in rings:
+                number = spike.event_of(state.inside) is None
+                delay = spike.DelayOp(self._number(x) if number else x, state.inside)
+                state.after = self._insert(self.nodes[name], delay).results[1]
         for name, state in self._carried.items():
             value = self.values[name]
             state.after = value if state.inside.type == value.type else self._number(value)
@@ -226,11 +236,29 @@ class StepBuilder:
             raise Error("NEUC-E504", what, hint="delay groups of neurons by one Delay each", nodes=[node.ref])
         total: SSAValue | None = None
         for d in different:
-            mask = self._constant(f"{node.name}.mask{d}", (steps == d).astype(np.float32))
-            part = self._first(node, spike.ScaleOp(self._late(node, x, int(d)), mask))
+            part = self._masked(node, self._late(node, x, int(d)), steps == d)
             total = part if total is None else self._add(node, total, part)
         assert total is not None
         return total
+
+    def _answer(self, node: Node) -> SSAValue:
+        """What comes out of a delay on a cycle: the first of its ring, before what goes in is known."""
+        steps, shape = delay_steps(node, self.plan.dt, self.notes), self.shapes[node.name]
+        parts: list[SSAValue] = []
+        for d in np.unique(steps):
+            state = self.state(f"{node.name}.ring{d}", shape, np.zeros(()), int(d))
+            self._waiting.setdefault(node.name, []).append(state)
+            dims = [self.plan.batch, *shape]
+            first = dense.SliceOp(
+                state.inside, [0] * (1 + len(dims)), [1] * (1 + len(dims)), tensor_type(f32, [1, *dims])
+            )
+            part = self._first(node, dense.ReshapeOp(self._first(node, first), tensor_type(f32, dims)))
+            parts.append(part if np.size(np.unique(steps)) == 1 else self._masked(node, part, steps == d))
+        return self._sum(node, parts)
+
+    def _masked(self, node: Node, value: SSAValue, mask: Array) -> SSAValue:
+        constant = self._constant(f"{node.name}.mask{len(self._constants)}", mask.astype(np.float32))
+        return self._first(node, spike.ScaleOp(value, constant))
 
     def _late(self, node: Node, x: SSAValue, steps: int) -> SSAValue:
         if steps == 0:

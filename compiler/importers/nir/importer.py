@@ -22,6 +22,7 @@ from xdsl.traits import Pure
 from neuc.compiler.importers.nir.build import Plan, State, StepBuilder
 from neuc.compiler.importers.nir.graph import NEURONS, Graph, Node, graph_from_dict
 from neuc.compiler.importers.nir.inline import flatten
+from neuc.compiler.importers.nir.neurons import delay_steps
 from neuc.compiler.importers.nir.options import DEFAULT_DT, NirOptions
 from neuc.compiler.importers.nir.order import order_of
 from neuc.compiler.importers.nir.repair import fix_flattens, recognize_soft_resets
@@ -66,7 +67,8 @@ def build_module(graph: Graph, ctx: NeucContext, options: NirOptions, name: str)
     nodes, edges = recognize_soft_resets(fixed, edges, dt)
     if len(nodes) < len(fixed):
         notes.append(f"soft resets written as subgraphs: {(len(fixed) - len(nodes)) // 2} found, read as IF neurons")
-    order = order_of(nodes, edges)
+    late = [n for n, node in nodes.items() if node.kind == "Delay" and (delay_steps(node, dt, []) >= 1).all()]
+    order = order_of(nodes, edges, late)
     shapes = shapes_of(nodes, order)
     steps, batch = _leading_dims({n: shapes[n] for n in nodes if nodes[n].kind == "Input"}, options)
     plan = Plan(nodes, order, shapes, dt, options.reset, name, steps, batch)
@@ -111,7 +113,9 @@ def _tell_resets(nodes: Sequence[Node] | object, options: NirOptions, notes: lis
             "'subtract', which NIR cannot say: --reset snntorch reads them so"
         )
     elif zero:
-        notes.append(f"neurons of {len(zero)} node(s) say v_reset = 0 and are read as soft resets (--reset {options.reset})")
+        notes.append(
+            f"neurons of {len(zero)} node(s) say v_reset = 0 and are read as soft resets (--reset {options.reset})"
+        )
 
 
 class _Module:

@@ -1,13 +1,14 @@
 """In which order a NIR graph is computed within a step, and which edges carry what was there one step before.
 
-NIR is a continuous-time graph and says nothing about steps. Here a cycle is broken where a walk from the inputs comes
-back to a node it is still on the way from; for loops with one entry that does not depend on the order of the edges. The
-delay lies behind the neuron that feeds that edge, so that weights and biases in between work in every step.
+NIR is a continuous-time graph and says nothing about steps. A Delay of a step or more breaks the cycles it is on.
+Other cycles are broken where a walk from the inputs comes back to a node it is still on the way from; for loops with
+one entry that does not depend on the order of the edges. The delay of a step lies behind the neuron that feeds that
+edge, so that weights and biases in between work in every step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from neuc.compiler.importers.nir.graph import STATEFUL, Node
@@ -24,14 +25,23 @@ class Order:
     Attributes:
         nodes: every node, after all that it reads in the same step.
         sources: what each node reads: (node, whether its value of the step before is meant).
+        early: Delay nodes on cycles, which answer before they read.
     """
 
     nodes: tuple[str, ...]
     sources: Mapping[str, tuple[tuple[str, bool], ...]]
+    early: frozenset[str] = frozenset()
 
 
-def order_of(nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]) -> Order:
+def order_of(
+    nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]], delays: Collection[str] = frozenset()
+) -> Order:
     """The order of evaluation.
+
+    Args:
+        nodes: the nodes by name.
+        edges: between them.
+        delays: Delay nodes whose delays are all of a step or more.
 
     Raises:
         Error: NEUC-E505, a cycle in which nothing remembers: its value at a time would depend on itself.
@@ -42,17 +52,30 @@ def order_of(nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]) -> Ord
         after[source].append(target)
         before[target].append(source)
     _refuse_delayless(nodes, after)
-    back, finished = _walk(nodes, after)
+    early = frozenset(name for name in delays if name in _reached(after, after[name]))
+    back, finished = _walk(nodes, {n: [t for t in targets if t not in early] for n, targets in after.items()}, early)
     sources = {name: tuple((s, (s, name) in back) for s in before[name]) for name in nodes}
-    return Order(tuple(reversed(finished)), sources)
+    return Order(tuple(reversed(finished)), sources, early)
 
 
-def _walk(nodes: Mapping[str, Node], after: Mapping[str, Sequence[str]]) -> tuple[set[tuple[str, str]], list[str]]:
+def _reached(after: Mapping[str, Sequence[str]], begin: Iterable[str]) -> set[str]:
+    seen, left = set(begin), list(begin)
+    while left:
+        more = set(after[left.pop()]) - seen
+        seen |= more
+        left += more
+    return seen
+
+
+def _walk(
+    nodes: Mapping[str, Node], after: Mapping[str, Sequence[str]], early: Collection[str]
+) -> tuple[set[tuple[str, str]], list[str]]:
     """Edges that close a cycle, and the nodes in the order a depth-first walk leaves them."""
     back: set[tuple[str, str]] = set()
     finished: list[str] = []
     state: dict[str, int] = {}
-    roots = [n for n in nodes if nodes[n].kind == "Input"] + list(nodes)
+    # Sorted, as files do not keep the order of nodes.
+    roots = sorted(n for n in nodes if nodes[n].kind == "Input") + sorted(early) + sorted(nodes)
     for root in roots:
         if root in state:
             continue
