@@ -80,6 +80,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "lower-to-cpu": _pass("backends.cpu.lower_to_cpu", "LowerToCpu"),
     "mark-neurons": _pass("passes.mark_neurons", "MarkNeurons"),
     "note-spike-code": _pass("backends.cpu.note_spike_code", "NoteSpikeCode"),
+    "normalize-thresholds": _pass("passes.normalize_thresholds", "NormalizeThresholds"),
     "partition": _pass("passes.partition", "Partition"),
     "assign-dataflow": _pass("backends.npu.graph_passes", "AssignDataflow"),
     "check-dataflow": _pass("backends.npu.graph_passes", "CheckDataflow"),
