@@ -28,7 +28,12 @@ from limits import best_dot_product
 from neuc.runtime.cpu_features import host_features
 
 HERE = Path(__file__).parent
-WORKERS = {"neuc": "neuc_worker.py", "llama_cpp": "llama_worker.py", "ik_llama_cpp": "llama_worker.py"}
+WORKERS = {
+    "neuc": "neuc_worker.py",
+    "llama_cpp": "llama_worker.py",
+    "ik_llama_cpp": "llama_worker.py",
+    "ggml": "ggml_worker.py",
+}
 """Kinds of engines and the child each runs in."""
 
 CAPACITY = 1024

@@ -35,6 +35,7 @@ from neuc.backends.cpu.packing.direct import DirectEncoding, DirectLayout, pack_
 from neuc.dialects.interp.ternary import accumulate, dequantize
 from neuc.runtime.cpu_features import host_features
 from neuc.runtime.native import llvm
+from neuc.runtime.native.amx import permit_tiles
 
 LEVELS: dict[str, tuple[DirectEncoding, tuple[int, ...]]] = {
     "i2": ("i2", (-1, 0, 1)),
@@ -269,6 +270,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=256)
     parser.add_argument("--without", default="")
     options = parser.parse_args()
+    permit_tiles()
     llvmlite.initialize_native_target()
     llvmlite.initialize_native_asmprinter()
     isa = Isa.select(host_features() - set(options.without.split(",")))
