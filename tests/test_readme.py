@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ from decoder_files import metadata, random_decoder, write_gguf_decoder
 from neuc.compiler.cli import main
 from weight_files import ARRAY, F32, I32, STRING
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def _blocks(language: str, heading: str) -> list[str]:
@@ -65,6 +68,9 @@ def _run_commands(block: str, capsys: pytest.CaptureFixture[str]) -> int:
     lines = [line for line in block.splitlines() if line]
     for line in lines:
         program, *arguments = shlex.split(line, comments=True)
+        if program == "python":
+            subprocess.run([sys.executable, ROOT / arguments[0], *arguments[1:]], check=True)
+            continue
         assert program == "neuc"
         quick = ["--seconds", "0"] if arguments[0] == "bench" else []
         assert main([*arguments, *quick]) == 0, capsys.readouterr().err
@@ -97,8 +103,31 @@ def test_python(model: np.ndarray):
     assert np.asarray(y).shape == (3, 16)
 
 
+def test_spiking_crossbars_and_arrays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    (spiking,) = _blocks("sh", "Spiking networks")
+    assert _run_commands(spiking, capsys) == 4
+    with np.load("digits_test.npz") as test:
+        images, labels = next(test[name] for name in test.files if name != "labels"), test["labels"]
+    scope: dict[str, object] = {"neuc": neuc, "images": images}
+    (code,) = _blocks("python", "Spiking networks")
+    exec(code, scope)
+    logits = np.asarray(scope["logits"])
+    assert (logits.argmax(-1) == labels).mean() > 0.95  # 97.1 % in float
+    (machines,) = _blocks("sh", "Analog crossbars, NPU arrays, energies")
+    assert _run_commands(machines, capsys) == 3
+
+
+def test_an_energy(capsys: pytest.CaptureFixture[str]):
+    (code,) = _blocks("python", "Analog crossbars, NPU arrays, energies")
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("[[")
+
+
 def test_make_targets_exist():
-    makefile = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for (block,) in [_blocks("sh", "Try it")]:
         for line in block.splitlines():
             target = line.split("#")[0].split()[1]
@@ -114,6 +143,5 @@ def test_every_command_is_listed_and_exists():
 
 
 def test_links_lead_somewhere():
-    root = Path(__file__).parent.parent
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (root / target).exists(), target
+        assert (ROOT / target).exists(), target
