@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuc.compiler import npu
+from neuc import npu
 
 LAPLACIAN = [0, 1, 0, 1, -4, 1, 0, 1, 0]
 

@@ -53,8 +53,8 @@ _LAZY = {
 
 def __getattr__(name: str) -> object:
     """Resolve a public name on first use."""
-    if name == "energy":
-        return import_module("neuc.compiler.energy")
+    if name in ("energy", "npu"):
+        return import_module(f"neuc.compiler.{name}")
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'neuc' has no attribute {name!r}")

@@ -1,0 +1,250 @@
+"""Writes docs/npu.md: the NPU models beside published silicon, placements with bounds, hangs, examples, whole models.
+
+    python benchmarks/npu_page.py [--models FOLDER] [--page docs/npu.md]
+
+Every figure on the page is computed here. `--models` names a folder with the ONNX files of examples/models.py; without
+it the table of whole models is left out. Pictures go into the folder beside the page that has its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+import neuc
+from neuc.backends.npu.emit import block_program
+from neuc.backends.npu.export.svg import to_svg
+from neuc.backends.npu.known_machines import find_machine, machine_names
+from neuc.backends.npu.place.placer import place_design
+from neuc.backends.npu.predictions import northpole_token
+from neuc.compiler.npu.validate import predict, read_rows, summarise
+from neuc.runtime.npu.deadlock import diagnose_design
+from neuc.runtime.npu.executor import array_usage
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path += [str(ROOT / "tests" / "_support"), str(ROOT / "examples" / "npu")]
+
+from riallto import applications  # noqa: E402
+
+from npu_designs import random_kernels, replayed_broadcast  # noqa: E402
+
+COLUMN = "npu-xdna1-1col"
+TOKENS_A_SECOND = 28_356  # published: a 3B model on 16 NorthPole cards
+HANGS = (
+    ("#3257, skeleton: two halves of 4 cores, 2 trips, depth 4", (2, 4, 2, 4), True),
+    ("#3257, skeleton with depth 8", (2, 4, 2, 8), False),
+    ("#3257, one half only", (1, 4, 2, 4), False),
+    ("#3257, single trip to 8 cores", (1, 8, 1, 4), False),
+    ("#3257, 8 trips without fan-out", (1, 1, 8, 4), False),
+    ("#3257, two halves of 4 cores, 8 trips", (2, 4, 8, 4), True),
+)
+
+
+def machines() -> list[str]:
+    """The machines, and how much of each is assumed."""
+    lines = [
+        "| machine | what it is | cores | figures with provenance spec, measured, inferred, fitted, assumed |",
+        "|---|---|---|---|",
+    ]
+    for name in machine_names():
+        machine = find_machine(name)
+        marks = [mark for mark, _ in machine.provenance.values()]
+        counts = ", ".join(str(marks.count(mark)) for mark in ("spec", "measured", "inferred", "fitted", "assumed"))
+        lines.append(f"| `{name}` | {machine.summary} | {len(machine.tiles('core'))} | {counts} |")
+    return lines
+
+
+def silicon() -> list[str]:
+    """Errors on the published rows, by kind and by where kernel rates come from."""
+    rows = [
+        row
+        for row in read_rows(ROOT / "tests" / "compiler" / "npu_calibration.csv")
+        if not row.id.startswith("tibrezus")
+    ]
+    lines = [
+        "| rows | kernel rates | rows predicted | median error | largest | Kendall's tau |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kinds in (
+        ("gemm_array",),
+        ("gemm_array_memory_bound",),
+        ("gemm",),
+        ("kernel",),
+        ("shim_single_bd",),
+        ("shim_chained",),
+    ):
+        for own in (False, True):
+            found = summarise([predict(row, own_rates=own) for row in rows if row.kind in kinds])
+            if found is not None:
+                tau = "" if found.tau is None else f"{found.tau:.2f}"
+                source = "own kernel model" if own else "as rows give them"
+                cells = (kinds[0], source, found.count, f"{found.median:.1%}", f"{found.maximum:.1%}", tau)
+                lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
+def placements() -> list[str]:
+    """Random graphs: cost, bound, baselines."""
+    lines = [
+        "| graph | cost | proven bound | gap | row-major | first-free | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for count, name, limit in ((12, "npu-xdna1", 5.0), (16, "npu-xdna1", 20.0), (24, "npu-xdna2", 20.0)):
+        for seed in range(2):
+            began = time.monotonic()
+            placed = place_design(random_kernels(count, seed, name), find_machine(name), seconds=limit)
+            took = time.monotonic() - began
+            tiles = len(find_machine(name).tiles("core"))
+            cells = (f"{count} kernels on {tiles} cores, seed {seed}", placed.cost, placed.bound, f"{placed.gap:.1%}")
+            lines.append(
+                "| " + " | ".join(map(str, (*cells, placed.row_major, placed.first_free, f"{took:.1f}"))) + " |"
+            )
+    return lines
+
+
+def hangs() -> list[str]:
+    """The published hang cases, as classified."""
+    lines = ["| case | published | ours | cure |", "|---|---|---|---|"]
+    for name, (halves, fan_out, trips, depth), published in HANGS:
+        verdict = diagnose_design(replayed_broadcast(halves, fan_out, trips, depth), find_machine("npu-xdna2"))
+        cure = "" if not verdict.cure else ", ".join(f"{channel}: depth {n}" for channel, n in verdict.cure.items())
+        said = "hangs" if verdict.hangs else "runs"
+        lines.append(f"| {name} | {'hangs' if published else 'runs'} | {said} | {cure} |")
+    return lines
+
+
+def examples(pictures: Path) -> list[str]:
+    """Riallto's applications on one column, with a picture each."""
+    lines = [
+        "| application | cycles | time at 1 GHz | equal to the reference | placement | picture |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, (app, image) in applications(48, 64).items():
+        compiled = app.compile({"x": image}, {"y": ("u8", image.shape)}, COLUMN)
+        run = compiled.run({"x": image})
+        same = np.array_equal(run.outputs["y"], compiled.reference({"x": image})["y"])
+        (pictures / f"{name}.svg").write_text(compiled.export("svg"), encoding="utf-8")
+        picture = f"[{name}]({pictures.name}/{name}.svg)"
+        cells = (
+            name,
+            f"{run.cycles:.0f}",
+            f"{run.seconds * 1e6:.1f} µs",
+            "yes" if same else "NO",
+            compiled.built.placement.summary(),
+        )
+        lines.append("| " + " | ".join((*cells, picture)) + " |")
+    return lines
+
+
+def whole_models(folder: Path) -> list[str]:
+    """Real models on both arrays: equal to the CPU, and what the array would have taken."""
+    random = np.random.default_rng(0)
+    ids = random.integers(0, 1000, (1, 16))
+    feeds = {
+        "model_v8.onnx": ("speech CNN", {"input_1": random.standard_normal((1, 900, 120)).astype(np.float32)}),
+        "ch_ppocr_mobile_v2.0_cls_mobile.onnx": (
+            "MobileNetV3 classifier",
+            {"x": random.standard_normal((1, 3, 48, 192)).astype(np.float32)},
+        ),
+        "minilm.onnx": ("MiniLM, 16 tokens", {"input_ids": ids, "attention_mask": np.ones_like(ids)}),
+    }
+    header = "| model | target | bits of the CPU | products | array time, dispatches included "
+    lines = [
+        header + "| cores' work that is padding | host memory | energy, estimated |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for file, (title, arrays) in feeds.items():
+        path = folder / file
+        if not path.exists():
+            continue
+        expected = neuc.compile(str(path), "cpu", quantize="ternary").session().run(None, arrays)
+        for target in ("npu-xdna1", "npu-xdna2"):
+            artifact = folder / f"{file}.{target}.neuc"
+            neuc.compile(str(path), target).save(artifact)
+            session = neuc.load(artifact, profile=True)
+            got = session.run(None, arrays)
+            artifact.unlink()
+            same = all(np.array_equal(a, b) for a, b in zip(got, expected))
+            assert session.profile is not None
+            used = array_usage(session.profile)
+            padding = 1 - used["macs"] / used["padded_macs"]
+            figures = (f"{used['dispatches']:.0f}", f"{used['seconds'] * 1e3:.2f} ms", f"{padding:.0%}")
+            more = (f"{used['ddr_bytes'] / 1e6:.1f} MB", f"{used['energy_pj'] / 1e6:.0f} µJ")
+            lines.append("| " + " | ".join((title, target, "equal" if same else "DIFFERENT", *figures, *more)) + " |")
+            print(lines[-1], file=sys.stderr)
+    return lines
+
+
+def northpole() -> str:
+    """The NorthPole model's own prediction beside the published figure."""
+    token = northpole_token(find_machine("npu-northpole"), parameters=3e9, bits=4, cards=16, hidden=2560)
+    rate = 1 / token.seconds
+    return (
+        f"From its specifications the NorthPole model gives {rate:.0f} tokens a second for a 3B model on 16 cards; "
+        f"published are {TOKENS_A_SECOND}: {rate / TOKENS_A_SECOND - 1:+.0%}. It is limited by {token.limiter}; assumed are "
+        f"{', '.join(token.assumed)}."
+    )
+
+
+def page(pictures: Path, models: Path | None) -> str:
+    """The whole page."""
+    for name in ("npu-xdna1", "npu-xdna2"):
+        (pictures / f"gemm-{name}.svg").write_text(
+            to_svg(block_program(name, True), find_machine(name)), encoding="utf-8"
+        )
+    parts = [
+        "# NPU dataflow",
+        f"Written by `python benchmarks/npu_page.py` on {date.today().isoformat()}. "
+        "How it is built: [design.md](design.md).",
+        "## Machines",
+        *machines(),
+        "Machine files are TOML in `backends/npu/machines`; copy one, change it, and compile with "
+        "`--target 'npu-xdna1{machine=mine.toml}'`. Placer, router, checker, simulator and pictures read nothing else.",
+        "## Beside published silicon",
+        *silicon(),
+        "`neuc npu validate rows.csv` prints every row, for any CSV with the columns id, device, kind, shape, dtype, "
+        "config, value, unit. Constants are fitted once a dtype or kernel library, from rows of the same sources: these are "
+        "errors on calibration rows, not on rows unseen. Left out are two single figures of kernels nothing is known about.",
+        northpole(),
+        "## Placement",
+        *placements(),
+        "Cost is bytes x hops of one iteration. Graphs are random and acyclic (`tests/_support/npu_designs.py`).",
+        "## Hangs",
+        *hangs(),
+        "Deadlocks by full buffers are found by running tokens; the replayed broadcasts of #3257 by its published "
+        "rule. mlir-air #1822, known by four settings only, is not classified.",
+        "## Riallto's applications",
+        *examples(pictures),
+        "## Whole models",
+        *(whole_models(models) if models else ["Not measured in this run (`--models`)."]),
+        "Integer products run on the simulated array, everything else on the CPU; outputs are assembled from tokens that "
+        f"left the shim DMAs. One program serves all products: [XDNA1]({pictures.name}/gemm-npu-xdna1.svg), "
+        f"[XDNA2]({pictures.name}/gemm-npu-xdna2.svg). Times are the simulator's; no such run was compared with "
+        "hardware. Energies are orders of magnitude from assumed figures.",
+    ]
+    text: list[str] = []
+    for part, following in zip(parts, [*parts[1:], ""]):
+        text.append(part)
+        if not (part.startswith("|") and following.startswith("|")):
+            text.append("")
+    return "\n".join(text).rstrip() + "\n"
+
+
+def main() -> None:
+    """Write the page and its pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "npu.md")
+    arguments = parser.parse_args()
+    pictures = arguments.page.with_suffix("")
+    pictures.mkdir(exist_ok=True)
+    arguments.page.write_text(page(pictures, arguments.models), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
