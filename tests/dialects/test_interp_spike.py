@@ -349,3 +349,105 @@ def test_rate_coding_spikes_at_the_rate() -> None:
 def test_every_operation_has_a_meaning() -> None:
     meant = {op.name for op in DIALECTS["spike"]().operations if implementation_of(op.__new__(op)) is not None}
     assert meant == {op.name for op in spike.Spike.operations} - {"spike.yield"}
+
+
+def test_a_delay_hands_on_what_came_d_steps_ago() -> None:
+    x = currents(4)
+    row, ring = text_type(N), text_type(3, N)
+    (y, _) = run(
+        f"""func.func @main(%x: {text_type(STEPS, N)}, %z: {ring}) -> ({text_type(STEPS, N)}, {ring}) {{
+          %y, %r = spike.loop scan(%x) init(%z) : ({text_type(STEPS, N)}), ({ring}) steps {STEPS}
+              -> ({text_type(STEPS, N)}) {{
+          ^step(%t: tensor<i64>, %i: {row}, %r: {ring}):
+            %late, %r1 = spike.delay(%i, %r) : ({row}, {ring}) -> ({row}, {ring})
+            spike.yield outputs(%late) states(%r1) : ({row}), ({ring})
+          }}
+          func.return %y, %r : {text_type(STEPS, N)}, {ring}
+        }}""",
+        x,
+        np.zeros((3, N), F),
+    )
+    assert (y[:3] == 0).all()
+    assert (y[3:] == x[:-3]).all()
+
+
+def test_read_outs_count_from_their_start_and_note_the_first_spike() -> None:
+    events = np.array([[0, 1, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.int8)
+    whole, row = "tensor<4x3x!spike.event<binary>>", "tensor<3x!spike.event<binary>>"
+    (count, first) = run(
+        f"""func.func @main(%s: {whole}, %n: tensor<3xi32>, %f: tensor<3xi32>) -> (tensor<3xi32>, tensor<3xi32>) {{
+          %c, %g = spike.loop scan(%s) init(%n, %f) : ({whole}), (tensor<3xi32>, tensor<3xi32>) steps 4 -> () {{
+          ^step(%t: tensor<i64>, %e: {row}, %a: tensor<3xi32>, %b: tensor<3xi32>):
+            %a1 = spike.accumulate(%e, %a, %t) {{start = 1}} : ({row}, tensor<3xi32>, tensor<i64>) -> tensor<3xi32>
+            %b1 = spike.first_spike(%e, %b, %t) : ({row}, tensor<3xi32>, tensor<i64>) -> tensor<3xi32>
+            spike.yield outputs() states(%a1, %b1) : (), (tensor<3xi32>, tensor<3xi32>)
+          }}
+          func.return %c, %g : tensor<3xi32>, tensor<3xi32>
+        }}""",
+        events,
+        np.zeros(3, np.int32),
+        np.full(3, 99, np.int32),
+    )
+    assert count.tolist() == [2, 2, 0]
+    assert first.tolist() == [1, 0, 99]
+
+
+def test_delta_modulation_follows_its_input() -> None:
+    x, row, events = (
+        np.linspace(0, 2, STEPS).astype(F)[:, None] * np.array([1, -1], F),
+        text_type(2),
+        "!spike.event<signed>",
+    )
+    (s, reference) = run(
+        f"""func.func @main(%x: {text_type(STEPS, 2)}, %r: {row}, %h: tensor<f32>)
+            -> ({text_type(STEPS, 2, element=events)}, {row}) {{
+          %s, %q = spike.loop scan(%x) init(%r) : ({text_type(STEPS, 2)}), ({row}) steps {STEPS}
+              -> ({text_type(STEPS, 2, element=events)}) {{
+          ^step(%t: tensor<i64>, %i: {row}, %r0: {row}):
+            %e, %r1 = spike.encode_delta(%i, %r0, %h)
+                : ({row}, {row}, tensor<f32>) -> ({text_type(2, element=events)}, {row})
+            spike.yield outputs(%e) states(%r1) : ({text_type(2, element=events)}), ({row})
+          }}
+          func.return %s, %q : {text_type(STEPS, 2, element=events)}, {row}
+        }}""",
+        x,
+        np.zeros(2, F),
+        np.array(0.25, F),
+    )
+    assert (s[:, 0] >= 0).all()
+    assert (s[:, 1] == -s[:, 0]).all()
+    assert (np.abs(reference - x[-1]) < 0.25).all()
+
+
+def test_ternary_weights_give_scaled_sums_of_trits() -> None:
+    context = new_context()
+    rng = np.random.default_rng(8)
+    trits, scales = rng.integers(-1, 2, (1, 3, N)).astype(np.int8), np.array([[[0.5], [1.0], [2.0]]], F)
+    entries = [(context.weights.add(name, array), array) for name, array in (("t", trits), ("s", scales))]
+    (t, _), (s, _) = entries
+    sha = context.weights.sha
+    events, weight = f"tensor<2x{N}x!spike.event<binary>>", f"!ternary.trits<3 x {N}, scale = row, planes = 1>"
+    text = f"""
+    func.func @main(%e: {events}) -> tensor<2x3xf32> {{
+      %w = ternary.weight trits "{t}" sha "{sha(t)[:12]}" scales "{s}" sha "{sha(s)[:12]}" : {weight}
+      %y = spike.linear(%e, %w) : ({events}, {weight}) -> tensor<2x3xf32>
+      func.return %y : tensor<2x3xf32>
+    }}"""
+    module = Parser(context, text).parse_module()
+    module.verify()
+    (y,) = interpret(module, [EVENTS], context.weights)
+    assert (y == (EVENTS.astype(int) @ trits[0].T.astype(int)) * scales[0, :, 0]).all()
+
+
+def test_sums_of_windows_count_events() -> None:
+    x = np.random.default_rng(6).integers(0, 2, (1, 2, 4, 5)).astype(np.int8)
+    (y,) = run(
+        """func.func @main(%s: tensor<1x2x4x5x!spike.event<binary>>) -> tensor<1x2x2x3xi32> {
+          %y = spike.sum_pool(%s) {kernel = [2, 2], strides = [2, 2], pads = [0, 0, 0, 1]}
+            : (tensor<1x2x4x5x!spike.event<binary>>) -> tensor<1x2x2x3xi32>
+          func.return %y : tensor<1x2x2x3xi32>
+        }""",
+        x,
+    )
+    padded = np.pad(x, [(0, 0), (0, 0), (0, 0), (0, 1)]).astype(int)
+    assert (y == padded.reshape(1, 2, 2, 2, 3, 2).sum(axis=(3, 5))).all()
