@@ -186,7 +186,8 @@ def northpole() -> str:
     rate = 1 / token.seconds
     return (
         f"From its specifications the NorthPole model gives {rate:.0f} tokens a second for a 3B model on 16 cards; "
-        f"published are {TOKENS_A_SECOND}: {rate / TOKENS_A_SECOND - 1:+.0%}. It is limited by {token.limiter}; assumed are "
+        f"published are {TOKENS_A_SECOND}: {rate / TOKENS_A_SECOND - 1:+.0%}. Its limit is {token.limiter}; assumed "
+        f"are "
         f"{', '.join(token.assumed)}."
     )
 
@@ -208,8 +209,9 @@ def page(pictures: Path, models: Path | None) -> str:
         "## Beside published silicon",
         *silicon(),
         "`neuc npu validate rows.csv` prints every row, for any CSV with the columns id, device, kind, shape, dtype, "
-        "config, value, unit. Constants are fitted once a dtype or kernel library, from rows of the same sources: these are "
-        "errors on calibration rows, not on rows unseen. Left out are two single figures of kernels nothing is known about.",
+        "config, value, unit. Constants are fitted once a dtype or kernel library, from rows of the same sources: "
+        "these are errors on calibration rows, not on rows unseen. Left out are two figures of kernels "
+        "that nothing is known about.",
         northpole(),
         "## Placement",
         *placements(),
@@ -222,8 +224,8 @@ def page(pictures: Path, models: Path | None) -> str:
         *examples(pictures),
         "## Whole models",
         *(whole_models(models) if models else ["Not measured in this run (`--models`)."]),
-        "Integer products run on the simulated array, everything else on the CPU; outputs are assembled from tokens that "
-        f"left the shim DMAs. One program serves all products: [XDNA1]({pictures.name}/gemm-npu-xdna1.svg), "
+        "Integer products run on the simulated array, everything else on the CPU; outputs are assembled from tokens "
+        f"that left the shim DMAs. One program serves all products: [XDNA1]({pictures.name}/gemm-npu-xdna1.svg), "
         f"[XDNA2]({pictures.name}/gemm-npu-xdna2.svg). Times are the simulator's; no such run was compared with "
         "hardware. Energies are orders of magnitude from assumed figures.",
     ]

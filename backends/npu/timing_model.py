@@ -57,8 +57,10 @@ def gemm_rate(machine: Machine, kind: GemmType, library: str = "") -> GemmRate |
     return (machine.libraries[library] if library in machine.libraries else machine.gemm).get(kind.key)
 
 
-def kernel_macs_per_cycle(machine: Machine, kind: GemmType, tile: Tiling, library: str = "") -> float | None:
-    """Multiply-adds a cycle of one core on tiles m x k x n, with operands that come through its DMA."""
+def kernel_macs_per_cycle(
+    machine: Machine, kind: GemmType, tile: Tiling, library: str = "", *, streamed: bool = True
+) -> float | None:
+    """Multiply-adds a cycle of one core on tiles m x k x n; if `streamed`, with operands that come through its DMA."""
     rate = gemm_rate(machine, kind, library)
     if rate is None:
         return None
@@ -66,7 +68,7 @@ def kernel_macs_per_cycle(machine: Machine, kind: GemmType, tile: Tiling, librar
     cycles = tile.m * tile.n * (tile.k / rate.peak_macs_per_cycle + rate.cycles_per_output)
     a, b, _ = kind.nbytes
     moved = max(tile.m * tile.k * a, tile.k * tile.n * b)
-    return macs / max(cycles, moved / width(machine))
+    return macs / max(cycles, moved / width(machine) if streamed else 0.0)
 
 
 def gemm_seconds(

@@ -22,6 +22,8 @@ COLUMNS = ("id", "device", "kind", "shape", "dtype", "config", "value", "unit")
 MAX_ROWS = 100_000
 MAX_BYTES = 64 << 20
 _DEFAULT_TILE = (64, 64, 64)
+_RESIDENT = "jena"
+"""Kernels measured on operands that lie in the core's memory already."""
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -152,7 +154,7 @@ def _library(row: Row) -> str:
         if name in row.config:
             return name
     if row.device in ("ryzen_8700g", "strix_halo_max_pro"):
-        return "jena"
+        return _RESIDENT
     if row.device.startswith("strix_halo_max395"):
         return "stock b_col_maj" if "b_col_maj" in row.config else "stock"
     return ""
@@ -163,7 +165,9 @@ def _kernel(row: Row, machine: Machine, sku: Sku) -> Prediction:
     if len(shape) != 3 or kind is None:
         return Prediction(row, None, "", why_not=f"no kernel model for {row.dtype} {row.shape or 'without a shape'}")
     library = _library(row)
-    rate = timing.kernel_macs_per_cycle(machine, kind, timing.Tiling(shape[0], shape[1], shape[2], 1, 1), library)
+    rate = timing.kernel_macs_per_cycle(
+        machine, kind, timing.Tiling(shape[0], shape[1], shape[2], 1, 1), library, streamed=library != _RESIDENT
+    )
     if rate is None:
         return Prediction(row, None, "", why_not=f"no figures for {kind.key} on {machine.name}")
     macs = shape[0] * shape[1] * shape[2]
