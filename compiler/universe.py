@@ -70,6 +70,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "convert-ann-to-snn": _pass("passes.convert_ann_to_snn", "ConvertAnnToSnn"),
     "expand-activations": _pass("passes.expand_activations", "ExpandActivations"),
     "expand-graded-spikes": _pass("passes.expand_graded_spikes", "ExpandGradedSpikes"),
+    "expose-spike-state": _pass("passes.expose_spike_state", "ExposeSpikeState"),
     "fold-batch-norm": _pass("passes.fold_batch_norm", "FoldBatchNorm"),
     "fold-into-matmul": _pass("passes.fold_into_matmul", "FoldIntoMatMul"),
     "fuse-activation": _pass("passes.fuse_activation", "FuseActivation"),

@@ -86,11 +86,13 @@ def constant_current_mlp(
     integer: bool = False,
     seed: int = 0,
     raster: bool = True,
+    sums_alone: bool = False,
 ) -> func.FuncOp:
     """Linear, IF, linear, IF … from an analog input (int8 in integer networks); the last layer is summed up.
 
-    Results: the first layer's events [T, B, N] (with `raster`), then all potentials and the sum.
+    Results: the first layer's events [T, B, N] (with `raster`), then all potentials and the sum; or the sum alone.
     """
+    raster = raster and not sums_alone
     rng, element = np.random.default_rng(seed), i32 if integer else f32
     net = Network([tensor_type(i8 if integer else f32, [batch, sizes[0]])], store)
     layers = [[net.constant(array) for array in weights(rng, n, k, integer)] for k, n in itertools.pairwise(sizes)]
@@ -114,7 +116,7 @@ def constant_current_mlp(
     after.append(added(body, spike.AccumulateOp(last, loop.states[-1])).results[0])
     body.add_op(spike.YieldOp(rasters[:1] if raster else [], after))
     net.add(loop)
-    return net.function(list(loop.results))
+    return net.function([loop.final[-1]] if sums_alone else list(loop.results))
 
 
 def constant_current_cnn(
@@ -141,10 +143,11 @@ def constant_current_cnn(
     pool = {"kernel": [2, 2], "strides": [2, 2], "pads": [0, 0, 0, 0], "element": element}
     current = net.add(spike.ConvOp(net.inputs[0], *layers[0], **window)).results[0]
     loop = spike.LoopOp([], states, steps, [tensor_type(spike.BINARY, sizes[1])])
-    body, after = loop.body.block, list[SSAValue]()
+    body, after, rasters = loop.body.block, list[SSAValue](), list[SSAValue]()
     for place in range(2):
         neuron = spike.IfOp(current, [loop.states[place]], [thresholds[place]])
         added(body, neuron)
+        rasters.append(neuron.events)
         after.append(neuron.next_potential)
         current = added(body, spike.SumPoolOp(neuron.events, **pool)).results[0]
         if place == 0:
@@ -152,7 +155,7 @@ def constant_current_cnn(
     flat = added(body, dense.ReshapeOp(current, tensor_type(element, ["B", c2 * quarter**2]))).results[0]
     last = added(body, spike.LinearOp(flat, *layers[2])).results[0]
     after.append(added(body, spike.AccumulateOp(last, loop.states[2])).results[0])
-    body.add_op(spike.YieldOp([neuron.events], after))
+    body.add_op(spike.YieldOp(rasters[-1:], after))
     net.add(loop)
     return net.function(list(loop.results))
 

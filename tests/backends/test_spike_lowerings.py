@@ -91,7 +91,7 @@ def network(name: str, *, integer: bool, recurrent: bool, store: WeightStore) ->
         back = added(body, spike.LinearOp(loop.states[-1], weights[1])).results[0]
         plus = dense.MapOp([current, back], current.type)
         inner = plus.body.block
-        sum_ = (arith.AddiOp if integer else arith.AddfOp)(*inner.args)
+        sum_ = (arith.AddiOp if integer else arith.AddfOp)(inner.args[0], inner.args[1])
         inner.add_ops([sum_, dense.YieldOp(sum_.result)])
         current = added(body, plus).results[0]
     neuron = added(body, cell(current, loop.states[:states], loop.step, parameter))

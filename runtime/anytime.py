@@ -1,0 +1,168 @@
+"""Anytime inference: spiking networks that stop for each sample as soon as its answer is clear.
+
+Programs are those of the pass `expose-spike-state`, which run some steps at a time and hand their state over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuc.errors import Error, Exit
+from neuc.runtime.session import Session
+
+Array: TypeAlias = NDArray[np.generic]
+_OWN = ("ticks", "fresh", "first")
+_BOUNDS = 256
+"""Bounds that calibration tries."""
+
+
+@dataclass(frozen=True)
+class Exits:
+    """What a run gave.
+
+    Attributes:
+        outputs: the first output [N, classes], each sample's at the step it stopped.
+        steps: i64 [N], after how many steps that was.
+        most: T, the most steps.
+    """
+
+    outputs: Array
+    steps: NDArray[np.int64]
+    most: int
+
+    def distribution(self) -> dict[int, float]:
+        """The share of samples that stopped, by step."""
+        found, counts = np.unique(self.steps, return_counts=True)
+        return {int(step): float(count) / len(self.steps) for step, count in zip(found, counts, strict=True)}
+
+    def text(self) -> str:
+        """The distribution for people."""
+        shares = ", ".join(f"{100 * share:.1f} % at {step}" for step, share in self.distribution().items())
+        return f"steps: {float(self.steps.mean()):.2f} of {self.most} on average; {shares}"
+
+
+class Anytime:
+    """Runs a program a few steps at a time, and leaves out samples whose largest output is ahead far enough."""
+
+    def __init__(self, session: Session, *, bound: float = np.inf, chunk: int = 1) -> None:
+        """Prepare a program.
+
+        Args:
+            session: of a program with the fact `spike_state`.
+            bound: a sample stops when its largest output is so much above the second largest; see `calibrate`.
+            chunk: steps between two looks.
+
+        Raises:
+            Error: NEUC-E544, the program cannot stop early, or the arguments make no sense.
+        """
+        fact = session.manifest.get("spike_state")
+        if not isinstance(fact, Mapping):
+            raise _refused("its manifest has no spike_state", "compile it with the pass expose-spike-state")
+        known = cast("Mapping[str, object]", fact)
+        self._states = dict(cast("Mapping[str, str]", known["states"]))
+        self.most = int(cast(int, known["steps"]))
+        if not 1 <= chunk <= self.most or np.isnan(bound):
+            raise _refused(f"chunks of {chunk} steps and a bound of {bound}", f"1 to {self.most} steps, a number")
+        self._session, self.bound, self._chunk = session, float(bound), chunk
+        inputs = {spec.name: spec for spec in session.get_inputs()}
+        self._inputs = [name for name in inputs if name not in self._states and name not in _OWN]
+        self._shapes = {name: inputs[name] for name in self._states}
+        self._outputs = [spec.name for spec in session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, Array]) -> Exits:
+        """Run until every sample is clear, or the most steps.
+
+        Args:
+            inputs: arrays [N, …] by name, without states.
+
+        Raises:
+            Error: NEUC-E544, inputs are missing, or differ in N.
+        """
+        count = self._samples(inputs)
+        left = np.arange(count)
+        steps = np.zeros(count, np.int64)
+        outputs: Array | None = None
+        states = self._begin(count)
+        for done in range(0, self.most, self._chunk):
+            now = min(self._chunk, self.most - done)
+            found = self._step({name: array[left] for name, array in inputs.items()}, states, done, now)
+            answer = found[self._outputs[0]]
+            outputs = np.empty((count, *answer.shape[1:]), answer.dtype) if outputs is None else outputs
+            outputs[left], steps[left] = answer, done + now
+            open_ = margins(answer) < self.bound
+            left = left[open_]
+            if not len(left):
+                break
+            states = {name: np.ascontiguousarray(found[after][open_]) for name, after in self._states.items()}
+        assert outputs is not None
+        return Exits(outputs, steps, self.most)
+
+    def calibrate(self, inputs: Mapping[str, Array], *, agreement: float = 0.995) -> float:
+        """Set the smallest bound with which at least so many samples give the answer of all steps; the bound.
+
+        Args:
+            inputs: as of `run`; some hundred samples like those to come.
+            agreement: the share, 0 to 1.
+        """
+        count = self._samples(inputs)
+        states, ahead, named = self._begin(count), list[NDArray[np.float64]](), list[NDArray[np.intp]]()
+        for done in range(0, self.most, self._chunk):
+            now = min(self._chunk, self.most - done)
+            found = self._step(inputs, states, done, now)
+            ahead.append(margins(found[self._outputs[0]]))
+            named.append(found[self._outputs[0]].argmax(axis=1))
+            states = {name: found[after] for name, after in self._states.items()}
+        margin, answers = np.stack(ahead), np.stack(named)
+        margin[-1] = np.inf
+        self.bound = np.inf
+        seen = np.concatenate(ahead[:-1] or ahead)
+        for bound in map(float, np.quantile(seen, np.linspace(0, 1, _BOUNDS))):
+            stops = (margin >= bound).argmax(axis=0)
+            if float(np.mean(answers[stops, np.arange(count)] == answers[-1])) >= agreement:
+                self.bound = bound
+                break
+        return self.bound
+
+    def _samples(self, inputs: Mapping[str, Array]) -> int:
+        sizes = {len(array) for array in inputs.values()}
+        if sorted(inputs) != sorted(self._inputs) or len(sizes) != 1 or 0 in sizes:
+            found = f"inputs {', '.join(inputs)} of {sorted(sizes)} samples"
+            raise _refused(found, f"give {', '.join(self._inputs)}, equally many of each")
+        return sizes.pop()
+
+    def _begin(self, count: int) -> dict[str, Array]:
+        """States to be overwritten: the program begins anew."""
+        dtypes = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(int8)": np.int8}
+        return {
+            name: np.zeros([size if isinstance(size, int) else count for size in spec.shape], dtypes[spec.type])
+            for name, spec in self._shapes.items()
+        }
+
+    def _step(
+        self, inputs: Mapping[str, Array], states: Mapping[str, Array], done: int, count: int
+    ) -> dict[str, Array]:
+        feed = {
+            **inputs,
+            **states,
+            "ticks": np.zeros(count, np.int8),
+            "fresh": np.array(done == 0),
+            "first": np.array(done, np.int64),
+        }
+        return dict(zip(self._outputs, self._session.run(None, feed), strict=True))
+
+
+def margins(outputs: Array) -> NDArray[np.float64]:
+    """How far the largest of [N, classes] is above the second largest."""
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
+        raise _refused(f"outputs of shape {list(outputs.shape)} have no two classes", "early exits are for classifiers")
+    top = np.sort(outputs.astype(np.float64), axis=1)[:, -2:]
+    return top[:, 1] - top[:, 0]
+
+
+def _refused(what: str, hint: str) -> Error:
+    return Error("NEUC-E544", f"this program cannot stop early: {what}", hint=hint, exit_code=Exit.USAGE)
