@@ -96,11 +96,17 @@ def report_of(facts: Mapping[str, object]) -> Report | None:
 
 
 def plain(key: str, value: object) -> str:
-    """A manifest entry for people."""
+    """A manifest entry for people; what is nested deeper is counted, and `--json` shows it."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {item}" for name, item in cast("Mapping[str, object]", value).items())
+        return ", ".join(f"{name} {_short(item)}" for name, item in cast("Mapping[str, object]", value).items())
     if isinstance(value, list):
         return (".".join if key == "format" else ", ".join)(map(str, cast("list[object]", value)))
+    return str(value)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in cast("list[object]", value)):
+        return f"({len(cast('list[object]', value))} entries)"
     return str(value)
 
 
