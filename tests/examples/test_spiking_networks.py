@@ -48,7 +48,7 @@ def test_torch_and_onnx_are_one_network(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = network(torch.from_numpy(images)).numpy()
     session = onnxruntime.InferenceSession(onnx_network(name, tmp_path).SerializeToString())
-    np.testing.assert_allclose(session.run(None, {"images": images})[0], expected, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(session.run(None, {"images": images})[0]), expected, atol=1e-4)
 
 
 def test_every_network_has_an_image_set() -> None:

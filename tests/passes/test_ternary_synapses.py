@@ -11,6 +11,7 @@ from xdsl.ir import Block, Region
 from neuc.compiler.snn.composites.step_builder import Ops, Step
 from neuc.compiler.universe import new_context
 from neuc.dialects import spike
+from neuc.dialects.context import NeucContext
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.store import tensor_type
 from neuc.dialects.ternary_weights import defining_weight
@@ -20,7 +21,7 @@ TOLERANCE = 1e-5
 """Sums of 40 f32 terms of size 1: 40 · 2^-24, rounded up."""
 
 
-def _network(weight: np.ndarray) -> tuple[ModuleOp, object]:
+def _network(weight: np.ndarray) -> tuple[ModuleOp, NeucContext]:
     """Numbers to spikes to currents [4 steps, B, N]."""
     ctx = new_context()
     given = tensor_type(f32, ["B", weight.shape[1]])
