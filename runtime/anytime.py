@@ -121,9 +121,12 @@ class Anytime:
         margin[-1] = np.inf
         self.bound = np.inf
         seen = np.concatenate(ahead[:-1] or ahead)
-        for bound in map(float, np.quantile(seen, np.linspace(0, 1, _BOUNDS))):
+        ordered: NDArray[np.float64] = np.sort(seen)
+        for place in np.linspace(0, len(ordered) - 1, _BOUNDS).astype(np.int64):
+            bound = float(ordered[place])
             stops = (margin >= bound).argmax(axis=0)
-            if float(np.mean(answers[stops, np.arange(count)] == answers[-1])) >= agreement:
+            same = np.count_nonzero(answers[stops, np.arange(count)] == answers[-1])
+            if same >= agreement * count:
                 self.bound = bound
                 break
         return self.bound
