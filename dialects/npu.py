@@ -13,7 +13,6 @@ from typing import TypeVar
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DictionaryAttr,
-    IntAttr,
     IntegerAttr,
     StringAttr,
     SymbolNameConstraint,
@@ -22,99 +21,25 @@ from xdsl.dialects.builtin import (
     UnitAttr,
     i64,
 )
-from xdsl.ir import Attribute, Dialect, Operation, ParametrizedAttribute, SSAValue
+from xdsl.ir import Attribute, Dialect, Operation, SSAValue
 from xdsl.irdl import (
     IRDLOperation,
     ParsePropInAttrDict,
-    irdl_attr_definition,
     irdl_op_definition,
     opt_prop_def,
-    param_def,
     prop_def,
     region_def,
     traits_def,
     var_operand_def,
     var_result_def,
 )
-from xdsl.parser import AttrParser
-from xdsl.printer import Printer
 from xdsl.traits import IsolatedFromAbove, NoTerminator, SymbolOpInterface, SymbolTable
 from xdsl.utils.exceptions import VerifyException
 
+from neuc.dialects.npu_attrs import CircuitAttr, DmaAttr, NumbersAttr, PoolAttr, names, numbers
+
 LINK_MODES = ("forward", "split", "join", "broadcast")
 OpT = TypeVar("OpT", bound=Operation)
-
-
-@irdl_attr_definition
-class NumbersAttr(ParametrizedAttribute):
-    """A list of integers: `#npu.numbers<1, 2, 3>`."""
-
-    name = "npu.numbers"
-    values: ArrayAttr[IntAttr] = param_def()
-
-    @classmethod
-    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
-        found = parser.parse_comma_separated_list(parser.Delimiter.ANGLE, lambda: IntAttr(parser.parse_integer()))
-        return [ArrayAttr(found)]
-
-    def print_parameters(self, printer: Printer) -> None:
-        printer.print_string(f"<{', '.join(str(value.data) for value in self.values)}>")
-
-
-def ints(values: Sequence[int]) -> NumbersAttr:
-    """A list of integers as an attribute."""
-    return NumbersAttr(ArrayAttr([IntAttr(value) for value in values]))
-
-
-def numbers(attr: NumbersAttr) -> tuple[int, ...]:
-    """The integers of such an attribute."""
-    return tuple(value.data for value in attr.values)
-
-
-def symbols(names: Sequence[str]) -> ArrayAttr[SymbolRefAttr]:
-    """References to parts of the graph."""
-    return ArrayAttr([SymbolRefAttr(name) for name in names])
-
-
-def names(attr: ArrayAttr[SymbolRefAttr]) -> tuple[str, ...]:
-    """The names such references hold."""
-    return tuple(ref.root_reference.data for ref in attr)
-
-
-@irdl_attr_definition
-class PoolAttr(ParametrizedAttribute):
-    """Buffers on a tile: name, [column, row], bytes of each, addresses, locks (free, full for each part)."""
-
-    name = "npu.pool"
-    pool: StringAttr = param_def()
-    tile: NumbersAttr = param_def()
-    nbytes: IntegerAttr = param_def()
-    addresses: NumbersAttr = param_def()
-    locks: NumbersAttr = param_def()
-
-
-@irdl_attr_definition
-class DmaAttr(ParametrizedAttribute):
-    """A channel's end at a tile's DMA: node, [column, row], s2mm or mm2s, channel number, buffer descriptors."""
-
-    name = "npu.dma"
-    node: StringAttr = param_def()
-    tile: NumbersAttr = param_def()
-    direction: StringAttr = param_def()
-    index: IntegerAttr = param_def()
-    bds: NumbersAttr = param_def()
-
-
-@irdl_attr_definition
-class CircuitAttr(ParametrizedAttribute):
-    """A connection in a tile's switch: [column, row], bundle and number it comes in on, and it goes out on."""
-
-    name = "npu.circuit"
-    tile: NumbersAttr = param_def()
-    source: StringAttr = param_def()
-    source_index: IntegerAttr = param_def()
-    target: StringAttr = param_def()
-    target_index: IntegerAttr = param_def()
 
 
 class _Part(IRDLOperation):

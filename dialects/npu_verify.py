@@ -22,9 +22,8 @@ from neuc.dialects.npu import (
     SetParamOp,
     TransferOp,
     WaitOp,
-    names,
-    numbers,
 )
+from neuc.dialects.npu_attrs import names, numbers
 from neuc.dialects.npu_rates import Edge, Unbalanced, repetitions
 
 ELEMENT_BYTES = {"i8": 1, "u8": 1, "i16": 2, "u16": 2, "bf16": 2, "i32": 4, "u32": 4, "f32": 4}

@@ -22,7 +22,7 @@ from xdsl.ir import Attribute, Block, Operation, Region
 from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects import npu
-from neuc.dialects.npu import ints, names, numbers, symbols
+from neuc.dialects.npu_attrs import CircuitAttr, DmaAttr, NumbersAttr, PoolAttr, ints, names, numbers, symbols
 from neuc.errors import Error, InternalError
 from neuc.runtime.npu.machine import Tile
 from neuc.runtime.npu.program import (
@@ -126,10 +126,10 @@ def _kernel(kernel: Kernel) -> Operation:
     )
 
 
-def _pools(pools: Sequence[Pool]) -> ArrayAttr[npu.PoolAttr]:
+def _pools(pools: Sequence[Pool]) -> ArrayAttr[PoolAttr]:
     return ArrayAttr(
         [
-            npu.PoolAttr(_text(p.name), ints(p.tile), IntegerAttr(p.nbytes, i64), ints(p.addresses), ints(p.locks))
+            PoolAttr(_text(p.name), ints(p.tile), IntegerAttr(p.nbytes, i64), ints(p.addresses), ints(p.locks))
             for p in pools
         ]
     )
@@ -192,7 +192,7 @@ def _channel(channel: Channel, design: Design) -> Operation:
     if ends:
         properties["dmas"] = ArrayAttr(
             [
-                npu.DmaAttr(_text(e.node), ints(e.tile), _text(e.direction), IntegerAttr(e.index, i64), ints(e.bds))
+                DmaAttr(_text(e.node), ints(e.tile), _text(e.direction), IntegerAttr(e.index, i64), ints(e.bds))
                 for e in ends
             ]
         )
@@ -202,9 +202,9 @@ def _channel(channel: Channel, design: Design) -> Operation:
     return npu.ChannelOp.create(properties=properties)
 
 
-def _circuit(c: Connection) -> npu.CircuitAttr:
+def _circuit(c: Connection) -> CircuitAttr:
     source, target = IntegerAttr(c.source[1], i64), IntegerAttr(c.target[1], i64)
-    return npu.CircuitAttr(ints(c.tile), _text(c.source[0]), source, _text(c.target[0]), target)
+    return CircuitAttr(ints(c.tile), _text(c.source[0]), source, _text(c.target[0]), target)
 
 
 def _step(step: Step) -> Operation:
@@ -276,7 +276,7 @@ def _pair(values: Sequence[int]) -> tuple[int, int]:
 
 
 def _tile(attr: Attribute | None) -> Tile | None:
-    return None if not isinstance(attr, npu.NumbersAttr) else _pair(numbers(attr))
+    return None if not isinstance(attr, NumbersAttr) else _pair(numbers(attr))
 
 
 def _sure(tile: Tile | None) -> Tile:
@@ -334,12 +334,12 @@ def _link_of(op: npu.LinkOp) -> Link:
     )
 
 
-def _dma_of(channel: str, end: npu.DmaAttr) -> DmaEnd:
+def _dma_of(channel: str, end: DmaAttr) -> DmaEnd:
     tile = _sure(_tile(end.tile))
     return DmaEnd(channel, end.node.data, tile, end.direction.data, end.index.value.data, numbers(end.bds))
 
 
-def _connection_of(c: npu.CircuitAttr) -> Connection:
+def _connection_of(c: CircuitAttr) -> Connection:
     source, target = (c.source.data, c.source_index.value.data), (c.target.data, c.target_index.value.data)
     return Connection(_sure(_tile(c.tile)), source, target)
 

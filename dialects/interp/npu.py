@@ -27,9 +27,8 @@ from neuc.dialects.npu import (
     SequenceOp,
     SetParamOp,
     TransferOp,
-    names,
-    numbers,
 )
+from neuc.dialects.npu_attrs import names, numbers
 from neuc.errors import InternalError
 
 DTYPES = {

@@ -8,57 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuc.errors import Error
-from neuc.runtime.npu.clockwork import Bytes, Clock, PoolState, Process
+from neuc.runtime.npu.clockwork import Bytes, PoolState, Process
 from neuc.runtime.npu.functions import Array, Function, State
-from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import DTYPES, Channel, HostBuffer, Kernel, ParamValue, Port, SetParam, Step, Transfer
-from neuc.runtime.npu.trace import Trace
-
-WORD = 4
-
-
-@dataclass
-class Counts:
-    """What a run moved and computed, for reports: bytes, and cycles by tile name."""
-
-    ddr_bytes: int = 0
-    stream_byte_hops: int = 0
-    sram_bytes: int = 0
-    busy: dict[str, float] = field(default_factory=dict[str, float])
-    firings: dict[str, int] = field(default_factory=dict[str, int])
-
-
-@dataclass
-class World:
-    """What all processes share. ``ddr_free`` is when the host memory has served all that was asked of it."""
-
-    clock: Clock
-    machine: Machine
-    counts: Counts
-    trace: Trace | None
-    values: bool
-    ddr_free: float = 0.0
-
-    def timing(self, name: str) -> float:
-        """A figure of the machine model, 0 where a machine does not have it."""
-        return self.machine.timing.get(name, 0.0)
-
-    def ddr(self, nbytes: int, run_bytes: int) -> float:
-        """Cycles until host memory has moved `nbytes` in contiguous runs of `run_bytes`."""
-        rate = self.machine.ddr.get("bytes_per_second", 0.0)
-        self.counts.ddr_bytes += nbytes
-        if not rate:
-            return 0.0
-        efficiency = run_bytes / (run_bytes + self.machine.ddr.get("burst_half_bytes", 0.0))
-        begin = max(self.ddr_free, self.clock.now)
-        self.ddr_free = begin + nbytes / (rate * efficiency) * self.machine.clock_hz
-        return self.ddr_free - self.clock.now
+from neuc.runtime.npu.world import World
 
 
 class KernelProcess:

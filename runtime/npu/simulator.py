@@ -17,19 +17,18 @@ from neuc.runtime.npu.clockwork import Clock, PoolState, Process
 from neuc.runtime.npu.functions import FUNCTIONS, Array, Function, State, Tokens
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.processes import (
-    WORD,
-    Counts,
     FlowProcess,
     HostProcess,
     KernelProcess,
     PortState,
     Task,
-    World,
 )
 from neuc.runtime.npu.program import DTYPES, Design, ParamValue, SetParam, Transfer, pool_name, pools_of
 from neuc.runtime.npu.trace import Trace
+from neuc.runtime.npu.world import Counts, World
 
 MAX_EVENTS = 50_000_000
+_WORD = 4
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ def _host(
 def _width(design: Design, machine: Machine, channel: str) -> int:
     """Bytes a cycle between the ends of a channel."""
     found = [dma.bytes_per_cycle for cls in machine.classes.values() if (dma := cls.dma) is not None]
-    return min(found) if found else WORD
+    return min(found) if found else _WORD
 
 
 def _task(step: Transfer, design: Design, arrays: Mapping[str, Array], token: int) -> Task:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 from neuc.backends.npu.assign import assign_resources
 from neuc.backends.npu.place.placer import place_design
@@ -175,8 +174,3 @@ def routed_example(machine: Machine) -> Design:
     )
     placed = place_design(design, machine, prove=False).design
     return route_design(assign_resources(placed, machine), machine)
-
-
-def with_kernel(design: Design, name: str, **changes: object) -> Design:
-    """`design` with fields of one kernel changed."""
-    return replace(design, kernels=tuple(replace(k, **changes) if k.name == name else k for k in design.kernels))  # type: ignore[arg-type]
