@@ -16,7 +16,7 @@ from xdsl.ir import Operation, SSAValue
 from neuc.compiler.snn import refit as regression
 from neuc.compiler.snn import thresholds
 from neuc.compiler.snn.recipes import THRESHOLDS, Recipe
-from neuc.compiler.snn.simulate import Signal, Simulation
+from neuc.compiler.snn.simulate import Signal, Simulation, affordable
 from neuc.compiler.universe import nearest
 from neuc.dialects.locations import node_names
 from neuc.dialects.store import dims_of
@@ -138,7 +138,9 @@ def calibrate(
     done = Calibration(method, inputs[0].shape[0] if inputs and inputs[0].ndim else 0)
     done.warnings += check_data(inputs, names)
     picker = _Calibrator(recipe, steps, method, q, np.random.default_rng(seed), done, spread)
-    count = simulated(module) if method == "search" else None
+    count = affordable(module, steps)
+    if method == "search":
+        count = min(count, simulated(module))
     run = Simulation(module, store, recipe, steps, picker.visit)
     if refit and method == "search":
         run.refit = lambda op, x, truth: picker.refit(op, x, truth, store)

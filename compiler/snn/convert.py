@@ -21,7 +21,7 @@ from neuc.compiler.snn.layer_errors import spike_errors
 from neuc.compiler.snn.model import SpikingModel
 from neuc.compiler.snn.recipes import Recipe, check_steps, recipe_of
 from neuc.compiler.snn.report import ConversionReport
-from neuc.compiler.snn.simulate import Simulation
+from neuc.compiler.snn.simulate import Simulation, affordable
 from neuc.dialects import spike
 from neuc.dialects.dense import ReshapeOp, TransposeOp
 from neuc.dialects.interp.core import interpret
@@ -142,7 +142,8 @@ def convert_marked(
         spread=spread,
         refit=refit,
     )
-    few = [array[:LEAST_INPUTS] if array.ndim else array for array in inputs]
+    few_inputs = min(LEAST_INPUTS, affordable(marked.module, steps))
+    few = [array[:few_inputs] if array.ndim else array for array in inputs]
     if start is None:
         start = _best_start(marked, few, recipe, steps)
     module = marked.module.clone()
@@ -175,7 +176,7 @@ def _best_spread(marked: Marked, inputs: Sequence[np.ndarray], recipe: Recipe, s
         return 0.0
     store, names = marked.context.weights, [spec.name for spec in marked.inputs]
     seen = [a[:TRIAL] if a.ndim else a for a in inputs]
-    judged = [a[-LEAST_INPUTS:] if a.ndim else a for a in inputs]
+    judged = [a[-min(LEAST_INPUTS, affordable(marked.module, steps)) :] if a.ndim else a for a in inputs]
     exact = interpret(marked.dense, judged, store)[0]
     errors: dict[float, float] = {}
     for spread in SPREADS:

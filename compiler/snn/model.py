@@ -22,7 +22,7 @@ from neuc.compiler.snn.data import Data, arrays_of
 from neuc.compiler.snn.neurobench import NeuroBench, neurobench
 from neuc.compiler.snn.recipes import Recipe, check_steps
 from neuc.compiler.snn.report import ConversionReport
-from neuc.compiler.snn.simulate import Activity, Simulation
+from neuc.compiler.snn.simulate import Activity, Simulation, affordable
 from neuc.compiler.snn.sweep import STEPS, Sweep, checked_steps, tabulate
 from neuc.compiler.snn.synaptic_operations import fan_out, met_weights
 from neuc.dialects.context import NeucContext
@@ -97,10 +97,11 @@ class SpikingModel:
         check_steps(count)
         arrays = arrays_of(x, self.inputs, "the input")
         parts: list[list[np.ndarray]] = []
-        for start in range(0, samples_of(arrays), BATCH):
+        size = min(BATCH, affordable(self.marked, count))
+        for start in range(0, samples_of(arrays), size):
             run = Simulation(self.marked, self.context.weights, self.recipe, count)
             run.start, run.count = min(self.start, count - 1), activity is not None
-            batch = [a[start : start + BATCH] if a.ndim else a for a in arrays]
+            batch = [a[start : start + size] if a.ndim else a for a in arrays]
             parts.append([np.stack(over_time) for over_time in run.run(batch)])
             if activity is not None:
                 activity.add(run.activity)
@@ -109,9 +110,10 @@ class SpikingModel:
     def run_float(self, x: Data) -> list[np.ndarray]:
         """The outputs of the float network it was made from."""
         arrays = arrays_of(x, self.inputs, "the input")
+        size = min(BATCH, affordable(self.dense, 1))
         parts = [
-            interpret(self.dense, [a[start : start + BATCH] if a.ndim else a for a in arrays], self.context.weights)
-            for start in range(0, samples_of(arrays), BATCH)
+            interpret(self.dense, [a[start : start + size] if a.ndim else a for a in arrays], self.context.weights)
+            for start in range(0, samples_of(arrays), size)
         ]
         return [np.concatenate(pieces) for pieces in zip(*parts)]
 
@@ -134,9 +136,9 @@ class SpikingModel:
         """Products of a number and a weight, both not 0, that the float network's layers make for one sample."""
         arrays = arrays_of(x, self.inputs, "the input")
         wanted = {v for op in self.dense.walk() if isinstance(op, ConvOp | MatMulOp) for v in op.operands[:1]}
-        store, made = self.context.weights, 0.0
-        for start in range(0, samples_of(arrays), BATCH):
-            batch = [a[start : start + BATCH] if a.ndim else a for a in arrays]
+        store, made, size = self.context.weights, 0.0, min(BATCH, affordable(self.dense, 1))
+        for start in range(0, samples_of(arrays), size):
+            batch = [a[start : start + size] if a.ndim else a for a in arrays]
             arguments: Sequence[SSAValue] = entry_of(self.dense).body.block.args
             seen: dict[SSAValue, np.ndarray] = dict(zip(arguments, batch))
 

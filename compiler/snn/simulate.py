@@ -7,6 +7,7 @@ is asked of the interpreters; neurons are in `neurons.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -29,6 +30,8 @@ from neuc.passes.analysis.affine import is_affine, moves
 from neuc.passes.analysis.neuron_sites import BIAS, CLIP, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site, site_of
 
 Array = np.ndarray
+MOST_ELEMENTS = 1 << 26
+"""Of all steps of the largest tensor: 256 MB of f32."""
 HALF = 0.5
 """Membranes start at half a threshold (Bu et al. 2022): rounding of rates to nearest instead of down."""
 
@@ -372,3 +375,14 @@ def last_uses(ops: Sequence[Operation] | object) -> dict[Operation, list[SSAValu
     for value, op in last.items():
         found.setdefault(op, []).append(value)
     return found
+
+
+def affordable(module: ModuleOp, steps: int) -> int:
+    """How many samples can be simulated at once: all steps of a layer are in memory together."""
+    largest = 1
+    for op in entry_of(module).body.block.ops:
+        for value in op.results:
+            if not isinstance(op, ConstantOp):
+                sizes = [dim.value if dim.is_static else 1 for dim in dims_of(value)]
+                largest = max(largest, math.prod(sizes))
+    return max(1, MOST_ELEMENTS // (largest * steps))

@@ -85,3 +85,22 @@ def test_pooling_first_changes_no_bit() -> None:
     np.testing.assert_array_equal(interpret(source.module, [x], source.context.weights)[0], expected)
     kinds = [type(op) for op in source.module.walk() if isinstance(op, PoolOp | MapOp)]
     assert kinds == [PoolOp, MapOp]
+
+
+@pytest.mark.parametrize(("keepdims", "channels_last"), [(0, False), (1, False), (0, True)])
+def test_a_global_maximum_is_a_pooling(keepdims: int, channels_last: bool) -> None:
+    nodes = [node("Relu", "x", "r", name="act")]
+    if channels_last:
+        nodes.append(node("Transpose", "r", "t", name="turn", perm=[0, 2, 3, 1]))
+    nodes.append(node("ReduceMax", f"{'t' if channels_last else 'r'} axes", "y", name="max", keepdims=keepdims))
+    shape = ["N", 2, 1, 1] if keepdims else ["N", 2]
+    weights = {"axes": np.array([1, 2] if channels_last else [2, 3])}
+    source = read_model(model(nodes, [value("x", ["N", 2, 5, 4])], [value("y", shape)], weights))
+    universe.PASSES["lower-onnx-to-dense"]()().apply(source.context, source.module)
+    x = np.random.default_rng(1).standard_normal((3, 2, 5, 4)).astype(np.float32)
+    (expected,) = interpret(source.module, [x], source.context.weights)
+    universe.PASSES["pool-before-activation"]()().apply(source.context, source.module)
+    source.module.verify()
+    np.testing.assert_array_equal(interpret(source.module, [x], source.context.weights)[0], expected)
+    kinds = [type(op) for op in source.module.walk() if isinstance(op, PoolOp | MapOp)]
+    assert PoolOp in kinds
