@@ -24,7 +24,7 @@ from neuc.errors import Error
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 sys.path += [str(EXAMPLES), str(EXAMPLES / "spiking")]
 
-STEPS = {"a": (8, 32), "b": (1, 2, 4, 8), "c": (2, 4, 8)}
+STEPS = {"b": (1, 2, 4, 8), "a": (8, 32), "c": (4,)}
 CALIBRATION, TEST = 8, 16
 
 
@@ -58,13 +58,13 @@ def speech() -> tuple[object, np.ndarray]:
 
 
 def efficientnet() -> tuple[object, np.ndarray]:
-    """EfficientNet-Lite0 at 96 pixels, and crops of two photographs."""
+    """EfficientNet-Lite0 at `SIDE` pixels, and crops of two photographs."""
     from efficientnet import crops, efficientnet_lite0
 
     return efficientnet_lite0(SIDE), crops(SIDE, CALIBRATION + TEST)
 
 
-SIDE = 96
+SIDE = 64
 MODELS = {
     "speech": RealModel(speech, "synthetic voices in noise", classes=False),
     "efficientnet_lite0": RealModel(efficientnet, f"crops of two photographs, {SIDE} pixels", classes=True),
