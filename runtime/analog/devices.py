@@ -13,6 +13,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from neuc.errors import Error, Exit
+
 Floats = NDArray[np.float64]
 
 
@@ -128,6 +130,14 @@ class TableDevice(DeviceModel):
     means: tuple[tuple[float, ...], ...] = ((0.0, 25.0),)
     stds: tuple[tuple[float, ...], ...] = ((0.0, 0.0),)
     read_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        rows = (*self.means, *self.stds)
+        fits = len(self.means) == len(self.stds) == len(self.times) and all(len(r) == len(self.targets) for r in rows)
+        rising = all(np.all(np.diff(np.array(axis)) > 0) for axis in (self.targets, self.times))
+        if not (fits and rising and self.targets and self.times):
+            hint = "targets and times rise; means and stds have a row for each time, a number for each target"
+            raise Error("NEUC-E641", "the table of a device does not fit together", hint=hint, exit_code=Exit.USAGE)
 
     def program(self, target: Floats, rng: np.random.Generator) -> Devices:
         deviation = rng.standard_normal(target.shape)

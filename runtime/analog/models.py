@@ -81,7 +81,7 @@ def make_model(name: str, parameters: DeviceParameters | None = None) -> DeviceM
                 hint=f"it has {', '.join(fields)}",
                 exit_code=Exit.USAGE,
             )
-        values[key] = value if isinstance(value, str) else _numbers(value, f"{key} of device {name}")
+        values[key] = _like(fields[key].default, value, f"{key} of device {name}")
     made = model(**values)  # pyright: ignore[reportArgumentType] - a class checks its own fields
     if not 0 <= made.g_min < made.g_max:
         raise Error(
@@ -104,6 +104,16 @@ def make_model(name: str, parameters: DeviceParameters | None = None) -> DeviceM
 def parameters_of(model: DeviceModel) -> dict[str, object]:
     """The parameters that `make_model` makes `model` from."""
     return {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+
+
+def _like(default: object, value: object, what: str) -> object:
+    """A parameter of the same kind as its default: a text, a number or a table of numbers."""
+    found = value if isinstance(value, str) else _numbers(value, what)
+    if type(found) is not type(default):
+        kinds: dict[type, str] = {str: "a text", float: "a number", tuple: "a list of numbers"}
+        kind = kinds.get(type(default), "of another kind")
+        raise Error("NEUC-E641", f"{what} is not {kind}", hint=f"its default is {default}", exit_code=Exit.USAGE)
+    return found
 
 
 def _numbers(value: object, what: str) -> object:

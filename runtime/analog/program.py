@@ -121,12 +121,13 @@ class CrossbarProgram:
         cure = "the artifact is damaged or of another version; compile the model again"
         node = Node(manifest[MANIFEST_KEY], "crossbar program", _CODE, cure)
         node.get("format").integer(FORMAT, FORMAT)
-        rows, columns = (size.integer(1, 65536) for size in node.get("tile").items(2))
+        sizes = node.get("tile").list_of(lambda size: size.integer(1, 65536), 2)
+        if len(sizes) != 2:
+            raise node.get("tile").refuse("expected two sizes")
         return CrossbarProgram(
             _chip(node),
             node.get("tiles").list_of(_tile, _MOST_TILES),
-            rows,
-            columns,
+            *sizes,
             node.get("cores").integer(0, _MOST_TILES),
         )
 
