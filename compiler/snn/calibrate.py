@@ -27,7 +27,7 @@ from neuc.passes.analysis.neuron_sites import BIAS, CLIP, IDENTITY, POTENTIAL, S
 Array = np.ndarray
 SAMPLES = 2048
 """Most samples per channel that thresholds are found from."""
-LEAST_INPUTS, MOST_INPUTS = 128, 1024
+LEAST_INPUTS, MOST_INPUTS = 256, 1024
 """How many inputs are simulated, if there are so many: a channel of a convolution has many samples in each of them."""
 QUANTILE = 0.999
 SATURATED = 0.01

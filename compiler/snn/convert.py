@@ -27,15 +27,11 @@ from neuc.dialects.dense import ReshapeOp, TransposeOp
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.locations import node_names
 from neuc.dialects.spike import event_of
-from neuc.dialects.store import dims_of
 from neuc.errors import Error, InternalError
-from neuc.passes.analysis.neuron_sites import sites
 from neuc.passes.convert_ann_to_snn import ConvertAnnToSnn, loops
 
-SPREADS = (0.0, 0.75)
-"""How far first potentials of neighbours in images may differ, in parts of the threshold's ordered dither."""
-TRIAL = 64
-"""Inputs that spreads are tried on."""
+SPREAD = 0.75
+"""How far first potentials of neighbours in images differ, in parts of an ordered dither over the whole threshold."""
 DEFAULT_STEPS = {"a": 8, "b": 4, "c": 4}
 """T if none is asked for."""
 
@@ -64,7 +60,7 @@ def convert_to_snn(
     Args:
         model: path of an ``.onnx`` or ``.mlir`` file, an ``onnx.ModelProto``, or a ``torch.nn.Module``.
         calibration: inputs [samples, …] like those the network is for: an array for a model of one input, a dict by
-            input name, or an ``.npz``. Some hundred are enough; 128 to 1,024 are simulated.
+            input name, or an ``.npz``. Some hundred are enough; 256 to 1,024 are simulated.
         recipe: ``a``: binary spikes of integrate-and-fire neurons, for neuromorphic chips; ``b``: signed power-of-two
             spikes that carry changes, fewest steps and spikes; ``c``: the same spikes with rate coding; b and c also
             convert Transformers; ``auto``: the fewest steps that keep accuracy, see `max_steps` and `max_drop`.
@@ -128,7 +124,6 @@ def convert_marked(
     verdicts = support.check(marked.module, recipe)
     support.refuse_unsupported(verdicts, recipe, marked.name)
     store, names = marked.context.weights, [spec.name for spec in marked.inputs]
-    spread = _best_spread(marked, inputs, recipe, steps, seed) if recipe.binary and thresholds == "search" else 0.0
     done = calibrate(
         marked.module,
         store,
@@ -139,7 +134,7 @@ def convert_marked(
         thresholds,
         q=quantile,
         seed=seed,
-        spread=spread,
+        spread=SPREAD if recipe.binary else 0.0,
         refit=refit,
     )
     few_inputs = min(LEAST_INPUTS, affordable(marked.module, steps))
@@ -165,26 +160,6 @@ def convert_marked(
         marked.inputs,
         marked.outputs,
     )
-
-
-def _best_spread(marked: Marked, inputs: Sequence[np.ndarray], recipe: Recipe, steps: int, seed: int) -> float:
-    """How far first potentials of neighbours should differ: what brings outputs closest to the float network's.
-
-    Judged on calibration data that thresholds do not see, where there are enough.
-    """
-    if not any(len(dims_of(site.op.result)) == 4 for site in sites(marked.module)):
-        return 0.0
-    store, names = marked.context.weights, [spec.name for spec in marked.inputs]
-    seen = [a[:TRIAL] if a.ndim else a for a in inputs]
-    judged = [a[-min(LEAST_INPUTS, affordable(marked.module, steps)) :] if a.ndim else a for a in inputs]
-    exact = interpret(marked.dense, judged, store)[0]
-    errors: dict[float, float] = {}
-    for spread in SPREADS:
-        module = marked.module.clone()
-        calibrate(module, store, seen, names, recipe, steps, seed=seed, spread=spread)
-        found = Simulation(module, store, recipe, steps).run(judged)[0][-1]
-        errors[spread] = float(np.mean((found - exact) ** 2))
-    return min(errors, key=lambda spread: errors[spread])
 
 
 def _best_start(marked: Marked, inputs: Sequence[np.ndarray], recipe: Recipe, steps: int) -> int:
