@@ -433,6 +433,6 @@ class Emitter:
             x = self.const(x, y.type)
         else:
             raise InternalError("an operation needs at least one kernel value")
-        if x.type != y.type:
+        if x.type is not y.type and x.type != y.type:
             raise InternalError(f"{self.name}: operands of types {x.type} and {y.type}")
         return x, y

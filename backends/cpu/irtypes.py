@@ -89,7 +89,7 @@ def text_attr(value: str) -> StringAttr:
     return StringAttr(value)
 
 
-_FLOATS = (Float16Type, Float32Type, Float64Type)
+_FLOATS = frozenset((Float16Type, Float32Type, Float64Type))
 _vectors: dict[tuple[Attribute, int], VectorType] = {}
 
 
@@ -105,12 +105,13 @@ def vec(elem: Attribute, lanes: int) -> Attribute:
 
 def lanes_of(type_: Attribute) -> int:
     """How many lanes a type has; 1 for scalars."""
-    return type_.get_shape()[0] if isinstance(type_, VectorType) else 1
+    return cast("VectorType", type_).get_shape()[0] if type(type_) is VectorType else 1
 
 
 def elem_of(type_: Attribute) -> Attribute:
     """The element type of a vector, or the scalar type itself."""
-    return cast(Attribute, type_.element_type) if isinstance(type_, VectorType) else type_
+    # Not isinstance: of an abstract class it is slow, and kernels ask millions of times.
+    return cast(Attribute, cast("VectorType", type_).element_type) if type(type_) is VectorType else type_
 
 
 def with_elem(type_: Attribute, elem: Attribute) -> Attribute:
@@ -120,7 +121,7 @@ def with_elem(type_: Attribute, elem: Attribute) -> Attribute:
 
 def is_float(type_: Attribute) -> bool:
     """Whether the elements are floating-point numbers."""
-    return isinstance(elem_of(type_), _FLOATS)
+    return type(elem_of(type_)) in _FLOATS
 
 
 def bits_of(type_: Attribute) -> int:

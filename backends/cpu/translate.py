@@ -54,6 +54,8 @@ _CASTS: dict[type[Operation], str] = {
     llvm.PtrToIntOp: "ptrtoint",
     llvm.IntToPtrOp: "inttoptr",
 }
+_NAMED = frozenset((llvm.ConstantOp, llvm.UndefOp, llvm.ZeroOp))
+"""Operations that are no instructions, but names."""
 _PSEUDO_CASTS = ("uitofp", "fptosi", "fptoui")
 _FLOAT_TYPES = {16: "half", 32: "float", 64: "double"}
 
@@ -107,15 +109,15 @@ class _Function:
             for argument in block.args:
                 self._names[argument] = f"%v{len(self._names)}"
             for op in block.ops:
-                if isinstance(op, llvm.ConstantOp):
+                if type(op) not in _NAMED:
+                    for result in op.results:
+                        self._names[result] = f"%v{len(self._names)}"
+                elif isinstance(op, llvm.ConstantOp):
                     self._names[op.result] = _literal(op.value, op.result.type)
                 elif isinstance(op, llvm.UndefOp):
                     self._names[op.res] = "undef"
                 elif isinstance(op, llvm.ZeroOp):
                     self._names[op.res] = "zeroinitializer"
-                else:
-                    for result in op.results:
-                        self._names[result] = f"%v{len(self._names)}"
             self._note_arrivals(block)
         arguments = ", ".join(self._typed(argument) for argument in blocks[0].args)
         self._lines.append(f'define void @"{name}"({arguments}) #0 {{')
@@ -124,7 +126,7 @@ class _Function:
             if number:
                 self._phis(block)
             for op in block.ops:
-                if not isinstance(op, llvm.ConstantOp | llvm.UndefOp | llvm.ZeroOp):
+                if type(op) not in _NAMED:
                     self._write(op, name)
         self._lines.append("}\n")
         return "\n".join(self._lines)
