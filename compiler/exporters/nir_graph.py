@@ -70,7 +70,7 @@ def export_nir(
     if walk.problems:
         raise Error(
             "NEUC-E507",
-            f"{len(walk.problems)} operations have no form in NIR",
+            f"{len(walk.problems)} operation{'s'[: len(walk.problems) > 1]} without a form in NIR",
             hint="recipe a makes networks NIR can say; neuc opt -p expand-graded-spikes makes graded spikes binary",
             nodes=walk.problems,
             exit_code=Exit.UNSUPPORTED,

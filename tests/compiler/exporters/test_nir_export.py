@@ -135,7 +135,7 @@ def test_what_nir_cannot_say_is_listed_at_once() -> None:
       func.return %d : tensor<1x2x2x2xf32>
     }"""
     module, context = parsed(text)
-    with pytest.raises(Error, match="2 operations have no form in NIR") as caught:
+    with pytest.raises(Error, match="2 operations without a form in NIR") as caught:
         export_nir(module, context.weights)
     assert [(n.op_type, n.reason) for n in caught.value.nodes] == [
         ("spike.multi_threshold", "NIR has no signed or graded spikes"),
