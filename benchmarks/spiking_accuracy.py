@@ -128,9 +128,13 @@ def peer_runs(task: Task, python: str, steps: Sequence[int]) -> tuple[Runs, np.n
     for recipe in recipes:
         if all(f"{recipe}/{seed}" in found for seed in range(task.seeds)):
             runs.right[recipe] = {
-                step: np.stack([found[f"{recipe}/{seed}"][at] for seed in range(task.seeds_at(step))]) == task.labels
-                for at, step in enumerate(steps)
-            }
+                step: np.stack([
+                    found[f"{recipe}/{seed}"][asked.index(step)] == task.labels
+                    for seed, asked in enumerate(request["steps"])
+                    if step in asked
+                ])
+                for step in steps
+            }  # fmt: skip
         runs.notes[recipe] = answer["runs"][f"{recipe}/0"]
     return runs, found["ann"], {name: answer[name] for name in ("spikingjelly", "torch")}
 
