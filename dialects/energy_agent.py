@@ -74,7 +74,7 @@ class EfeOp(EnergyOp):
 
     def dependencies(self) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
         """The factors of the state axes of every A and every B."""
-        return _lists(self.a_factors), _lists(self.b_factors)
+        return _lists(self.a_factors.get_values()), _lists(self.b_factors.get_values())
 
     def verify_(self) -> None:
         f, m = self.factors.value.data, self.modalities.value.data
@@ -98,10 +98,10 @@ class EfeOp(EnergyOp):
         check_shape(policies, "policies", shape_of(policies, "policies"), i32)
 
 
-def _lists(attr: DenseArrayBase) -> list[tuple[int, ...]]:
+def _lists(values: Sequence[int | float]) -> list[tuple[int, ...]]:
     found: list[tuple[int, ...]] = []
     current: list[int] = []
-    for value in attr.get_values():
+    for value in values:
         if value == -1:
             found.append(tuple(current))
             current = []

@@ -6,8 +6,9 @@ the same order. Sites are numbered through the discrete variables in the model's
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -61,10 +62,10 @@ class FactorGraph:
     free: Array
     offsets: dict[SSAValue, int]
     field: Array
-    stencils: list[Stencil] = field(default_factory=list[Stencil])
-    edges: Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
-    weights: Array = field(default_factory=lambda: np.empty(0, np.float32))
-    tables: list[Table] = field(default_factory=list[Table])
+    stencils: list[Stencil] = dataclasses.field(default_factory=list[Stencil])
+    edges: Array = dataclasses.field(default_factory=lambda: np.empty((0, 2), np.int32))
+    weights: Array = dataclasses.field(default_factory=lambda: np.empty(0, np.float32))
+    tables: list[Table] = dataclasses.field(default_factory=list[Table])
 
     @property
     def sites(self) -> int:
@@ -215,7 +216,7 @@ def stencil_neighbours(shape: Sequence[int], steps: Sequence[Sequence[int]], *, 
             moved = grid + sign * np.asarray(step)
             inside = ((moved >= 0) & (moved < size)).all(1)
             flat = np.ravel_multi_index(tuple((moved % size).T), tuple(shape))
-            columns.append(flat if periodic else np.where(inside, flat, -1))
+            columns.append(np.asarray(flat) if periodic else np.where(inside, flat, -1))
     return np.stack(columns, 1)
 
 

@@ -142,9 +142,9 @@ class Agent:
 
     def _policies(self, model: Model, beliefs: Sequence[SSAValue]) -> Value:
         flat = [model.flattened(q) for q in beliefs]
-        arrays = [[model.weights(x) for x in group] for group in (self.A, self.B, self.C)]
+        a, b, c = ([model.weights(x) for x in group] for group in (self.A, self.B, self.C))
         policies = model.integers(self.policies)
-        return Value(model, model.add(e.EfeOp(flat, *arrays, policies, self.A_dependencies, self.B_dependencies)))
+        return Value(model, model.add(e.EfeOp(flat, a, b, c, policies, self.A_dependencies, self.B_dependencies)))
 
     def _check(self) -> None:
         for name, arrays in (("A", self.A), ("B", self.B), ("D", self.D)):

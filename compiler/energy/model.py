@@ -127,8 +127,8 @@ class Model:
 
     def edges(self, x: Variable, i: ArrayLike, j: ArrayLike, w: Weights, y: Variable | None = None) -> None:
         """−Σ_e w[e]·x[i[e]]·y[j[e]]."""
-        ends = [self.integers(index) for index in (i, j)]
-        self._term(e.EdgesOp(x.value, (x if y is None else y).value, *ends, self.weights(w)))
+        first, second = self.integers(i), self.integers(j)
+        self._term(e.EdgesOp(x.value, (x if y is None else y).value, first, second, self.weights(w)))
 
     def grid(
         self,
@@ -202,7 +202,7 @@ class Model:
         tensors: list[SSAValue] = []
         for variable in self.variables:
             type_ = variable.type
-            element = self.element if len(type_.elements) > 1 else type_.elements[0]
+            element = self.element_of(type_)
             if variable.name in values:
                 dtype = {"i8": np.int8, "i32": np.int32, "f32": np.float32}.get(str(element), np.float64)
                 tensors.append(self._constant(variable.name, np.asarray(values[variable.name], dtype)))
@@ -262,6 +262,10 @@ class Model:
             ) from error
         self.block.add_op(op)
         return op.results[0]
+
+    def element_of(self, type_: e.VarType) -> Attribute:
+        """What tensors with values of a variable hold."""
+        return type_.elements[0] if type_.discrete else self.element
 
     def model(self) -> SSAValue:
         """The `energy.model` of what there is; made once, when the first state is."""

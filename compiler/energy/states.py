@@ -35,8 +35,7 @@ class State:
 
     def __getitem__(self, x: Variable) -> Value:
         """The values of one variable, [chains, …]."""
-        element = self.model.element if len(x.type.elements) > 1 else x.type.elements[0]
-        return Value(self.model, self.model.add(e.ReadOp(self.value, x.value, element)))
+        return Value(self.model, self.model.add(e.ReadOp(self.value, x.value, self.model.element_of(x.type))))
 
     def clamp(self, x: Variable, values: ArrayLike | Parameter) -> State:
         """The state with other values of one variable."""

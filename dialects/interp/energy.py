@@ -141,7 +141,7 @@ def _slopes(op: _Gradient, model: Model, state: State) -> list[Array]:
 @implements(e.GradOp)
 def _grad(op: e.GradOp, args: list[Array], env: Env) -> list[Array]:
     found = _slopes(op, unbox(args[0], Model), unbox(args[1], State))
-    return [f.real.astype(p.dtype) for f, p in zip(found, args[2:])]
+    return [np.real(f).astype(p.dtype) for f, p in zip(found, args[2:])]
 
 
 @implements(e.ContrastOp)
@@ -151,10 +151,10 @@ def _contrast(op: e.ContrastOp, args: list[Array], env: Env) -> list[Array]:
     at = [_slopes(op, model, unbox(a, State)) for a in args[1 : 1 + count]]
     turns = np.exp(-2j * np.pi * np.arange(count) / count)
     if count == 2:
-        turns = turns.real.round()
+        turns = np.real(turns).round()
     summed = [sum(turn * slope for turn, slope in zip(turns, slopes)) for slopes in zip(*at)]
     factor = op.scale.value.data / count
-    return [(factor * np.real(s)).astype(p.dtype) for s, p in zip(summed, args[1 + count :])]
+    return [np.asarray(factor * np.real(s), p.dtype) for s, p in zip(summed, args[1 + count :])]
 
 
 @implements(e.EfeOp)

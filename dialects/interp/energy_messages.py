@@ -50,11 +50,11 @@ class Messages:
             changed[variable] = softmax(log + self.dt * (messages - log))
         return state.replaced(changed)
 
-    def _pass(self, link: Term, state: State, total: dict[SSAValue, Array]) -> None:
-        op = link.op
+    def _pass(self, term: Term, state: State, total: dict[SSAValue, Array]) -> None:
+        op = term.op
         assert isinstance(op, e.TableOp)
-        (after, before), (to, sender) = op.variables, (link.parameters[s] for s in op.sites)
-        matrix = np.exp(link.parameters[op.table].astype(np.float64))
+        (after, before), (to, sender) = op.variables, (term.parameters[s] for s in op.sites)
+        matrix = np.exp(term.parameters[op.table].astype(np.float64))
         matrix = np.broadcast_to(matrix, (len(to), *matrix.shape[1:]))
         chains = state.chains
         q_after = state.values[after].reshape(chains, -1, matrix.shape[1])[:, to]
@@ -62,11 +62,13 @@ class Messages:
         if after in total:
             message = np.log(np.maximum(np.einsum("fij,cfj->cfi", matrix, q_before), _LEAST))
             weight = np.where(self.sends[after][to], 0.5, 1.0)
-            np.add.at(total[after].reshape(chains, -1, matrix.shape[1]), (slice(None), to), weight[:, None] * message)
+            for k, site in enumerate(to):
+                total[after].reshape(chains, -1, matrix.shape[1])[:, site] += weight[k] * message[:, k]
         if before in total:
             scaled = matrix / np.maximum(matrix.sum(2, keepdims=True), _LEAST)
             message = np.log(np.maximum(np.einsum("fij,cfi->cfj", scaled, q_after), _LEAST))
-            np.add.at(total[before].reshape(chains, -1, matrix.shape[2]), (slice(None), sender), 0.5 * message)
+            for k, site in enumerate(sender):
+                total[before].reshape(chains, -1, matrix.shape[2])[:, site] += 0.5 * message[:, k]
 
 
 def _is_link(term: Term) -> bool:

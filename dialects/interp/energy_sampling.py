@@ -185,8 +185,8 @@ def _exchange(model: Model, state: State, beta: Array, seed: int, t: int, period
     order = np.arange(state.chains)
     drawn = random.philox((np.arange(state.chains), t, 0, random.EXCHANGE), seed)[0]
     for a in range(((t + 1) // period) % 2, state.chains - 1, 2):
-        argument = F32((float(beta[a + 1]) - float(beta[a])) * (energy[a + 1] - energy[a]))
-        if drawn[a] < random.accept_threshold(argument[None])[0]:
+        argument = np.array([(float(beta[a + 1]) - float(beta[a])) * (energy[a + 1] - energy[a])], F32)
+        if drawn[a] < random.accept_threshold(argument)[0]:
             order[[a, a + 1]] = order[[a + 1, a]]
     return state.replaced({v: x[order] for v, x in state.values.items()})
 

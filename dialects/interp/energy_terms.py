@@ -271,5 +271,5 @@ class _Table(TermMeaning):
 
 def softmax(scores: Array) -> Array:
     """Over the last axis; of complex numbers, too."""
-    exponentials = np.exp(scores - scores.real.max(-1, keepdims=True))
+    exponentials = np.exp(scores - np.real(scores).max(-1, keepdims=True))
     return exponentials / exponentials.sum(-1, keepdims=True)

@@ -107,7 +107,7 @@ def to_state(variable: SSAValue, array: Array) -> Array:
 def to_tensor(variable: SSAValue, array: Array, dtype: np.dtype) -> Array:
     """The values of a state as a tensor."""
     if var_type(variable).space is Space.COMPLEX:
-        array = np.stack([array.real, array.imag], -1)
+        array = np.stack([np.real(array), np.imag(array)], -1)
     return array.astype(dtype)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from neuc.errors import Error, InternalError
 
 if TYPE_CHECKING:
+    from neuc.compiler import energy
     from neuc.compiler.analog.torch_noise import noise_model
     from neuc.compiler.api import Compiled, compile
     from neuc.compiler.snn.convert import convert_to_snn
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "compile",
     "convert_to_snn",
+    "energy",
     "load",
     "load_decoder",
     "noise_model",
