@@ -88,8 +88,8 @@ def measure(engines: list[Engine], options: argparse.Namespace, isa: Isa) -> Sam
             for threads in options.threads:
                 team = WallTeam(threads)
                 bursts = one_token(layers, isa, team) if tokens == 1 else products(layers, isa, team)
+                found: dict[str, float] = {}
                 for number in range(-1, options.rounds):  # the first one warms up
-                    found: dict[str, float] = {}
                     for name, burst in bursts.items():
                         layer = next((layer for layer in layers if layer.name == name), None)
                         # Of one token bursts are GB/s of packed weights.

@@ -61,12 +61,11 @@ def _shared(weight: WeightOp, s: SegmentLowering) -> _Source | None:
 def _own(weight: WeightOp, s: SegmentLowering) -> _Source:
     """Rows of its own: in as few bits as hold them, or as they are."""
     type_ = type_of(weight)
-    kinds = (kind for kind in _SMALL if ENCODINGS[kind].reason_against(type_.level_set, 1) is None)
-    kind = next(kinds, None)
-    if kind is not None and type_.plane_count == 1 and s.isa.f32_lanes > 1:
+    fitting: list[DirectEncoding] = [k for k in _SMALL if ENCODINGS[k].reason_against(type_.level_set, 1) is None]
+    if fitting and type_.plane_count == 1 and s.isa.f32_lanes > 1:
         rows, columns, segment = type_.rows, type_.columns, type_.group_size
-        whole = DirectLayout.of(kind, s.isa, type_.level_set, rows, columns, segment, TILE_ROWS, columns)
-        return _packed(weight, kind, linear_layout(whole), s)
+        whole = DirectLayout.of(fitting[0], s.isa, type_.level_set, rows, columns, segment, TILE_ROWS, columns)
+        return _packed(weight, fitting[0], linear_layout(whole), s)
     scales = half_if_exact(weight_scales(weight, s.store))
     half, name = scales.dtype == np.float16, weight.scales.data
     kernel = TernaryLookupKernel(type_.columns, type_.group_size, type_.plane_count, half=half)
