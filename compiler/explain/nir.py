@@ -23,8 +23,8 @@ The message says what, and the hint what to write in its place.""",
 Its value at a time would depend on itself at the same time. A cycle needs something that remembers: a neuron, an
 integrator or a Delay; all other nodes answer at once.""",
     "NEUC-E506": """An option of reading or writing NIR makes no sense.
---dt is a positive number of seconds; --reset is file (NIR's own meaning), subtract or snntorch; --shape NAME=8x1x784 fixes
-steps and samples of an input, and leaves the rest as it is.""",
+--dt is a positive number of seconds; --reset is file (NIR's own meaning), subtract or snntorch; --shape NAME=8x1x784
+fixes steps and samples of an input, and leaves the rest as it is.""",
     "NEUC-E507": """The network cannot be written in NIR.
 NIR has binary spikes, and neurons that reset to a value; graded and signed spikes, adaptive neurons, max-pooling and
 arithmetic outside neurons have no node. All that stands in the way is listed. The pass expand-graded-spikes makes

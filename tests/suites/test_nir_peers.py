@@ -160,7 +160,7 @@ def test_a_network_of_ours_spikes_the_same_in_norse() -> None:
     def lif(n: int) -> Any:
         return nir.LIF(np.full(n, 8e-3), np.ones(n), np.zeros(n), np.ones(n))
 
-    nodes = {
+    nodes: dict[str, Any] = {
         "input": nir.Input({"input": np.array([WIDTH])}),
         "w1": nir.Affine(rng.standard_normal((HIDDEN, WIDTH)) * 2, rng.standard_normal(HIDDEN)),
         "lif1": lif(HIDDEN),
@@ -175,7 +175,7 @@ def test_a_network_of_ours_spikes_the_same_in_norse() -> None:
     exported = export_nir(module, context.weights, dt=NORSE_DT)
     for node in exported.graph.nodes.values():
         if isinstance(node, nir.LIF):
-            np.testing.assert_allclose(node.r, 1, rtol=1e-6)  # Norse leaves r out
+            np.testing.assert_allclose(node.to_dict()["r"], 1, rtol=1e-6)  # Norse leaves r out
     net = norse.from_nir(exported.graph, dt=NORSE_DT)
     assert 0.02 < ours.mean() < 0.9
     np.testing.assert_array_equal(in_norse(net, x), ours)
@@ -184,9 +184,9 @@ def test_a_network_of_ours_spikes_the_same_in_norse() -> None:
 def test_a_network_of_spikingjelly_spikes_the_same() -> None:
     """It fires at the threshold, too, where NIR fires above: no potential of floats meets it exactly."""
     pytest.importorskip("loguru")
-    pytest.importorskip("spikingjelly")
-    from spikingjelly.activation_based import functional, layer, neuron, nir_exchange
-
+    names = ("functional", "layer", "neuron", "nir_exchange")
+    parts = [pytest.importorskip(f"spikingjelly.activation_based.{name}") for name in names]
+    functional, layer, neuron, nir_exchange = parts
     torch.manual_seed(3)
     net = torch.nn.Sequential(
         layer.Linear(WIDTH, HIDDEN), neuron.LIFNode(tau=4.0), layer.Linear(HIDDEN, OUT), neuron.IFNode()
@@ -205,26 +205,23 @@ def test_a_network_of_spikingjelly_spikes_the_same() -> None:
 
 def test_a_network_of_sinabs_spikes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it writes lacks soft resets, and its decay is exp(-1/tau): neurons without decay can be compared."""
-    pytest.importorskip("sinabs")
     monkeypatch.setitem(sys.modules, "samna", types.ModuleType("samna"))
-    import sinabs.layers
-    from sinabs.activation import SingleSpike
-    from sinabs.nir import to_nir
-
+    layers, nir_of_sinabs = pytest.importorskip("sinabs.layers"), pytest.importorskip("sinabs.nir")
+    single = pytest.importorskip("sinabs.activation").SingleSpike
     torch.manual_seed(4)
     net = torch.nn.Sequential(
         torch.nn.Linear(WIDTH, HIDDEN),
-        sinabs.layers.IAF(spike_fn=SingleSpike),
+        layers.IAF(spike_fn=single),
         torch.nn.Linear(HIDDEN, OUT),
-        sinabs.layers.IAF(spike_fn=SingleSpike),
+        layers.IAF(spike_fn=single),
     )
     x = inputs(8)
     with torch.no_grad():
         expected = net(torch.from_numpy(x)[None]).numpy()[0]
     for part in net:
-        if isinstance(part, sinabs.layers.IAF):
+        if isinstance(part, layers.IAF):
             part.reset_states()
-    graph = to_nir(net, torch.from_numpy(x[:1])[None])
+    graph = nir_of_sinabs.to_nir(net, torch.from_numpy(x[:1])[None])
     found, _ = in_neuc(graph, x[:, None], dt=1.0, reset="subtract")
     assert 0.02 < expected.mean() < 0.9
     np.testing.assert_array_equal(found[:, 0], expected)
