@@ -165,7 +165,13 @@ CONVOLUTIONS = (
 """Images, their size, channels, filters, kernel, pads, dilations."""
 
 
-@ISAS
+@pytest.mark.parametrize(
+    "isa",
+    [
+        pytest.param(isa, id=isa.name, marks=[pytest.mark.slow] if number else [])
+        for number, isa in enumerate(runnable_isas())
+    ],
+)
 @pytest.mark.parametrize(("x_kind", "integer"), [("f32", False), ("i8", False), ("i8", True)])
 def test_convolution_by_scatter(isa: Isa, x_kind: str, integer: bool) -> None:
     for images, size, channels, filters, taps, pads, dilations in CONVOLUTIONS:

@@ -15,7 +15,7 @@ from neuc.dialects.interp.core import interpret
 from neuc.dialects.weight_store import WeightStore
 from spiking_programs import constant_current_cnn, constant_current_mlp, session
 
-QUICK = {runnable_isas()[0], runnable_isas()[-1]}
+QUICK = {runnable_isas()[0]}
 ISAS = pytest.mark.parametrize(
     "isa",
     [pytest.param(isa, id=isa.name, marks=[] if isa in QUICK else pytest.mark.slow) for isa in runnable_isas()],
