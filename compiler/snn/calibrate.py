@@ -25,7 +25,7 @@ from neuc.errors import Error, Exit
 from neuc.passes.analysis.neuron_sites import BIAS, CLIP, IDENTITY, POTENTIAL, SCALE, SPREAD, THRESHOLD, Site, sites
 
 Array = np.ndarray
-SAMPLES = 2048
+SAMPLES = 4096
 """Most samples per channel that thresholds are found from."""
 LEAST_INPUTS, MOST_INPUTS = 256, 1024
 """How many inputs are simulated, if there are so many: a channel of a convolution has many samples in each of them."""
