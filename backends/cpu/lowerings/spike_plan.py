@@ -124,14 +124,12 @@ class LoopPlan:
 
     Attributes:
         stages: the layers.
-        fixed: values that are the same in each step.
         kept: states that stay as they are, by place.
         clocks: states that only say what step it is, by place, and their value after a step.
         channels_last: images have their channels last between the stages.
     """
 
     stages: tuple[Stage, ...]
-    fixed: frozenset[SSAValue]
     kept: tuple[int, ...]
     clocks: Mapping[int, SSAValue]
     channels_last: bool
@@ -182,13 +180,11 @@ class _Planner:
         samples = {samples_of(value) for value in (*loop.slices, *loop.states) if dims_of(value)}
         if len(samples) > 1:
             return "its states have different first axes"
-        fixed: set[SSAValue] = set()
         for op in loop.body.block.ops:
             if isinstance(op, spike.YieldOp) or op in self.done:
                 continue
             used = {value for inner in op.walk() for value in inner.operands}
             if not used & self.moving:
-                fixed.update(op.results)
                 self.stages.append(Fixed(op))
                 continue
             self.moving.update(op.results)
@@ -199,9 +195,9 @@ class _Planner:
             reason = self._stage(op)
             if reason is not None:
                 return reason
-        return self._finish(fixed)
+        return self._finish()
 
-    def _finish(self, fixed: set[SSAValue]) -> LoopPlan | str:
+    def _finish(self) -> LoopPlan | str:
         last = self.loop.terminator
         for value in last.outputs:
             if value not in self.moving or value in self.loop.body.block.args:
@@ -218,7 +214,7 @@ class _Planner:
             else:
                 return "a state is fed back"
         last_channels = any(isinstance(stage, Scatter) for stage in self.stages)
-        return LoopPlan(tuple(self.stages), frozenset(fixed), tuple(kept), clocks, last_channels)
+        return LoopPlan(tuple(self.stages), tuple(kept), clocks, last_channels)
 
     def _stage(self, op: Operation) -> str | None:
         """Add the stage of an operation that differs from step to step; or why there is none."""

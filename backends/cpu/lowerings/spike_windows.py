@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from xdsl.dialects.builtin import FloatAttr, i8
+from xdsl.dialects.builtin import FloatAttr
 from xdsl.ir import Operation
 
 from neuc.dialects import spike
@@ -81,8 +81,3 @@ def adds_bytes(op: spike.SumPoolOp) -> bool:
         and not any(op.pads.get_values())
         and prod(op.kernel.get_values()) * element.values[-1] <= _MOST_COUNT
     )
-
-
-def is_bytes(element: object) -> bool:
-    """Whether such elements are int8 in memory."""
-    return isinstance(element, EventType) or element == i8
