@@ -64,24 +64,6 @@ def snn_options(command: CommandT) -> CommandT:
 COUNTED = 8
 """Samples that NeuroBench's metrics are counted on."""
 
-NAMES = (
-    "calib",
-    "recipe",
-    "steps",
-    "thresholds",
-    "levels",
-    "coding",
-    "start",
-    "keep_weights",
-    "evaluation",
-    "swept",
-    "max_steps",
-    "max_drop",
-    "report",
-    "plots",
-)
-"""The parameters that `snn_options` adds."""
-
 
 def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json: bool) -> int:
     """Convert `source` to a spiking network in `target`, and say what happened.

@@ -1,4 +1,7 @@
-"""The support check: what becomes of every operation of a model, exactly, approximately or not at all, and why."""
+"""The support check: what becomes of every operation of a model, exactly or not at all, and why.
+
+No rule is an approximation: what would be one (an average where a maximum stands) is refused instead.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from neuc.passes.analysis.neuron_sites import CLIP, IDENTITY, site_of
 from neuc.passes.analysis.spiking_roles import Role, roles
 from neuc.passes.lower_onnx_to_dense import lowering_reason
 
-EXACT, APPROXIMATE, UNSUPPORTED = "exact", "approximate", "unsupported"
+EXACT, UNSUPPORTED = "exact", "unsupported"
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Verdict:
         op: the operation.
         role: what it does in the spiking network.
         verdict: `exact`: in the limit of many steps (a neuron's rate is what it has to be, an operation on means is the
-            model's); `approximate`: something is lost whatever T is; `unsupported`.
+            model's); or `unsupported`.
         reason: why, in a sentence.
     """
 
