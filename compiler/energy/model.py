@@ -208,13 +208,14 @@ class Model:
                 tensors.append(self._constant(variable.name, np.asarray(values[variable.name], dtype)))
             else:
                 tensors.append(self.input(variable.name, element, (chains, *type_.value_shape)))
-        return State(self, self.add(e.StateOp(self.model(), tensors)))
+        # Seen through the folder and through the package, this file has two classes of one name for pyright.
+        return State(self, self.add(e.StateOp(self.model(), tensors)))  # pyright: ignore[reportArgumentType]
 
     def init(self, chains: int = 1) -> State:
         """A random state, from the program's input `seed`."""
         from neuc.compiler.energy.states import State
 
-        return State(self, self.add(e.InitOp(self.model(), self.seed(), chains)))
+        return State(self, self.add(e.InitOp(self.model(), self.seed(), chains)))  # pyright: ignore[reportArgumentType]
 
     def seed(self) -> SSAValue:
         """The program's input `seed`, 0 by default."""
