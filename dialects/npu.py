@@ -72,7 +72,7 @@ class GraphOp(IRDLOperation):
     def verify_(self) -> None:
         from neuc.dialects.npu_verify import verify_graph
 
-        verify_graph(self)
+        verify_graph(self)  # pyright: ignore[reportArgumentType] - it knows this file by two names
 
 
 @irdl_op_definition

@@ -89,7 +89,7 @@ class Program:
         """Write ``F.mlir`` and ``F.weights.safetensors``: `neuc compile F.mlir` goes on from there."""
         write_module(Path(path), self.module, self.context)
 
-    def interpret(self, *, sweeps: int | None = None, **inputs: ArrayLike) -> Results:
+    def interpret(self, *, sweeps: ArrayLike | None = None, **inputs: ArrayLike) -> Results:
         """Run in the numpy reference interpreter; inputs as `run` has them."""
         module = self.module.clone()
         ColorBlocks().apply(self.context, module)
@@ -97,7 +97,7 @@ class Program:
         results = interpret(module, [feeds[name] for name in self.inputs], self.context.weights)
         return Results(dict(zip(function_names(self.main)[1], results, strict=True)))
 
-    def run(self, *, sweeps: int | None = None, **inputs: ArrayLike) -> Results:
+    def run(self, *, sweeps: ArrayLike | None = None, **inputs: ArrayLike) -> Results:
         """Run natively on all CPUs; compiled by the first run.
 
         Args:
@@ -119,12 +119,13 @@ class Program:
         source = Source(self.module.clone(), self.context, "energy", None, graph_level=False)
         return compile_model(source, CompileOptions(target=TARGET, isa=isa)).session(threads=threads)
 
-    def feeds(self, *, sweeps: int | None = None, **inputs: ArrayLike) -> dict[str, Array]:
+    def feeds(self, *, sweeps: ArrayLike | None = None, **inputs: ArrayLike) -> dict[str, Array]:
         """All inputs of a run, as `Session.run` takes them."""
         return self._feeds(inputs, sweeps)
 
-    def _feeds(self, inputs: Mapping[str, ArrayLike], sweeps: int | None) -> dict[str, Array]:
-        given = dict(default_inputs(facts_of(self.module).get("energy"), sweeps)) | dict(inputs)
+    def _feeds(self, inputs: Mapping[str, ArrayLike], sweeps: ArrayLike | None) -> dict[str, Array]:
+        count = None if sweeps is None else _whole(sweeps)
+        given = dict(default_inputs(facts_of(self.module).get("energy"), count)) | dict(inputs)
         names = self.inputs
         missing, unknown = [n for n in names if n not in given], [n for n in inputs if n not in names]
         if missing or unknown:
@@ -138,3 +139,10 @@ class Program:
 def read_program(path: str | os.PathLike[str]) -> Program:
     """A program that `Program.save` wrote, also after someone edited it."""
     return Program(*read_module(Path(path)))
+
+
+def _whole(sweeps: ArrayLike) -> int:
+    count = np.asarray(sweeps)
+    if count.ndim or not np.issubdtype(count.dtype, np.integer):
+        raise Error("NEUC-E605", f"sweeps={sweeps} is no whole number", hint="give how many sweeps to make")
+    return int(count)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from neuc.backends.npu.export.riallto_json import to_riallto
 from neuc.backends.npu.export.svg import to_svg
 from neuc.backends.npu.graph_ir import checked, graph_of
 from neuc.backends.npu.known_machines import find_machine
-from neuc.compiler.npu.tracing import HostArray, Token, Tracer
+from neuc.compiler.npu.tracing import Token, Tracer
 from neuc.dialects.interp.npu import run_graph
 from neuc.errors import Error, Exit
 from neuc.runtime.npu.functions import FUNCTIONS, Array, Function, State, Tokens
@@ -96,15 +97,17 @@ class Kernel:
             given = [port[0] for port in results if port] or given
         return given
 
-    def __call__(self, *tokens: Token) -> Token | tuple[Token, ...]:
+    def __call__(self, *tokens: Token | tuple[Token, ...]) -> Token | tuple[Token, ...]:
         """In `callgraph`: fire the kernel on these tokens."""
-        if not tokens or not all(isinstance(token, Token) for token in tokens):
+        given = [token for token in tokens if isinstance(token, Token)]
+        if not given or len(given) < len(tokens):
             raise Error(
                 "NEUC-E685",
                 f"kernel {self.function_name} takes rows or tokens of a callgraph",
                 hint="index inputs: x[row]",
             )
-        return tokens[0].tracer.fire(self, tokens)
+        # pyright knows this file by two names.
+        return given[0].tracer.fire(self, tuple(given))  # pyright: ignore[reportArgumentType]
 
 
 class App:
@@ -113,7 +116,7 @@ class App:
     ``callgraph(self, x, …, y, …)`` gets the inputs, then the outputs; it assigns rows: ``y[row] = kernel(x[row])``.
     """
 
-    def callgraph(self, *arrays: HostArray) -> None:
+    def callgraph(self, *arrays: Any, **_: Any) -> None:
         """Subclasses say here how rows run through kernels."""
         raise Error("NEUC-E685", f"{type(self).__name__} has no callgraph", hint="define callgraph(self, x, y)")
 

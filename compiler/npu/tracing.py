@@ -61,8 +61,14 @@ class HostArray:
         self._check(row, "input")
         return self.tracer.read(self, row)
 
-    def __setitem__(self, row: int, token: Token) -> None:
+    def __setitem__(self, row: int, token: Token | tuple[Token, ...]) -> None:
         self._check(row, "output")
+        if isinstance(token, tuple):
+            raise Error(
+                "NEUC-E685",
+                f"row {row} of {self.name} is given the {len(token)} outputs of a kernel",
+                hint="a row takes one: assign them apart",
+            )
         if (token.dtype, token.shape) != (self.dtype, self.shape[1:]):
             raise Error(
                 "NEUC-E685",

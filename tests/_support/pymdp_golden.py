@@ -4,6 +4,8 @@ Run with a Python that has pymdp: `python tests/_support/pymdp_golden.py`. Its a
 that is sampled here; marginal message passing smooths windows of what they saw. Not run by the tests.
 """
 
+# Runs in an environment of its own, with the packages that pyright does not find here.
+# pyright: reportMissingImports=false, reportArgumentType=false
 from __future__ import annotations
 
 from pathlib import Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
@@ -200,7 +201,7 @@ def test_the_corpus_has_a_fault_for_every_rule():
 
     names: set[str] = set()
     for module in (placement_rules, memory_rules, dma_rules, route_rules, host_rules):
-        source = open(module.__file__).read()
+        source = Path(module.__file__ or "").read_text(encoding="utf-8")
         names |= {part.split('"')[1] for part in source.split("Violation(")[1:] if part.lstrip().startswith('"')}
     names |= {"core-tile", "mem-tile", "shim-tile", "switch-master", "switch-slave"}
     assert names - {rule for rule, _ in FAULTS} == set()

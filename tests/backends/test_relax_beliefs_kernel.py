@@ -44,7 +44,7 @@ def test_a_step_of_several_agents(isa: str) -> None:
     session = program.session(isa=isa, threads=2)
     found = dict(zip(expected, session.run(list(expected), program.feeds(**feeds))))
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, atol=TOLERANCE)
+        np.testing.assert_allclose(found[name], values, atol=TOLERANCE)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def test_common_steps_of_policies_are_one_node() -> None:

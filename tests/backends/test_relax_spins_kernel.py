@@ -47,7 +47,7 @@ def test_bits_equal_the_interpreters(isa: str, rule: str, rows: int, columns: in
     found = dict(zip(expected, session.run(list(expected), feeds)))
     np.testing.assert_array_equal(found["x"], expected.x)
     np.testing.assert_array_equal(found["y"], expected.y)
-    np.testing.assert_allclose(found["energy"], expected.energy, rtol=ENERGY_TOLERANCE, atol=1e-3)
+    np.testing.assert_allclose(found["energy"], expected.energy, rtol=ENERGY_TOLERANCE, atol=1e-3)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def test_any_number_of_threads_gives_the_same_bits() -> None:
@@ -97,12 +97,12 @@ def test_grids_of_one_coupling(isa: str, rule: str, field: float) -> None:
     program = model.program(x=samples.last[x], sums=samples.sums(x), energy=samples.energies())
     expected, feeds = program.interpret(seed=3), program.feeds(seed=3)
     session = program.session(isa=isa, threads=1)
-    kernels = {launch.kernel for segment in session.program.segments.values() for launch in segment.launches}
+    kernels = {launch.kernel for segment in session.program.segments.values() for launch in segment.launches}  # pyright: ignore[reportAttributeAccessIssue]
     assert any(kernel.startswith("relax_grid") for kernel in kernels)
     found = dict(zip(expected, session.run(list(expected), feeds)))
     np.testing.assert_array_equal(found["x"], expected.x)
     np.testing.assert_array_equal(found["sums"], expected.sums)
-    np.testing.assert_allclose(found["energy"], expected.energy, rtol=ENERGY_TOLERANCE)
+    np.testing.assert_allclose(found["energy"], expected.energy, rtol=ENERGY_TOLERANCE)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -164,7 +164,7 @@ def test_pools_scales_and_expectations() -> None:
     body, (x, events) = loop.body.block, net.inputs
     scale = net.constant(np.linspace(0.5, 2, 3).astype(np.float32).reshape(3, 1, 1))
     scaled = added(body, spike.ScaleOp(events, scale)).results[0]
-    pooled = added(body, spike.SumPoolOp(events, **window)).results[0]
+    pooled = added(body, spike.SumPoolOp(events, **window)).results[0]  # pyright: ignore[reportArgumentType]
     largest = added(body, spike.MaxPoolOp(scaled, loop.states[0], **window)).results
     mean = spike.ExpectationOp([x], [loop.states[1]], loop.states[2], loop.step)
     softmax = dense.SoftmaxOp(mean.body.block.args[0], axis=3)

@@ -131,7 +131,7 @@ def test_conductances_are_exported(folder: Path) -> None:
         status, out, err = neuc("device", "export", folder / "model.neuc", "--time", "1d", "-o", folder / name)
         assert (status, out.strip()) == (Exit.OK, f"{folder / name}: 1 tile"), err
     with h5py.File(folder / "g.h5") as file:
-        plus, minus = file["tile0/g_plus"][:], file["tile0/g_minus"][:]  # type: ignore[index]
+        plus, minus = (np.asarray(file[f"tile0/{name}"]) for name in ("g_plus", "g_minus"))
     table = np.loadtxt(folder / "g.csv", delimiter=",", skiprows=1, usecols=(2, 3, 4, 5))
     assert plus.shape == (FEATURES, CLASSES)
     np.testing.assert_allclose(table[:, 2].reshape(plus.shape), plus, rtol=1e-5)

@@ -85,7 +85,7 @@ def test_compiled_code_is_streamed_the_same(tmp_path: Path) -> None:
     session = neuc.compile(tmp_path / "events.mlir", target="cpu-spike").session()
     state, names = start(), [f"next_{name}" for name in STATES]
     for packet in packets(recording, 1):
-        state = dict(zip(STATES, session.run(names, {"events": packet, **state}), strict=True))
+        state = dict(zip(STATES, session.run(names, {"events": packet, **state}), strict=True))  # pyright: ignore[reportGeneralTypeIssues]
     expected = _reference(recording)
     assert np.array_equal(state["sent"], expected["sent"])
-    np.testing.assert_allclose(state["output"], expected["output"], atol=TOLERANCE)
+    np.testing.assert_allclose(state["output"], expected["output"], atol=TOLERANCE)  # pyright: ignore[reportArgumentType, reportCallIssue]

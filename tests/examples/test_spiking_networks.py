@@ -36,7 +36,7 @@ def test_digits_are_named_rightly(name: str) -> None:
 @pytest.mark.parametrize("name", list(BUILDERS))
 def test_torch_and_onnx_are_one_network(name: str, tmp_path: Path) -> None:
     """One short epoch; then both forms of the same parameters give the same logits."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
     from networks import NETWORKS
     from train import Recipe, load_parameters, rounded, train
 

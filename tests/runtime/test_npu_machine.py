@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,11 +65,11 @@ def test_a_users_copy_is_a_machine(tmp_path: Path):
     ],
 )
 def test_bad_figures_are_named(path: str, value: object, message: str):
-    data = copy.deepcopy(dict(find_machine("npu-xdna1").data))
+    data: dict[str, Any] = copy.deepcopy(dict(find_machine("npu-xdna1").data))
     *folders, last = path.split(".")
     inside = data
     for folder in folders:
-        inside = inside[folder]  # type: ignore[assignment]
+        inside = inside[folder]
     if value is None:
         del inside[last]
     else:

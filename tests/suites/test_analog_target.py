@@ -76,7 +76,7 @@ def test_tiles_on_both_sides_of_a_host_node() -> None:
     x = rng.standard_normal((5, 8)).astype(np.float32)
     wanted = weights["w1"][(x @ weights["w0"]).argmax(axis=1)]
     # 16 bits over a range of 10.
-    np.testing.assert_allclose(compiled.session().run(None, {"x": x})[0], wanted, atol=10 * 2**-15)
+    np.testing.assert_allclose(compiled.session().run(None, {"x": x})[0], wanted, atol=10 * 2**-15)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def test_devices_age_and_draws_differ_and_come_back(expected: np.ndarray, tmp_path: Path) -> None:

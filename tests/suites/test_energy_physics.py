@@ -98,7 +98,7 @@ def test_packed_chains_against_onsager() -> None:
     x = model.spin(SIDE, SIDE, name="x")
     model.grid(x, 1.0)
     found = model.program(x=model.init(chains).sample(150, beta, packed=True).last[x]).run(seed=2).x.astype(np.int64)
-    bonds = sum((found * np.roll(found, 1, axis)).sum((1, 2)) for axis in (1, 2))
+    bonds = np.sum([(found * np.roll(found, 1, axis)).sum((1, 2)) for axis in (1, 2)], axis=0)
     values = -bonds / SIDE**2
     error = values.std(ddof=1) / np.sqrt(chains)
     assert abs(values.mean() - onsager_energy(beta)) < SIGMAS * error

@@ -49,7 +49,7 @@ def check(
             assert 0 < wanted.mean() < 1
             np.testing.assert_array_equal(events, wanted)
             for got, number in zip(numbers, exact, strict=True):
-                np.testing.assert_allclose(got, number, rtol=0, atol=0 if integer else POTENTIAL_ERROR)
+                np.testing.assert_allclose(got, number, rtol=0, atol=0 if integer else POTENTIAL_ERROR)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 @ISAS

@@ -62,7 +62,7 @@ class Ops:
     def columns(self, x: SSAValue, begin: int, end: int) -> SSAValue:
         """x[…, begin:end]."""
         *leading, _ = dims_of(x)
-        starts: list[DimLike] = [0] * len(leading) + [begin]
+        starts: list[DimLike] = [*(0 for _ in leading), begin]
         return self.add(SliceOp(x, starts, [1] * len(starts), tensor_type(element_of(x), [*leading, end - begin])))
 
     def reduce(self, kind: ReduceKind, x: SSAValue, *axes: int) -> SSAValue:
@@ -167,4 +167,5 @@ class Step(Ops):
 
     def final(self, loop: spike.LoopOp, state: SSAValue) -> SSAValue:
         """What `state` is after the last step."""
-        return loop.final[list(self.block.args[1 + len(self.scanned) :]).index(state)]
+        states: list[SSAValue] = list(self.block.args[1 + len(self.scanned) :])
+        return loop.final[states.index(state)]

@@ -3,6 +3,8 @@
 Needs an environment of its own, on Python 3.12: aihwkit 1.2.0 with torch, and badcrossbar without its dependencies.
 """
 
+# Runs in an environment of its own, with the packages that pyright does not find here.
+# pyright: reportMissingImports=false, reportArgumentType=false
 from __future__ import annotations
 
 from pathlib import Path
