@@ -36,6 +36,7 @@ from neuc.dialects.store import (
 )
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, Exit, NodeRef
+from neuc.passes.analysis.neuron_sites import RATE
 from neuc.passes.module_facts import add_notes
 
 Array = np.ndarray
@@ -203,6 +204,7 @@ class _Expansion:
             if weight is not None and factor != 1:
                 operands[1] = self._constant(weight * np.float32(factor))
             copy.operands = operands
+            copy.attributes.pop(RATE, None)  # that of all levels together
             current = b.insert(copy).results[0]
             scaled = weight is None and factor != 1
             currents.append(self._times(b, current, factor * one) if scaled else current)

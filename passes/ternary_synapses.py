@@ -62,6 +62,7 @@ class _Fit(RewritePattern):
         planes = make_weight(name, fit.trits, fit.scales, self.store, scale=ScaleAttr.of("row"), sqnr=fit.sqnr_db)
         old = op.weight.owner
         new = spike.LinearOp(op.x, rewriter.insert(planes).result, op.bias)
+        new.attributes.update(op.attributes)
         rewriter.replace(op, new)
         if isinstance(old, Operation) and not any(result.uses for result in old.results):
             rewriter.erase(old)

@@ -141,10 +141,10 @@ def convert_marked(
     few = [array[:few_inputs] if array.ndim else array for array in inputs]
     if start is None:
         start = _best_start(marked, few, recipe, steps)
+    errors = spike_errors(marked.module, store, few, recipe, steps, seed)
     module = marked.module.clone()
     driver = Driver(module, marked.context)
     driver.run([ConvertAnnToSnn(steps, recipe.levels, recipe.coding, start)])
-    errors = spike_errors(marked.module, store, few, recipe, steps, seed)
     report = ConversionReport(marked.name, recipe, steps, start, verdicts, done, errors, _carried(module))
     _check_spikes(module, done)
     report.seconds = time.perf_counter() - begun

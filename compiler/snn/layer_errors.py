@@ -18,7 +18,7 @@ from neuc.compiler.snn.recipes import Recipe
 from neuc.compiler.snn.simulate import HALF, Signal, Simulation, spikes
 from neuc.compiler.snn.thresholds import estimate
 from neuc.dialects.weight_store import WeightStore
-from neuc.passes.analysis.neuron_sites import BIAS, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site
+from neuc.passes.analysis.neuron_sites import BIAS, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site, write_rate
 
 Array = np.ndarray
 CAUSES = ("clipping", "quantisation", "unevenness")
@@ -60,7 +60,7 @@ class SpikeError:
 def spike_errors(
     module: ModuleOp, store: WeightStore, inputs: Sequence[Array], recipe: Recipe, steps: int, seed: int = 0
 ) -> list[SpikeError]:
-    """The errors of every site of a calibrated module, in order."""
+    """The errors of every site of a calibrated module, in order; rates are written on its products on the way."""
     found: list[SpikeError] = []
     rng = np.random.default_rng(seed)
 
@@ -75,7 +75,7 @@ def spike_errors(
         start = site.by_channel(np.broadcast_to(site.starts(part, exact.shape), exact.shape))[:, columns]
         found.append(_errors(site, Signal(static, trains), truth[:, columns], start, recipe, steps))
 
-    Simulation(module, store, recipe, steps, visit).run(inputs)
+    Simulation(module, store, recipe, steps, visit, feeding=write_rate).run(inputs)
     return found
 
 

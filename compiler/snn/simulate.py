@@ -146,6 +146,7 @@ class Simulation:
         count: whether to count synaptic operations.
         activity: what layers did.
         spiking: is shown each site and its spikes, in the unit of its current.
+        feeding: is shown each product that reads what changes, and its input in each step.
         refit: given a product, the mean of its input and the float network's result, may put new constants before it.
     """
 
@@ -159,6 +160,7 @@ class Simulation:
     activity: Activity = field(default_factory=Activity)
     spiking: Callable[[Site, Sequence[Array]], None] | None = None
     refit: Callable[[Operation, Array, Array], list[tuple[SSAValue, Array]]] | None = None
+    feeding: Callable[[Operation, Sequence[Array]], None] | None = None
     _moved: set[SSAValue] = field(default_factory=set[SSAValue])
 
     def run(self, inputs: Sequence[Array]) -> list[list[Array]]:
@@ -242,6 +244,8 @@ class Simulation:
         changing = [i for i, signal in enumerate(given) if signal.steps is not None]
         if self.count and isinstance(op, ConvOp | MatMulOp):
             self._count(op, given[0])
+        if self.feeding is not None and isinstance(op, ConvOp | MatMulOp) and given[0].steps is not None:
+            self.feeding(op, given[0].steps)
         if changing and moves(op) and all(op.operands[i] in self._moved for i in changing):
             self._moved.update(op.results)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, ModuleOp, StringAttr, f32, i64
+from xdsl.dialects.builtin import DenseArrayBase, FloatAttr, IntegerAttr, ModuleOp, StringAttr, f32, i64
 from xdsl.ir import Operation
 
 from neuc.dialects.dense import MapOp
@@ -38,6 +38,9 @@ SCALE = "spike.scale"
 """f32 per channel: what a binary spike stands for; the threshold where nothing is said."""
 BIAS = "spike.bias"
 """f32 per channel: what calibration adds to the current of every step."""
+RATE = "spike.rate"
+"""Of a product, and of the synapse it becomes: the share of its inputs that are not 0 in a step, f32, as calibration
+measured it."""
 
 RELU, CLIP, IDENTITY = "relu", "clip", "identity"
 KINDS = (RELU, CLIP, IDENTITY)
@@ -106,6 +109,12 @@ def mark(op: MapOp, name: str, kind: str, axis: int, bound: float | None = None)
     op.attributes[NAME] = StringAttr(name)
     if bound is not None:
         op.attributes[BOUND] = DenseArrayBase.from_list(f32, [bound])
+
+
+def write_rate(op: Operation, inputs: Sequence[np.ndarray]) -> None:
+    """Write on a product the share of its inputs, given step by step, that are not 0."""
+    size = sum(array.size for array in inputs)
+    op.attributes[RATE] = FloatAttr(sum(int(np.count_nonzero(array)) for array in inputs) / max(1, size), f32)
 
 
 def is_site(op: Operation) -> bool:

@@ -110,7 +110,10 @@ def _biased(current: SSAValue, shift: Array | None, site: Site, build: LoopBuild
         if old is not None and old.shape == flat.shape:
             bias = build.constant(old + flat, f"{site.name}.current")
             rebuilt = type(op).create(
-                operands=[op.x, op.weight, bias], result_types=[current.type], properties=dict(op.properties)
+                operands=[op.x, op.weight, bias],
+                result_types=[current.type],
+                properties=dict(op.properties),
+                attributes=dict(op.attributes),
             )
             made = build.inside(rebuilt)
             rebuilt.location = op.location

@@ -16,17 +16,21 @@ from neuc.dialects.dense import ConvOp, GatherOp, MatMulOp, PoolOp, ReduceOp, Re
 from neuc.dialects.dense_attrs import PoolKind, ReduceKind
 from neuc.dialects.locations import node_names
 from neuc.dialects.store import constant_value, dims_of, element_of, tensor_type
+from neuc.passes.analysis.neuron_sites import RATE
 from neuc.passes.spiking.loop_builder import LoopBuilder
 from neuc.passes.spiking.values import Array, Value, apply, channel_vector
 
 
 def product(op: Operation, values: Sequence[Value], build: LoopBuilder) -> SSAValue | None:
     """The current of a product inside the loop, without bias in differential coding; None if no synapse does it."""
+    made = None
     if isinstance(op, ConvOp):
-        return _conv(op, values[0], build)
-    if isinstance(op, MatMulOp):
-        return _linear(op, values[0], build)
-    return None
+        made = _conv(op, values[0], build)
+    elif isinstance(op, MatMulOp):
+        made = _linear(op, values[0], build)
+    if made is not None and RATE in op.attributes and isinstance(made.owner, Operation):
+        made.owner.attributes[RATE] = op.attributes[RATE]
+    return made
 
 
 def _linear(op: MatMulOp, x: Value, build: LoopBuilder) -> SSAValue | None:

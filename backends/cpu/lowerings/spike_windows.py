@@ -14,9 +14,8 @@ from xdsl.ir import Operation
 from neuc.dialects import spike
 from neuc.dialects.spike_types import EventType
 from neuc.dialects.store import ConstantOp, dims_of, element_of
+from neuc.passes.analysis.neuron_sites import RATE
 
-RATE = "spike.rate"
-"""Attribute of a synapse: the share of its inputs that are not 0 in a step, as a conversion measured it."""
 ASSUMED_RATE = 0.15
 SCATTER_COST = 3.7
 """What adding a vector of weights to outputs in memory takes, in multiply-adds of a dense product in registers.
