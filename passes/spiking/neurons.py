@@ -7,6 +7,8 @@ from xdsl.dialects.builtin import f32
 from xdsl.ir import Operation, SSAValue
 
 from neuc.dialects import spike
+from neuc.dialects.dense import ConvOp, MatMulOp
+from neuc.dialects.dense_attrs import NO_ACTIVATION
 from neuc.dialects.spike_types import EventType
 from neuc.dialects.store import constant_value, dims_of, tensor_type
 from neuc.errors import Error
@@ -16,6 +18,7 @@ from neuc.passes.spiking import functions
 from neuc.passes.spiking.loop_builder import LoopBuilder, f32_like
 from neuc.passes.spiking.values import Array, Value, sizes_of
 
+_PRODUCTS = (spike.LinearOp, spike.ConvOp, MatMulOp, ConvOp)
 HALF = np.float32(0.5)
 """First potentials in parts of the threshold, where calibration says nothing (Bu et al., AAAI 2022)."""
 
@@ -105,17 +108,18 @@ def _biased(current: SSAValue, shift: Array | None, site: Site, build: LoopBuild
         return current
     op, flat = current.owner, shift.reshape(-1)
     alone = current.first_use is None and site.op.inputs[0].has_one_use()
-    if alone and isinstance(op, spike.LinearOp | spike.ConvOp) and flat.size in (1, site.channels):
+    plain = not isinstance(op, MatMulOp | ConvOp) or op.activation == NO_ACTIVATION
+    if alone and plain and isinstance(op, _PRODUCTS) and flat.size in (1, site.channels):
         old = np.zeros(site.channels, np.float32) if op.bias is None else constant_value(op.bias, build.store)
         if old is not None and old.shape == flat.shape:
             bias = build.constant(old + flat, f"{site.name}.current")
             rebuilt = type(op).create(
-                operands=[op.x, op.weight, bias],
+                operands=[*op.operands[:2], bias],
                 result_types=[current.type],
                 properties=dict(op.properties),
                 attributes=dict(op.attributes),
             )
-            made = build.inside(rebuilt)
+            made = build.inside(rebuilt) if op.parent is build.body else build.before(rebuilt)
             rebuilt.location = op.location
             op.detach()
             op.erase()
