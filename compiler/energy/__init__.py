@@ -2,30 +2,40 @@
 
 A `Model` collects variables and terms, its states are sampled and relaxed, and `Model.program` gives a `Program`: IR
 that can be printed, edited, interpreted and compiled. Importers turn Ising models, graphs and POMDPs into these.
+`train` teaches layered networks by local rules.
 """
 
 from __future__ import annotations
 
 from neuc.compiler.energy.agent import Agent
 from neuc.compiler.energy.importers import from_bqm, from_coo, from_graph, linear_system
+from neuc.compiler.energy.learning import Trained, train
+from neuc.compiler.energy.learning_models import learning_program
+from neuc.compiler.energy.learning_rules import EquilibriumPropagation, ForwardForward, PredictiveCoding
 from neuc.compiler.energy.model import Model, Parameter, Variable
 from neuc.compiler.energy.program import Program, Results, read_program
 from neuc.compiler.energy.states import Samples, State, Value, contrast
 
 __all__ = [
     "Agent",
+    "EquilibriumPropagation",
+    "ForwardForward",
     "Model",
     "Parameter",
+    "PredictiveCoding",
     "Program",
     "Results",
     "Samples",
     "State",
+    "Trained",
     "Value",
     "Variable",
     "contrast",
     "from_bqm",
     "from_coo",
     "from_graph",
+    "learning_program",
     "linear_system",
     "read_program",
+    "train",
 ]

@@ -41,4 +41,17 @@ Names of variables are unique, variables and terms come before the first state, 
 given the inputs that have no default. The message says which of these it was.""",
     "NEUC-E615": """The CPU kernels do not take this model, though the interpreter does.
 The message says what it is; Program.interpret runs it. Most such models can be written otherwise, as the hint says.""",
+    "NEUC-E616": """Labels to learn from are not class numbers.
+There is one integer for each image, from 0 to the number of classes less 1, which is the last of the sizes. One-hot
+labels: take argmax(1).""",
+    "NEUC-E617": """Images to learn from have another shape than the network, or hold NaN or infinity.
+They are rows of numbers, as many as the first of the sizes: images.reshape(len(images), -1). Numbers of size 1, such as
+pixels in 0 to 1, suit the rates.""",
+    "NEUC-E618": """The sizes of a network to be trained make none.
+They are inputs, one or more hidden layers, and at least two classes: (64, 128, 10).""",
+    "NEUC-E619": """A schedule, method or option of learning makes no sense.
+At least one epoch, a batch of one to all images, and rates, nudges and numbers of steps above 0. The message says which
+it was; energy.EquilibriumPropagation, PredictiveCoding and ForwardForward list the options and what they mean.""",
+    "NEUC-E620": """Weights became infinite or NaN while learning.
+The steps were too large: give a smaller rate, for predictive coding also a smaller dt, and scale pixels to 0 to 1.""",
 }

@@ -1,0 +1,233 @@
+"""`energy.train`: a layered network learns from labelled images, by one of the rules of `learning_rules.py`.
+
+The loop over epochs and batches, its checks, its curve and its costs are here; the export to ONNX is in
+`learning_export.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from neuc.compiler.energy.learning_rules import Array, Layers, Rule, make_rule
+from neuc.errors import Error, Exit
+
+ADAM = (0.9, 0.999, 1e-8)
+"""Decay of the mean and of the mean square of slopes, and the floor of the divisor (Kingma and Ba 2015)."""
+
+
+@dataclass
+class Trained:
+    """A trained network.
+
+    Attributes:
+        rule: what it learned by.
+        layers: weights [in, out] and biases [out], f32.
+        sizes: inputs, hidden layers, classes.
+        train_curve: share of training images answered right, after each epoch; empty without `curve`.
+        test_curve: the same of the test images.
+        cpu_seconds: CPU time of the training steps of this process, all threads; curves are not counted.
+        peak_bytes: the most that Python and numpy held while one batch's slopes were computed, and weights and the
+            optimiser's state.
+    """
+
+    rule: Rule
+    layers: Layers
+    sizes: tuple[int, ...]
+    train_curve: list[float] = field(default_factory=list[float])
+    test_curve: list[float] = field(default_factory=list[float])
+    cpu_seconds: float = 0.0
+    peak_bytes: int = 0
+
+    def scores(self, images: ArrayLike) -> Array:
+        """A score for each class, f32 [images, classes]."""
+        return self.rule.scores(self.layers, _images(images, self.sizes[0]))
+
+    def predict(self, images: ArrayLike) -> Array:
+        """The answers, i64 [images]."""
+        return self.scores(images).argmax(1)
+
+    def accuracy(self, images: ArrayLike, labels: ArrayLike) -> float:
+        """Share of right answers."""
+        return float((self.predict(images) == np.asarray(labels)).mean())
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as ONNX: input ``image`` f32 [batch, inputs], output ``scores`` f32 [batch, classes].
+
+        Equilibrium propagation is written as its `answer_steps` sweeps, Forward-Forward as all labels side by side.
+        """
+        import onnx
+
+        from neuc.compiler.energy.learning_export import onnx_model
+
+        onnx.save(onnx_model(self.rule, self.layers, self.sizes), os.fspath(path))
+
+
+def train(
+    sizes: Sequence[int],
+    images: ArrayLike,
+    labels: ArrayLike,
+    method: str | Rule = "ep",
+    *,
+    epochs: int = 40,
+    batch: int = 32,
+    seed: int = 0,
+    test: tuple[ArrayLike, ArrayLike] | None = None,
+    curve: bool = False,
+    **options: float,
+) -> Trained:
+    """Train a layered network from random weights.
+
+    Args:
+        sizes: inputs, hidden layers, classes: ``(64, 128, 10)``.
+        images: f32 [images, inputs]; numbers of size 1, such as pixels in [0, 1].
+        labels: integers 0 … classes − 1.
+        method: ``ep``, ``pc``, ``ff``, ``bp`` (backpropagation, to compare with), or a rule of one's own.
+        epochs: passes over the data.
+        batch: images in a step; what is left over after an epoch's last full batch is not used in that epoch.
+        seed: of the weights, the order of images, and Forward-Forward's wrong labels.
+        test: images and labels for the test curve.
+        curve: measure the share of right answers after each epoch.
+        options: the method's options in place of its defaults, such as ``beta=0.1``.
+
+    Raises:
+        Error: NEUC-E616 labels, NEUC-E617 images, NEUC-E618 sizes, NEUC-E619 schedule, method or option, NEUC-E620 the
+            weights left all bounds.
+    """
+    rule = make_rule(method, dict(options))
+    checked = _sizes(sizes)
+    x, t = _images(images, checked[0]), _labels(labels, checked[-1])
+    held_out = None if test is None else (_images(test[0], checked[0]), _labels(test[1], checked[-1]))
+    for data, answers in ((x, t), *(() if held_out is None else (held_out,))):
+        if len(data) != len(answers):
+            raise _error("NEUC-E616", f"{len(answers)} labels for {len(data)} images", "one label for each image")
+    if epochs < 1 or not 1 <= batch <= len(x):
+        what = f"{epochs} epochs in batches of {batch} over {len(x)} images"
+        raise _error("NEUC-E619", what, "at least one epoch, and a batch of 1 to all images")
+    rng = np.random.default_rng(seed)
+    y = np.eye(checked[-1], dtype=np.float32)[t]
+    trained = Trained(rule, rule.start(checked, rng), tuple(checked))
+    optimiser = _Optimiser(rule, trained.layers)
+    with _progress(epochs) as advance:
+        for epoch in range(epochs):
+            start = time.process_time()
+            order = rng.permutation(len(x))
+            for begin in range(0, len(x) - batch + 1, batch):
+                chosen = order[begin : begin + batch]
+                optimiser.step(rule.slopes(trained.layers, x[chosen], y[chosen], rng), epoch)
+            trained.cpu_seconds += time.process_time() - start
+            if not all(np.isfinite(w).all() and np.isfinite(b).all() for w, b in trained.layers):
+                raise _error("NEUC-E620", f"in epoch {epoch + 1} weights became infinite", "a smaller rate or dt")
+            if curve:
+                trained.train_curve.append(float((rule.scores(trained.layers, x).argmax(1) == t).mean()))
+            if curve and held_out is not None:
+                trained.test_curve.append(
+                    float((rule.scores(trained.layers, held_out[0]).argmax(1) == held_out[1]).mean())
+                )
+            advance()
+    trained.peak_bytes = _peak_of(lambda: rule.slopes(trained.layers, x[:batch], y[:batch], rng)) + optimiser.bytes
+    return trained
+
+
+class _Optimiser:
+    """Gradient steps in place: plain, or Adam's."""
+
+    def __init__(self, rule: Rule, layers: Layers) -> None:
+        self.rule = rule
+        self.arrays = [array for layer in layers for array in layer]
+        kept = self.arrays if rule.adaptive else []
+        self.means, self.squares = [np.zeros_like(a) for a in kept], [np.zeros_like(a) for a in kept]
+        self.count = 0
+
+    @property
+    def bytes(self) -> int:
+        """Of weights and of the state that is kept for each."""
+        return sum(a.nbytes for a in (*self.arrays, *self.means, *self.squares))
+
+    def step(self, slopes: Layers, epoch: int) -> None:
+        """One step against the slopes."""
+        rate = self.rule.rate * self.rule.decay**epoch
+        flat = [array for layer in slopes for array in layer]
+        if not self.rule.adaptive:
+            for array, slope in zip(self.arrays, flat, strict=True):
+                array -= np.float32(rate) * slope
+            return
+        self.count += 1
+        first, second, floor = ADAM
+        scale = rate / (1.0 - first**self.count)
+        shrink = 1.0 / (1.0 - second**self.count)
+        for array, mean, square, slope in zip(self.arrays, self.means, self.squares, flat, strict=True):
+            mean += (1.0 - first) * (slope - mean)
+            square += (1.0 - second) * (slope * slope - square)
+            array -= scale * mean / (np.sqrt(shrink * square) + floor)
+
+
+def _peak_of(work: Callable[[], object]) -> int:
+    """The most bytes that `work` held at once."""
+    ours = not tracemalloc.is_tracing()
+    if ours:
+        tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        work()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        if ours:
+            tracemalloc.stop()
+
+
+@contextmanager
+def _progress(epochs: int) -> Iterator[Callable[[], None]]:
+    """A bar on stderr where that is a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty() or os.environ.get("CI"):
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("epochs", total=epochs)
+        yield lambda: bar.advance(task)
+
+
+def _sizes(sizes: Sequence[int]) -> list[int]:
+    found = list(sizes)
+    if len(found) < 3 or any(size < 1 for size in found) or found[-1] < 2:
+        hint = "inputs, at least one hidden layer, at least two classes: (64, 128, 10)"
+        raise _error("NEUC-E618", f"sizes {tuple(found)} make no network that learns", hint)
+    return found
+
+
+def _images(images: ArrayLike, inputs: int) -> Array:
+    found = np.asarray(images, np.float32)
+    if found.ndim != 2 or not found.size or found.shape[1] != inputs:
+        raise _error("NEUC-E617", f"images have shape {list(found.shape)}", f"they should have [images, {inputs}]")
+    if not np.isfinite(found).all():
+        at = int(np.flatnonzero(~np.isfinite(found).all(1))[0])
+        raise _error("NEUC-E617", f"image {at} holds NaN or infinity", "leave such images out, or repair them")
+    return found
+
+
+def _labels(labels: ArrayLike, classes: int) -> Array:
+    found = np.asarray(labels)
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        what = f"labels are {found.dtype} of shape {list(found.shape)}"
+        raise _error("NEUC-E616", what, "a vector of integers, the number of each image's class")
+    outside = np.flatnonzero((found < 0) | (found >= classes))
+    if len(outside):
+        what = f"label {int(outside[0])} is {int(found[outside[0]])}, and there are {classes} classes"
+        raise _error("NEUC-E616", what, f"classes are numbered 0 to {classes - 1}; the last of the sizes counts them")
+    return found
+
+
+def _error(code: str, what: str, hint: str) -> Error:
+    return Error(code, what, hint=hint, exit_code=Exit.USAGE)

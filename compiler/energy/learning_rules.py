@@ -1,0 +1,317 @@
+"""How the weights of a layered network learn: equilibrium propagation, predictive coding, Forward-Forward.
+
+Each rule says how a network starts, which way the weights go for a batch, and how the trained network answers. The
+inner loops are vectorised numpy; `learning_models.py` writes the same rules as `energy` programs, and a test keeps the
+two equal. Backpropagation stands here for comparison alone. The loop over epochs is in `learning.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from neuc.errors import Error, Exit
+
+Array: TypeAlias = np.ndarray
+Layers: TypeAlias = "list[tuple[Array, Array]]"
+"""Weights [in, out] and biases [out] of each layer, f32."""
+LABEL_SCALE = 2.0
+"""What Forward-Forward multiplies the appended one-hot label by."""
+
+
+class Rule(Protocol):
+    """What a learning rule offers to `train`."""
+
+    @property
+    def rate(self) -> float:
+        """Step size."""
+        ...
+
+    @property
+    def decay(self) -> float:
+        """What the step size is multiplied by after each epoch."""
+        ...
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether steps are Adam's; plain gradient steps otherwise."""
+        ...
+
+    def start(self, sizes: Sequence[int], rng: np.random.Generator) -> Layers:
+        """Random layers for sizes input, hidden…, classes."""
+        ...
+
+    def slopes(self, layers: Layers, x: Array, y: Array, rng: np.random.Generator) -> Layers:
+        """dF/dθ for a batch x [B, inputs] with one-hot labels y [B, classes]: the mean over the batch."""
+        ...
+
+    def scores(self, layers: Layers, x: Array) -> Array:
+        """A score for each class, [B, classes]; the largest is the answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class EquilibriumPropagation:
+    """Scellier and Bengio 2017 on a deep Hopfield network with states in [0, 1] and exact block minimisation.
+
+    F = Σ ½|s_l|² − s_{l−1} W_l s_l − b_l s_l, and β ½|o − y|² in the nudged phases, which start from the free state.
+
+    Attributes:
+        beta: strength of the nudge.
+        free_steps: sweeps over the layers without a nudge.
+        nudged_steps: sweeps in each nudged phase.
+        answer_steps: sweeps of the trained network, also in its ONNX export.
+        centred: phases at β and −β (error O(β²), Laborieux et al. 2021); otherwise at β and 0 (error O(β)).
+    """
+
+    rate: float = 0.2
+    decay: float = 0.98
+    beta: float = 0.25
+    free_steps: int = 20
+    nudged_steps: int = 8
+    answer_steps: int = 20
+    centred: bool = True
+    adaptive: bool = False
+
+    def start(self, sizes: Sequence[int], rng: np.random.Generator) -> Layers:
+        """Half of Glorot's range: F stays convex enough to settle."""
+        return [(0.5 * w, b) for w, b in glorot(sizes, rng)]
+
+    def slopes(self, layers: Layers, x: Array, y: Array, rng: np.random.Generator) -> Layers:
+        """The contrast of two equilibria, see `energy.contrast`."""
+        free = self.settle(layers, x, self.rest(layers, len(x)), self.free_steps)
+        up = self.settle(layers, x, free, self.nudged_steps, self.beta, y)
+        down = self.settle(layers, x, free, self.nudged_steps, -self.beta, y) if self.centred else free
+        scale = np.float32(1.0 / ((2.0 if self.centred else 1.0) * self.beta * len(x)))
+        found: Layers = []
+        for number, (a, b) in enumerate(zip(up, down, strict=True)):
+            below = (x, x) if number == 0 else (up[number - 1], down[number - 1])
+            pairs = x.T @ (a - b) if number == 0 else below[0].T @ a - below[1].T @ b
+            found.append((-scale * pairs, -scale * (a - b).sum(0)))
+        return found
+
+    def scores(self, layers: Layers, x: Array) -> Array:
+        """The output layer at rest."""
+        return self.settle(layers, x, self.rest(layers, len(x)), self.answer_steps)[-1]
+
+    def rest(self, layers: Layers, count: int) -> list[Array]:
+        """The state that the free phase starts from: zeros."""
+        return [np.zeros((count, len(b)), b.dtype) for _, b in layers]
+
+    def settle(
+        self, layers: Layers, x: Array, states: Sequence[Array], steps: int, nudge: float = 0.0, y: Array | None = None
+    ) -> list[Array]:
+        """Sweeps from the first layer to the last; each layer goes to the minimum of F in its box."""
+        settled, last = list(states), len(layers) - 1
+        drive = x @ layers[0][0] + layers[0][1]  # the input is clamped, so this part never changes
+        for _ in range(steps):
+            for number, (w, b) in enumerate(layers):
+                field = drive if number == 0 else settled[number - 1] @ w + b
+                if number < last:
+                    field = field + settled[number + 1] @ layers[number + 1][0].T
+                elif y is not None and nudge:
+                    field = (field + nudge * y) / (1.0 + nudge)
+                settled[number] = np.minimum(np.maximum(field, 0.0), 1.0)
+        return settled
+
+
+@dataclass(frozen=True)
+class PredictiveCoding:
+    """Rao and Ballard 1999, Whittington and Bogacz 2017: F = Σ ½|z_l − W_l ρ(z_{l−1}) − b_l|², z_L = label, ρ = relu.
+
+    Latents start at their predictions, where the first step is backpropagation's direction, then flow downhill.
+
+    Attributes:
+        steps: steps of the flow for each batch.
+        dt: their size; dt times the largest curvature has to stay below 2.
+    """
+
+    rate: float = 2e-3
+    decay: float = 1.0
+    steps: int = 20
+    dt: float = 0.1
+    adaptive: bool = True
+
+    def start(self, sizes: Sequence[int], rng: np.random.Generator) -> Layers:
+        """Glorot's range."""
+        return glorot(sizes, rng)
+
+    def slopes(self, layers: Layers, x: Array, y: Array, rng: np.random.Generator) -> Layers:
+        """dF/dθ where the latents have settled: outer products of errors and activities."""
+        latents = self.settle(layers, x, y)
+        errors, activities = self.errors(layers, x, latents, y)
+        return [(-a.T @ e / len(x), -e.mean(0)) for a, e in zip(activities, errors, strict=True)]
+
+    def scores(self, layers: Layers, x: Array) -> Array:
+        """The last prediction."""
+        return forward(layers, x)[-1]
+
+    def settle(self, layers: Layers, x: Array, y: Array) -> list[Array]:
+        """The hidden latents after `steps` steps of gradient flow."""
+        latents, dt = forward(layers, x)[:-1], self.dt
+        for _ in range(self.steps):
+            errors, _ = self.errors(layers, x, latents, y)
+            for number, z in enumerate(latents):
+                back = errors[number + 1] @ layers[number + 1][0].T
+                latents[number] = z - dt * (errors[number] - (z > 0) * back)
+        return latents
+
+    def errors(self, layers: Layers, x: Array, latents: Sequence[Array], y: Array) -> tuple[list[Array], list[Array]]:
+        """z_l − prediction for each layer, and the activities that it was predicted from."""
+        activities = [x, *(np.maximum(z, 0.0) for z in latents)]
+        return [z - a @ w - b for z, a, (w, b) in zip([*latents, y], activities, layers, strict=True)], activities
+
+
+@dataclass(frozen=True)
+class ForwardForward:
+    """Hinton 2022: each layer raises its goodness, mean relu(W a + b)², on right labels, lowers it on wrong ones.
+
+    The label is appended to the pixels. Between layers lengths are normalised, so that each layer has to learn
+    something of its own. The answer is the label with the largest goodness, summed over layers.
+
+    Attributes:
+        theta: the goodness that tells right from wrong.
+    """
+
+    rate: float = 2e-2
+    decay: float = 0.98
+    theta: float = 2.0
+    adaptive: bool = True
+
+    def start(self, sizes: Sequence[int], rng: np.random.Generator) -> Layers:
+        """Glorot's range; the first layer also reads the label, and there is no output layer."""
+        return glorot([sizes[0] + sizes[-1], *sizes[1:-1]], rng)
+
+    def slopes(self, layers: Layers, x: Array, y: Array, rng: np.random.Generator) -> Layers:
+        """Slopes of the layers' own losses on the batch, with the right labels and with random wrong ones."""
+        classes = y.shape[1]
+        wrong = (y.argmax(1) + rng.integers(1, classes, len(y))) % classes
+        right_and_wrong = np.concatenate(
+            [label_appended(x, y), label_appended(x, np.eye(classes, dtype=x.dtype)[wrong])]
+        )
+        sign = np.repeat(np.array([1.0, -1.0], x.dtype), len(x))
+        a, found = right_and_wrong, []
+        for w, b in layers:
+            a = normalised(a)
+            h = np.maximum(a @ w + b, 0.0)
+            surprise = 1.0 / (1.0 + np.exp(np.clip(sign * ((h * h).mean(1) - self.theta), -50.0, 50.0)))
+            slope = (-2.0 * sign * surprise / (h.shape[1] * len(h)))[:, None] * h
+            found.append((a.T @ slope, slope.sum(0)))
+            a = h
+        return found
+
+    def scores(self, layers: Layers, x: Array) -> Array:
+        """The goodness of each label, summed over the layers."""
+        classes = layers[0][0].shape[0] - x.shape[1]
+        columns: list[Array] = []
+        for label in np.eye(classes, dtype=x.dtype):
+            a, goodness = label_appended(x, np.broadcast_to(label, (len(x), classes))), np.zeros(len(x), x.dtype)
+            for w, b in layers:
+                a = np.maximum(normalised(a) @ w + b, 0.0)
+                goodness = goodness + (a * a).mean(1)
+            columns.append(goodness)
+        return np.stack(columns, 1)
+
+
+@dataclass(frozen=True)
+class Backpropagation:
+    """The yardstick: gradient descent on the cross-entropy of the same layers."""
+
+    rate: float = 2e-3
+    decay: float = 1.0
+    adaptive: bool = True
+
+    def start(self, sizes: Sequence[int], rng: np.random.Generator) -> Layers:
+        """Glorot's range."""
+        return glorot(sizes, rng)
+
+    def slopes(self, layers: Layers, x: Array, y: Array, rng: np.random.Generator) -> Layers:
+        """The gradient, by the chain rule."""
+        before = forward(layers, x)
+        shifted = np.exp(before[-1] - before[-1].max(1, keepdims=True))
+        return backward(layers, x, before, shifted / shifted.sum(1, keepdims=True) - y)
+
+    def scores(self, layers: Layers, x: Array) -> Array:
+        """The logits."""
+        return forward(layers, x)[-1]
+
+
+METHODS: dict[str, type[EquilibriumPropagation | PredictiveCoding | ForwardForward | Backpropagation]] = {
+    "ep": EquilibriumPropagation,
+    "pc": PredictiveCoding,
+    "ff": ForwardForward,
+    "bp": Backpropagation,
+}
+
+
+def make_rule(method: str | Rule, options: dict[str, float]) -> Rule:
+    """The rule called `method`, with options in place of its defaults.
+
+    Raises:
+        Error: NEUC-E619, no such method or option, or an option that makes no sense.
+    """
+    if not isinstance(method, str):
+        return method
+    if method not in METHODS:
+        raise _wrong(f"there is no learning method {method!r}", f"methods: {', '.join(METHODS)}")
+    known = {field.name for field in fields(METHODS[method])}
+    for name, value in options.items():
+        if name not in known:
+            raise _wrong(f"method {method} has no option {name!r}", f"options: {', '.join(sorted(known))}")
+        if not isinstance(value, bool) and not (np.isfinite(value) and (value > 0 or name == "theta")):
+            raise _wrong(f"{name} = {value}", "rates, strengths and numbers of steps are above 0")
+    if options.get("beta", 0.0) >= 1.0:
+        raise _wrong(
+            f"beta = {options['beta']}", "at −β with β ≥ 1 the energy of an output has no minimum; 0.25 is usual"
+        )
+    return METHODS[method](**options)  # type: ignore[arg-type]
+
+
+def _wrong(what: str, hint: str) -> Error:
+    return Error("NEUC-E619", what, hint=hint, exit_code=Exit.USAGE)
+
+
+def glorot(sizes: Sequence[int], rng: np.random.Generator) -> Layers:
+    """Uniform weights within √(6 / (in + out)), zero biases (Glorot and Bengio 2010)."""
+    pairs = list(itertools.pairwise(sizes))
+    ranges = [np.sqrt(6.0 / (i + o)) for i, o in pairs]
+    return [
+        (rng.uniform(-r, r, (i, o)).astype(np.float32), np.zeros(o, np.float32)) for (i, o), r in zip(pairs, ranges)
+    ]
+
+
+def forward(layers: Layers, x: Array) -> list[Array]:
+    """What each layer gives before its relu; the last has none."""
+    found: list[Array] = []
+    for w, b in layers:
+        found.append((np.maximum(found[-1], 0.0) if found else x) @ w + b)
+    return found
+
+
+def backward(layers: Layers, x: Array, before: Sequence[Array], error: Array) -> Layers:
+    """Mean slopes by the chain rule, from the slope of the loss by the last layer's output."""
+    found: Layers = []
+    for number in reversed(range(len(layers))):
+        a = x if number == 0 else np.maximum(before[number - 1], 0.0)
+        found.append((a.T @ error / len(x), error.mean(0)))
+        if number:
+            error = (error @ layers[number][0].T) * (before[number - 1] > 0)
+    return found[::-1]
+
+
+def label_appended(x: Array, y: Array) -> Array:
+    """Pixels and the scaled one-hot label side by side."""
+    return np.concatenate([x, np.float32(LABEL_SCALE) * y], 1)
+
+
+def normalised(a: Array) -> Array:
+    """Rows of root mean square 1; rows of zeros stay zeros."""
+    return a / (np.sqrt((a * a).mean(1, keepdims=True)) + np.asarray(LENGTH_FLOOR, a.dtype))
+
+
+LENGTH_FLOOR = 1e-4
+"""Added to lengths, so that a layer with no activity does not divide by 0."""
