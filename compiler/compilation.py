@@ -22,6 +22,7 @@ from neuc.compiler.program import BuiltProgram
 from neuc.compiler.quantize import PlaneSearch, Reference, budget_missed, quantize_fixed, quantize_within
 from neuc.compiler.report import Report
 from neuc.compiler.reporting import describe_errors, describe_hosts, describe_inputs, describe_layers, describe_program
+from neuc.compiler.signature import check_names
 from neuc.errors import Error, Exit, InternalError
 from neuc.passes.module_facts import notes_of
 from neuc.passes.tile_lut import TileLut
@@ -75,6 +76,8 @@ class Compilation:
                 hint="choose a later level with --compile-to",
                 exit_code=Exit.USAGE,
             )
+        if self.driver.level in ("graph", "paradigm"):
+            check_names(self.driver.module)
         self._reached(LEVELS[start])
         if decoder_facts(self.driver.module) is not None:
             self._lower(steps)
