@@ -116,6 +116,9 @@ def fit_table(measurements: Path) -> list[dict[str, float]]:
     values = [value for found in reads.values() for value in found] + [n for key in reads for n in key]
     if not np.isfinite(values).all() or min(values) < 0:
         raise _bad(measurements, "holds a negative number, NaN or infinity")
+    times, targets = ({key[i] for key in reads} for i in (0, 1))
+    if len(targets) < 2 or len(reads) != len(times) * len(targets):
+        raise _bad(measurements, "needs two targets or more, and each of them at each time")
     return [
         {"target": target, "time": time, "mean": float(np.mean(found)), "std": float(np.std(found, ddof=1))}
         for (time, target), found in sorted(reads.items())

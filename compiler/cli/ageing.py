@@ -43,7 +43,8 @@ def run_ageing(
         )
     if (times is not None or seeds != 1 or scheduler is not None) and data is None:
         raise arguments.usage_error("--time, --seeds and --scheduler need labelled data", "give --eval FILE.npz:LABELS")
-    found = None if data is None else sweep(artifact, data, parse_times(times or "0"), seeds, scheduler=scheduler)
+    ages = parse_times("0" if times is None else times)
+    found = None if data is None else sweep(artifact, data, ages, seeds, scheduler=scheduler)
     if tile_map is not None:
         draw_tile_map(program, tile_map)
     chip = program.chip

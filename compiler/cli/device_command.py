@@ -49,13 +49,10 @@ def fit(measurements: Path, output: Path) -> int:
     The table is used as 'xbar-pcm{device=OUTPUT}'.
     """
     from neuc.compiler.analog.lab import fit_table, write_table
-    from neuc.runtime.analog.device_table import read_table
-    from neuc.runtime.analog.models import make_model
 
     check_writable(output)
     rows = fit_table(measurements)
     write_table(rows, output)
-    make_model("table", read_table(output))
     targets, times = ({row[name] for row in rows} for name in ("target", "time"))
     console.product(f"{output}: {len(targets)} targets at {arguments.counted(len(times), 'time')}")
     return Exit.OK
@@ -71,7 +68,7 @@ def export(artifact: Path, time: str, seed: int, output: Path) -> int:
     from neuc.compiler.analog.lab import open_state, write_conductances
 
     check_writable(output)
-    state = open_state(artifact, parse_times(time)[0], seed)
+    state = open_state(artifact, _one_time(time), seed)
     write_conductances(state, output)
     console.product(f"{output}: {arguments.counted(len(state.program.tiles), 'tile')}")
     return Exit.OK
@@ -94,8 +91,15 @@ def write_netlist(
     from neuc.compiler.analog.lab import open_state, tile_netlist
 
     check_writable(output)
-    text = tile_netlist(open_state(artifact, parse_times(time)[0], seed), tile, half, r_word, r_bit, volts)
+    text = tile_netlist(open_state(artifact, _one_time(time), seed), tile, half, r_word, r_bit, volts)
     with replacing(output) as temporary:
         temporary.write_text(text, encoding="ascii")
     console.product(f"{output}: {text.count(chr(10))} lines")
     return Exit.OK
+
+
+def _one_time(text: str) -> float:
+    times = parse_times(text)
+    if len(times) != 1:
+        raise arguments.usage_error(f"--time {text} names {len(times)} times", "give one")
+    return times[0]

@@ -67,16 +67,18 @@ def run_command(
     for path in (output, profile, tile_map):
         if path is not None:
             check_writable(path)
+    single = {"--input": inputs or None, "--output": output, "--expected": expected, "--profile": profile}
+    single |= {"--sweeps": sweeps, "--beta": beta, "--seed": seed}
     if times is not None or seeds != 1 or scheduler is not None or tile_map is not None:
         from neuc.compiler.cli.ageing import run_ageing
 
+        _refuse_with("--time, --seeds, --scheduler and --tile-map", single | {"--threads": threads})
         artifact = arguments.artifact_of(model, target)
         return run_ageing(artifact, evaluate, times, seeds, scheduler, tile_map, as_json=as_json)
+    if evaluate is not None:
+        _refuse_with("--eval", single)
     session = arguments.open_session(model, target, threads, profile=profile is not None)
     if evaluate is not None:
-        for name, given in (("--input", inputs), ("--output", output), ("--expected", expected)):
-            if given:
-                raise arguments.usage_error(f"{name} and --eval do not go together", "leave one of them out")
         return _evaluate(session, evaluate, as_json)
     feeds = parse_inputs(inputs, session.program.inputs)
     feeds |= _sampler_inputs(session.manifest, inputs, sweeps, beta, seed)
@@ -108,6 +110,13 @@ def run_command(
         if agreement is not None:
             console.product(f"expected: {agreement[1]['summary']}")
     return Exit.OK if agreement is None or agreement[0] else Exit.MISMATCH
+
+
+def _refuse_with(what: str, options: Mapping[str, object]) -> None:
+    """A usage error for the first of the options of a single run that is given; nothing is ignored silently."""
+    for name, given in options.items():
+        if given is not None:
+            raise arguments.usage_error(f"{name} does not go together with {what}", "leave one of them out")
 
 
 def _evaluate(session: Session, text: str, as_json: bool) -> int:

@@ -34,6 +34,8 @@ def netlist(conductance: Floats, r_word: float, r_bit: float, voltages: Floats) 
     rows, columns = conductance.shape
     if voltages.shape != (rows,):
         raise Error("NEUC-E646", f"{len(voltages)} voltages for {rows} rows", hint="give one voltage for each row")
+    if not np.isfinite(voltages).all():
+        raise Error("NEUC-E646", "a driver's voltage is NaN or infinite", hint="give volts")
     word, bit = max(r_word, _LEAST_OHMS), max(r_bit, _LEAST_OHMS)
     lines = [f"crossbar {rows} x {columns}"]
     for i in range(rows):

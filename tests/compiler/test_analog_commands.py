@@ -109,6 +109,10 @@ def test_intervals_follow_student() -> None:
         (["--time", "1d"], "NEUC-E002"),
         (["--seeds", 0, "--eval", "DATA"], "NEUC-E648"),
         (["--time", "-1", "--eval", "DATA"], "NEUC-E644"),
+        (["--time", "", "--eval", "DATA"], "NEUC-E644"),
+        (["--time", "1d", "--eval", "DATA", "-o", "ignored.npz"], "NEUC-E002"),
+        (["--time", "1d", "--eval", "DATA", "--profile", "ignored.json"], "NEUC-E002"),
+        (["--eval", "DATA", "--seed", 3], "NEUC-E002"),
         (["--time", "1d", "--eval", "DATA", "--scheduler", "tcp://127.0.0.1:1"], "NEUC-E656"),
     ],
 )
@@ -138,6 +142,14 @@ def test_conductances_are_exported(folder: Path) -> None:
     np.testing.assert_allclose(table[:, 3].reshape(plus.shape), minus, rtol=1e-5)
     _, _, err = neuc("device", "export", folder / "model.neuc", "-o", folder / "g.txt")
     assert "NEUC-E658" in err
+    status, _, err = neuc("device", "export", folder / "model.neuc", "--time", "1d,2d", "-o", folder / "two.csv")
+    assert (status, "NEUC-E002" in err, (folder / "two.csv").exists()) == (Exit.USAGE, True, False)
+
+
+def test_a_netlist_without_a_voltage_is_not_written(folder: Path) -> None:
+    _, _, err = neuc("device", "netlist", folder / "model.neuc", "--volts", "nan", "-o", folder / "nan.cir")
+    assert "NEUC-E646" in err
+    assert not (folder / "nan.cir").exists()
 
 
 @pytest.mark.skipif(shutil.which("ngspice") is None, reason="ngspice is not installed (Debian package ngspice)")
@@ -170,8 +182,20 @@ def test_a_model_is_fitted_to_measurements(tmp_path: Path) -> None:
     assert aged.std() == pytest.approx(0.5, rel=0.11)
 
 
+HEADER = "target,time,conductance\n"
+
+
 @pytest.mark.parametrize(
-    "text", ["", "target,time\n1,2\n", "target,time,conductance\n1,2,x\n", "target,time,conductance\n1,0,1\n"]
+    "text",
+    [
+        "",
+        "target,time\n1,2\n",
+        f"{HEADER}1,2,x\n",
+        f"{HEADER}1,0,1\n",
+        HEADER + "1,0,1\n" * 8,
+        HEADER + "1,0,1\n" * 8 + "2,5,2\n" * 8,
+    ],
+    ids=["empty", "no column", "no number", "one read", "one target", "a gap"],
 )
 def test_measurements_that_cannot_be_fitted(tmp_path: Path, text: str) -> None:
     (tmp_path / "reads.csv").write_text(text, encoding="ascii")
