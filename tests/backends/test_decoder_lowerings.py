@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from xdsl.dialects import func
-from xdsl.dialects.builtin import f16, f32, i8, i64
+from xdsl.dialects.builtin import FunctionType, f16, f32, i8, i64
 from xdsl.ir import Attribute, Operation, SSAValue
 
 from kernel_harness import assert_guards, guarded, run_kernel, runnable_isas
@@ -235,12 +235,15 @@ def test_rms_norm_and_quantize_give_the_bits_of_two_launches(width: int, isa: Is
 
 
 def test_a_norm_that_others_read_keeps_its_launch() -> None:
-    def build(args: Sequence[SSAValue]) -> list[Operation]:
-        made = rms_norm(*args)
-        quantize = ternary.QuantizeOp(made)
-        return [made, quantize, rms_norm(made.result, args[1])]
-
-    function = function_of(types([(f32, (2, 8)), (f32, (8,))]), build)
+    function = norm(8, reciprocal=False)
+    block = function.body.block
+    made = next(op for op in block.ops if isinstance(op, dense.LayerNormOp))
+    last = block.last_op
+    assert last is not None
+    block.insert_op_before(again := rms_norm(made.result, block.args[1]), last)
+    last.operands = [*last.operands, again.result]
+    inputs, outputs = function.function_type.inputs.data, [value.type for value in last.operands]
+    function.function_type = FunctionType.from_lists(list(inputs), outputs)
     program = lower_segment(function, ISAS[0], STORE, {})
     assert sum(isinstance(op, LaunchOp) for op in program.body.block.ops) == 3
 

@@ -87,4 +87,4 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found["count"] == 450
     assert found["accuracy"] > 0.95  # 97.3 % in float; a model on garbled inputs is near 10 %
     assert main(["run", model, "--eval", f"{data}:labels", "-o", str(tmp_path / "o.npz")]) == 2
-    assert "--output and --eval" in capsys.readouterr().err
+    assert "--output does not go together with --eval" in capsys.readouterr().err

@@ -241,7 +241,7 @@ func.func @main(%x: tensor<2x4x6xf32>, %c: tensor<2x6xf32>) {
 
 // -----
 
-// CHECK: k_cache holds f64, must hold f16 or f32
+// CHECK: k_cache holds f64, must hold f16, f32 or i8
 func.func @main(%q: tensor<2x4x6xf32>, %k: tensor<2x3x6x16xf64>, %v: tensor<2x3x16x6xf64>, %p: tensor<i64>) {
   %y = dense.attention(%q, %k, %v, %p) {scale = 1.0} : (tensor<2x4x6xf32>, tensor<2x3x6x16xf64>, tensor<2x3x16x6xf64>, tensor<i64>) -> tensor<2x4x6xf32>
   func.return
