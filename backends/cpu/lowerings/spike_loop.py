@@ -34,7 +34,7 @@ def unsupported_loop(op: spike.LoopOp) -> str | None:
             return reason
     steps = op.step_count
     if not steps.is_static:
-        return f"a number of steps that only run time knows needs layers without feedback, but {plan}"
+        return f"a number of steps that only run time knows needs layers without feedback, but {plan}; --shape fixes it"
     if (count := steps.value * len(op.body.block.ops)) > MOST_UNROLLED:
         return f"{count} operations of all {steps} steps are too many to run step by step, and {plan}"
     return None

@@ -154,7 +154,11 @@ class StepBuilder:
 
     def _constant(self, name: str, array: Array) -> SSAValue:
         if name not in self._constants:
-            found = make_constant(name, array.astype(np.float32), self.store)
+            with np.errstate(over="ignore"):
+                small = array.astype(np.float32)
+            if np.isinf(small).any() and np.isfinite(array).all():
+                raise Error("NEUC-E502", f"numbers of {name} are too large for f32", hint="neuc computes in f32")
+            found = make_constant(name, small, self.store)
             self._constants[name] = self.constants.insert(found).result
         return self._constants[name]
 

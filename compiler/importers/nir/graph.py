@@ -42,6 +42,8 @@ STATEFUL = frozenset({"I", "LI", "CubaLI", "Delay"}) | NEURONS
 """What remembers earlier steps."""
 _UNBOUNDED = frozenset({"v_threshold", "threshold"})
 """Fields in which an infinity has a meaning: a neuron that never fires."""
+NUMBERS_OF_METADATA = ("v0", "reset_value")
+"""What neuc writes of neurons as metadata, since NIR has no field for it: numbers as those of fields."""
 
 Value = np.ndarray | str
 
@@ -161,7 +163,13 @@ def _node(name: str, data: Mapping[str, object]) -> Node:
     missing = [key for key in FIELDS[kind] if key not in fields]
     if missing:
         raise structure_error(f"{kind} {name} has no {' and no '.join(missing)}")
-    return Node(name, kind, fields, _metadata(data))
+    return Node(name, kind, fields, _checked(name, kind, _metadata(data)))
+
+
+def _checked(name: str, kind: str, metadata: Mapping[str, object]) -> Mapping[str, object]:
+    """Metadata whose numbers are arrays of finite numbers."""
+    numbers = {key: _numbers(name, kind, key, metadata[key]) for key in NUMBERS_OF_METADATA if key in metadata}
+    return {**metadata, **numbers}
 
 
 def _numbers(name: str, kind: str, key: str, value: object) -> np.ndarray:

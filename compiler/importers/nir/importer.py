@@ -54,7 +54,10 @@ def import_nir(model: object, ctx: NeucContext, options: NirOptions | None = Non
 
         tree, name = read_tree(model), name or model.name
     else:
-        tree, name = cast("Mapping[str, object]", getattr(model, "to_dict")()), name or "graph"  # noqa: B009
+        try:
+            tree, name = cast("Mapping[str, object]", getattr(model, "to_dict")()), name or "graph"  # noqa: B009
+        except RecursionError as error:
+            raise Error("NEUC-E501", "the graph holds itself", hint="nested graphs are other graphs") from error
     return build_module(graph_from_dict(tree), ctx, options, name)
 
 
@@ -83,9 +86,12 @@ def _step_length(graph: Graph, options: NirOptions, notes: list[str]) -> float:
         return options.dt
     stored = graph.metadata.get("dt")
     if stored is not None:
-        value = float(np.asarray(stored, np.float64))
+        try:
+            value = np.asarray(stored, np.float64).item()
+        except (TypeError, ValueError):  # text, or not one number
+            value = math.nan
         if not (math.isfinite(value) and value > 0):
-            raise Error("NEUC-E502", f"the graph's metadata have dt = {value}", hint="give --dt")
+            raise Error("NEUC-E502", f"the graph's metadata have dt = {stored}", hint="give --dt")
         return value
     notes.append(f"a step is {DEFAULT_DT:g} s, as most tools have it: the file does not say; --dt does")
     return DEFAULT_DT

@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-from neuc.compiler.importers.nir.graph import Node
+from neuc.compiler.importers.nir.graph import NUMBERS_OF_METADATA, Node
 from neuc.compiler.importers.nir.order import Order
 from neuc.errors import Error
 
@@ -36,6 +36,8 @@ def shapes_of(nodes: Mapping[str, Node], order: Order) -> dict[str, Shape]:
         node = nodes[name]
         known = [found[source] for source, _ in order.sources[name] if source in found]
         found[name] = _OUTPUT[node.kind](node, known[0] if known else _own_shape(node))
+        if any(size < 1 for size in found[name]):
+            raise shape_error(node, f"{list(found[name])} holds nothing")
         if prod(found[name]) > _MOST_ELEMENTS:
             raise shape_error(node, f"{list(found[name])} is more than {_MOST_ELEMENTS} elements")
     for name in order.nodes:
@@ -68,6 +70,7 @@ def _same(node: Node, given: Shape) -> Shape:
 
 def _elementwise(node: Node, given: Shape) -> Shape:
     arrays = {key: np.shape(v) for key, v in node.fields.items() if not isinstance(v, str)}
+    arrays |= {key: np.shape(node.metadata[key]) for key in NUMBERS_OF_METADATA if key in node.metadata}  # pyright: ignore[reportArgumentType]
     for key, shape in arrays.items():
         try:
             fits = np.broadcast_shapes(given, shape) == given

@@ -198,6 +198,16 @@ def test_a_cycle_without_delay_is_named() -> None:
         (nir.Scale(np.ones(3)), "NEUC-E503", "scale of shape \\[3\\]"),
         (nir.IF(np.ones(2), np.ones(2), metadata={"reset": "up"}), "NEUC-E502", "reset = 'up'"),
         (nir.IF(np.ones(2), np.ones(2), np.ones(2), metadata={"reset": "subtract"}), "NEUC-E504", "v_reset = 1"),
+        (nir.IF(np.ones(2), np.ones(2), metadata={"v0": "x"}), "NEUC-E501", "v0 of IF n0 holds <U1"),
+        (nir.IF(np.ones(2), np.ones(2), metadata={"v0": np.nan}), "NEUC-E502", "v0 of IF n0 has 1 of 1"),
+        (nir.IF(np.ones(2), np.ones(2), metadata={"v0": np.ones(7)}), "NEUC-E503", "v0 of shape \\[7\\]"),
+        (
+            nir.IF(np.ones(2), np.ones(2), metadata={"reset": "subtract", "reset_value": np.ones(7)}),
+            "NEUC-E503",
+            "reset_value of shape \\[7\\]",
+        ),
+        (nir.Linear(np.ones((0, 2))), "NEUC-E503", "\\[0\\] holds nothing"),
+        (nir.Linear(np.full((2, 2), 1e300)), "NEUC-E502", "too large for f32"),
         (nir.Delay(np.full(2, 1e9)), "NEUC-E502", "delay of"),
         (nir.SumPool2d(np.array(2), np.array(1), np.array(0)), "NEUC-E503", "channels, height, width"),
     ],
@@ -206,6 +216,21 @@ def test_nodes_that_make_no_sense_are_named(node: Any, code: str, message: str) 
     with pytest.raises(Error, match=message) as caught:
         import_nir(chain((2,), node), new_context(), NirOptions(dt=DT))
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("dt", ["x", [1.0, 2.0], 0, np.nan])
+def test_a_step_length_in_the_metadata_that_makes_no_sense(dt: object) -> None:
+    model = chain((2,), nir.Scale(np.ones(2)))
+    model.metadata = {"dt": dt}
+    with pytest.raises(Error, match="metadata have dt") as caught:
+        import_nir(model, new_context())
+    assert caught.value.code == "NEUC-E502"
+
+
+def test_a_graph_that_holds_itself_is_refused() -> None:
+    model = chain((2,), nir.Scale(np.ones(2)))
+    model.nodes["n0"] = model
+    assert "holds itself" in str(refusal(model))
 
 
 def test_graphs_that_are_put_together_wrongly_are_refused() -> None:
