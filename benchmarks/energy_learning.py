@@ -17,13 +17,15 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from neuc import energy
+from neuc.compiler.energy.learning_rules import Backpropagation, Rule
 
 BEGIN, END = "<!-- learning -->", "<!-- /learning -->"
-CASES: dict[str, tuple[str, tuple[int, ...], int]] = {
+CASES: dict[str, tuple[Rule | str, tuple[int, ...], int]] = {
     "equilibrium propagation, centred": ("ep", (64, 128, 10), 40),
     "predictive coding": ("pc", (64, 128, 10), 40),
     "Forward-Forward": ("ff", (64, 256, 256, 10), 60),
-    "backpropagation": ("bp", (64, 128, 10), 40),
+    "backpropagation, cross-entropy": ("bp", (64, 128, 10), 40),
+    "backpropagation, squared error": (Backpropagation(squared=True), (64, 128, 10), 40),
 }
 
 

@@ -219,10 +219,15 @@ class ForwardForward:
 
 @dataclass(frozen=True)
 class Backpropagation:
-    """The yardstick: gradient descent on the cross-entropy of the same layers."""
+    """The yardstick: gradient descent through the same layers.
+
+    Attributes:
+        squared: lower ½|o − y|², the cost of the other rules, instead of the cross-entropy.
+    """
 
     rate: float = 2e-3
     decay: float = 1.0
+    squared: bool = False
     adaptive: bool = True
 
     def start(self, sizes: Sequence[int], rng: np.random.Generator) -> Layers:
@@ -232,6 +237,8 @@ class Backpropagation:
     def slopes(self, layers: Layers, x: Array, y: Array, rng: np.random.Generator) -> Layers:
         """The gradient, by the chain rule."""
         before = forward(layers, x)
+        if self.squared:
+            return backward(layers, x, before, before[-1] - y)
         shifted = np.exp(before[-1] - before[-1].max(1, keepdims=True))
         return backward(layers, x, before, shifted / shifted.sum(1, keepdims=True) - y)
 
@@ -254,21 +261,34 @@ def make_rule(method: str | Rule, options: dict[str, float]) -> Rule:
     Raises:
         Error: NEUC-E619, no such method or option, or an option that makes no sense.
     """
-    if not isinstance(method, str):
-        return method
-    if method not in METHODS:
-        raise _wrong(f"there is no learning method {method!r}", f"methods: {', '.join(METHODS)}")
-    known = {field.name for field in fields(METHODS[method])}
-    for name, value in options.items():
-        if name not in known:
-            raise _wrong(f"method {method} has no option {name!r}", f"options: {', '.join(sorted(known))}")
-        if not isinstance(value, bool) and not (np.isfinite(value) and (value > 0 or name == "theta")):
-            raise _wrong(f"{name} = {value}", "rates, strengths and numbers of steps are above 0")
-    if options.get("beta", 0.0) >= 1.0:
-        raise _wrong(
-            f"beta = {options['beta']}", "at −β with β ≥ 1 the energy of an output has no minimum; 0.25 is usual"
-        )
-    return METHODS[method](**options)  # type: ignore[arg-type]
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise _wrong(f"there is no learning method {method!r}", f"methods: {', '.join(METHODS)}")
+        known = sorted(field.name for field in fields(METHODS[method]))
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise _wrong(f"method {method} has no option {unknown[0]!r}", f"options: {', '.join(known)}")
+        rule = METHODS[method](**options)  # type: ignore[arg-type]
+    elif options:
+        raise _wrong(f"option {next(iter(options))!r} beside a rule that is made already", "give it to the rule")
+    else:
+        rule = method
+    if isinstance(rule, tuple(METHODS.values())):
+        for field in fields(rule):
+            _check_option(field.name, getattr(rule, field.name))
+    return rule
+
+
+def _check_option(name: str, value: float) -> None:
+    """Bounds of the options of the rules in this file."""
+    if isinstance(value, bool):
+        return
+    if not (np.isfinite(value) and (value > 0 or name == "theta")):
+        raise _wrong(f"{name} = {value}", "rates, strengths and numbers of steps are above 0")
+    if name.endswith("steps") and value != int(value):
+        raise _wrong(f"{name} = {value}", "numbers of steps are whole")
+    if name == "beta" and value >= 1.0:
+        raise _wrong(f"beta = {value}", "at −β with β ≥ 1 the energy of an output has no minimum; 0.25 is usual")
 
 
 def _wrong(what: str, hint: str) -> Error:

@@ -13,7 +13,6 @@ from neuc import energy
 from neuc.compiler.energy.learning_rules import (
     Backpropagation,
     Layers,
-    backward,
     forward,
     glorot,
     label_appended,
@@ -108,8 +107,7 @@ def test_the_first_step_of_predictive_coding_is_backpropagations_direction() -> 
     """The lower layer's error is dt times backpropagation's after one step from the predictions."""
     rule, (x, y) = energy.PredictiveCoding(steps=1, dt=0.01), batch()
     layers = precise(glorot((SIZES[0], 9, SIZES[-1]), RNG(0)))
-    before = forward(layers, x)
-    exact = backward(layers, x, before, before[-1] - y)
+    exact = Backpropagation(squared=True).slopes(layers, x, y, RNG(0))
     found = rule.slopes(layers, x, y, RNG(0))
     np.testing.assert_allclose(found[0][0] / rule.dt, exact[0][0], atol=SLOPE_TOLERANCE)
     assert cosine(flat(found[1:]), flat(exact[1:])) > 1 - rule.dt
@@ -224,6 +222,9 @@ BAD: list[tuple[str, str, dict[str, object]]] = [
     ("NEUC-E619", "0 epochs", {"epochs": 0}),
     ("NEUC-E619", "batches of 9", {"batch": 9}),
     ("NEUC-E619", "free_steps = 0", {"free_steps": 0}),
+    ("NEUC-E619", "nudged_steps = 0", {"method": energy.EquilibriumPropagation(nudged_steps=0)}),
+    ("NEUC-E619", "steps = 2.5", {"method": "pc", "steps": 2.5}),
+    ("NEUC-E619", "made already", {"method": energy.PredictiveCoding(), "steps": 2}),
     ("NEUC-E619", "beta = 0", {"beta": 0.0}),
     ("NEUC-E619", "beta = 1", {"beta": 1.0}),
     ("NEUC-E619", "rate = nan", {"rate": float("nan")}),
