@@ -66,7 +66,7 @@ class Anytime:
         known = cast("Mapping[str, object]", fact)
         self._states = dict(cast("Mapping[str, str]", known["states"]))
         self.most = int(cast(int, known["steps"]))
-        if not 1 <= chunk <= self.most or np.isnan(bound):
+        if chunk not in range(1, self.most + 1) or np.isnan(bound):
             raise _refused(f"chunks of {chunk} steps and a bound of {bound}", f"1 to {self.most} steps, a number")
         self._session, self.bound, self._chunk = session, float(bound), chunk
         inputs = {spec.name: spec for spec in session.get_inputs()}
@@ -108,7 +108,12 @@ class Anytime:
         Args:
             inputs: as of `run`; some hundred samples like those to come.
             agreement: the share, 0 to 1.
+
+        Raises:
+            Error: NEUC-E544, the share makes no sense, inputs are missing, or differ in N.
         """
+        if not 0 <= agreement <= 1:
+            raise _refused(f"an agreement of {agreement}", "a share of the samples, 0 to 1")
         count = self._samples(inputs)
         states, ahead, named = self._begin(count), list[NDArray[np.float64]](), list[NDArray[np.intp]]()
         for done in range(0, self.most, self._chunk):

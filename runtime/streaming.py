@@ -73,6 +73,10 @@ class EventStream:
             raise _refused(f"a step of {step} makes no sense")
         self._cut = spec.shape[0] if isinstance(spec.shape[0], int) else None
         self._shape = tuple(_size(size) for size in spec.shape[1:])
+        if start is not None and not np.isfinite(start):
+            raise _refused(f"a start at {start} makes no sense")
+        if unknown := sorted(set(initial or {}) - set(states)):
+            raise _refused(f"{unknown[0]!r} has a first value, but is no state")
         self._step, self._start = float(step), start
         self._values: dict[str, Array] = {}
         for name in states:
@@ -116,6 +120,8 @@ class EventStream:
         times = np.asarray(t, np.float64)
         if len(times) and (not np.isfinite(times).all() or (np.diff(times) < 0).any()):
             raise _bad_events("times are not ascending")
+        if until is not None and not np.isfinite(until):
+            raise _bad_events(f"until={until} is no time")
         if self._start is None:
             self._start = float(times[0]) if len(times) else float(until or 0)
         steps = self._step_of(times)
@@ -170,8 +176,9 @@ class EventStream:
             if values is None:
                 raise _bad_events(f"the program has rows and polarities, but there is no {name}")
             numbers = np.asarray(values)
-            if numbers.shape != (count,) or (count and (numbers.min() < 0 or numbers.max() >= size)):
-                raise _bad_events(f"{name} should be {count} numbers from 0 to {size - 1}")
+            whole = numbers.dtype.kind in "iub" or not count
+            if not whole or numbers.shape != (count,) or (count and (numbers.min() < 0 or numbers.max() >= size)):
+                raise _bad_events(f"{name} should be {count} whole numbers from 0 to {size - 1}")
             place = place * size + numbers.astype(np.int64)
         return place
 

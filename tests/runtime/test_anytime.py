@@ -86,3 +86,8 @@ def test_what_makes_no_sense_is_refused(program: tuple[Session, np.ndarray, np.n
     for inputs in ({}, {"y": x}, {"x0": x[:0]}):
         with pytest.raises(Error, match="E544"):
             Anytime(session).run(inputs)
+    for share in (-0.1, 7.0, float("nan")):
+        with pytest.raises(Error, match="an agreement of"):
+            Anytime(session).calibrate({"x0": x}, agreement=share)
+    with pytest.raises(Error, match=r"chunks of 1\.5"):
+        Anytime(session, chunk=1.5)  # pyright: ignore[reportArgumentType]

@@ -100,6 +100,8 @@ BAD: dict[str, Callable[[Events], tuple[object, ...]]] = {
     "polarity": lambda e: (*e[:3], e[3] - 1),
     "no rows": lambda e: (e[0], e[1], None, e[3]),
     "length": lambda e: (e[0], e[1][:-1], e[2], e[3]),
+    "fraction": lambda e: (e[0], e[1] + 0.5, *e[2:]),
+    "no column": lambda e: (e[0], e[1] * np.nan, *e[2:]),
     "nan": lambda e: (e[0] * np.nan, *e[1:]),
     "clock": lambda e: (e[0] * 1e12, *e[1:]),
 }
@@ -121,5 +123,11 @@ def test_programs_that_do_not_stream() -> None:
         for states in ({}, {"x1": "y0", "x2": "y1", "x9": "y2"}):
             with pytest.raises(Error, match="does not stream"):
                 EventStream(compiled, step=0.1, states=states)
+        with pytest.raises(Error, match="'x9' has a first value"):
+            EventStream(compiled, step=0.1, states=STATES, initial={"x9": np.zeros(1, np.float32)})
+        with pytest.raises(Error, match="start at nan"):
+            EventStream(compiled, step=0.1, states=STATES, start=float("nan"))
+        with pytest.raises(Error, match="until=inf"):
+            EventStream(compiled, step=0.1, states=STATES).push(*events(9), until=float("inf"))
         with pytest.raises(Error, match="step"):
             EventStream(compiled, step=0.0, states=STATES)
