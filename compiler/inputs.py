@@ -133,7 +133,11 @@ def load_npz(path: Path) -> Arrays:
         Error: NEUC-E006.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            hint = "write it with numpy.savez, each array under the name of an input"
+            raise Error("NEUC-E006", f"{path} holds one array without a name", hint=hint, exit_code=Exit.USAGE)
+        with archive:
             return {name: archive[name] for name in archive.files}
     except _BAD_FILE as error:
         raise _unreadable(path, error) from error

@@ -71,7 +71,7 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
     Raises:
         Error: as `neuc.convert_to_snn` does; NEUC-E002, options that make no sense.
     """
-    from neuc.compiler.files import check_writable
+    from neuc.compiler.files import check_writable, write_text
     from neuc.compiler.inputs import load_npz
     from neuc.compiler.labelled_data import load_labelled
     from neuc.compiler.snn.convert import convert_to_snn
@@ -83,6 +83,8 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
     if target.suffix != ".mlir":
         raise arguments.usage_error(f"{target}: a spiking network is written as IR", "name it OUT.mlir")
     check_writable(target)
+    if options["report"] is not None:
+        check_writable(options["report"])
     swept = _steps(options["swept"])
     labelled = None if options["evaluation"] is None else load_labelled(options["evaluation"])
     if options["plots"] is not None:
@@ -110,9 +112,6 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
     few = {name: array[:COUNTED] for name, array in _feeds(model, labelled, arrays).items()}
     data["neurobench"] = dataclasses.asdict(model.neurobench(few))
     if options["report"] is not None:
-        from neuc.compiler.files import write_text
-
-        check_writable(options["report"])
         write_text(options["report"], json.dumps(data, indent=2, ensure_ascii=False) + "\n")
     pictures = (
         [] if options["plots"] is None else write_plots(model, _feeds(model, labelled, arrays), found, options["plots"])

@@ -12,6 +12,7 @@ from neuc.compiler.driver import Driver
 from neuc.compiler.signature import signature_of
 from neuc.compiler.snn.recipes import Recipe
 from neuc.compiler.source import read_model
+from neuc.dialects import spike
 from neuc.dialects.context import NeucContext
 from neuc.errors import Error
 from neuc.passes.mark_neurons import MarkNeurons
@@ -71,11 +72,14 @@ def mark(
         example_inputs: arguments to trace a torch module with.
 
     Raises:
-        Error: the model cannot be read; NEUC-E524, it is a decoder.
+        Error: the model cannot be read; NEUC-E524, it is a decoder, or spiking already.
     """
     source = read_model(model, shapes, example_inputs)
     if source.is_decoder:
         raise Error("NEUC-E524", f"{source.name} is a decoder", hint="its cache has no spiking form; convert encoders")
+    if any(isinstance(op, spike.LoopOp) for op in source.module.walk()):
+        hint = "convert the float network that it was made from"
+        raise Error("NEUC-E524", f"{source.name} is a spiking network already", hint=hint)
     driver = Driver(source.module, source.context)
     driver.run([universe.PASSES[name]()() for name in PASSES])
     inputs, outputs = signature_of(driver.module)

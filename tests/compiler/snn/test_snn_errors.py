@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import ModelProto
 
 import neuc
+from neuc.compiler.cli.app import run
+from neuc.compiler.inputs import load_npz
 from neuc.compiler.snn.model import SpikingModel
 from neuc.errors import Error
 from onnx_models import model, node, value
@@ -96,6 +100,26 @@ def test_operations_without_a_spiking_form_are_named():
     error = refused("NEUC-E524", lambda: converted(curved, recipe="a"))
     assert [ref.name for ref in error.nodes] == ["curve"]
     converted(curved, recipe="c", steps=2)
+
+
+def test_what_spikes_already_is_refused(tmp_path: Path):
+    converted(steps=1).save(tmp_path / "net.mlir")
+    error = refused("NEUC-E524", lambda: neuc.convert_to_snn(tmp_path / "net.mlir", X))
+    assert "spiking network already" in error.message
+
+
+def test_calibration_data_are_named_arrays(tmp_path: Path):
+    np.save(tmp_path / "x.npy", X)
+    assert "one array without a name" in refused("NEUC-E006", lambda: load_npz(tmp_path / "x.npy")).message
+
+
+def test_a_report_that_cannot_be_written_stops_before_anything_is(tmp_path: Path):
+    onnx.save(mlp(), tmp_path / "net.onnx")
+    np.savez(tmp_path / "calib.npz", x=X)
+    paths = [str(tmp_path / name) for name in ("net.onnx", "out.mlir", "calib.npz", "missing/report.json")]
+    options = ["--to", "snn", "--recipe", "b", "--steps", "1", "--calib", paths[2], "--report", paths[3]]
+    assert run(["convert", *paths[:2], *options]) != 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["calib.npz", "net.onnx"]
 
 
 def test_a_goal_that_is_missed():
