@@ -60,19 +60,32 @@ def lowers(
     return register
 
 
-@lru_cache(maxsize=1)
-def _load_lowerings() -> dict[type[Operation], _Lowering]:
+# Dialects whose lowerings are loaded when one of their operations comes along, and how those files' names begin.
+_ON_DEMAND = {"crossbar": "crossbar", "energy": "relax", "spike": "spike"}
+
+
+def _lowering_of(op: Operation) -> _Lowering | None:
+    _load_lowerings("")
+    if (prefix := _ON_DEMAND.get(op.name.partition(".")[0])) is not None:
+        _load_lowerings(prefix)
+    return _LOWERINGS.get(type(op))
+
+
+@lru_cache
+def _load_lowerings(prefix: str) -> None:
+    """Import the files whose names begin with `prefix`; those that belong to no such dialect if it is empty."""
     package = import_module("neuc.backends.cpu.lowerings")
     for module in iter_modules(package.__path__):
-        import_module(f"{package.__name__}.{module.name}")
-    return _LOWERINGS
+        family = next((p for p in _ON_DEMAND.values() if module.name.startswith(p)), "")
+        if family == prefix:
+            import_module(f"{package.__name__}.{module.name}")
 
 
 def unsupported_reason(op: Operation) -> str | None:
     """Why no CPU target can run `op`; None if they can."""
     if isinstance(op, ConstantOp):
         return None
-    entry = _load_lowerings().get(type(op))
+    entry = _lowering_of(op)
     if entry is None:
         return f"{op.name} has no CPU kernel"
     for value in (*op.operands, *op.results):
@@ -222,7 +235,7 @@ class SegmentLowering:
         self._require(op)
         if op in self._absorbed:
             return
-        entry = _load_lowerings().get(type(op))
+        entry = _lowering_of(op)
         if entry is None:
             raise InternalError(f"{op.name} ({', '.join(node_names(op))}) reached the CPU lowering")
         self._op = op
