@@ -7,6 +7,7 @@ the kernel's rate as the row gives it (`rate=`) or as our own kernel model has i
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from neuc.runtime.npu.machine import Machine, Sku
 COLUMNS = ("id", "device", "kind", "shape", "dtype", "config", "value", "unit")
 MAX_ROWS = 100_000
 MAX_BYTES = 64 << 20
+_MOST_DIGITS = 9
+"""Of a size; far above what any array multiplies."""
 _DEFAULT_TILE = (64, 64, 64)
 _RESIDENT = "jena"
 """Kernels measured on operands that lie in the core's memory already."""
@@ -68,7 +71,7 @@ def read_rows(path: Path) -> list[Row]:
     """Read a CSV of measurements.
 
     Raises:
-        Error: NEUC-E684: the file cannot be read, lacks a column, or a value is no number.
+        Error: NEUC-E684: the file cannot be read, lacks a column, has no rows, or a value is no number above 0.
     """
     hint = f"a header and the columns {', '.join(COLUMNS)}"
     try:
@@ -94,7 +97,12 @@ def read_rows(path: Path) -> list[Row]:
         except ValueError as error:
             message = f"{path.name}, line {number}: value {text[:40]!r} is no number"
             raise Error("NEUC-E684", message, hint="leave it empty to predict only", exit_code=Exit.USAGE) from error
+        if value is not None and not 0 < value < math.inf:
+            message = f"{path.name}, line {number}: value {value:g} is not above 0 and finite"
+            raise Error("NEUC-E684", message, hint="leave it empty to predict only", exit_code=Exit.USAGE)
         rows.append(Row(value=value, **values))
+    if not rows:
+        raise Error("NEUC-E684", f"{path.name} holds no rows", hint=hint, exit_code=Exit.USAGE)
     return rows
 
 
@@ -126,7 +134,11 @@ def _machine_for(row: Row) -> tuple[Machine | None, Sku | None]:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(n) * (1024 if k else 1) for n, k in re.findall(r"(\d+)(K?)", text)]
+    """The sizes in a shape; none if one of them is no size."""
+    found = re.findall(r"(-?\d+)(K?)", text)
+    if any(len(n) > _MOST_DIGITS or int(n) <= 0 for n, _ in found):
+        return []
+    return [int(n) * (1024 if k else 1) for n, k in found]
 
 
 def _shim(row: Row, machine: Machine, sku: Sku) -> Prediction:
@@ -177,6 +189,14 @@ def _kernel(row: Row, machine: Machine, sku: Sku) -> Prediction:
     return _in_unit(row, macs / rate / sku.clock_hz, sku, macs, source)
 
 
+def _rate(text: str) -> float | None:
+    try:
+        rate = float(text)
+    except ValueError:
+        return None
+    return rate if 0 < rate < math.inf else None
+
+
 def _gemm(row: Row, machine: Machine, sku: Sku, *, own_rates: bool) -> Prediction:
     shape, kind = _numbers(row.shape), _gemm_type(row.dtype)
     if len(shape) != 3 or kind is None:
@@ -184,13 +204,18 @@ def _gemm(row: Row, machine: Machine, sku: Sku, *, own_rates: bool) -> Predictio
     if "order=MxNxK" in row.config:
         shape = [shape[0], shape[2], shape[1]]
     given_tile = re.search(r"(?:kernel=|tile )(\d+)[x/](\d+)[x/](\d+)", row.config)
-    m, k, n = map(int, given_tile.groups()) if given_tile else _DEFAULT_TILE
+    tile_sizes = _numbers("x".join(given_tile.groups())) if given_tile else list(_DEFAULT_TILE)
+    if len(tile_sizes) != 3:
+        return Prediction(row, None, "", why_not=f"config {row.config[:40]!r}: sizes of the tile make no sense")
+    m, k, n = tile_sizes
     one = "one core" in row.config or "1 core" in row.config
     tile = timing.Tiling(m, k, n, 1 if one else 4, 1 if one else machine.cols)
     library = _library(row) if row.kind == "gemm" else ""
     given = re.search(r"rate=([\d.]+)", row.config)
     if given and not own_rates:
-        rate, source = float(given[1]), "row"
+        rate, source = _rate(given[1]), "row"
+        if rate is None:
+            return Prediction(row, None, "", why_not=f"rate={given[1][:40]} is no number above 0")
     else:
         found = timing.kernel_macs_per_cycle(machine, kind, tile, library)
         if found is None:

@@ -9,7 +9,7 @@ import pytest
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.timing_model import GemmType, Tiling, kernel_macs_per_cycle
 from neuc.compiler.cli import main
-from neuc.compiler.npu.validate import Prediction, kendall, predict, read_rows, summarise
+from neuc.compiler.npu.validate import Prediction, Row, kendall, predict, read_rows, summarise
 from neuc.errors import Error
 
 ROWS = Path(__file__).parent / "npu_calibration.csv"
@@ -76,6 +76,9 @@ def test_rows_without_values_are_predicted(tmp_path: Path, capsys: pytest.Captur
     [
         ("id,device\n", "lacks columns kind"),
         ("id,device,kind,shape,dtype,config,value,unit\na,b,c,d,e,f,many,us\n", "line 2"),
+        ("id,device,kind,shape,dtype,config,value,unit\na,b,c,d,e,f,nan,us\n", "line 2: value nan"),
+        ("id,device,kind,shape,dtype,config,value,unit\na,b,c,d,e,f,-5,us\n", "line 2: value -5"),
+        ("id,device,kind,shape,dtype,config,value,unit\n", "holds no rows"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, text: str, message: str):
@@ -84,6 +87,25 @@ def test_bad_files_are_named(tmp_path: Path, text: str, message: str):
     with pytest.raises(Error, match=message) as caught:
         read_rows(path)
     assert caught.value.code == "NEUC-E684"
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "config"),
+    [
+        ("gemm", "64x64x64", "rate=0"),
+        ("gemm", "64x64x64", "rate=1.2.3"),
+        ("gemm", "64x64x64", "kernel=0x0x0"),
+        ("gemm", "0x64x64", ""),
+        ("gemm", "-4x64x64", ""),
+        ("gemm", "9" * 400 + "x5x6", ""),
+        ("kernel", "0x0x0", ""),
+        ("shim_single_bd", "9" * 5000, "MM2S"),
+    ],
+)
+def test_rows_that_make_no_sense_are_not_predicted(kind: str, shape: str, config: str):
+    prediction = predict(Row("a", "xdna1", kind, shape, "i8", config, 5.0, "us"), own_rates=False)
+    assert prediction.value is None
+    assert prediction.why_not
 
 
 def test_kendalls_tau():
