@@ -1,7 +1,7 @@
 """`partition`: cut @main into segments, as few as possible, each run by one executor.
 
 Which operations are native was decided before: what is still an `onnx` operation has no lowering for the target and
-goes to the host; everything else is native. No operation changes here.
+goes to the host; everything else is native. No operation changes here; constants of time loops move before these.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from neuc.dialects.dims import Dim
 from neuc.dialects.locations import node_names
 from neuc.dialects.onnx_base import NAME, CustomOp, OnnxOp, YieldOp
 from neuc.dialects.onnx_schema import HOST_DOMAINS
-from neuc.dialects.store import dims_of
+from neuc.dialects.store import ConstantOp, dims_of
 from neuc.errors import Error, Exit, InternalError, NodeRef
 from neuc.passes.outlining import EXECUTOR, function_of, is_copied, outer_operands
 
@@ -67,6 +67,7 @@ class Partition(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Cut @main of the module."""
         main = _entry(op)
+        _hoist_constants(main)
         drop_unused(main.body.block)
         if self.fallback == "error":
             _refuse_host_nodes(main, self.target)
@@ -82,6 +83,14 @@ def _entry(module: ModuleOp) -> func.FuncOp:
     raise Error(
         "NEUC-E254", "the module has no function @main of one block", hint="a neuc module runs from func.func @main"
     )
+
+
+def _hoist_constants(main: func.FuncOp) -> None:
+    """Put constants of time loops before these: segments get constants as arguments."""
+    for loop in [op for op in main.body.block.ops if isinstance(op, spike_time.LoopOp)]:
+        for constant in [op for op in loop.body.block.ops if isinstance(op, ConstantOp)]:
+            constant.detach()
+            main.body.block.insert_op_before(constant, loop)
 
 
 def is_host(op: Operation) -> bool:

@@ -14,6 +14,7 @@ import neuc
 from neuc.compiler.driver import print_module, read_module
 from neuc.dialects import spike
 from neuc.dialects.interp.core import interpret
+from neuc.dialects.store import ConstantOp
 from snn_models import cnn, inputs, mlp, transformer
 
 SAME = 1e-4
@@ -119,6 +120,20 @@ def test_the_delayed_read_out_is_in_the_ir():
     assert distance(found, model.run(x)[0]) < SAME
     first = neuc.convert_to_snn(proto, x, recipe="a", steps=4)
     np.testing.assert_allclose(2 * model.run(x)[0], 4 * first.run(x)[0] - 2 * first.run(x, 2)[0], rtol=1e-3, atol=1e-4)
+
+
+def test_constants_inside_the_loop_run_compiled():
+    proto = mlp()
+    x = inputs(proto, 16)
+    model = neuc.convert_to_snn(proto, x, recipe="a", steps=3)
+    expected = interpret(model.module, [x], model.context.weights)[0]
+    (loop,) = (op for op in model.module.walk() if isinstance(op, spike.LoopOp))
+    for op in [op for op in model.module.walk() if isinstance(op, ConstantOp)]:
+        if all(use.operation.parent is loop.body.block for use in op.result.uses):
+            op.detach()
+            loop.body.block.insert_op_before(op, loop.body.block.first_op)  # pyright: ignore[reportArgumentType]
+    assert any(isinstance(op, ConstantOp) for op in loop.body.block.ops)
+    assert distance(model.session(threads=1).run(None, {"x": x})[0], expected) < SAME
 
 
 def test_saved_text_is_the_network(tmp_path: Path):
