@@ -70,7 +70,7 @@ def _same(node: Node, given: Shape) -> Shape:
 
 def _elementwise(node: Node, given: Shape) -> Shape:
     arrays = {key: np.shape(v) for key, v in node.fields.items() if not isinstance(v, str)}
-    arrays |= {key: np.shape(node.metadata[key]) for key in NUMBERS_OF_METADATA if key in node.metadata}  # pyright: ignore[reportArgumentType]
+    arrays |= {k: np.asarray(node.metadata[k]).shape for k in NUMBERS_OF_METADATA if k in node.metadata}
     for key, shape in arrays.items():
         try:
             fits = np.broadcast_shapes(given, shape) == given
