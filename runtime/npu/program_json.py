@@ -59,7 +59,7 @@ def design_from_json(data: object, where: str) -> Design:
     node = Node(data, where, CODE, CURE)
     node.only(["format", "stage", *(field.name for field in fields(Design))])
     node.get("format").integer(FORMAT, FORMAT)
-    return Design(
+    design = Design(
         name=_name(node.get("name")),
         machine=_name(node.get("machine")),
         kernels=node.get("kernels").list_of(_kernel),
@@ -107,6 +107,22 @@ def design_from_json(data: object, where: str) -> Design:
             lambda n: Route(_name(n.get("channel")), n.get("connections").list_of(_connection))
         ),
     )
+    _check_ends(design, node)
+    return design
+
+
+def _check_ends(design: Design, node: Node) -> None:
+    """Every end of a channel is a node, every input and output of a link a channel."""
+    nodes = {entry.name for entry in design.nodes}
+    channels = {channel.name for channel in design.channels}
+    for channel in design.channels:
+        for end in (channel.producer, *channel.consumers):
+            if end not in nodes:
+                raise node.get("channels").refuse(f"{channel.name!r} ends at {end!r}, which there is not")
+    for link in design.links:
+        for name in (*link.inputs, *link.outputs):
+            if name not in channels:
+                raise node.get("links").refuse(f"{link.name!r} names the channel {name!r}, which there is not")
 
 
 def _name(node: Node) -> str:

@@ -146,6 +146,8 @@ def test_json_reads_back_and_damage_is_named():
         ({"extra": 1}, "unknown field"),
         ({"channels": [{**data["channels"][0], "dtype": "f8"}]}, "'f8' is none of"),
         ({"sequence": [{"step": "jump"}]}, "'jump' is none of"),
+        ({"kernels": [], "links": []}, "ends at"),
+        ({"links": [{**link, "inputs": ["nowhere"]} for link in data["links"]]}, "'nowhere', which there is not"),
     ):
         with pytest.raises(Error, match=message) as caught:
             design_from_json({**data, **change}, "x")
