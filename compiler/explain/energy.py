@@ -19,7 +19,8 @@ independent; energy.color with blocks of one's own must list every free site onc
 Samplers of spins and categories take linear, bilinear, edges, stencil and table terms; real variables are sampled
 with rule = langevin or ou_exact. Metropolis flips spins only.""",
     "NEUC-E605": """A schedule makes no sense.
-There is at least one sweep, and every inverse temperature is a number above 0. For a quench give a large one.""",
+There is at least one sweep, and every inverse temperature is a finite number above 0; a seed is an integer of 64 bits.
+For a quench give a large inverse temperature.""",
     "NEUC-E606": """A model is to be swept that has no blocks.
 Run the pass color-blocks before, as neuc compile and Program.interpret do, or write energy.color into the text.""",
     "NEUC-E607": """An array of an agent is no distribution, or does not fit the others.
