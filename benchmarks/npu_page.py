@@ -205,7 +205,8 @@ def page(pictures: Path, models: Path | None) -> str:
         "## Machines",
         *machines(),
         "Machine files are TOML in `backends/npu/machines`; copy one, change it, and compile with "
-        "`--target 'npu-xdna1{machine=mine.toml}'`. Placer, router, checker, simulator and pictures read nothing else.",
+        "`--target 'npu-xdna1{machine=mine.toml}'`. Placer, router, checker, simulator and pictures read nothing else. "
+        "The first three have closed forms of time alone, and are no targets of `neuc compile`.",
         "## Beside published silicon",
         *silicon(),
         "`neuc npu validate rows.csv` prints every row, for any CSV with the columns id, device, kind, shape, dtype, "
