@@ -39,6 +39,8 @@ class ParadigmTarget:
         finish: ``module:function``, a `PassesOf` for the machine level, before the CPU's; empty if there are none.
         host: the CPU target of the rest.
         default_quantize: what ``--quantize`` means when it is not given.
+        deviation: how far its devices and converters may take a result from the model's, as a share of the largest:
+            what `neuc doctor` takes for healthy. 0 for machines that compute exactly.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ParadigmTarget:
     finish: str = ""
     host: str = "cpu"
     default_quantize: str = "none"
+    deviation: float = 0.0
 
     def placing(self, options: Mapping[str, str]) -> list[ModulePass]:
         """The passes before `partition`."""
