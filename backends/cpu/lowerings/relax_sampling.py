@@ -109,6 +109,12 @@ def _observe(op: e.ObserveOp, s: SegmentLowering) -> None:
     """Done by the sampler's launch."""
 
 
+def _common_args(op: e.SampleOp, s: SegmentLowering, last: SSAValue) -> list[LaunchArg]:
+    """What the kernels that sweep whole chains take first: β, its stride by chain, seed, the state before and after."""
+    own = len(dims_of(op.beta)) == 2
+    return [s.buffer(op.beta), e.chains_of(op.state) if own else 0, s.buffer(op.seed), joined(s, op.state), last]
+
+
 def _sweep_graph(
     op: e.SampleOp, s: SegmentLowering, graph: FactorGraph, plan: Layout, observers: Observers, last: SSAValue
 ) -> None:
@@ -127,11 +133,7 @@ def _sweep_graph(
     )
     chains, beta = e.chains_of(op.state), dims_of(op.beta)
     args: list[LaunchArg] = [
-        s.buffer(op.beta),
-        chains if len(beta) == 2 else 0,
-        s.buffer(op.seed),
-        joined(s, op.state),
-        last,
+        *_common_args(op, s, last),
         *(s.weight(f"relax.{name}", getattr(plan, name)) for name in ("order", "fields", "degrees")),
         *(s.weight(f"relax.{name}", some(getattr(plan, name))) for name in ("neighbours", "weights")),
         *(beta[0], graph.sites, plan.positions, plan.places),
@@ -178,11 +180,7 @@ def _sweep_grid(
     )
     chains, beta = e.chains_of(op.state), dims_of(op.beta)
     args: list[LaunchArg] = [
-        s.buffer(op.beta),
-        chains if len(beta) == 2 else 0,
-        s.buffer(op.seed),
-        joined(s, op.state),
-        last,
+        *_common_args(op, s, last),
         float(graph.stencils[0].coupling),
         float(graph.field[0]),
         beta[0],
@@ -219,11 +217,7 @@ def _sweep_tables(op: e.SampleOp, s: SegmentLowering, graph: FactorGraph, order:
     names = ("edges", "near", "weights", "starts", "uses", "readers", "values")
     arrays |= {name: some(getattr(lists, name)) for name in names}
     args: list[LaunchArg] = [
-        s.buffer(op.beta),
-        chains if len(beta) == 2 else 0,
-        s.buffer(op.seed),
-        joined(s, op.state),
-        last,
+        *_common_args(op, s, last),
         *(s.weight(f"relax.{name}", array) for name, array in arrays.items()),
         *(beta[0], graph.sites, len(order)),
     ]
