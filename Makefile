@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SOURCES := $(addprefix src/neuc/,compiler dialects passes backends runtime errors.py __init__.py __main__.py)
 
 .PHONY: demo test test-slow test-torch lint bench wheel clean help
 
@@ -20,6 +21,7 @@ $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q $(SOURCES) # pip does so for packages; the first compile need not wait for it
 	@touch $@
 
 demo: $(READY)
