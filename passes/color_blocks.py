@@ -82,9 +82,10 @@ def known(value: SSAValue, store: WeightStore) -> Array:
     return array
 
 
-def partition(graph: FactorGraph) -> tuple[Array, list[int]]:
-    """`order` and `blocks` of `energy.color` for a graph."""
-    colors = _checkerboard(graph)
+def partition(graph: FactorGraph, colors: Array | None = None) -> tuple[Array, list[int]]:
+    """`order` and `blocks` of `energy.color` for a graph, with these colours [sites] or such as are found."""
+    if colors is None:
+        colors = _checkerboard(graph)
     if colors is None:
         colors = _colored(graph)
     degree = np.bincount(graph.edges.reshape(-1), minlength=graph.sites)

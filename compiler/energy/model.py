@@ -23,9 +23,11 @@ from neuc.compiler.universe import new_context
 from neuc.dialects import energy as e
 from neuc.dialects.dense import ReshapeOp
 from neuc.dialects.dims import DimLike, product
+from neuc.dialects.energy_factors import FactorGraph
 from neuc.dialects.onnx import NAME, encode_name
 from neuc.dialects.store import dims_of, element_of, make_constant, tensor_type
 from neuc.errors import Error, Exit
+from neuc.passes.color_blocks import known, partition
 from neuc.passes.module_facts import set_fact
 
 if TYPE_CHECKING:
@@ -184,6 +186,26 @@ class Model:
     def force(self, x: Variable, w: Weights, y: Variable) -> None:
         """A force W y on x that comes from no energy."""
         self._term(e.VectorFieldOp(x.value, self.weights(w), y.value))
+
+    def blocks(self, blocks: Sequence[Sequence[int]]) -> None:
+        """Sweep these blocks of sites one after another; without this neuc finds blocks itself.
+
+        Sites count on through the spins and categories in the order of the variables. Each free one is in one block,
+        and no term joins two of a block.
+
+        Raises:
+            Error: NEUC-E603, dependent sites in one block, or blocks that are no partition; NEUC-E612, a term whose
+                weights are an input.
+        """
+        self._still_open()
+        model = self.model()
+        graph = FactorGraph.of(e.model_of(model), lambda value: known(value, self.context.weights))
+        colors = np.full(graph.sites, len(blocks))
+        for number, block in enumerate(blocks):
+            colors[np.asarray(block, np.int64)] = number
+        order, bounds = partition(graph, colors)
+        graph.check_blocks(order, bounds)
+        self._made = self.add(e.ColorOp(model, self._constant("order", order), bounds))
 
     # ---------------------------------------------------------------- parameters, states, programs
 

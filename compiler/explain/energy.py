@@ -55,4 +55,8 @@ At least one epoch, a batch of one to all images, and rates, nudges and numbers 
 it was; energy.EquilibriumPropagation, PredictiveCoding and ForwardForward list the options and what they mean.""",
     "NEUC-E620": """Weights became infinite or NaN while learning.
 The steps were too large: give a smaller rate, for predictive coding also a smaller dt, and scale pixels to 0 to 1.""",
+    "NEUC-E639": """A program in THRML's terms cannot be compiled.
+neuc.thrml takes spins and categories in blocks of one kind, factors with one weight tensor for each tuple of nodes, and
+the two Gibbs conditionals; every node is in one free or clamped block, and states have [..., nodes of the block]. The
+message says which of these it was. Values inside jax.jit have no numbers: build the model outside.""",
 }
