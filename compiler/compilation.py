@@ -6,10 +6,12 @@ Which passes there are stands in `pipeline.py`, how planes are chosen in `quanti
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from xdsl.dialects.builtin import ModuleOp
 
+from neuc.backends.cpu.ahead import objects_ahead
 from neuc.compiler import program
 from neuc.compiler.accuracy import Agreement
 from neuc.compiler.driver import LEVELS, Driver
@@ -79,6 +81,10 @@ class Compilation:
         if self.driver.level in ("graph", "paradigm"):
             check_names(self.driver.module)
         self._reached(LEVELS[start])
+        with objects_ahead() if to_level == LEVELS[-1] else nullcontext():
+            self._go(steps)
+
+    def _go(self, steps: tuple[str, ...]) -> None:
         if decoder_facts(self.driver.module) is not None:
             self._lower(steps)
         elif "paradigm" in steps:

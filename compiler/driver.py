@@ -103,7 +103,21 @@ class Driver:
         """
         start = self.module.clone()
         for index, step in enumerate(passes):
-            self._run(step, start, ",".join(str(p) for p in passes[: index + 1]))
+            try:
+                with self.timed(step.name):
+                    step.apply(self.context, self.module)
+                    # Kernels are thousands of operations that our own builder made: checking them is for debugging,
+                    # and so is checking after every pass: what the last one left shows what any before it did.
+                    each = self.observation.verify_each
+                    if each or (step is passes[-1] and self.level != "machine"):
+                        self.module.verify()
+            except (Error, KeyboardInterrupt, MemoryError):
+                raise
+            except PassFailedException as error:
+                raise Error("NEUC-E252", f"pass {step.name}: {str(error).splitlines()[0]}") from error
+            except Exception as error:
+                raise self._crash(passes[: index + 1], start, error) from error
+            self.snapshot(step.name)
 
     def record(self, name: str, seconds: float) -> None:
         """Count something that was done elsewhere among the steps, and show the module it made."""
@@ -145,22 +159,23 @@ class Driver:
             write_text(folder / f"{self._dumped:02d}-{name}", text)
             self._dumped += 1
 
-    def _run(self, step: ModulePass, start: ModuleOp, pipeline: str) -> None:
-        try:
-            with self.timed(step.name):
-                step.apply(self.context, self.module)
-                # Kernels are thousands of operations that our own builder made: checking them is for debugging.
-                if self.observation.verify_each or self.level != "machine":
-                    self.module.verify()
-        except (Error, KeyboardInterrupt, MemoryError):
-            raise
-        except PassFailedException as error:
-            raise Error("NEUC-E252", f"pass {step.name}: {str(error).splitlines()[0]}") from error
-        except Exception as error:
-            what = "left a module that does not verify" if isinstance(error, VerifyException) else "failed"
-            message = f"pass {step.name} {what}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-            raise PassCrash(message, pipeline, print_module(start, debuginfo=True)) from error
-        self.snapshot(step.name)
+    def _crash(self, passes: Sequence[ModulePass], start: ModuleOp, error: Exception) -> PassCrash:
+        """What to say of `error` after the last of `passes`: it may come from what an earlier one left."""
+        module = start.clone()
+        for index, step in enumerate(passes):
+            try:
+                step.apply(self.context, module)
+                module.verify()
+            except Exception as found:
+                return _pass_crash(passes[: index + 1], start, found)
+        return _pass_crash(passes, start, error)
+
+
+def _pass_crash(passes: Sequence[ModulePass], start: ModuleOp, error: Exception) -> PassCrash:
+    what = "left a module that does not verify" if isinstance(error, VerifyException) else "failed"
+    detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+    pipeline = ",".join(str(step) for step in passes)
+    return PassCrash(f"pass {passes[-1].name} {what}: {detail}", pipeline, print_module(start, debuginfo=True))
 
 
 def level_of(module: ModuleOp) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from xdsl.dialects import func, llvm
 from xdsl.dialects.builtin import FloatAttr, ModuleOp, StringAttr, UnrankedTensorType
 from xdsl.ir import Attribute, SSAValue
 
-from neuc.backends.cpu.codegen import compile_object
+from neuc.backends.cpu.ahead import objects_ahead
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lower_to_cpu import module_isa
 from neuc.backends.placed import emit_placed, executor_of
@@ -25,7 +24,6 @@ from neuc.dialects.weight_store import WeightStore
 from neuc.errors import InternalError
 from neuc.passes.module_facts import kept_weights
 from neuc.runtime import program as schema
-from neuc.runtime.cpu_features import available_cpus
 
 
 @dataclass(frozen=True)
@@ -99,15 +97,15 @@ def emit(module: ModuleOp, store: WeightStore) -> EmittedProgram:
 
 
 def _compile(kernels: Mapping[str, llvm.FuncOp], isa: Isa) -> dict[str, bytes]:
-    """Objects of all kernels, longest first, on all CPUs there are."""
+    """Objects of all kernels, longest first where they were not begun before."""
 
     def blocks(name: str) -> int:
         return sum(len(block.ops) for block in kernels[name].body.blocks)
 
     names = sorted(kernels, key=lambda name: (-blocks(name), name))
-    with ThreadPoolExecutor(max_workers=available_cpus()) as pool:
-        objects = dict(zip(names, pool.map(lambda name: compile_object(kernels[name], isa), names), strict=True))
-    return {name: objects[name] for name in sorted(kernels)}
+    with objects_ahead() as objects:
+        made = dict(zip(names, objects.finish([kernels[name] for name in names], isa), strict=True))
+    return {name: made[name] for name in sorted(kernels)}
 
 
 def _launches(program: ProgramOp) -> list[LaunchOp]:

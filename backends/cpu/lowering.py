@@ -17,6 +17,7 @@ import numpy as np
 from xdsl.dialects import func, llvm
 from xdsl.ir import Block, Operation, Region, SSAValue
 
+from neuc.backends.cpu.ahead import begin
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.dialects.cpu import BufferArgAttr, BufferOp, CheckOp, LaunchArg, LaunchOp, ProgramOp, RequireOp
@@ -211,6 +212,7 @@ class SegmentLowering:
         name = kernel.name
         if name not in self.kernels:
             self.kernels[name] = kernel.build(self.isa)
+            begin(self.kernels[name], self.isa)
         made = self._add(LaunchOp(name, args, work=work, grain=grain, scratch=scratch, writes=kernel.writes()))
         if kernel.in_place is not None:
             self._in_place[made] = kernel.in_place
