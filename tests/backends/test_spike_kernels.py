@@ -107,6 +107,18 @@ def test_rows_of_one_step(isa: Isa, x_kind: str, integer: bool) -> None:
 
 
 @ISAS
+def test_rows_of_the_largest_bytes_are_exact(isa: Isa) -> None:
+    rows, k, n = 9, 71, 20
+    x = np.where(np.arange(rows * k).reshape(rows, k) % 5 == 0, 127, -128).astype(np.int8)
+    for value in (-128, 127):
+        weight, y = np.full((n, k), value, np.int8), np.empty((rows, n), np.int32)
+        kernel = SpikeRowsKernel(k, n, "i8", "i8", False)
+        args = [x, kernel.slabs(isa).pack(weight), y, y, 1, rows]
+        run_kernel(kernel, isa, args, kernel.work(rows, isa).value, scratch_bytes=kernel.scratch_bytes(isa))
+        np.testing.assert_array_equal(y, np.repeat(x.astype(np.int32).sum(1, keepdims=True) * value, n, axis=1))
+
+
+@ISAS
 @pytest.mark.parametrize("number", ["f32", "i32"])
 def test_integrate_and_fire_over_time(isa: Isa, number: str) -> None:
     dtype = np.dtype(np.float32 if number == "f32" else np.int32)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from xdsl.ir import Attribute
 
 from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i16, i32, i64, vec
+from neuc.backends.cpu.kernels.strided import chunks
 
 FRAME = 4
 """Steps in a frame."""
@@ -72,6 +73,39 @@ def _compact_vectors(b: KernelBuilder, source: Val, count: int, indices: Val, va
     if count % lanes:
         found = step(b.i64(whole), found, b.mask_below(b.i64(count % lanes), lanes))
     return found
+
+
+def list_columns(b: KernelBuilder, source: Val, rows: int, count: int, places: Val) -> Val:
+    """Write the places of the columns of ``source[rows, count]`` that are not all zero bits; how many there are.
+
+    Args:
+        b: the builder.
+        source: address of elements of 32 bits. -0.0 has a bit: it is listed, and adds nothing.
+        rows: how many.
+        count: columns.
+        places: where i32 places go, in order; room for `count` and one vector more.
+    """
+
+    def step(at: Val, carried: list[Val], mask: Val | None, lanes: int) -> list[Val]:
+        found = carried[0]
+        wide = i32 if lanes == 1 else vec(i32, lanes)
+        bits: Val | None = None
+        for row in range(rows):
+            address = b.elem(source, at + row * count, i32)
+            value = b.load(address, wide) if mask is None else b.masked_load(address, wide, mask)
+            bits = value if bits is None else bits | value
+        assert bits is not None
+        active = b.icmp("ne", bits, 0)
+        if lanes == 1:
+            # No branch: a column of zeros is written, too, and then overwritten.
+            b.store(b.trunc(at, i32), b.elem(places, found, i32))
+            return [found + b.zext(active, i64)]
+        here = b.splat(b.trunc(at, i32), lanes) + b.vec_const(range(lanes), i32)
+        b.intrinsic(f"llvm.masked.compressstore.v{lanes}i32", None, [here, b.elem(places, found, i32), active])
+        return [found + b.zext(b.intrinsic("llvm.ctpop.i16", i16, [b.bitcast(active, i16)]), i64)]
+
+    lanes = b.lanes if b.isa.name == "avx512" else 1
+    return chunks(b, b.i64(0), b.i64(count), lanes, step, [b.i64(0)])[0]
 
 
 def sort_by_pattern(b: KernelBuilder, indices: Val, frames: Val, count: Val, lists: Val, room: int, ends: Val) -> None:

@@ -9,18 +9,16 @@ import numpy as np
 from xdsl.dialects import llvm
 from xdsl.ir import Attribute
 
-from neuc.backends.cpu.builder import KernelBuilder, Val, elem_of, f32, i8, i32, i64, vec
+from neuc.backends.cpu.builder import KernelBuilder, Val, elem_of, f32, i8, i32, i64, ptr, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.backends.cpu.kernels.spike_lists import compact
-from neuc.backends.cpu.kernels.strided import Args
+from neuc.backends.cpu.kernels.spike_lists import list_columns
+from neuc.backends.cpu.kernels.strided import Args, chunks
 from neuc.dialects.dims import Dim, DimLike
 
 _LINE = 64
-
-
-TILE = 4
-"""Rows of x that share the loading of a weight."""
+_OFFSET = 128
+"""What makes int8 weights unsigned, as `vpdpbusd` wants them; sums are too large by it times the sum of x."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,13 @@ class Slabs:
         n: outputs.
         weights: ``f32`` or ``i8``.
         isa: the instruction set.
+        inputs: neighbouring inputs whose weights of an output lie side by side; 4 of int8 as unsigned bytes, w + 128.
     """
 
     n: int
     weights: str
     isa: Isa
+    inputs: int = 1
 
     @property
     def _registers(self) -> int:
@@ -45,9 +45,16 @@ class Slabs:
         return (16 if self.isa.f32_lanes == 1 else self.isa.registers) // 2
 
     @property
+    def tile(self) -> int:
+        """Rows of x that share the loading of a weight: the more, the less often weights come from the second-level
+        cache, and the fewer inputs are zero in all of them.
+        """
+        return 8 if self.isa.registers == 32 else 4
+
+    @property
     def vectors(self) -> int:
         """Vectors in a row of a slab."""
-        return min(max(1, self._registers // TILE), -(-self.n // self.isa.f32_lanes))
+        return min(max(1, self._registers // self.tile), -(-self.n // self.isa.f32_lanes))
 
     @property
     def width(self) -> int:
@@ -77,11 +84,14 @@ class Slabs:
         return f32 if self.weights == "f32" else i8
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
-        """W[N, K] as [slab, K, width], missing outputs zero."""
-        slabs = self.blocks * self.per_block
-        padded = np.zeros((slabs * self.width, weight.shape[1]), weight.dtype)
-        padded[: self.n] = weight
-        return np.ascontiguousarray(padded.reshape(slabs, self.width, -1).swapaxes(1, 2))
+        """W[N, K] as [slab, ⌈K / inputs⌉, width, inputs], missing outputs and inputs zero."""
+        slabs, columns = self.blocks * self.per_block, -(-weight.shape[1] // self.inputs)
+        padded = np.zeros((slabs * self.width, columns * self.inputs), weight.dtype)
+        padded[: self.n, : weight.shape[1]] = weight
+        if self.inputs > 1:
+            padded = (padded.astype(np.int16) + _OFFSET).astype(np.uint8)
+        split = padded.reshape(slabs, self.width, columns, self.inputs)
+        return np.ascontiguousarray(split.swapaxes(1, 2))
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class SpikeRowsKernel(KernelSpec):
     """y[m, n] = bias[n]·times + Σ_k x[m, k]·W[n, k] over the k where x is not 0.
 
     Slots: x [M, K], W as `Slabs.pack` has it, bias [N] (any address if there is none), y [M, N], times, M. Work:
-    ⌈M / TILE⌉ · blocks. Scratch: `scratch_bytes`. With weights in f32, x is f32 or int8 and y f32: each product and sum
+    ⌈M / tile⌉ · blocks. Scratch: `scratch_bytes`. With weights in f32, x is f32 or int8 and y f32: each product and sum
     rounded as the machine's multiply-add does, in the order of k, the bias last. With weights in int8, x is int8 or i32
     and y i32, modulo 2^32.
 
@@ -111,110 +121,129 @@ class SpikeRowsKernel(KernelSpec):
 
     def slabs(self, isa: Isa) -> Slabs:
         """How weights lie."""
-        return Slabs(self.n, self.weights, isa)
+        return Slabs(self.n, self.weights, isa, 4 if self._in_fours(isa) else 1)
+
+    def _in_fours(self, isa: Isa) -> bool:
+        """Whether one instruction multiplies and adds four neighbouring inputs."""
+        return self.x == "i8" and self.weights == "i8" and isa.has_vnni
+
+    def _columns(self, isa: Isa) -> int:
+        """Columns of x of 32 bits: numbers, or four of int8."""
+        return -(-self.k // self.slabs(isa).inputs)
 
     def work(self, rows: DimLike, isa: Isa) -> Dim:
         """Work units for so many rows."""
-        return Dim.of(rows).ceildiv(TILE) * self.slabs(isa).blocks
+        cut = self.slabs(isa)
+        return Dim.of(rows).ceildiv(cut.tile) * cut.blocks
 
     def scratch_bytes(self, isa: Isa) -> int:
-        """The list of what is not zero, for a tile of rows, and the tile with its rows side by side."""
-        return self._room(isa) * 4 * (1 + 2 * TILE)
+        """The list of columns that are not zero in some row of a tile, and the tile in such columns if x is int8."""
+        lines = self.slabs(isa).tile if self.x == "i8" else 0
+        return self._room(isa) * 4 * (1 + lines)
 
     def _room(self, isa: Isa) -> int:
-        return -(-(self.k + isa.f32_lanes) // (_LINE // 4)) * (_LINE // 4)
+        return -(-(self._columns(isa) + isa.f32_lanes) // (_LINE // 4)) * (_LINE // 4)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
-        """Whole tiles of rows together, the last rows one by one."""
+        """Tiles of rows together; fewer rows than a tile has one by one."""
         b = KernelBuilder(self.name, isa)
         args = Args(b)
         where = _Places(*(args.ptr() for _ in range(4)), *args.ints(2))
-        cut, room = self.slabs(isa), self._room(isa)
-        lists = _Lists(b.scratch, b.elem(b.scratch, room, i32), b.elem(b.scratch, (1 + TILE) * room, i32))
+        cut = self.slabs(isa)
         with b.loop(b.udiv(b.begin, cut.blocks), b.udiv(b.end + (cut.blocks - 1), cut.blocks)) as tile:
             first = b.max(b.begin - tile.i * cut.blocks, 0)
             last = b.min(b.end - tile.i * cut.blocks, cut.blocks)
-            row = tile.i * TILE
-            with b.if_(b.icmp("sle", row + TILE, where.rows)) as whole:
-                self._rows(b, cut, where, lists, row, TILE, first, last)
-            with whole.else_(), b.loop(row, where.rows) as one:
-                self._rows(b, cut, where, lists, one.i, 1, first, last)
+            with b.if_(b.icmp("sge", where.rows, cut.tile)) as whole:
+                # The last tile ends with the last row: rows it shares with the one before get the same sums again.
+                row = b.min(tile.i * cut.tile, where.rows - cut.tile)
+                self._rows(b, cut, where, row, cut.tile, first, last)
+            with whole.else_(), b.loop(0, where.rows) as one:
+                self._rows(b, cut, where, one.i, 1, first, last)
         return b.finish()
 
-    def _rows(
-        self,
-        b: KernelBuilder,
-        cut: Slabs,
-        where: _Places,
-        lists: _Lists,
-        row: Val,
-        count: int,
-        first: Val,
-        last: Val,
-    ) -> None:
+    def _rows(self, b: KernelBuilder, cut: Slabs, where: _Places, row: Val, count: int, first: Val, last: Val) -> None:
         """`count` rows, in blocks first … last-1."""
-        active = self._list(b, cut, where, lists, row, count)
+        source = b.elem(where.x, row * self.k, i8 if self.x == "i8" else i32)
+        columns, places, extra = self._columns(b.isa), b.scratch, list[Val]()
+        if self.x == "i8":
+            target = b.elem(b.scratch, self._room(b.isa), i32)
+            if cut.inputs == 1:
+                self._widen(b, cut, source, target, count)
+            else:
+                extra = [self._pad(b, source, target, line) * _OFFSET for line in range(count)]
+            source = target
+        active = list_columns(b, source, count, columns, places)
         together = cut.per_block if count == 1 else 1
         with b.loop(first, last) as block:
             for start in range(0, cut.per_block, together):
                 slab = block.i * cut.per_block + start
-                own = b.elem(where.weights, slab * (self.k * cut.width), cut.memory)
-                sums = self._sum(b, cut, own, lists, active, count, together)
+                own = b.elem(where.weights, slab * (columns * cut.width * cut.inputs), cut.memory)
+                sums = self._sum(b, cut, own, source, places, active, count, together)
                 for index, total in enumerate(sums):
                     line, vector = divmod(index, together * cut.vectors)
-                    self._store(b, total, where, row + line, slab * cut.width + vector * b.lanes)
+                    exact = total - b.splat(extra[line], b.lanes) if extra else total
+                    self._store(b, exact, where, row + line, slab * cut.width + vector * b.lanes)
 
-    def _list(self, b: KernelBuilder, cut: Slabs, where: _Places, lists: _Lists, row: Val, count: int) -> Val:
-        """List the inputs that are not 0 in some row, and all rows' values of them side by side; how many."""
-        source = b.elem(where.x, row * self.k, i8 if self.x == "i8" else i32)
-        number = cut.number
-        if count == 1 and self.x != "i8":
-            return compact(b, source, self.k, lists.indices, lists.values, number)
-        spread = lists.spread
-        with b.loop(0, self.k) as loop:
-            for line in range(count):
-                value = self._number(b, b.elem(source, loop.i + line * self.k, i8 if self.x == "i8" else i32), number)
-                b.store(value, b.elem(spread, loop.i * count + line, number))
-        if count == 1:
-            return compact(b, spread, self.k, lists.indices, lists.values, number)
-        wide = vec(i32, count)
-        with b.loop(0, self.k, init=[b.i64(0)]) as loop:
-            found = loop.carried[0]
-            bits = b.load(b.elem(spread, loop.i * count, i32), wide)
-            b.store(b.trunc(loop.i, i32), b.elem(lists.indices, found, i32))
-            b.store(bits, b.elem(lists.values, found * count, i32))
-            # -0.0 has a bit: it is listed, and adds nothing.
-            some = b.intrinsic(f"llvm.vector.reduce.or.v{count}i32", i32, [bits])
-            loop.yield_([found + b.zext(b.icmp("ne", some, 0), i64)])
-        return loop.results[0]
+    def _widen(self, b: KernelBuilder, cut: Slabs, source: Val, target: Val, count: int) -> None:
+        """Write `count` rows of int8 as numbers of the sums' type."""
 
-    def _number(self, b: KernelBuilder, address: Val, number: Attribute) -> Val:
-        if self.x != "i8":
-            return b.load(address, number)
-        value = b.sext(b.load(address, i8), i32)
-        return b.sitofp(value, f32) if number == f32 else value
+        def step(at: Val, _: list[Val], mask: Val | None, lanes: int) -> list[Val]:
+            narrow, address = vec(i8, lanes), b.elem(source, at, i8)
+            value = b.sext(b.load(address, narrow) if mask is None else b.masked_load(address, narrow, mask), i32)
+            made = b.sitofp(value, f32) if cut.number == f32 else value
+            if mask is None:
+                b.store(made, b.elem(target, at, i32))
+            else:
+                b.masked_store(made, b.elem(target, at, i32), mask)
+            return []
+
+        chunks(b, b.i64(0), b.i64(count * self.k), b.lanes, step)
+
+    def _pad(self, b: KernelBuilder, source: Val, target: Val, line: int) -> Val:
+        """Copy a row of int8 so that it ends with a whole four; the sum of the row."""
+        here, there = b.elem(source, line * self.k, i8), b.elem(target, line * self._columns(b.isa), i32)
+        wide, ones = vec(i32, b.lanes), b.const(1, vec(i8, 4 * b.lanes))
+
+        def step(at: Val, total: list[Val], mask: Val | None, lanes: int) -> list[Val]:
+            narrow, address = vec(i8, lanes), b.elem(here, at, i8)
+            value = b.load(address, narrow) if mask is None else b.masked_load(address, narrow, mask)
+            if mask is None:
+                b.store(value, b.elem(there, at, i8))
+            else:
+                fours = b.mask_below(b.udiv(self.k - at + 3, 4), b.lanes)
+                b.masked_store(b.bitcast(value, wide), b.elem(there, at, i8), fours)
+            return [_dot(b, total[0], ones, value)]
+
+        (sums,) = chunks(b, b.i64(0), b.i64(self.k), 4 * b.lanes, step, [b.zero(wide)])
+        return b.intrinsic(f"llvm.vector.reduce.add.v{b.lanes}i32", i32, [sums])
 
     def _sum(
-        self, b: KernelBuilder, cut: Slabs, weights: Val, lists: _Lists, active: Val, count: int, slabs: int
+        self, b: KernelBuilder, cut: Slabs, weights: Val, x: Val, places: Val, active: Val, count: int, slabs: int
     ) -> list[Val]:
         """The sums of `count` rows in `slabs` neighbouring slabs, row by row."""
-        number, vectors = cut.number, slabs * cut.vectors
+        number, vectors, columns = cut.number, slabs * cut.vectors, self._columns(b.isa)
         zeros = [b.zero(vec(number, b.lanes))] * (count * vectors)
+        taken = b.lanes * cut.inputs
         with b.loop(0, active, 1, zeros) as loop:
-            place = b.zext(b.load(b.elem(lists.indices, loop.i, i32), i32), i64)
-            row = b.elem(weights, place * cut.width, cut.memory)
+            place = b.zext(b.load(b.elem(places, loop.i, i32), i32), i64)
+            row = b.elem(weights, place * (cut.width * cut.inputs), cut.memory)
             loaded: list[Val] = []
             for vector in range(vectors):
                 slab, inner = divmod(vector, cut.vectors)
-                address = b.elem(row, slab * self.k * cut.width + inner * b.lanes, cut.memory)
-                value = b.load(address, vec(cut.memory, b.lanes))
-                loaded.append(value if number == f32 else b.sext(value, i32))
+                address = b.elem(row, (slab * columns * cut.vectors + inner) * taken, cut.memory)
+                value = b.load(address, vec(cut.memory, taken))
+                loaded.append(value if cut.inputs > 1 or number == f32 else b.sext(value, i32))
+            # One register for all rows' addresses: an operand with an index would take two slots.
+            column = b.intrinsic("llvm.launder.invariant.group.p0", ptr, [b.elem(x, place, number)])
             after: list[Val] = []
             for line in range(count):
-                factor = b.splat(b.load(b.elem(lists.values, loop.i * count + line, number), number), b.lanes)
+                factor = b.splat(b.load(b.elem(column, line * columns, number), number), b.lanes)
                 for vector, value in enumerate(loaded):
                     held = loop.carried[line * vectors + vector]
-                    after.append(b.fma(value, factor, held) if number == f32 else held + value * factor)
+                    if cut.inputs > 1:
+                        after.append(_dot(b, held, value, b.bitcast(factor, vec(i8, taken))))
+                    else:
+                        after.append(b.fma(value, factor, held) if number == f32 else held + value * factor)
             loop.yield_(after)
         return loop.results
 
@@ -229,6 +258,11 @@ class SpikeRowsKernel(KernelSpec):
         b.masked_store(total, b.elem(where.y, row * self.n + column, number), mask)
 
 
+def _dot(b: KernelBuilder, total: Val, unsigned: Val, signed: Val) -> Val:
+    """Products of bytes, four neighbouring ones added to each lane."""
+    return b.intrinsic(f"llvm.x86.avx512.vpdpbusd.{32 * b.lanes}", vec(i32, b.lanes), [total, unsigned, signed])
+
+
 @dataclass(frozen=True)
 class _Places:
     """The arguments."""
@@ -239,12 +273,3 @@ class _Places:
     y: Val
     times: Val
     rows: Val
-
-
-@dataclass(frozen=True)
-class _Lists:
-    """A thread's lists: places, their values, and rows of x side by side."""
-
-    indices: Val
-    values: Val
-    spread: Val
