@@ -201,7 +201,7 @@ def page(pictures: Path, models: Path | None) -> str:
     parts = [
         "# NPU dataflow",
         f"Written by `python benchmarks/npu_page.py` on {date.today().isoformat()}. "
-        "How it is built: [design.md](design.md).",
+        "How it is built: [design/npu.md](design/npu.md).",
         "## Machines",
         *machines(),
         "Machine files are TOML in `backends/npu/machines`; copy one, change it, and compile with "
