@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import gc
 
     # IR is many small, long-lived objects: at its usual pace Python spends a fifth of a compile looking for garbage.
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(300_000, 50, 100)
     try:
         from neuc.compiler.cli.app import leave, run
 
