@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 from xdsl.dialects import func
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, StringAttr, i64
 
 from neuc.backends.npu.build import build
 from neuc.backends.npu.known_machines import find_machine
@@ -15,55 +15,84 @@ from neuc.dialects.ternary import AccumulateOp, PackOp
 from neuc.dialects.ternary_weights import defining_weight, weight_arrays
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import InternalError
-from neuc.runtime.npu.gemm import GemmPlan, gemm_graph, tiled_weights, with_sizes
+from neuc.runtime.npu.gemm import gemm_graph, with_sizes
+from neuc.runtime.npu.gemm_plan import GemmPlan, tiled_weights
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import Design
 from neuc.runtime.npu.program_json import design_to_json
 
 MACHINE = "npu.machine"
 """Attribute of a placed function: the machine's name, or the path of its file."""
-TILE = (64, 64, 64)
+PLAN = "npu.plan"
+"""Attribute of a placed function: tiles m, k, n, ``spread`` and ``operands`` of its product."""
+SWITCH = "npu.switch"
+"""Attribute of a placed function before which the array's program changes."""
 
 
-def plan_for(machine: Machine, *, ternary: bool) -> GemmPlan:
-    """The whole-array product on this machine. One tile size for all layers: one program, no switches between them."""
-    return GemmPlan.on(machine, TILE, ternary=ternary)
+def plan_attribute(plan: GemmPlan) -> DictionaryAttr:
+    """A plan as an attribute; rows and columns are the machine's."""
+    sizes = {name: IntegerAttr(getattr(plan, name), i64) for name in ("m", "k", "n")}
+    return DictionaryAttr({**sizes, "spread": StringAttr(plan.spread), "operands": StringAttr(plan.operands)})
+
+
+def _plan_of(function: func.FuncOp, machine: Machine) -> GemmPlan:
+    plan = function.attributes.get(PLAN)
+    if not isinstance(plan, DictionaryAttr):
+        raise InternalError(f"@{function.sym_name.data} has no plan for its product")
+    sizes = [value.value.data for name in ("m", "k", "n") if isinstance(value := plan.data[name], IntegerAttr)]
+    words = [value.data for name in ("operands", "spread") if isinstance(value := plan.data[name], StringAttr)]
+    return GemmPlan.on(machine, (sizes[0], sizes[1], sizes[2]), words[0], words[1])
 
 
 @lru_cache
-def block_program(name: str, ternary: bool) -> Design:
-    """The product of one block, placed, routed and checked; any size only changes its sequence.
+def block_program(name: str, plan: GemmPlan) -> Design:
+    """The product of a few blocks, placed, routed and checked; other sizes only change its sequence and steps.
+
+    As many blocks as a shim's queue holds tasks, so that every task has its descriptors.
 
     Raises:
         Error: NEUC-E675 … E678, the machine cannot hold it.
     """
     machine = find_machine(name)
-    plan = plan_for(machine, ternary=ternary)
     graph = gemm_graph(plan, machine, 1)
-    return build(with_sizes(graph, plan, machine, (plan.block_m, plan.k, plan.block_n)), machine).design
+    dma = machine.classes["shim"].dma
+    tasks = 1 if dma is None else dma.queue_depth
+    return build(with_sizes(graph, plan, machine, (tasks * plan.block_m, plan.k, plan.block_n)), machine).design
 
 
 def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) -> PlacedProgram:
-    """The segment of a placed product (`ternary.pack` and `ternary.accumulate`)."""
-    product = next((op for op in function.body.block.ops if isinstance(op, AccumulateOp)), None)
+    """The segment of a placed product: `ternary.pack` and `ternary.accumulate`, or several that read the same codes."""
+    products = [op for op in function.body.block.ops if isinstance(op, AccumulateOp)]
+    packs = [op.packed.owner for op in products]
     name = function.attributes.get(MACHINE)
-    if product is None or not isinstance(product.packed.owner, PackOp) or not isinstance(name, StringAttr):
+    if not products or not all(isinstance(pack, PackOp) for pack in packs) or not isinstance(name, StringAttr):
         raise InternalError(f"@{function.sym_name.data} is no product placed on an NPU")
     machine = find_machine(name.data)
-    trits, _ = weight_arrays(defining_weight(product.packed.owner.weight), store)
-    rows = np.ascontiguousarray(trits.reshape(-1, trits.shape[2]))
-    ternary = bool(np.abs(rows).max(initial=0) <= 1)
-    plan = plan_for(machine, ternary=ternary)
-    group = product.packed.owner.packed.group_size
+    plan = _plan_of(function, machine)
+    parts: list[np.ndarray] = []
+    group = 0
+    for pack in packs:
+        assert isinstance(pack, PackOp)
+        trits, _ = weight_arrays(defining_weight(pack.weight), store)
+        parts.append(trits.reshape(-1, trits.shape[2]))
+        group = pack.packed.group_size
+    rows = np.ascontiguousarray(np.concatenate(parts))
     data: dict[str, object] = {
         "machine": dict(machine.data),
-        "program": design_to_json(block_program(name.data, ternary)),
-        "tile": list(TILE),
-        "ternary": ternary,
+        "program": design_to_json(block_program(name.data, plan)),
+        "tile": [plan.m, plan.k, plan.n],
+        "spread": plan.spread,
+        "operands": plan.operands,
         "columns": rows.shape[1],
-        "outputs": rows.shape[0],
+        "outputs": [len(part) for part in parts],
         "group": group,
+        "switch": SWITCH in function.attributes,
     }
     starts = range(0, rows.shape[1], group)
-    weights = {f"b{g}": tiled_weights(plan, rows[:, begin : begin + group]) for g, begin in enumerate(starts)}
-    return PlacedProgram(data, weights)
+    tiles = [tiled_weights(plan, _widened(rows[:, begin : begin + group], group)) for begin in starts]
+    return PlacedProgram(data, {"b": np.stack(tiles)})
+
+
+def _widened(rows: np.ndarray, columns: int) -> np.ndarray:
+    """A last group of columns, filled up to the others' width."""
+    return np.pad(rows, ((0, 0), (0, columns - rows.shape[1])))

@@ -6,24 +6,30 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects import func
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
-from neuc.backends.npu.emit import MACHINE, block_program, plan_for
+from neuc.backends.npu.emit import MACHINE, PLAN, SWITCH, block_program, plan_attribute
 from neuc.backends.npu.known_machines import find_machine
+from neuc.backends.npu.tiling import Choice, Product, choose_plans
 from neuc.dialects import dense
 from neuc.dialects.dims import Dim
 from neuc.dialects.locations import node_names
 from neuc.dialects.store import dims_of
 from neuc.dialects.ternary import AccumulateOp, ConvOp, LinearOp, PackOp
+from neuc.errors import Error
 from neuc.passes.analysis.multiply_adds import multiply_adds
 from neuc.passes.module_facts import add_notes, set_fact
 from neuc.passes.outlining import place
-from neuc.runtime.npu.gemm import blocks, kernel_cycles
+from neuc.runtime.npu.gemm_plan import GemmPlan
+from neuc.runtime.npu.machine import Machine
 
 EXECUTOR = "npu"
+FREE = 16
+"""What a size left free is taken to be when plans are chosen, unless the target says otherwise."""
 _SHOWN = 6
+_TRIES = 16
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,11 @@ class PlaceNpu(ModulePass):
     Rules:
         1. A product with int8 activations and weights of few levels runs on the array: packed ternary codes where all
            levels are -1, 0 and 1, int8 otherwise.
-        2. Everything else (quantisation, scales, biases, activations, grouped convolutions) stays with the CPU; the
+        2. Products that read the same codes are one product with more columns: one dispatch.
+        3. Tiles, spread and program are those that `tiling.py` finds cheapest for all products in turn; a function
+           before which the array's program changes gets the attribute ``npu.switch``.
+        4. Products of fewer multiply-adds than `least` stay with the CPU: a dispatch would cost more than they do.
+        5. Everything else (quantisation, scales, biases, activations, grouped convolutions) stays with the CPU; the
            report says which layers and why.
 
     Before and after::
@@ -44,41 +54,111 @@ class PlaceNpu(ModulePass):
 
     Options:
         machine: name of a machine, or path of its file.
+        free: what a size left free is taken to be when tiles are chosen.
+        least: products of fewer multiply-adds stay on the CPU.
     """
 
     name = "place-npu"
     machine: str = "npu-xdna2"
+    free: int = FREE
+    least: int = 0
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Run the pass."""
         machine = find_machine(self.machine)
         main = next(f for f in op.ops if isinstance(f, func.FuncOp))
-        products = [
-            o for o in main.body.block.ops if isinstance(o, AccumulateOp) and isinstance(o.packed.owner, PackOp)
-        ]
-        rows: list[dict[str, object]] = []
-        for number, product in enumerate(products):
-            pack = product.packed.owner
-            assert isinstance(pack, PackOp)
-            rows.append(_row(product, pack, self.machine))
-            function = place(op, [pack, product], f"npu{number}", EXECUTOR)
-            function.attributes[MACHINE] = StringAttr(self.machine)
+        shared = self._worth_a_dispatch(op, _by_codes(main), machine)
         _note_the_rest(op, main)
-        if not rows:
-            add_notes(
-                op, f"nothing runs on {machine.name}: no layer has few-level weights (--quantize ternary makes some)"
-            )
+        if not shared:
+            why = f"least={self.least} is more than any product" if self.least else "no layer has few-level weights"
+            add_notes(op, f"nothing runs on {machine.name}: {why} (--quantize ternary makes some)")
             return
-        block_program(self.machine, True)  # an array that cannot hold the program is told before weights are packed
-        cycles = sum(float(str(row["cycles"])) for row in rows if row["cycles"] is not None)
-        dispatch = len(rows) * machine.host.get("dispatch_us", 0.0) * 1e-6
-        least = (cycles / machine.clock_hz + dispatch) * 1e3
-        known = (
-            f"; {least:.2f} ms at least, every free size being 1: {cycles:.3g} cycles of its cores, the rest dispatches"
-        )
-        many = f"{len(rows)} products run" if len(rows) > 1 else "1 product runs"
-        add_notes(op, f"{many} on {machine.name}, one program for all{known}")
+        products = tuple(_product(layers, self.free) for layers in shared)
+        choice = self._fitting(machine, products)
+        rows: list[dict[str, object]] = []
+        for number, (layers, product) in enumerate(zip(shared, products)):
+            rows.append(_row(layers, product, choice, number, machine))
+            function = place(op, _brought_together(layers), f"npu{number}", EXECUTOR)
+            function.attributes[MACHINE] = StringAttr(self.machine)
+            function.attributes[PLAN] = plan_attribute(choice.plans[number])
+            if choice.plans[number] != choice.plans[number - 1]:  # the first follows the last of the run before
+                function.attributes[SWITCH] = UnitAttr()
+        add_notes(op, _summary(shared, choice, machine, self.free))
         set_fact(op, "npu", {"machine": machine.name, "digest": machine.digest(), "layers": rows})
+
+    def _worth_a_dispatch(
+        self, module: ModuleOp, found: list[list[AccumulateOp]], machine: Machine
+    ) -> list[list[AccumulateOp]]:
+        """Those that are not small; a note says which are, and what dispatches they save."""
+        small = [layers for layers in found if _work(_product(layers, self.free)) < self.least]
+        if small:
+            names = [node_names(layer)[0] if node_names(layer) else layer.name for layers in small for layer in layers]
+            saved = len(small) * machine.host.get("dispatch_us", 0.0)
+            add_notes(
+                module,
+                f"{len(names)} products of fewer than {self.least} multiply-adds stay on the CPU, which saves "
+                f"{saved:g} µs of dispatches: {_listed(names)}",
+            )
+        return [layers for layers in found if layers not in small]
+
+    def _fitting(self, machine: Machine, products: tuple[Product, ...]) -> Choice:
+        """The cheapest plans whose programs the array really holds: they are placed, routed and checked here."""
+        avoid: frozenset[GemmPlan] = frozenset()
+        while True:
+            choice = choose_plans(machine, products, avoid)
+            try:
+                for plan in dict.fromkeys(choice.plans):
+                    block_program(self.machine, plan)
+                return choice
+            except Error:
+                avoid |= {plan}
+                if len(avoid) > _TRIES:
+                    raise
+
+
+def _by_codes(main: func.FuncOp) -> list[list[AccumulateOp]]:
+    """Products in order, those with the same codes and groups of columns together."""
+    found: dict[tuple[object, int], list[AccumulateOp]] = {}
+    for op in main.body.block.ops:
+        if isinstance(op, AccumulateOp) and isinstance(op.packed.owner, PackOp):
+            found.setdefault((op.q, op.packed.owner.packed.group_size), []).append(op)
+    return list(found.values())
+
+
+def _pack(product: AccumulateOp) -> PackOp:
+    assert isinstance(product.packed.owner, PackOp)
+    return product.packed.owner
+
+
+def _brought_together(layers: list[AccumulateOp]) -> list[Operation]:
+    """Packs and products, the later ones moved up to the first, whose codes they read."""
+    block, last = layers[0].parent_block(), layers[0]
+    assert block is not None
+    ops: list[Operation] = [_pack(last), last]
+    for product in layers[1:]:
+        for op in (_pack(product), product):
+            op.detach()
+            block.insert_op_after(op, ops[-1])
+            ops.append(op)
+    return ops
+
+
+def _summary(shared: list[list[AccumulateOp]], choice: Choice, machine: Machine, free: int) -> str:
+    """What runs on the array, in how many programs, and what the alternatives would take."""
+    layers, programs = sum(map(len, shared)), len(set(choice.plans))
+    many = f"{layers} products run" if layers > 1 else "1 product runs"
+    merged = f" in {len(shared)} dispatches" if layers > len(shared) else ""
+    how = "one program for all" if programs == 1 else f"{programs} programs, {choice.switches} switches between them"
+    done = sum(_work(p) / (1 - cost.padding) for p, cost in zip(choice.products, choice.costs))
+    padding = 1 - sum(map(_work, choice.products)) / done
+    open_sizes = any(dim.symbols for layers in shared for dim in dims_of(layers[0].q))
+    sizes = f" with free sizes of {free} (fix them by --shape, or by free= of the target)" if open_sizes else ""
+    return (
+        f"{many} on {machine.name}{merged}, {how}; predicted {choice.seconds * 1e3:.2f} ms{sizes}: "
+        f"{choice.seconds_of_dispatches * 1e3:.2f} ms are dispatches and switches, {padding:.0%} of the cores' work is "
+        f"padding; one program would take {choice.one_program * 1e3:.2f} ms, each product's own "
+        f"{choice.own_programs * 1e3:.2f} ms"
+    )
 
 
 def _note_the_rest(module: ModuleOp, main: func.FuncOp) -> None:
@@ -89,11 +169,15 @@ def _note_the_rest(module: ModuleOp, main: func.FuncOp) -> None:
         if reason and work:
             reasons.setdefault(reason, []).append(((node_names(layer) or (layer.name,))[0], work))
     for reason, layers in reasons.items():
-        names = ", ".join(name for name, _ in layers[:_SHOWN]) + (" …" if len(layers) > _SHOWN else "")
+        names = _listed([name for name, _ in layers])
         total = sum(work for _, work in layers)
         many = f"{len(layers)} layers stay" if len(layers) > 1 else "1 layer stays"
         work = f"{total} multiply-adds, every free size being 1"
         add_notes(module, f"{many} on the CPU, because {reason}: {names} ({work})")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
 
 
 def _stays(op: Operation) -> str:
@@ -109,26 +193,44 @@ def _stays(op: Operation) -> str:
             return ""
 
 
-def _row(product: AccumulateOp, pack: PackOp, name: str) -> dict[str, object]:
-    """A layer for the manifest: its product M x K x N (M for a batch of one) and the cycles of its cores."""
-    machine = find_machine(name)
-    trits = pack.packed
-    n, k = trits.plane_count * trits.rows, trits.columns
-    m = _samples(dims_of(product.q)[:-1])
-    ternary = set(trits.level_set) <= {-1, 0, 1}
-    plan = plan_for(machine, ternary=ternary)
-    cycles = None
-    if m is not None:
-        big_m, big_k, big_n = blocks(plan, m, k, n)
-        steps = big_k // plan.k
-        cycles = (big_m // plan.block_m) * (big_n // plan.block_n) * sum(kernel_cycles(plan, machine, steps))
-    return {"nodes": list(node_names(product)), "m": m, "k": k, "n": n, "ternary": ternary, "cycles": cycles}
+def _product(layers: list[AccumulateOp], free: int) -> Product:
+    """What the array has to compute for products of the same codes."""
+    packed = [_pack(layer).packed for layer in layers]
+    operands = "ternary" if all(set(p.level_set) <= {-1, 0, 1} for p in packed) else "int8"
+    groups = -(-packed[0].columns // packed[0].group_size)
+    outputs = sum(p.plane_count * p.rows for p in packed)
+    m = _samples(dims_of(layers[0].q)[:-1], free)
+    return Product(m, min(packed[0].group_size, packed[0].columns), outputs, groups, operands)
 
 
-def _samples(dims: list[Dim] | tuple[Dim, ...]) -> int | None:
-    """Rows of a product with every symbol 1; None if that is no size."""
+def _work(product: Product) -> int:
+    return product.m * product.k * product.n * product.groups
+
+
+def _row(
+    layers: list[AccumulateOp], product: Product, choice: Choice, number: int, machine: Machine
+) -> dict[str, object]:
+    """A product for the manifest: its layers, sizes, plan, and what it should take."""
+    plan, cost = choice.plans[number], choice.costs[number]
+    return {
+        "nodes": [name for layer in layers for name in node_names(layer)],
+        "m": product.m,
+        "k": product.k * product.groups,
+        "n": product.n,
+        "ternary": product.operands == "ternary",
+        "tile": [plan.m, plan.k, plan.n],
+        "spread": plan.spread,
+        "cycles": round(cost.cycles),
+        "microseconds": round(cost.cycles / machine.clock_hz * 1e6, 2),
+        "limiter": cost.limiter,
+        "ddr_bytes": cost.ddr_bytes,
+        "padding": round(cost.padding, 4),
+    }
+
+
+def _samples(dims: list[Dim] | tuple[Dim, ...], free: int) -> int:
+    """Rows of a product with every symbol `free`; at least 1."""
     total = 1
     for dim in dims:
-        symbols = dict.fromkeys(dim.symbols, 1)
-        total *= dim.evaluate(symbols)
-    return total if total > 0 else None
+        total *= max(1, dim.evaluate(dict.fromkeys(dim.symbols, free)))
+    return total

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from xdsl.passes import ModulePass
 
 from neuc.backends.npu.known_machines import find_machine
-from neuc.backends.npu.place_products import PlaceNpu
+from neuc.backends.npu.place_products import FREE, PlaceNpu
 from neuc.backends.paradigm_target import ParadigmTarget, option_error
 from neuc.errors import Error
 from neuc.passes.tile_lut import TileLut
@@ -15,7 +15,11 @@ from neuc.passes.tile_lut import TileLut
 OPTIONS = {
     "machine": "path of a machine file (.toml) in place of the one that comes with neuc",
     "columns": "of the array's columns, how many are used",
+    "least": "products of fewer multiply-adds stay on the CPU (default 0: a dispatch costs more than small ones take)",
+    "free": f"what a size left free is taken to be when tiles are chosen (default {FREE})",
 }
+
+_MOST_FREE = 65536
 
 
 def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
@@ -30,7 +34,12 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
     except Error as error:
         key = "columns" if "columns" in options else "machine"
         raise option_error(name, key, options.get(key, machine), f"{error.message}; {error.hint}") from error
-    return [TileLut(encoding="i2"), PlaceNpu(machine)]
+    free, least = options.get("free", str(FREE)), options.get("least", "0")
+    if not free.isdecimal() or not 1 <= int(free) <= _MOST_FREE:
+        raise option_error(name, "free", free, f"a size from 1 to {_MOST_FREE}")
+    if not least.isdecimal():
+        raise option_error(name, "least", least, "a number of multiply-adds")
+    return [TileLut(encoding="i2"), PlaceNpu(machine, int(free), int(least))]
 
 
 def place_xdna1(options: Mapping[str, str]) -> Sequence[ModulePass]:

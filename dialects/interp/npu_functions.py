@@ -108,6 +108,19 @@ def ternary_gemm(p: Params, phase: int, t: Tokens, state: State) -> list[list[np
     return gemm(p, phase, [t[0], [weights]], state)
 
 
+def bf16_gemm(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
+    """`gemm` of bf16 operands with a float32 sum: an element adds its products one by one, k ascending.
+
+    A product of two bf16 values is exact in float32, so that the order of additions is all there is to define.
+    """
+    a, b = ((port[0].astype(np.uint32) * 65536).view(np.float32) for port in t)
+    acc = state["acc"] if phase else np.zeros((len(a), b.shape[1]), np.float32)
+    for column, row in zip(a.T, b):
+        acc = (acc + np.multiply.outer(column, row)).astype(np.float32)
+    state["acc"] = acc
+    return [[acc] if phase == p["steps"] - 1 else []]  # type: ignore[operator]
+
+
 def _each(call: Callable[..., np.ndarray]) -> Meaning:
     """A function of one token of each input."""
     return lambda p, phase, t, state: [[call(*(port[0] for port in t))]]
@@ -131,4 +144,5 @@ MEANINGS: dict[str, Meaning] = {
     "add_weighted": add_weighted,
     "gemm": gemm,
     "ternary_gemm": ternary_gemm,
+    "bf16_gemm": bf16_gemm,
 }

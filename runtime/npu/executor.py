@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from neuc.errors import Error, InternalError
 from neuc.runtime.checked_json import Node
 from neuc.runtime.executors.base import Array, Setting
-from neuc.runtime.npu.gemm import GemmPlan, blocks, with_sizes
+from neuc.runtime.npu.gemm import with_sizes
+from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, GemmPlan, blocks, weight_shape
 from neuc.runtime.npu.machine import Machine, machine_of
-from neuc.runtime.npu.program import Design
+from neuc.runtime.npu.program import DTYPES, Design
 from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
 from neuc.runtime.npu.simulator import simulate
 from neuc.runtime.profile import Event, Profile
@@ -29,13 +30,16 @@ CATEGORY = "npu"
 """Category of the profile's events that say what the array would have taken."""
 MOST = 1 << 24
 """Rows, columns and depth of a product, at most."""
+MOST_PARTS = 64
+"""Weights that read the same activations, at most."""
 
 
 @dataclass
 class Usage:
-    """What the array did in all calls: runs of a program, cycles, seconds with dispatch, bytes of host memory."""
+    """What the array did in all calls: runs of a program, switches of program, cycles, seconds with both, bytes."""
 
     dispatches: int = 0
+    switches: int = 0
     cycles: float = 0.0
     seconds: float = 0.0
     ddr_bytes: int = 0
@@ -56,85 +60,102 @@ class Usage:
 
 
 class NpuExecutor:
-    """Runs one placed product: ``q`` int8 [..., K] to ``acc`` int32 [..., G, R]."""
+    """Runs a placed product: ``q`` int8 [..., K] to ``acc`` int32 [..., G, R] for each of the weights that read it."""
 
     def __init__(self, name: str, segment: Segment, setting: Setting) -> None:
         if not isinstance(segment, OtherSegment):
             raise InternalError(f"segment {name} is no segment of an NPU")
         node = Node(segment.data, f"segment {name}", CODE, CURE)
-        node.only(["machine", "program", "tile", "ternary", "columns", "outputs", "group"])
+        node.only(["machine", "program", "tile", "spread", "operands", "columns", "outputs", "group", "switch"])
         self.machine: Machine = machine_of(node.get("machine").value, f"segment {name}: machine")
         self._graph: Design = design_from_json(node.get("program").value, f"segment {name}: program")
         tile = node.get("tile").list_of(lambda n: n.integer(4, 4096), 3)
         if len(tile) != 3 or tile[2] % 4:
             raise node.get("tile").refuse("expected m, k and n, the last a multiple of 4")
-        self._plan = GemmPlan.on(self.machine, (tile[0], tile[1], tile[2]), ternary=node.get("ternary").boolean())
-        self._columns, self._outputs = (node.get(key).integer(1, MOST) for key in ("columns", "outputs"))
-        self._group = node.get("group").integer(1, MOST)
-        self._weights = [setting.weights[f"{name}.b{g}"] for g in range(-(-self._columns // self._group))]
-        for g, weight in enumerate(self._weights):
-            _, k, n = blocks(self._plan, 1, self._width(g), self._outputs)
-            wanted = k * n // (4 if self._plan.ternary else 1)
-            if weight.size != wanted or weight.dtype != (np.uint8 if self._plan.ternary else np.int8):
-                raise Error(CODE, f"segment {name}: weights {g} have {weight.size} bytes, not {wanted}", hint=CURE)
+        operands, spread = _name(node.get("operands"), OPERANDS), _name(node.get("spread"), SPREADS)
+        self._plan = GemmPlan.on(self.machine, (tile[0], tile[1], tile[2]), operands, spread)
+        self._columns, self._group = (node.get(key).integer(1, MOST) for key in ("columns", "group"))
+        self._outputs = node.get("outputs").list_of(lambda n: n.integer(1, MOST), MOST_PARTS)
+        if not self._outputs:
+            raise node.get("outputs").refuse("expected the sizes of one product or more")
+        self._groups = -(-self._columns // self._group)
+        weight = setting.weights[f"{name}.b"]
+        _, k, n = blocks(self._plan, 1, self._group, sum(self._outputs))
+        shape = (self._groups, *weight_shape(self._plan, k, n))
+        dtype = DTYPES[self._plan.kind.b]
+        if weight.shape != shape or weight.dtype != dtype:
+            raise Error(
+                CODE,
+                f"segment {name}: weights are {weight.dtype} {list(weight.shape)}, not {dtype} {list(shape)}",
+                hint=CURE,
+            )
+        self._weights = weight
+        self._switch = node.get("switch").boolean()
         self.usage = Usage()
         self._name, self._profile = name, setting.profile
-
-    def _width(self, group: int) -> int:
-        return min(self._group, self._columns - group * self._group)
 
     def run(self, inputs: Sequence[Array], symbols: Mapping[str, int], outputs: Sequence[Array | None]) -> list[Array]:
         """Simulate the product for these activations."""
         q, before, began = inputs[0], replace(self.usage), time.monotonic_ns()
         rows = prod(q.shape[:-1])
-        flat = q.reshape(rows, self._columns)
-        acc = np.zeros((rows, len(self._weights), self._outputs), np.int32)
-        for g in range(len(self._weights) if rows else 0):
-            begin = g * self._group
-            acc[:, g] = self._product(flat[:, begin : begin + self._width(g)], g)
+        whole = np.zeros((rows, self._groups, sum(self._outputs)), np.int32)
+        if rows:
+            whole[...] = self._product(q.reshape(rows, self._columns)).transpose(1, 0, 2)
         if self._profile is not None:
             self._record(self._profile, before, began)
-        result = acc.reshape(*q.shape[:-1], len(self._weights), self._outputs)
-        if outputs[0] is None:
-            return [result]
-        outputs[0][...] = result
-        return [outputs[0]]
+        made: list[Array] = []
+        begin = 0
+        for width, given in zip(self._outputs, outputs):
+            part = whole[..., begin : begin + width].reshape(*q.shape[:-1], self._groups, width)
+            begin += width
+            if given is None:
+                made.append(np.ascontiguousarray(part))
+            else:
+                given[...] = part
+                made.append(given)
+        return made
 
     def _record(self, profile: Profile, before: Usage, began: int) -> None:
         """What this call would have taken on the array, as an event of the profile (whose own times are the host's)."""
         now = self.usage
-        details: dict[str, object] = {
-            "machine": self.machine.name,
-            "dispatches": now.dispatches - before.dispatches,
-            "cycles": now.cycles - before.cycles,
-            "seconds": now.seconds - before.seconds,
-            "ddr_bytes": now.ddr_bytes - before.ddr_bytes,
-            "macs": now.macs - before.macs,
-            "padded_macs": now.padded_macs - before.padded_macs,
-            "energy_pj": sum(now.energy_pj.values()) - sum(before.energy_pj.values()),
-        }
+        names = ("dispatches", "switches", "cycles", "seconds", "ddr_bytes", "macs", "padded_macs")
+        details: dict[str, object] = {name: getattr(now, name) - getattr(before, name) for name in names}
+        details["machine"] = self.machine.name
+        details["energy_pj"] = sum(now.energy_pj.values()) - sum(before.energy_pj.values())
         profile.add([Event(self._name, CATEGORY, began, time.monotonic_ns(), 0, details)])
 
-    def _product(self, q: Array, group: int) -> NDArray[np.int32]:
-        m, k, n = blocks(self._plan, q.shape[0], q.shape[1], self._outputs)
-        design = with_sizes(self._graph, self._plan, self.machine, (m, k, n))
-        a = np.zeros((m, k), np.int8)
-        a[: q.shape[0], : q.shape[1]] = q
-        weight = np.asarray(self._weights[group]).reshape(design.buffer("b").shape)
-        run = simulate(design, self.machine, {"a": a, "b": weight})
+    def _product(self, q: Array) -> NDArray[np.int32]:
+        """Sums [groups, rows, outputs] of codes [rows, K], in one dispatch."""
+        rows, outputs, groups = q.shape[0], sum(self._outputs), self._groups
+        m, k, n = blocks(self._plan, rows, self._group, outputs)
+        design = with_sizes(self._graph, self._plan, self.machine, (m, k, n), groups)
+        a = np.zeros((m, groups, k), np.int8)
+        for g in range(groups):
+            part = q[:, g * self._group : (g + 1) * self._group]
+            a[:rows, g, : part.shape[1]] = part
+        run = simulate(design, self.machine, {"a": a.reshape(m, -1), "b": self._weights})
         if run.deadlock is not None:
             raise Error("NEUC-E679", f"{design.name} deadlocks: {run.deadlock}", hint="please report this program")
-        usage = self.usage
+        usage, host = self.usage, self.machine.host
         usage.dispatches += 1
+        usage.switches += self._switch
         usage.cycles += run.cycles
-        usage.seconds += run.seconds + self.machine.host.get("dispatch_us", 0.0) * 1e-6
+        waits = host.get("dispatch_us", 0.0) + self._switch * host.get("program_switch_us", 0.0)
+        usage.seconds += run.seconds + waits * 1e-6
         usage.ddr_bytes += run.counts.ddr_bytes
-        usage.macs += q.shape[0] * q.shape[1] * self._outputs
-        usage.padded_macs += m * k * n
-        usage.add_energy(
-            self.machine, m * k * n, run.counts.sram_bytes, run.counts.stream_byte_hops, run.counts.ddr_bytes
-        )
-        return np.asarray(run.outputs["c"][: q.shape[0], : self._outputs], np.int32)
+        usage.macs += rows * self._columns * outputs
+        usage.padded_macs += groups * m * k * n
+        counts = run.counts
+        usage.add_energy(self.machine, groups * m * k * n, counts.sram_bytes, counts.stream_byte_hops, counts.ddr_bytes)
+        return np.asarray(run.outputs["c"][:, :rows, :outputs], np.int32)
+
+
+def _name(node: Node, known: Mapping[str, object]) -> str:
+    """A string that is a key of `known`."""
+    name = node.string()
+    if name not in known:
+        raise node.refuse(f"{name!r} is none of {', '.join(known)}")
+    return name
 
 
 def array_usage(profile: Profile) -> dict[str, float]:

@@ -186,3 +186,18 @@ def _ternary_gemm(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, 
     """`gemm` with B[k, n] as 2-bit codes, four neighbours of a row a byte: [k, n / 4] of u8."""
     codes = np.asarray(tokens[1][0], np.uint8)
     return _accumulate(params, phase, tokens[0][0], _TRITS[codes].reshape(codes.shape[0], -1), state)
+
+
+@function("bf16_gemm")
+def _bf16_gemm(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, state: State) -> list[list[Array]]:
+    """C[m, n] = Σ over k of A[m, k]·B[k, n]: operands bf16, products exact, added in float32 from the lowest k up."""
+    a, b = (_from_bf16(port[0]) for port in tokens)
+    acc = np.zeros((a.shape[0], b.shape[1]), np.float32) if phase == 0 else np.asarray(state["acc"], np.float32)
+    for step in range(a.shape[1]):
+        acc = acc + a[:, step, None] * b[step]
+    state["acc"] = acc
+    return [[acc] if phase + 1 == number(params, "steps") else []]
+
+
+def _from_bf16(bits: Array) -> NDArray[np.float32]:
+    return (np.asarray(bits, np.uint32) << 16).view(np.float32)

@@ -1,167 +1,158 @@
-"""The whole-array product: integer C = A·B on every core, A's tiles along rows of cores, B's along columns.
+"""The whole-array product: C = A·B on every core, as a dataflow graph for one plan and the host's sequence for sizes.
 
-Each core keeps one tile of C while tiles of A and B pass; rows of cores share A by broadcast, columns share B, and a
-memory tile joins a column's results. The graph is the same for every size; what differs is the host's sequence and how
-many steps make a sum, so that one program serves all layers of a model. B may be packed ternary codes, decoded on the
-core. Values and time come from `simulator.py`.
+Each core keeps one tile of C while tiles of A and B pass; how they reach it is the plan's spread; a memory tile joins a
+column's results. The graph is the same for every size: what differs is the host's sequence and how many steps make a
+sum, so that one program serves many layers. B may be packed ternary codes, decoded on the core. Values and time come
+from `simulator.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
-import numpy as np
-from numpy.typing import NDArray
-
+from neuc.runtime.npu.gemm_plan import SPREADS, GemmPlan, kernel_cycles, weight_shape
 from neuc.runtime.npu.machine import Machine
-from neuc.runtime.npu.program import Channel, Design, HostBuffer, Kernel, Link, Port, Step, Transfer, Wait
+from neuc.runtime.npu.program import DTYPES, Channel, Design, HostBuffer, Kernel, Link, Port, Step, Transfer, Wait
 
-CODES_A_BYTE = 4
+_KERNEL_BYTES = 8192
 
 
 @dataclass(frozen=True)
-class GemmPlan:
-    """Tiles m x k x n of one core, the array's rows and columns of cores, and whether B is packed ternary."""
+class _Stream:
+    """One operand's way from host memory: its shim's column, the first of the parts it carries, and who reads it."""
 
-    m: int
-    k: int
-    n: int
-    rows: int
-    cols: int
-    ternary: bool
-
-    @staticmethod
-    def on(machine: Machine, tile: tuple[int, int, int], *, ternary: bool) -> GemmPlan:
-        """The plan for a machine: all columns, and as many rows of cores as columns can feed (one row's A each)."""
-        rows = len({row for _, row in machine.tiles("core")})
-        return GemmPlan(*tile, min(rows, machine.cols), machine.cols, ternary)
-
-    @property
-    def block_m(self) -> int:
-        """Rows of C the array makes at once."""
-        return self.m * self.rows
-
-    @property
-    def block_n(self) -> int:
-        """Columns of C the array makes at once."""
-        return self.n * self.cols
+    name: str
+    column: int
+    part: int
+    cores: tuple[tuple[int, int], ...]
+    split: bool
 
 
-def kernel_cycles(plan: GemmPlan, machine: Machine, steps: int) -> tuple[int, ...]:
-    """Cycles of each step of a sum: multiply-adds, decoding of codes, and storing C after the last."""
-    rate = machine.gemm["i8xternary->i32" if plan.ternary else "i8xi8->i32"]
-    each = plan.m * plan.k * plan.n / rate.peak_macs_per_cycle
-    if plan.ternary:
-        each += plan.k * plan.n / machine.timing["ternary_decode_weights_per_cycle"]
-    last = each + plan.m * plan.n * rate.cycles_per_output
-    return (*[round(each)] * (steps - 1), round(last))
+def _streams(plan: GemmPlan, operand: str) -> list[_Stream]:
+    kind = SPREADS[plan.spread]["ab".index(operand)]
+    rows, cols = range(plan.rows), range(plan.cols)
+    if kind == "one":
+        return [_Stream(f"{operand}0", plan.cols // 2, 0, tuple((c, r) for c in cols for r in rows), False)]
+    if kind == "row":
+        return [
+            _Stream(f"{operand}{r}", r * plan.cols // plan.rows, r, tuple((c, r) for c in cols), False) for r in rows
+        ]
+    split = kind == "each"
+    return [
+        _Stream(f"{operand}{c}", c, c * (plan.rows if split else 1), tuple((c, r) for r in rows), split) for c in cols
+    ]
 
 
 def gemm_graph(plan: GemmPlan, machine: Machine, steps: int) -> Design:
-    """The graph, pinned to the array: core (c, r) makes tile (r, c) of C. It has no buffers and no sequence yet."""
-    width = plan.n // CODES_A_BYTE if plan.ternary else plan.n
-    b_type, function = ("u8", "ternary_gemm") if plan.ternary else ("i8", "gemm")
+    """The graph, pinned to the array: core (c, r) makes tile `plan.place(c, r)` of C. It has no sequence yet."""
     first = machine.tiles("core")[0][1]
-    kernels: list[Kernel] = []
+    kind = plan.kind
     channels: list[Channel] = []
     links: list[Link] = []
     ports: list[Port] = []
-
-    def pair(name: str, column: int, dtype: str, shape: tuple[int, ...], consumers: tuple[str, ...]) -> None:
-        """Host, shim, memory tile, cores: one operand's stream."""
-        channels.append(Channel(f"{name}_host", f"{name}_in", (f"{name}_tile",), dtype, shape))
-        channels.append(Channel(name, f"{name}_tile", consumers, dtype, shape))
-        links.append(Link(f"{name}_tile", "forward", (f"{name}_host",), (name,), tile=(column, 1), pinned=True))
-        ports.append(Port(f"{name}_in", f"{name}_host", "in", (column, 0), pinned=True))
-
-    for r in range(plan.rows):
-        pair(
-            f"a{r}", r * plan.cols // plan.rows, "i8", (plan.m, plan.k), tuple(f"core{c}_{r}" for c in range(plan.cols))
-        )
-    cycles = kernel_cycles(plan, machine, steps)
-    ones, last = (1,) * steps, (*[0] * (steps - 1), 1)
-    tile_bytes = plan.m * plan.n * 4
+    inputs: dict[tuple[int, int], list[str]] = {(c, r): [] for c in range(plan.cols) for r in range(plan.rows)}
+    shapes = {"a": (kind.a, (plan.m, plan.k)), "b": (kind.b, (plan.k, plan.width))}
+    for operand, (dtype, shape) in shapes.items():
+        for stream in _streams(plan, operand):
+            name, tile = stream.name, (stream.column, 1)
+            whole = (len(stream.cores) * shape[0], shape[1]) if stream.split else shape
+            channels.append(Channel(f"{name}_host", f"{name}_in", (f"{name}_tile",), dtype, whole))
+            ports.append(Port(f"{name}_in", f"{name}_host", "in", (stream.column, 0), pinned=True))
+            if not stream.split:
+                consumers = tuple(f"core{c}_{r}" for c, r in stream.cores)
+                channels.append(Channel(name, f"{name}_tile", consumers, dtype, shape))
+                links.append(Link(f"{name}_tile", "forward", (f"{name}_host",), (name,), tile=tile, pinned=True))
+                for core in stream.cores:
+                    inputs[core].append(name)
+                continue
+            own = tuple(f"{name}_{r}" for _, r in stream.cores)
+            part = prod(shape) * DTYPES[dtype].itemsize
+            for core, channel in zip(stream.cores, own):
+                channels.append(Channel(channel, f"{name}_tile", (f"core{core[0]}_{core[1]}",), dtype, shape))
+                inputs[core].append(channel)
+            offsets = tuple(i * part for i in range(len(own)))
+            links.append(Link(f"{name}_tile", "split", (f"{name}_host",), own, offsets, tile=tile, pinned=True))
+    kernels: list[Kernel] = []
+    tile_bytes = plan.m * plan.n * DTYPES[kind.c].itemsize
     for c in range(plan.cols):
-        pair(f"b{c}", c, b_type, (plan.k, width), tuple(f"core{c}_{r}" for r in range(plan.rows)))
         for r in range(plan.rows):
-            name = f"core{c}_{r}"
-            inputs, outputs = (f"a{r}", f"b{c}"), (f"c{c}_{r}",)
-            params = {"steps": steps}
             # The sum stays in the core's memory; only a finished tile takes the output's buffer.
             kernels.append(
                 Kernel(
-                    name,
-                    function,
-                    inputs,
-                    outputs,
-                    (ones, ones),
-                    (last,),
-                    cycles,
-                    params,
-                    tile_bytes,
-                    8192,
-                    (c, first + r),
-                    True,
+                    name=f"core{c}_{r}",
+                    function=kind.function,
+                    inputs=tuple(inputs[c, r]),
+                    outputs=(f"c{c}_{r}",),
+                    consume=(),
+                    produce=(),
+                    cycles=(),
+                    state_bytes=tile_bytes,
+                    program_bytes=_KERNEL_BYTES,
+                    tile=(c, first + r),
+                    pinned=True,
                 )
             )
-            channels.append(Channel(f"c{c}_{r}", name, (f"c{c}_tile",), "i32", (plan.m, plan.n), depth=1))
+            channels.append(Channel(f"c{c}_{r}", f"core{c}_{r}", (f"c{c}_tile",), kind.c, (plan.m, plan.n), depth=1))
         parts = tuple(f"c{c}_{r}" for r in range(plan.rows))
         offsets = tuple(r * tile_bytes for r in range(plan.rows))
         links.append(Link(f"c{c}_tile", "join", parts, (f"c{c}",), offsets, tile=(c, 1), pinned=True))
-        channels.append(Channel(f"c{c}", f"c{c}_tile", (f"c{c}_out",), "i32", (plan.block_m, plan.n)))
+        channels.append(Channel(f"c{c}", f"c{c}_tile", (f"c{c}_out",), kind.c, (plan.rows * plan.m, plan.n)))
         ports.append(Port(f"c{c}_out", f"c{c}", "out", (c, 0), pinned=True))
-    return Design("gemm", machine.name, tuple(kernels), tuple(channels), tuple(links), tuple(ports))
+    graph = Design("gemm", machine.name, tuple(kernels), tuple(channels), tuple(links), tuple(ports))
+    return _with_steps(graph, plan, machine, steps)
 
 
-def with_sizes(graph: Design, plan: GemmPlan, machine: Machine, size: tuple[int, int, int]) -> Design:
-    """The graph's program for A [M, K] · B [K, N], sizes in whole blocks: steps of each sum, buffers, the sequence."""
-    big_m, big_k, big_n = size
-    steps, across, down = big_k // plan.k, big_n // plan.block_n, big_m // plan.block_m
-    cycles, ones = kernel_cycles(plan, machine, steps), (1,) * steps
-    last = (*[0] * (steps - 1), 1)
+def _with_steps(graph: Design, plan: GemmPlan, machine: Machine, steps: int) -> Design:
+    """The graph with sums of so many steps."""
+    cycles, ones, last = kernel_cycles(plan, machine, steps), (1,) * steps, (*[0] * (steps - 1), 1)
     kernels = tuple(
         replace(kernel, consume=(ones, ones), produce=(last,), cycles=cycles, params={"steps": steps})
         for kernel in graph.kernels
     )
-    width = plan.n // CODES_A_BYTE if plan.ternary else plan.n
+    return replace(graph, kernels=kernels)
+
+
+def with_sizes(graph: Design, plan: GemmPlan, machine: Machine, size: tuple[int, int, int], groups: int = 1) -> Design:
+    """The graph's program for A [M, groups·K] · B[g] [K, N] -> C [groups, M, N], sizes in whole blocks."""
+    big_m, big_k, big_n = size
+    steps, across, down = big_k // plan.k, big_n // plan.block_n, big_m // plan.block_m
+    kind, shape = plan.kind, weight_shape(plan, big_k, big_n)
     buffers = (
-        HostBuffer("a", "i8", (big_m, big_k), "input"),
-        HostBuffer("b", "u8" if plan.ternary else "i8", (big_n // plan.n, steps, plan.k, width), "weight"),
-        HostBuffer("c", "i32", (big_m, big_n), "output"),
+        HostBuffer("a", kind.a, (big_m, groups * big_k), "input"),
+        HostBuffer("b", kind.b, (groups, *shape), "weight"),
+        HostBuffer("c", kind.c, (groups, big_m, big_n), "output"),
     )
     sequence: list[Step] = []
-    for i in range(down):
-        for j in range(across):
-            for r in range(plan.rows):
-                row = i * plan.block_m + r * plan.m
-                sequence.append(Transfer(f"a{r}_in", "a", row * big_k, (steps, plan.m, plan.k), (plan.k, big_k, 1)))
-            for c in range(plan.cols):
-                column, size_b = j * plan.cols + c, steps * plan.k * width
-                sequence.append(Transfer(f"b{c}_in", "b", column * size_b, (size_b,), (1,)))
-                start = i * plan.block_m * big_n + column * plan.n
-                sequence.append(Transfer(f"c{c}_out", "c", start, (plan.block_m, plan.n), (big_n, 1)))
+    for g in range(groups):
+        for i in range(down):
+            for j in range(across):
+                sequence += _block(plan, size, groups, (g, i, j), steps)
     sequence += [Wait(f"c{c}_out") for c in range(plan.cols)]
-    return replace(graph, kernels=kernels, buffers=buffers, sequence=tuple(sequence))
+    return replace(_with_steps(graph, plan, machine, steps), buffers=buffers, sequence=tuple(sequence))
 
 
-def blocks(plan: GemmPlan, m: int, k: int, n: int) -> tuple[int, int, int]:
-    """Sizes filled up to whole blocks."""
-    return (_up(m, plan.block_m), _up(k, plan.k), _up(n, plan.block_n))
-
-
-def _up(value: int, unit: int) -> int:
-    return -(-value // unit) * unit
-
-
-def tiled_weights(plan: GemmPlan, rows: NDArray[np.int8]) -> NDArray[np.generic]:
-    """B for the host buffer, from weights [N, K]: tile columns, steps, then k x n; ternary ones four codes a byte."""
-    big_n, big_k = rows.shape
-    _, padded_k, padded_n = blocks(plan, 1, big_k, big_n)
-    whole = np.zeros((padded_k, padded_n), np.int8)
-    whole[:big_k, :big_n] = rows.T
-    tiles = whole.reshape(padded_k // plan.k, plan.k, padded_n // plan.n, plan.n).transpose(2, 0, 1, 3)
-    if not plan.ternary:
-        return np.ascontiguousarray(tiles)
-    codes = (tiles + 1).astype(np.uint8).reshape(*tiles.shape[:3], plan.n // CODES_A_BYTE, CODES_A_BYTE)
-    packed = codes[..., 0] | codes[..., 1] << 2 | codes[..., 2] << 4 | codes[..., 3] << 6
-    return np.ascontiguousarray(packed)
+def _block(
+    plan: GemmPlan, size: tuple[int, int, int], groups: int, block: tuple[int, int, int], steps: int
+) -> list[Step]:
+    """The transfers of one block of C: of A, of B, of its own columns."""
+    big_m, big_k, big_n = size
+    g, i, j = block
+    made: list[Step] = []
+    stride, token = groups * big_k, plan.taken_at_once * plan.k * plan.width
+    for stream in _streams(plan, "a"):
+        rows = len(stream.cores) * plan.m if stream.split else plan.m
+        start = (i * plan.block_m + stream.part * plan.m) * stride + g * big_k
+        made.append(Transfer(f"{stream.name}_in", "a", start, (steps, rows, plan.k), (plan.k, stride, 1)))
+    for stream in _streams(plan, "b"):
+        column = (j * plan.parts[1] + stream.part) // plan.taken_at_once
+        start = (g * (big_n // plan.n) // plan.taken_at_once + column) * steps * token
+        made.append(Transfer(f"{stream.name}_in", "b", start, (steps * token,), (1,)))
+    for c in range(plan.cols):
+        row, column = plan.place(c, 0)
+        start = (g * big_m + i * plan.block_m + row * plan.m) * big_n + j * plan.block_n + column * plan.n
+        if plan.rows == 1 or plan.place(c, 1)[1] == column:  # the column's tiles lie below each other
+            made.append(Transfer(f"c{c}_out", "c", start, (plan.rows * plan.m, plan.n), (big_n, 1)))
+        else:
+            made.append(Transfer(f"c{c}_out", "c", start, (plan.rows, plan.m, plan.n), (plan.n, big_n, 1)))
+    return made

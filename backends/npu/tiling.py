@@ -1,0 +1,236 @@
+"""Which tiles, spread and program each product gets: a cost model of whole products, and the cheapest choice by it.
+
+The model counts, for each block of C, what its slowest part takes: cores (padding included), their DMAs, shim DMAs,
+host memory, or the host's queueing of tasks; then a dispatch, and a switch where the program changes.
+All figures are the machine's. The simulator decides how good the model is (tests/backends/test_npu_tiling.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from neuc.runtime.npu.gemm_plan import SPREADS, GemmPlan, blocks, kernel_cycles
+from neuc.runtime.npu.machine import Machine
+from neuc.runtime.npu.program import DTYPES
+
+GRAIN = {1: (4, 8, 8), 2: (8, 8, 8)}
+"""Multiples that tiles' m, k and n are, by generation: the shapes of one int8 matrix instruction (spec: AIE API)."""
+_CODES_GRAIN = 16
+"""n of a ternary tile is a multiple of this: a row of codes is whole words."""
+_KEPT = 12
+"""Plans kept a product, of the best, when programs are chosen for all of them."""
+_ROOM = 1024
+"""Bytes of a core's memory left free: buffers begin at multiples of 32 and do not fill their banks."""
+_ROWS = 1023
+"""Most rows of a token that a shim's descriptor describes."""
+_RUN = 4 * _ROWS
+"""And most bytes of a row of A."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A [m, groups·k] · B [k, n] for each group; ``operands`` as its weights and activations allow."""
+
+    m: int
+    k: int
+    n: int
+    groups: int = 1
+    operands: str = "int8"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cycles of a product on the array, what limits it, bytes of host memory, and the share of work that is padding."""
+
+    cycles: float
+    limiter: str
+    ddr_bytes: int
+    padding: float
+
+
+def product_cost(plan: GemmPlan, machine: Machine, product: Product) -> Cost:
+    """What `product` takes by the model, without dispatch and switch."""
+    m, k, n = blocks(plan, product.m, product.k, product.n)
+    steps = k // plan.k
+    count = (m // plan.block_m) * (n // plan.block_n) * product.groups
+    timing, kind = machine.timing, plan.kind
+    core_dma, shim_dma = machine.classes["core"].dma, machine.classes["shim"].dma
+    assert core_dma is not None
+    assert shim_dma is not None
+    width = min(core_dma.bytes_per_cycle, shim_dma.bytes_per_cycle)
+    sizes = (plan.m * plan.k * DTYPES[kind.a].itemsize, plan.k * plan.width * DTYPES[kind.b].itemsize)
+    tile_c = plan.m * plan.n * DTYPES[kind.c].itemsize
+    runs_a, runs_c = plan.k * DTYPES[kind.a].itemsize, plan.n * DTYPES[kind.c].itemsize
+    if steps == product.groups == 1:  # rows of A follow each other
+        runs_a = sizes[0] * (plan.rows if SPREADS[plan.spread][0] == "each" else 1)
+    if n == plan.n:
+        runs_c = plan.rows * tile_c
+    moved = streams = 0
+    load = 0.0
+    shim = core = 0.0
+    for size, how, run in zip(sizes, SPREADS[plan.spread], (runs_a, sizes[1] * plan.taken_at_once)):
+        ports = {"one": 1, "row": plan.rows}.get(how, plan.cols)
+        token = size * (plan.rows if how == "each" else 1)
+        moved += ports * token * steps
+        load += ports * token * steps / _efficiency(machine, run)
+        streams += ports
+        shim = max(shim, steps * (token / width * timing["shim_mm2s_per_word"]) + timing["shim_mm2s_task"])
+        core = max(core, steps * (size / width + timing["bd_setup"]))
+    out = plan.rows * plan.cols * tile_c
+    load += out / _efficiency(machine, runs_c)
+    each = kernel_cycles(plan, machine, steps)
+    overhead = timing["kernel_call"] + 6 * timing["lock"]
+    times = {
+        "cores": sum(each) + steps * overhead,
+        "core DMA": core,
+        "shim DMA": max(shim, plan.rows * tile_c / width + timing["shim_s2mm_task"]),
+        "host memory": load / machine.ddr["bytes_per_second"] * machine.clock_hz,
+        "tasks": (streams + plan.cols) * timing["task_push"],
+    }
+    limiter = max(times, key=lambda name: times[name])
+    fill = timing["shim_mm2s_task"] + 2 * sum(sizes) / width + each[0]
+    fill += timing["first_task_mm2s"] if count > 1 else 0.0
+    drain = plan.rows * tile_c / width + timing["shim_s2mm_task"] + tile_c / width
+    padding = 1 - product.m * product.k * product.n / (m * k * n)
+    return Cost(count * times[limiter] + fill + drain, limiter, count * (moved + out), padding)
+
+
+def _efficiency(machine: Machine, run_bytes: float) -> float:
+    """Share of host memory's rate that contiguous runs of so many bytes get."""
+    return run_bytes / (run_bytes + machine.ddr.get("burst_half_bytes", 0.0))
+
+
+def candidates(machine: Machine, operands: str, products: Sequence[Product]) -> Iterator[GemmPlan]:
+    """Plans that fit a core: powers of two and one and a half times them, and even cuts of the products' own sizes."""
+    grain = GRAIN.get(machine.generation, (8, 8, 8))
+    grain_n = max(grain[2], _CODES_GRAIN) if operands == "ternary" else grain[2]
+    cls = machine.classes["core"]
+    limit = cls.memory_bytes - cls.reserved_bytes - _ROOM
+    for spread in SPREADS:
+        parts = GemmPlan.on(machine, (1, 1, 1), operands, spread).parts
+        for m in _sizes(grain[0], 256, {-(-p.m // parts[0]) for p in products}):
+            for n in _sizes(grain_n, 256, {-(-p.n // parts[1]) for p in products}):
+                if 2 * m * n * 4 >= limit:
+                    continue
+                for k in _sizes(grain[1], 2048, {p.k for p in products}):
+                    plan = GemmPlan.on(machine, (m, k, n), operands, spread)
+                    if _fits(plan, limit):
+                        yield plan
+
+
+def _sizes(grain: int, most: int, wanted: set[int]) -> list[int]:
+    """Multiples of `grain` worth trying up to `most`: round ones, and those that cut a wanted size into equal parts."""
+    most = min(most, _up(max(wanted), grain))
+    found = {size for power in range(12) for size in (1 << power, 3 << power >> 1) if size % grain == 0}
+    found |= {_up(-(-size // cuts), grain) for size in wanted for cuts in range(1, 4)}
+    return sorted(size for size in found if size <= most)
+
+
+def _up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+def _fits(plan: GemmPlan, limit: int) -> bool:
+    """Double buffers of A and B, the finished tile and the sum in a core; runs and rows of A within a descriptor."""
+    kind = plan.kind
+    a, b = plan.m * plan.k * DTYPES[kind.a].itemsize, plan.k * plan.width * DTYPES[kind.b].itemsize
+    c = plan.m * plan.n * DTYPES[kind.c].itemsize
+    rows = plan.m * (plan.rows if SPREADS[plan.spread][0] == "each" else 1)
+    return (
+        2 * (a + b + c) <= limit and plan.k * DTYPES[kind.a].itemsize <= _RUN and max(rows, plan.rows * plan.m) <= _ROWS
+    )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plan for each product, in the products' order, and what they cost.
+
+    ``seconds`` counts dispatches and switches, ``seconds_of_dispatches`` nothing else; ``one_program`` and
+    ``own_programs`` are what a single program, or one for each product whatever switches cost, would have taken.
+    """
+
+    products: tuple[Product, ...]
+    plans: tuple[GemmPlan, ...]
+    costs: tuple[Cost, ...]
+    seconds: float
+    seconds_of_dispatches: float
+    switches: int
+    one_program: float
+    own_programs: float
+
+
+def choose_plans(machine: Machine, products: tuple[Product, ...], avoid: frozenset[GemmPlan] = frozenset()) -> Choice:
+    """The plans with the least time for all products, one after the other and then again from the first.
+
+    A shortest path over the products in order: a step's length is the product's time, and a switch of programs where
+    the plan changes. Exact for the plans it looks at: the best ones of each product and of all products together.
+
+    Args:
+        machine: the array.
+        products: in the order they run.
+        avoid: plans that turned out not to fit.
+    """
+    kinds = sorted({p.operands for p in products})
+    # Trits are int8 values, too: one int8 program may serve layers of both kinds.
+    usable = {kind: [kind] + (["int8"] if kind == "ternary" and "int8" in kinds else []) for kind in kinds}
+    distinct = list(dict.fromkeys(products))
+    table: dict[GemmPlan, dict[Product, float]] = {}
+    for kind in kinds:
+        served = [p for p in distinct if kind in usable[p.operands]]
+        for plan in candidates(machine, kind, served):
+            if plan not in avoid:
+                table[plan] = {p: product_cost(plan, machine, p).cycles / machine.clock_hz for p in served}
+    kept: dict[GemmPlan, None] = {}
+    for product in distinct:
+        able = [plan for plan, times in table.items() if product in times]
+        kept.update(dict.fromkeys(sorted(able, key=lambda plan: table[plan][product])[:_KEPT]))
+    total = {
+        plan: sum(times[p] for p in products) for plan, times in table.items() if all(p in times for p in distinct)
+    }
+    kept.update(dict.fromkeys(sorted(total, key=lambda plan: total[plan])[:_KEPT]))
+    for kind in kinds:  # the best for all products of one kind, where no program serves every kind
+        own = {
+            plan: sum(times[p] for p in products if p in times)
+            for plan, times in table.items()
+            if plan.operands == kind
+        }
+        kept.update(dict.fromkeys(sorted(own, key=lambda plan: own[plan])[:_KEPT]))
+    switch = machine.host.get("program_switch_us", 0.0) * 1e-6
+    path = _shortest([{plan: table[plan][p] for plan in kept if p in table[plan]} for p in products], switch)
+    dispatches = len(products) * machine.host.get("dispatch_us", 0.0) * 1e-6
+    ring = list(zip(path, (*path[1:], path[0])))
+    switches = sum(a != b for a, b in ring)
+    times = sum(table[plan][p] for plan, p in zip(path, products))
+    best = [min((plan for plan in table if p in table[plan]), key=lambda plan, p=p: table[plan][p]) for p in products]
+    own_switches = sum(a != b for a, b in zip(best, (*best[1:], best[0])))
+    own_time = sum(table[plan][p] for plan, p in zip(best, products)) + own_switches * switch + dispatches
+    costs = tuple(product_cost(plan, machine, p) for plan, p in zip(path, products))
+    single = min(total.values(), default=float("inf")) + dispatches
+    waits = switches * switch + dispatches
+    return Choice(products, tuple(path), costs, times + waits, waits, switches, single, own_time)
+
+
+def _shortest(stages: Sequence[dict[GemmPlan, float]], switch: float) -> list[GemmPlan]:
+    """The cheapest plan for each stage; changing between neighbours costs `switch`, and so does ending elsewhere."""
+    best: tuple[float, list[GemmPlan]] | None = None
+    for start in stages[0]:
+        reached: list[dict[GemmPlan, tuple[float, GemmPlan]]] = [{start: (stages[0][start], start)}]
+        for stage in stages[1:]:
+            before = reached[-1]
+            cheapest = min(before, key=lambda plan: before[plan][0])
+            step: dict[GemmPlan, tuple[float, GemmPlan]] = {}
+            for plan, time in stage.items():
+                stay, move = before.get(plan, (float("inf"),))[0], before[cheapest][0] + switch
+                step[plan] = (stay + time, plan) if stay <= move else (move + time, cheapest)
+            reached.append(step)
+        end = min(reached[-1], key=lambda plan: reached[-1][plan][0] + (switch if plan != start else 0.0))
+        length = reached[-1][end][0] + (switch if end != start else 0.0)
+        if best is not None and length >= best[0]:
+            continue
+        path = [end]
+        for stage in reversed(reached[1:]):
+            path.append(stage[path[-1]][1])
+        best = (length, path[::-1])
+    assert best is not None
+    return best[1]

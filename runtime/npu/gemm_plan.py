@@ -1,0 +1,150 @@
+"""How a product is cut up for an array: tiles of one core, which core makes what, and the weights in that order.
+
+The dataflow graph of a plan is `gemm.py`; choosing plans is the compiler's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuc.runtime.npu.machine import Machine
+
+CODES_A_BYTE = 4
+
+
+@dataclass(frozen=True)
+class Operands:
+    """Element types of a product: of A, of B as it travels, of C; the kernel's function; the machine file's rate."""
+
+    a: str
+    b: str
+    c: str
+    function: str
+    rate: str
+
+
+OPERANDS: Mapping[str, Operands] = {
+    "ternary": Operands("i8", "u8", "i32", "ternary_gemm", "i8xternary->i32"),
+    "int8": Operands("i8", "i8", "i32", "gemm", "i8xi8->i32"),
+    "bf16": Operands("bf16", "bf16", "f32", "bf16_gemm", "bf16xbf16->bf16"),
+}
+"""``ternary`` weights are 2-bit codes, four a byte, decoded on the core."""
+
+SPREADS: Mapping[str, tuple[str, str]] = {
+    "grid": ("row", "column"),
+    "turned": ("column", "row"),
+    "down": ("each", "one"),
+    "across": ("one", "each"),
+}
+"""How A and B reach the cores. ``row``, ``column``: one stream for each row or column of cores, by broadcast; ``one``:
+one for all cores; ``each``: every core its own, cut out of its column's in the memory tile."""
+
+
+@dataclass(frozen=True)
+class GemmPlan:
+    """Tiles m x k x n of one core, the rows and columns of cores in use, operands and spread (see `SPREADS`).
+
+    Core (c, r) makes part `place(c, r)` of a block of C, which is `parts` tiles of m x n.
+    """
+
+    m: int
+    k: int
+    n: int
+    rows: int
+    cols: int
+    operands: str = "int8"
+    spread: str = "grid"
+
+    @staticmethod
+    def on(machine: Machine, tile: tuple[int, int, int], operands: str, spread: str = "grid") -> GemmPlan:
+        """The plan for a machine: all columns, and all rows of cores that columns can feed (one a row's stream)."""
+        rows = len({row for _, row in machine.tiles("core")})
+        if "row" in SPREADS[spread]:
+            rows = min(rows, machine.cols)
+        return GemmPlan(*tile, rows, machine.cols, operands, spread)
+
+    @property
+    def kind(self) -> Operands:
+        """Element types and kernel."""
+        return OPERANDS[self.operands]
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        """Tiles of a block of C, down and across."""
+        cores = self.rows * self.cols
+        return {
+            "grid": (self.rows, self.cols),
+            "turned": (self.cols, self.rows),
+            "down": (cores, 1),
+            "across": (1, cores),
+        }[self.spread]
+
+    def place(self, column: int, row: int) -> tuple[int, int]:
+        """Which tile of a block a core makes."""
+        number = column * self.rows + row
+        return {"grid": (row, column), "turned": (column, row), "down": (number, 0), "across": (0, number)}[self.spread]
+
+    @property
+    def block_m(self) -> int:
+        """Rows of C the array makes at once."""
+        return self.m * self.parts[0]
+
+    @property
+    def block_n(self) -> int:
+        """Columns of C the array makes at once."""
+        return self.n * self.parts[1]
+
+    @property
+    def width(self) -> int:
+        """Elements of a row of B's tile as it travels."""
+        return self.n // CODES_A_BYTE if self.operands == "ternary" else self.n
+
+    @property
+    def taken_at_once(self) -> int:
+        """Tiles of B that travel in one token from host memory."""
+        return self.rows if SPREADS[self.spread][1] == "each" else 1
+
+
+def blocks(plan: GemmPlan, m: int, k: int, n: int) -> tuple[int, int, int]:
+    """Sizes filled up to whole blocks."""
+    return (_up(m, plan.block_m), _up(k, plan.k), _up(n, plan.block_n))
+
+
+def _up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+def weight_shape(plan: GemmPlan, k: int, n: int) -> tuple[int, ...]:
+    """Shape of B in host memory, for sizes in whole blocks: tile columns, steps, tiles of a token, then k x n."""
+    at_once = plan.taken_at_once
+    return (n // plan.n // at_once, k // plan.k, at_once, plan.k, plan.width)
+
+
+def tiled_weights(plan: GemmPlan, rows: NDArray[np.generic]) -> NDArray[np.generic]:
+    """B for the host buffer (see `weight_shape`), from weights [N, K]; ternary ones four codes a byte."""
+    big_n, big_k = rows.shape
+    _, padded_k, padded_n = blocks(plan, 1, big_k, big_n)
+    whole = np.zeros((padded_k, padded_n), rows.dtype)
+    whole[:big_k, :big_n] = rows.T
+    at_once = plan.taken_at_once
+    tiles = whole.reshape(padded_k // plan.k, plan.k, padded_n // plan.n // at_once, at_once, plan.n)
+    tiles = tiles.transpose(2, 0, 3, 1, 4)
+    if plan.operands != "ternary":
+        return np.ascontiguousarray(tiles)
+    codes = (tiles + 1).astype(np.uint8).reshape(*tiles.shape[:-1], plan.width, CODES_A_BYTE)
+    packed = codes[..., 0] | codes[..., 1] << 2 | codes[..., 2] << 4 | codes[..., 3] << 6
+    return np.ascontiguousarray(packed)
+
+
+def kernel_cycles(plan: GemmPlan, machine: Machine, steps: int) -> tuple[int, ...]:
+    """Cycles of each step of a sum: multiply-adds, decoding of codes, and storing C after the last."""
+    rate = machine.gemm[plan.kind.rate]
+    each = plan.m * plan.k * plan.n / rate.peak_macs_per_cycle
+    if plan.operands == "ternary":
+        each += plan.k * plan.n / machine.timing["ternary_decode_weights_per_cycle"]
+    last = each + plan.m * plan.n * rate.cycles_per_output
+    return (*[round(each)] * (steps - 1), round(last))
