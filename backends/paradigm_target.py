@@ -21,7 +21,7 @@ ENTRY_POINT_GROUP = "neuc.targets"
 PassesOf = Callable[[Mapping[str, str]], Sequence[ModulePass]]
 """The passes for given options. Raises NEUC-E002 for a value that makes no sense (`option_error`)."""
 
-_FAMILIES: tuple[str, ...] = ("crossbar", "npu")
+_FAMILIES: tuple[str, ...] = ("crossbar", "npu", "tsu")
 """Folders of this one that have a ``target.py`` with ``TARGETS``."""
 
 

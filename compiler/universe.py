@@ -89,6 +89,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "route-dataflow": _pass("backends.npu.graph_passes", "RouteDataflow"),
     "size-buffers": _pass("backends.npu.graph_passes", "SizeBuffers"),
     "place-npu": _pass("backends.npu.place_products", "PlaceNpu"),
+    "place-tsu": _pass("backends.tsu.place", "PlaceTsu"),
     "place-barriers": _pass("backends.cpu.place_barriers", "PlaceBarriers"),
     "plan-memory": _pass("backends.cpu.plan_memory", "PlanMemory"),
     "pool-before-activation": _pass("passes.pool_before_activation", "PoolBeforeActivation"),

@@ -334,6 +334,8 @@ class Model:
         if any(v.name == chosen for v in self.variables):
             raise _usage(f"there are two variables called {chosen}", "give each a name of its own")
         made = Variable(chosen, self.add(e.VarOp(type_, e.Role.CLAMPED if clamped else e.Role.FREE)))
+        if SSAValue.is_valid_name(chosen):
+            made.value.name_hint = chosen
         self.variables.append(made)
         return made
 

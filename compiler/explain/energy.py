@@ -55,6 +55,12 @@ At least one epoch, a batch of one to all images, and rates, nudges and numbers 
 it was; energy.EquilibriumPropagation, PredictiveCoding and ForwardForward list the options and what they mean.""",
     "NEUC-E620": """Weights became infinite or NaN while learning.
 The steps were too large: give a smaller rate, for predictive coding also a smaller dt, and scale pixels to 0 to 1.""",
+    "NEUC-E637": """A model of spins does not fit the grid of a sampling chip.
+Each spin takes one cell, and every coupling has to be a wire between two cells: few neighbours for each spin, no cycles
+of odd length, a shape like the grid's. The message names the spins that fit nowhere. Target cpu-relax takes any graph.""",
+    "NEUC-E638": """A program asks a sampling chip for what it does not do.
+The chip makes Gibbs sweeps over spins with fields and couplings of two. Categories, factors of three spins, Metropolis
+steps and exchanges of replicas run on target cpu-relax.""",
     "NEUC-E639": """A program in THRML's terms cannot be compiled.
 neuc.thrml takes spins and categories in blocks of one kind, factors with one weight tensor for each tuple of nodes, and
 the two Gibbs conditionals; every node is in one free or clamped block, and states have [..., nodes of the block]. The
