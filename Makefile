@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= auto
+TESTS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := $(addprefix src/neuc/,compiler dialects passes backends runtime errors.py __init__.py __main__.py)
@@ -27,8 +29,9 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
+# TESTS=tests/passes makes fewer of them; WORKERS=0 runs them in one process, as debuggers want it.
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 # ziglang links the AArch64 kernels, qemu runs them (Debian: qemu-user-static); without qemu these tests are skipped.
 test-slow: $(READY)

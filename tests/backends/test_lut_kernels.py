@@ -24,7 +24,7 @@ from neuc.backends.cpu.packing.lut_code import WeightCode
 WITHOUT_GFNI = Isa.avx512(("avx512vnni", "avx512vbmi"))
 WITHOUT_VBMI = Isa.avx512()
 ISAS = [*runnable_isas(), *(isa for isa in (WITHOUT_GFNI, WITHOUT_VBMI) if host_features() >= set(isa.features))]
-ISA_NAMES = ["-".join([isa.name, *(set(isa.features) & {"gfni", "avx512vbmi"})]) for isa in ISAS]
+ISA_NAMES = ["-".join([isa.name, *sorted(set(isa.features) & {"gfni", "avx512vbmi"})]) for isa in ISAS]
 
 
 @dataclass(frozen=True)

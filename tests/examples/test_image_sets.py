@@ -59,7 +59,11 @@ NO_IDX = [b"", b"\x1f", b"\0\0\x08\x03" + b"\xff" * 12, b"\0\0\x0d\x01\0\0\0\1\0
 """Empty, too short, more announced than there is, another element type."""
 
 
-@pytest.mark.parametrize("damage", [*map(gzip.compress, NO_IDX), b"no gzip", gzip.compress(b"cut")[:-6]])
+@pytest.mark.parametrize(
+    "damage",
+    [*map(gzip.compress, NO_IDX), b"no gzip", gzip.compress(b"cut")[:-6]],
+    ids=["empty", "short", "fewer", "type", "no-gzip", "cut"],
+)
 def test_damaged_fashion_is_refused(damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write_fashion(tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(damage)

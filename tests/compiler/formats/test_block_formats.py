@@ -267,7 +267,7 @@ def test_payloads_no_encoder_writes(case: str):
         (Tl2(TlBlocks(-32, 96, 32)), "not all positive"),
         (Tl2(TlBlocks(96, 768, 32)), "leaves"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_block_sizes_that_cannot_be(blocks: Tl1 | Tl2, says: str):
     assert says in blocks.shape_objection(96, 480)
