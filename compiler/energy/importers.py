@@ -84,8 +84,13 @@ def from_graph(graph: Graph, weight: str = "weight", field: str = "field") -> tu
     return model, spins, labels
 
 
-def linear_system(a: ArrayLike, b: ArrayLike | None = None) -> tuple[Model, Variable]:
+def linear_system(a: ArrayLike, b: ArrayLike | None = None, *, precise: bool = False) -> tuple[Model, Variable]:
     """F = ½ xᵀ A x − bᵀ x: at β = 1 its samples have mean A⁻¹ b and covariance A⁻¹ (thermodynamic linear algebra).
+
+    Args:
+        a: A, symmetric [n, n].
+        b: the right side [n]; zeros where it is left out.
+        precise: f64 states, for the interpreter alone.
 
     Raises:
         Error: NEUC-E600, A is not symmetric.
@@ -93,7 +98,7 @@ def linear_system(a: ArrayLike, b: ArrayLike | None = None) -> tuple[Model, Vari
     matrix = np.asarray(a, np.float64)
     if matrix.ndim != 2 or not np.allclose(matrix, matrix.T):
         raise Error("NEUC-E600", "A is not symmetric", hint="solve Aᵀ A x = Aᵀ b instead")
-    model = Model(precise=True)
+    model = Model(precise=precise)
     x = model.real(len(matrix), name="x")
     model.couple(x, -0.5 * (matrix + matrix.T))
     if b is not None:

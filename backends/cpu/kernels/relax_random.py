@@ -65,9 +65,10 @@ class Philox:
             drawn = self.block([b.splat(first, self.lanes) + ramp, *rest])
             for k, word in enumerate(drawn):
                 words[k].append(word)
-        return [self._narrow(parts) for parts in words]
+        return [self.narrow(parts) for parts in words]
 
-    def _narrow(self, parts: list[Val]) -> list[Val]:
+    def narrow(self, parts: list[Val]) -> list[Val]:
+        """Low halves of 64-bit lanes, two vectors in one."""
         b = self.b
         if self.lanes == 1:
             return [b.trunc(part, i32) for part in parts]

@@ -1,7 +1,6 @@
 """Lowerings of the `energy` operations: models and states become facts about buffers, sampling becomes one launch.
 
-What each sampler runs on is in `relax_sampling.py`; continuous relaxations are `dense` operations before this
-(`passes/expand_relaxation.py`).
+What each sampler runs on is in `relax_sampling.py`, what continuous dynamics do in `relax_states.py`.
 """
 
 from __future__ import annotations
@@ -118,7 +117,8 @@ def constant_parameter(s: SegmentLowering, value: SSAValue) -> np.ndarray:
 def _kept_natively(op: Operation) -> str | None:
     """Why a state of this model is not kept natively."""
     model = e.model_of(op.operands[0])
-    spaces = {var_type(v).space for v in model.variables} - {Space.SPIN, Space.CAT, Space.SIMPLEX}
+    kept = {Space.SPIN, Space.CAT, Space.SIMPLEX, Space.REAL, Space.PHASE}
+    spaces = {var_type(v).space for v in model.variables} - kept
     if isinstance(op, e.StateOp) and any(element_of(v) == f64 for v in op.args[1:]):
         return "states in f64 have no CPU kernels"
     if spaces:
@@ -158,13 +158,22 @@ def _clamp(op: e.ClampOp, s: SegmentLowering) -> None:
 
 @lowers(e.InitOp, supports=_kept_natively)
 def _init(op: e.InitOp, s: SegmentLowering) -> None:
-    model = e.model_of(op.model)
-    sites = sum(var_type(v).sites for v in discrete_variables(model))
-    levels = [np.full(var_type(v).sites, var_type(v).levels, np.int32) for v in discrete_variables(model)]
-    buffer = s.temp(op.chains.value.data * sites)
-    args = [s.buffer(op.seed), s.weight("levels", np.concatenate(levels)), buffer, sites]
-    s.launch(InitSitesKernel(), args, work=op.chains.value.data, scratch=WORD_BYTES)
-    s.remember(op.result, separated(model, buffer))
+    model, chains = e.model_of(op.model), op.chains.value.data
+    known: dict[SSAValue, Piece] = {}
+    if discrete_variables(model):
+        sites = sum(var_type(v).sites for v in discrete_variables(model))
+        levels = [np.full(var_type(v).sites, var_type(v).levels, np.int32) for v in discrete_variables(model)]
+        buffer = s.temp(chains * sites)
+        args = [s.buffer(op.seed), s.weight("levels", np.concatenate(levels)), buffer, sites]
+        s.launch(InitSitesKernel(), args, work=chains, scratch=WORD_BYTES)
+        known |= separated(model, buffer).of
+    for variable in model.variables:
+        if variable not in known:
+            type_ = var_type(variable)
+            first = 1.0 / type_.levels if type_.space is Space.SIMPLEX else float(np.clip(0.0, *type_.box))
+            width = math.prod(type_.value_shape)
+            known[variable] = Piece(s.weight("start", np.full(chains * width, first, np.float32)), 0, width, 4)
+    s.remember(op.result, Pieces(known))
 
 
 @lowers(e.ReadOp)

@@ -22,9 +22,8 @@ MOST_PRODUCTS = 20000
 """Multiplications that a kernel may have written out; LLVM takes seconds for more."""
 
 
-def _unsupported(op: e.RelaxOp) -> str | None:
-    if op.method.data is not e.Method.MEAN_FIELD:
-        return f"energy.relax by {op.method.data.value} has no CPU kernel"
+def mean_field_unsupported(op: e.RelaxOp) -> str | None:
+    """Why a mean field has no CPU kernel."""
     model = e.model_of(op.model)
     if any(var_type(v).sites != 1 for v in model.variables):
         return "beliefs of several sites have no CPU kernel"
@@ -33,8 +32,8 @@ def _unsupported(op: e.RelaxOp) -> str | None:
     return None
 
 
-@lowers(e.RelaxOp, supports=_unsupported)
-def _mean_field(op: e.RelaxOp, s: SegmentLowering) -> None:
+def mean_field(op: e.RelaxOp, s: SegmentLowering) -> None:
+    """One launch over agents."""
     model, known = e.model_of(op.model), pieces(s, op.state)
     free = [v for v in model.variables if isinstance(v.owner, e.VarOp) and not v.owner.clamped]
     given = [v for v in model.variables if v not in free]

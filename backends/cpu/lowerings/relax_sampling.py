@@ -22,6 +22,7 @@ from neuc.backends.cpu.lowerings.relax import (
     separated,
 )
 from neuc.backends.cpu.lowerings.relax_layout import Layout, layout
+from neuc.backends.cpu.lowerings.relax_states import sample_states, sample_unsupported
 from neuc.backends.cpu.lowerings.relax_tables import table_lists
 from neuc.dialects import energy as e
 from neuc.dialects.cpu import LaunchArg
@@ -33,6 +34,7 @@ from neuc.dialects.store import dims_of
 from neuc.errors import Error
 
 Array = np.ndarray
+_CONTINUOUS = (Rule.LANGEVIN, Rule.OU_EXACT)
 
 
 @dataclass
@@ -49,8 +51,8 @@ class Observers:
 
 
 def _unsupported(op: e.SampleOp) -> str | None:
-    if op.rule.data in (Rule.LANGEVIN, Rule.OU_EXACT):
-        return f"energy.sample by {op.rule.data.value} has no CPU kernel"
+    if op.rule.data in _CONTINUOUS:
+        return sample_unsupported(op)
     if op.exchange.value.data:
         return "exchanges of replicas have no CPU kernel"
     if op.packed is not None and (
@@ -81,6 +83,9 @@ def _has_tables(model: e.ModelOp) -> bool:
 
 @lowers(e.SampleOp, supports=_unsupported)
 def _sample(op: e.SampleOp, s: SegmentLowering) -> None:
+    if op.rule.data in _CONTINUOUS:
+        sample_states(op, s)
+        return
     model, observers = e.model_of(op.model), Observers.find(op)
     graph = FactorGraph.of(model, lambda value: constant_parameter(s, value))
     coloring = op.model.owner
