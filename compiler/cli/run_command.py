@@ -41,6 +41,7 @@ _EXPECTED_RTOL, _EXPECTED_ATOL = 1e-4, 1e-5
 @click.option("--sweeps", type=int, help="Sweeps of a sampler, in place of the model's.")
 @click.option("--beta", metavar="FIRST[:LAST]", help="Inverse temperatures of a sampler, in place of the model's.")
 @click.option("--seed", type=int, help="Seed of a sampler, in place of the model's.")
+@click.option("--plots", type=click.Path(path_type=Path), help="Draw a sampler's results into this folder.")
 @click.option("--profile", type=click.Path(path_type=Path), help="Write a trace that Perfetto opens.")
 @arguments.json_option
 def run_command(
@@ -60,6 +61,7 @@ def run_command(
     sweeps: int | None,
     beta: str | None,
     seed: int | None,
+    plots: Path | None,
     profile: Path | None,
     as_json: bool,
 ) -> int:
@@ -68,7 +70,7 @@ def run_command(
         if path is not None:
             check_writable(path)
     single = {"--input": inputs or None, "--output": output, "--expected": expected, "--profile": profile}
-    single |= {"--sweeps": sweeps, "--beta": beta, "--seed": seed}
+    single |= {"--sweeps": sweeps, "--beta": beta, "--seed": seed, "--plots": plots}
     if times is not None or seeds != 1 or scheduler is not None or tile_map is not None:
         from neuc.compiler.cli.ageing import run_ageing
 
@@ -86,6 +88,10 @@ def run_command(
         from neuc.compiler.cli.decoder_inputs import check_decoder_inputs
 
         feeds = check_decoder_inputs(session.manifest["decoder"], feeds, inputs)
+    if plots is not None:
+        from neuc.compiler.energy.plots import require_matplotlib
+
+        require_matplotlib()
     start = time.perf_counter()
     names = [spec.name for spec in session.program.outputs]
     results = dict(zip(names, session.run(None, feeds)))
@@ -94,6 +100,7 @@ def run_command(
         save_npz(output, results)
     if profile is not None and session.profile is not None:
         session.profile.save(profile)
+    remarks = _remarks(session.manifest, feeds, results, plots)
     agreement = None if expected is None else _compare(load_npz(expected), results, rtol, atol)
     if as_json:
         report: dict[str, object] = {
@@ -104,11 +111,14 @@ def run_command(
         }
         if agreement is not None:
             report["expected"] = agreement[1]
+        report |= {name: value for name, (value, _) in remarks.items()}
         console.product_json(report)
     else:
         console.product("\n".join(_describe(name, array) for name, array in results.items()))
         if agreement is not None:
             console.product(f"expected: {agreement[1]['summary']}")
+        for _, line in remarks.values():
+            console.product(line)
     return Exit.OK if agreement is None or agreement[0] else Exit.MISMATCH
 
 
@@ -151,6 +161,26 @@ def _sampler_inputs(
     named = {text.partition("=")[0] for text in given}
     found = default_inputs(manifest["energy"], sweeps, ends, seed)
     return {name: array for name, array in found.items() if name not in named}
+
+
+def _remarks(
+    manifest: Mapping[str, object], feeds: Arrays, results: Arrays, plots: Path | None
+) -> dict[str, tuple[object, str]]:
+    """What a sampler's run adds to the report, as data and as a line: pictures, and what it would cost on a chip."""
+    found: dict[str, tuple[object, str]] = {}
+    if plots is not None:
+        from neuc.compiler.energy.plots import plots_of, write_plots
+
+        sweeps = len(feeds["beta"]) if "beta" in feeds else None
+        written = [str(path) for path in write_plots(plots_of(manifest.get("energy"), results, sweeps), plots)]
+        found["plots"] = (written, f"drawn: {', '.join(written)}")
+    if "tsu" in manifest:
+        from neuc.compiler.energy.ledger import ledger
+
+        costs = ledger(manifest["tsu"], feeds)
+        if costs is not None:
+            found["ledger"] = (costs.to_json(), costs.describe())
+    return found
 
 
 def save_npz(path: Path, arrays: Arrays) -> None:

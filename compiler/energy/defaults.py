@@ -10,6 +10,8 @@ from neuc.errors import Error, Exit
 
 Array = np.ndarray
 
+MOST_SWEEPS = 1 << 27
+"""Sweeps of one run: β alone is 512 MiB then. Longer ones are several runs, each from the last state before it."""
 _LARGEST_BETA = float(np.finfo(np.float32).max)
 
 
@@ -39,6 +41,13 @@ def default_inputs(
         plan = cast("dict[str, object]", schedule)
         first, last = beta or _noted_ends(plan)
         count = _noted_sweeps(plan) if sweeps is None else sweeps
+        if count > MOST_SWEEPS:
+            raise Error(
+                "NEUC-E605",
+                f"{count} sweeps are more than a run makes at once ({MOST_SWEEPS})",
+                hint="make several runs, each from the last state of the one before",
+                exit_code=Exit.USAGE,
+            )
         if count < 1 or not (0 < first <= _LARGEST_BETA and 0 < last <= _LARGEST_BETA):
             raise Error(
                 "NEUC-E605",

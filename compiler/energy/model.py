@@ -19,6 +19,7 @@ from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from neuc.compiler.energy.program import Program
+from neuc.compiler.energy.results import result_facts
 from neuc.compiler.universe import new_context
 from neuc.dialects import energy as e
 from neuc.dialects.dense import ReshapeOp
@@ -266,7 +267,8 @@ class Model:
             res_attrs=ArrayAttr([_named(name) for name in results]),
         )
         module = ModuleOp([main])
-        set_fact(module, "energy", self._facts)
+        drawn = result_facts(dict(zip(results, values, strict=True)), self.context.weights)
+        set_fact(module, "energy", {**self._facts, "results": drawn})
         return Program(module, self.context)
 
     # ---------------------------------------------------------------- inside

@@ -20,6 +20,7 @@ Samplers of spins and categories take linear, bilinear, edges, stencil and table
 with rule = langevin or ou_exact. Metropolis flips spins only.""",
     "NEUC-E605": """A schedule makes no sense.
 There is at least one sweep, and every inverse temperature is a finite number above 0; a seed is an integer of 64 bits.
+One run makes at most 2^27 sweeps: for more, run again from the last state.
 For a quench give a large inverse temperature.""",
     "NEUC-E606": """A model is to be swept that has no blocks.
 Run the pass color-blocks before, as neuc compile and Program.interpret do, or write energy.color into the text.""",
@@ -55,6 +56,9 @@ At least one epoch, a batch of one to all images, and rates, nudges and numbers 
 it was; energy.EquilibriumPropagation, PredictiveCoding and ForwardForward list the options and what they mean.""",
     "NEUC-E620": """Weights became infinite or NaN while learning.
 The steps were too large: give a smaller rate, for predictive coding also a smaller dt, and scale pixels to 0 to 1.""",
+    "NEUC-E636": """There is nothing to draw, or nothing to draw with.
+--plots draws what a program made with neuc.energy returns: energies, sums, pairs, histograms, values of variables. It
+needs matplotlib: pip install "neuc[plot]".""",
     "NEUC-E637": """A model of spins does not fit the grid of a sampling chip.
 Each spin takes one cell, and every coupling has to be a wire between two cells: few neighbours for each spin, no cycles
 of odd length, a shape like the grid's. The message names the spins that fit nowhere. Target cpu-relax takes any graph.""",
