@@ -130,9 +130,10 @@ def compile(
         model: path of an ``.onnx``, ``.mlir``, ``.gguf`` or ``.nir`` file or of a Hugging Face folder, an
             ``onnx.ModelProto``, an ``nir.NIRGraph``, or a ``torch.nn.Module``.
         target: ``cpu``, ``cpu-tl2``, … (`neuc targets` lists them), with options in braces: ``cpu-tl2{bm=64}``.
-        quantize: ``none``, ``ternary`` (every layer that can be, with `planes` planes), ``auto`` (as few planes as keep
-            the measured error within `max_error`); by default what the target is for: ``none`` for ``cpu`` and
-            ``cpu-ref``, ``auto`` for those that fix an encoding.
+        quantize: ``none``, ``ternary`` (every layer that can be, with `planes` planes), ``int8`` (the same layers, with
+            weights of eight bits), ``auto`` (as few planes as keep the measured error within `max_error`); by
+            default what the target is for: ``none`` for ``cpu`` and ``cpu-ref``, ``auto`` for those that fix an
+            encoding.
         planes: planes per ternary weight (default 2); the most that ``auto`` may use (default 4).
         scale: which ternary weights share a scale: ``row``, ``group`` (128 columns) or ``tensor``.
         max_error: error budget of ``auto``: mean cosine error for outputs that are normalised embeddings, relative L2

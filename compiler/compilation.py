@@ -100,12 +100,12 @@ class Compilation:
         reference = None if report.quantize == "none" else Reference.of(driver, self.options)
         if reference is not None and reference.model is None:
             report.hints.append(f"errors are measured against neuc's interpreters, as {reference.obstacle}")
-        driver.run(float_passes(self.options))
+        driver.run(float_passes(self.options, self.chosen))
         if reference is None:
             self._lower(steps)
             return
         with LayerErrors(driver.module, driver.context, reference.feeds, self.options.measured_on) as layer_errors:
-            if report.quantize == "ternary":
+            if report.quantize in ("ternary", "int8"):
                 report.budget = self.options.max_error
                 quantize_fixed(driver, self.options)
                 layer_errors.compare(driver.module.clone())

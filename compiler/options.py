@@ -12,7 +12,7 @@ from pathlib import Path
 
 from neuc.errors import Error, Exit
 
-QUANTIZE = ("none", "ternary", "auto")
+QUANTIZE = ("none", "ternary", "int8", "auto")
 FALLBACK = ("host", "error")
 HEADS = ("int8", "int4", "int8-row")
 KV_TYPES = ("f16", "f32", "int8")
@@ -29,8 +29,9 @@ class CompileOptions:
 
     Attributes:
         target: a target's name, with options in braces: ``cpu-tl2{bm=64}``.
-        quantize: ``none``, ``ternary`` (every layer that can be, with `planes` planes), ``auto`` (as few planes as keep
-            the measured error within `max_error`), or None for the target's default.
+        quantize: ``none``, ``ternary`` (every layer that can be, with `planes` planes), ``int8`` (the same layers, with
+            weights of eight bits), ``auto`` (as few planes as keep the measured error within `max_error`), or None for
+            the target's default.
         planes: planes per ternary weight for ``ternary``; None is 2. For ``auto``, the most it may use; None is 4.
         scale: which ternary weights share a scale: ``row``, ``group`` (128 columns) or ``tensor``.
         max_error: error budget of ``auto``, limit for ``ternary``:
@@ -91,8 +92,8 @@ class CompileOptions:
         if self.max_error is not None and self.quantize == "none":
             hint = "use --quantize auto, which measures errors and chooses planes"
             raise _bad("max-error", f"{self.max_error} with --quantize none", hint)
-        if self.planes is not None and self.quantize == "none":
-            raise _bad("planes", f"{self.planes} with --quantize none", "leave one of them out")
+        if self.planes is not None and self.quantize in ("none", "int8"):
+            raise _bad("planes", f"{self.planes} with --quantize {self.quantize}", "leave one of them out")
 
     @property
     def measured_on(self) -> str:

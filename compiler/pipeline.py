@@ -22,13 +22,13 @@ from neuc.compiler.options import CompileOptions
 from neuc.errors import Error, Exit
 from neuc.passes.lower_onnx_to_dense import LowerOnnxToDense
 from neuc.passes.partition import Partition
+from neuc.passes.recognize_ternary import RecognizeTernary
 
 _TARGET = re.compile(r"(?P<name>[\w.-]+)(\{(?P<options>[^{}]*)\})?")
 _TARGET_OPTIONS = ("group", "bm", "bk")
 _ON_GRAPH_LEVEL = ("fold-batch-norm",)
 # Norms are recognised, and biases join their producers, before maps merge; activations also after, when merging has
 # made one of a chain. What the model quantised itself is recognised before anything changes its order of rounding.
-_RECOGNITION = "recognize-ternary"
 _AFTER_LOWERING = ("fuse-layer-norm", "fold-into-matmul", "fuse-activation", "fuse-maps", "fuse-activation")
 
 
@@ -135,13 +135,16 @@ def graph_passes() -> list[ModulePass]:
     return [universe.PASSES[name]()() for name in _ON_GRAPH_LEVEL]
 
 
-def float_passes(options: CompileOptions) -> list[ModulePass]:
+def float_passes(options: CompileOptions, chosen: ChosenTarget | None = None) -> list[ModulePass]:
     """From the graph level to `dense` operations; what has no native form stays `onnx`, with the reason.
 
-    Layers that the model quantised itself become `ternary` on the way, unless the options say no.
+    Layers that the model quantised itself become `ternary` on the way, unless the options say no: those of few levels,
+    and int8 ones where the target computes with them.
     """
-    names = ((_RECOGNITION,) if options.recognize else ()) + _AFTER_LOWERING
-    return [LowerOnnxToDense(supports=unsupported_reason), *(universe.PASSES[name]()() for name in names)]
+    int8 = chosen is not None and chosen.machine is not None and chosen.machine.int8_layers
+    recognition = [RecognizeTernary(most_level=127) if int8 else RecognizeTernary()] if options.recognize else []
+    rest = [universe.PASSES[name]()() for name in _AFTER_LOWERING]
+    return [LowerOnnxToDense(supports=unsupported_reason), *recognition, *rest]
 
 
 def partition_pass(options: CompileOptions, chosen: ChosenTarget) -> Partition:

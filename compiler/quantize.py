@@ -84,8 +84,9 @@ class Reference:
 
 
 def quantize_fixed(driver: Driver, options: CompileOptions) -> None:
-    """Make every layer of a float module ternary that can be, with the same planes."""
-    driver.run([QuantizeToTernary(planes=options.planes or DEFAULT_PLANES, scale=options.scale)])
+    """Make every layer of a float module ternary that can be, with the same planes, or int8 if that was asked for."""
+    bits = 8 if options.quantize == "int8" else 0
+    driver.run([QuantizeToTernary(planes=options.planes or DEFAULT_PLANES, scale=options.scale, bits=bits)])
 
 
 def quantize_within(driver: Driver, search: PlaneSearch, budget: float, options: CompileOptions) -> None:

@@ -1,7 +1,8 @@
 """The pass `quantize-to-ternary`: constant matmuls and convolutions become ternary planes times int8 activations.
 
 Which layers can is decided in `analysis/ternary_layers.py`, planes are fitted in `analysis/ternary_fit.py`; how many
-each layer gets is the caller's choice (`analysis/error_budget.py` makes it by measuring).
+each layer gets is the caller's choice (`analysis/error_budget.py` makes it by measuring). With `bits` = 8 the same
+layers get int8 weights, which are one plane of more levels.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from neuc.dialects.dense import ConvOp, MatMulOp
 from neuc.dialects.locations import fuse_locations
 from neuc.dialects.store import dims_of
 from neuc.dialects.ternary import QuantizeOp, WeightOp
+from neuc.dialects.ternary_encodings import LEVELS
 from neuc.dialects.ternary_types import ScaleAttr
 from neuc.dialects.ternary_weights import make_weight
 from neuc.dialects.weight_store import WeightStore, array_sha
 from neuc.errors import Error
 from neuc.passes.analysis.exact_weights import exact_weight
+from neuc.passes.analysis.int8_fit import LEVELS as INT8_LEVELS
+from neuc.passes.analysis.int8_fit import fit_int8
 from neuc.passes.analysis.ternary_fit import MAX_PLANES, fit_ternary
 from neuc.passes.analysis.ternary_layers import (
     FLOAT_LAYERS,
@@ -45,7 +49,7 @@ SCALES = {"row": ScaleAttr.of("row"), "tensor": ScaleAttr.of("tensor"), "group":
 
 @dataclass
 class FitCache:
-    """Fitted weights by content, planes and scale, so that trying assignments of planes fits each layer once.
+    """Fitted weights by content, planes (0: int8) and scale, so that trying assignments of planes fits each layer once.
 
     Weights that hold few levels already are not fitted: they are what they are, in one plane.
     """
@@ -68,9 +72,11 @@ class FitCache:
         key = (sha, planes, scale)
         known = self._made.get(key)
         if known is None or known.trits.data not in store:
-            fit = fit_ternary(matrix, planes, scale)
+            kind = f"{planes}x{scale}" if planes else f"int8.{scale}"
+            fit = fit_ternary(matrix, planes, scale) if planes else fit_int8(matrix, scale)
+            levels = LEVELS if planes else INT8_LEVELS
             known = make_weight(
-                f"{name}.{planes}x{scale}", fit.trits, fit.scales, store, scale=SCALES[scale], sqnr=fit.sqnr_db
+                f"{name}.{kind}", fit.trits, fit.scales, store, scale=SCALES[scale], levels=levels, sqnr=fit.sqnr_db
             )
             self._made[key] = known
         return known.clone()
@@ -86,7 +92,8 @@ class QuantizeToTernary(ModulePass):
         2. `dense.conv %x, <constant>` → `ternary.quantize %x axes R-1`, `ternary.conv`.
         3. Layers that read the same value share its `ternary.quantize`.
         4. Weights that hold few levels already (see `recognize-ternary`) are taken as they are, in one plane.
-        5. A layer that stays float gets the attribute `ternary.kept` with the reason.
+        5. With `bits` = 8, weights are the nearest of -127 … 127 times a scale, in one plane.
+        6. A layer that stays float gets the attribute `ternary.kept` with the reason.
 
     Before and after::
 
@@ -104,6 +111,7 @@ class QuantizeToTernary(ModulePass):
         scale: which weights share a scale: row, group (128 columns) or tensor.
         layers: "name=planes" for single layers; 0 keeps one as float.
         min_k: layers with fewer columns stay float.
+        bits: 8 for int8 weights; 0 for ternary ones.
     """
 
     name = "quantize-to-ternary"
@@ -111,6 +119,7 @@ class QuantizeToTernary(ModulePass):
     scale: str = "row"
     layers: tuple[str, ...] = ()
     min_k: int = MIN_K
+    bits: int = 0
     fits: FitCache = field(default_factory=FitCache, init=False, compare=False, repr=False)
 
     def using(self, fits: FitCache) -> Self:
@@ -124,6 +133,8 @@ class QuantizeToTernary(ModulePass):
             raise Error("NEUC-E220", f"planes = {self.planes} is out of range", hint=f"choose 0 to {MAX_PLANES}")
         if self.scale not in SCALES:
             raise Error("NEUC-E220", f"scale = {self.scale!r} is unknown", hint=f"choose {', '.join(SCALES)}")
+        if self.bits not in (0, 8):
+            raise Error("NEUC-E220", f"bits = {self.bits} is unknown", hint="choose 8 for int8, 0 for ternary planes")
         store, named = store_of(ctx), dict(layers(op))
         chosen = self._chosen(named)
         plan: dict[Operation, WeightOp] = {}
@@ -138,7 +149,8 @@ class QuantizeToTernary(ModulePass):
                 layer.attributes[KEPT] = StringAttr(reason)
                 continue
             assert isinstance(layer, MatMulOp | ConvOp)
-            plan[layer] = self.fits.weight(layer, weight_entry(layer, name), planes, self.scale, store)
+            kind = 0 if self.bits else planes
+            plan[layer] = self.fits.weight(layer, weight_entry(layer, name), kind, self.scale, store)
         rewrite(op, [QuantizeMatMul(plan, store), QuantizeConv(plan, store)], recursive=False)
 
     def _chosen(self, named: Mapping[str, Operation]) -> dict[str, int]:

@@ -23,7 +23,7 @@ from neuc.dialects.ternary import WeightOp
 from neuc.dialects.weight_store import WeightStore
 from neuc.passes.analysis.activation_codes import FLOAT, HIGHEST, LOWEST, CodeFinder, Codes
 from neuc.passes.analysis.exact_weights import exact_weight
-from neuc.passes.analysis.level_sets import find_levels, obstacle
+from neuc.passes.analysis.level_sets import BOUNDS, find_levels, obstacle
 from neuc.passes.analysis.ternary_layers import (
     KEPT,
     MIN_K,
@@ -74,10 +74,12 @@ class RecognizeTernary(ModulePass):
 
     Options:
         min_k: layers with fewer columns stay float.
+        most_level: the largest magnitude of a level; 127 takes int8 layers, too.
     """
 
     name = "recognize-ternary"
     min_k: int = MIN_K
+    most_level: int = BOUNDS[-1]
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Run the pass."""
@@ -90,7 +92,9 @@ class RecognizeTernary(ModulePass):
             if isinstance(layer, MatMulOp):
                 _read_through_transpose(layer)
             reason = reason_to_keep(layer, store, self.min_k, grouped=True)
-            found = _kept(layer, reason, finder, store) if reason else _planned(layer, name, finder, store)
+            found = (
+                _kept(layer, reason, finder, store) if reason else _planned(layer, name, finder, store, self.most_level)
+            )
             if isinstance(found, str):
                 if found:
                     layer.attributes[KEPT] = StringAttr(found)
@@ -126,11 +130,11 @@ def _read_through_transpose(layer: MatMulOp) -> None:
             del layer.properties["transpose_b"]
 
 
-def _planned(layer: MatMulOp | ConvOp, name: str, finder: CodeFinder, store: WeightStore) -> _Planned | str:
+def _planned(layer: MatMulOp | ConvOp, name: str, finder: CodeFinder, store: WeightStore, most: int) -> _Planned | str:
     """What becomes of a layer, or why it stays; "" if nothing about it is quantised."""
     codes = _codes(layer, finder)
     matrix = weight_matrix(layer, store)
-    weight = exact_weight(matrix, weight_entry(layer, name), store)
+    weight = exact_weight(matrix, weight_entry(layer, name), store, most)
     if weight is None:
         return "" if codes == FLOAT else f"its activations are 8-bit codes, but its weights {obstacle(matrix)}"
     if isinstance(codes, str):

@@ -59,6 +59,7 @@ TARGETS = tuple(
         f"{__name__}:place_{name.removeprefix('npu-')}",
         OPTIONS,
         default_quantize="ternary",
+        int8_layers=True,
     )
     for name in ("npu-xdna1", "npu-xdna2")
 )

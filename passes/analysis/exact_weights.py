@@ -8,13 +8,13 @@ from xdsl.dialects.builtin import IntegerAttr, i64
 from neuc.dialects.ternary import WeightOp
 from neuc.dialects.ternary_weights import make_weight
 from neuc.dialects.weight_store import WeightStore
-from neuc.passes.analysis.level_sets import LevelFit, find_levels
+from neuc.passes.analysis.level_sets import BOUNDS, LevelFit, find_levels
 from neuc.passes.analysis.ternary_layers import ULP
 
 
-def exact_weight(matrix: np.ndarray, name: str, store: WeightStore) -> WeightOp | None:
-    """The levels of an f32 matrix [N, K] as a `ternary.weight`, its arrays in `store`; None if it has none."""
-    fit = find_levels(matrix)
+def exact_weight(matrix: np.ndarray, name: str, store: WeightStore, most: int = BOUNDS[-1]) -> WeightOp | None:
+    """The levels of an f32 matrix [N, K], up to `most`, as a `ternary.weight` in `store`; None if it has none."""
+    fit = find_levels(matrix, most)
     if fit is None:
         return None
     sqnr = _sqnr_db(matrix, fit) if fit.ulp else None

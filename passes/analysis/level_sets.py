@@ -58,11 +58,12 @@ class LevelFit:
     ulp: int
 
 
-def find_levels(matrix: Array) -> LevelFit | None:
+def find_levels(matrix: Array, most: int = BOUNDS[-1]) -> LevelFit | None:
     """The levels and scales of a matrix; None if it has none.
 
     Args:
         matrix: f32 [N, K].
+        most: the largest magnitude of a level that still counts, at most 127.
 
     Returns:
         The fit with the smallest bound on levels, and of those the one with the fewest scales: one for the tensor, one
@@ -74,7 +75,7 @@ def find_levels(matrix: Array) -> LevelFit | None:
     if not matrix.size or not np.isfinite(head).all():
         return None
     sample: Array | None = None
-    for bound in BOUNDS:
+    for bound in (*BOUNDS, *((most,) if most > BOUNDS[-1] else ())):
         if _units(head, _peaks(head), bound) is None:
             continue  # whatever shares a scale, these do
         if sample is None:

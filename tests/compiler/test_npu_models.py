@@ -17,6 +17,8 @@ from neuc.runtime.artifact import Artifact
 from neuc.runtime.npu.executor import array_usage
 
 RNG = np.random.default_rng(0)
+INT8_ERROR = 0.05
+"""Relative L2: weights and activations of two layers are off by up to half of 1/127 of their largest value each."""
 TARGETS = ("npu-xdna1", "npu-xdna2", "npu-xdna2{columns=2}")
 
 
@@ -55,6 +57,17 @@ def test_results_are_the_cpus_bit_for_bit(model: onnx.ModelProto, target: str, t
     assert facts["layers"]
 
 
+def test_int8_weights_are_the_cpus_bit_for_bit(model: onnx.ModelProto):
+    x = RNG.standard_normal((2, 3, 6, 6)).astype(np.float32)
+    exact = neuc.compile(model, "cpu").session().run(None, {"x": x})[0]
+    expected = neuc.compile(model, "cpu", quantize="int8").session().run(None, {"x": x})[0]
+    compiled = neuc.compile(model, "npu-xdna1", quantize="int8")
+    np.testing.assert_array_equal(compiled.session().run(None, {"x": x})[0], expected)
+    error = np.linalg.norm(expected - exact) / np.linalg.norm(exact)
+    assert 0 < error < INT8_ERROR
+    assert compiled.report.quantize == "int8"
+
+
 def test_what_stays_behind_is_said(model: onnx.ModelProto):
     compiled = neuc.compile(model, "npu-xdna1")
     assert any("depthwise" in note and "on the CPU" in note for note in compiled.report.hints)
@@ -63,7 +76,13 @@ def test_what_stays_behind_is_said(model: onnx.ModelProto):
 
 
 @pytest.mark.parametrize(
-    ("target", "words"), [("npu-xdna1{columns=9}", "no partition of 9"), ("npu-xdna1{machine=x.toml}", "x.toml")]
+    ("target", "words"),
+    [
+        ("npu-xdna1{columns=9}", "no partition of 9"),
+        ("npu-xdna1{machine=x.toml}", "x.toml"),
+        ("npu-xdna1{free=0}", "free=0 makes no sense"),
+        ("npu-xdna1{least=-1}", "least=-1 makes no sense"),
+    ],
 )
 def test_options_are_checked(model: onnx.ModelProto, target: str, words: str):
     with pytest.raises(Error, match=words):
