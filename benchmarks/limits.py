@@ -203,6 +203,7 @@ class DotProductPeak:
     Attributes:
         threads: how many do.
         isa: a key of `DOT_PRODUCTS`.
+        operations: that a thread does in a burst.
     """
 
     def __init__(self, threads: int, isa: str) -> None:
@@ -211,16 +212,20 @@ class DotProductPeak:
         self._team = Team(threads)
         product, tiles = DOT_PRODUCTS[isa], isa == AMX
         self._loops = _TILE_LOOPS if tiles else _PEAK_LOOPS
-        self._operations = 2.0 * 4 * product.lanes * product.accumulators * self._loops
+        self.operations = 2.0 * 4 * product.lanes * product.accumulators * self._loops
         if tiles:
             permit_tiles()
         self._code = _compiled(_tile_peak_ir() if tiles else _peak_ir(product), "peak", product.features)
         self._peak = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_int64)(self._code.addresses["peak"])
 
+    def multiply(self) -> None:
+        """One thread's share of a burst: `operations` of them."""
+        self._peak(self._loops)
+
     def burst(self) -> float:
         """GOPS of all threads together; a multiply-add counts as two operations."""
-        seconds = self._team.run(lambda _thread: self._peak(self._loops))
-        return self._operations * self.threads / seconds * 1e-9
+        seconds = self._team.run(lambda _thread: self.multiply())
+        return self.operations * self.threads / seconds * 1e-9
 
 
 def read_bandwidth(threads: int, seconds: float = 1.0) -> Spread:

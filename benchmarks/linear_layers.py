@@ -22,14 +22,14 @@ from dataclasses import dataclass
 import llvmlite.binding as llvmlite
 import numpy as np
 from kernels_ternary import aligned, placed
-from limits import Team
+from limits import AMX, DotProductPeak, Team
 from xdsl.dialects.llvm import FuncOp
 
 from neuc.backends.cpu.builder import KernelBuilder, Val, i8, i32, vec
 from neuc.backends.cpu.codegen import compile_object
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, pack_scales
+from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, pack_scales, panel_products
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue
 from neuc.backends.cpu.packing.direct import DirectEncoding, DirectLayout, pack_direct
 from neuc.dialects.interp.ternary import accumulate, dequantize
@@ -141,7 +141,9 @@ class Layer:
         s = placed(random.random(tokens).astype(np.float32))
         y = aligned(4 * tokens * rows).view(np.float32).reshape(tokens, rows)
         epilogue = Epilogue(rows, 1, scales.shape[2], False)
-        kernel = DirectLinearKernel(layout, epilogue, by_chunk.dtype == np.float16, tiles=isa.has_amx and not group)
+        kernel = DirectLinearKernel(
+            layout, epilogue, by_chunk.dtype == np.float16, panels=panel_products(isa) is not None and not group
+        )
         self.name, self.units, self.operations = text, kernel.units(tokens), 2.0 * rows * columns * tokens
         self.pool = Pool([packed, by_chunk], pool_bytes)
         self._keep = (q, s, y)
@@ -226,6 +228,8 @@ def products(layers: list[Layer], isa: Isa, team: Team) -> dict[str, Callable[[]
         return 2.0 * isa.vector_bytes * PeakKernel.sums * rounds * team.threads / seconds * 1e-9
 
     bursts: dict[str, Callable[[], float]] = {"dot products of registers": multiply}
+    if isa.has_amx:
+        bursts["dot products of tiles"] = _tile_peak(team)
 
     def calls(layer: Layer) -> Callable[[], float]:
         count = max(1, round(BURST_OPERATIONS * team.threads / layer.operations))
@@ -240,6 +244,11 @@ def products(layers: list[Layer], isa: Isa, team: Team) -> dict[str, Callable[[]
         return burst
 
     return bursts | {layer.name: calls(layer) for layer in layers}
+
+
+def _tile_peak(team: Team) -> Callable[[], float]:
+    peak = DotProductPeak(team.threads, AMX)
+    return lambda: peak.operations * team.threads / team.slowest(lambda _: peak.multiply()) * 1e-9
 
 
 def report(options: argparse.Namespace, shape: str, tokens: int, isa: Isa) -> None:

@@ -19,7 +19,7 @@ from neuc.backends.cpu.codegen import compile_object
 from neuc.backends.cpu.encodings import CPU_ENCODINGS, Matrix
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, pack_scales
+from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, pack_scales, panel_products
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue, TernaryDequantizeKernel
 from neuc.backends.cpu.packing.direct import DirectLayout
 from neuc.backends.cpu.packing.lut import TABLE_BYTES
@@ -129,8 +129,8 @@ class Candidate:
         packed = np.concatenate([cpu.pack(plane, layout)[0] for plane in np.split(weights, trits.plane_count)])
         by_chunk = pack_scales(scales, layout)
         epilogue = Epilogue(trits.rows, trits.plane_count, trits.groups, bias=False)
-        tiles = isa.has_amx and trits.plane_count * trits.groups == 1
-        kernel = DirectLinearKernel(layout, epilogue, by_chunk.dtype == np.float16, None, tiles)
+        panels = panel_products(isa) is not None and trits.plane_count * trits.groups == 1
+        kernel = DirectLinearKernel(layout, epilogue, by_chunk.dtype == np.float16, None, panels)
         slots = [self._q, packed, self.y, tokens, self._s, by_chunk, 0, 1]
         return packed, [(_Launch(kernel, isa, slots, kernel.units(tokens), kernel.scratch_bytes(isa)), True)]
 

@@ -12,7 +12,7 @@ from neuc.backends.cpu.codegen import compile_object
 from neuc.backends.cpu.emit import emit_check
 from neuc.backends.cpu.encodings import CPU_ENCODINGS, Matrix
 from neuc.backends.cpu.isa import Isa
-from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout
+from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, panel_products
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue
 from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.backends.cpu.lowerings.ternary_products import launch_product, pack
@@ -82,6 +82,6 @@ def sample(isa: Isa, kind: str) -> Sample:
 def _add_fused(s: SegmentLowering, kind: str, layout: DirectLayout, weights: np.ndarray) -> None:
     """The fused layer of the same weights, with its checks."""
     packed = pack(s, f"{kind}.fused", weights, kind, layout)
-    kernel = DirectLinearKernel(layout, Epilogue(_ROWS, 1, 1, bias=False), tiles=s.isa.has_amx)
+    kernel = DirectLinearKernel(layout, Epilogue(_ROWS, 1, 1, bias=False), panels=panel_products(s.isa) is not None)
     s.kernels[kernel.name] = kernel.build(s.isa)
     add_linear_check(s, kernel, packed.weights, weights[None, : checked_rows(layout)], None)

@@ -15,9 +15,8 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, SSAValue
 
 from neuc.backends.cpu.encodings import CpuEncoding, PackedLayout
-from neuc.backends.cpu.kernels.direct_amx import TILE_TOKENS
 from neuc.backends.cpu.kernels.direct_i8 import DirectI8Kernel
-from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, pack_scales
+from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, pack_scales, panel_products
 from neuc.backends.cpu.kernels.linear_epilogue import TailOperand
 from neuc.backends.cpu.kernels.ternary_conv import TernaryConvKernel
 from neuc.backends.cpu.lowering import SegmentLowering
@@ -175,7 +174,8 @@ def add_linear_check(
     planes, count, columns = first_rows.shape
     blocks = -(-count // t.block_rows)
     ones = pack_scales(np.ones((planes, blocks * t.block_rows, t.segments), np.float32), _rows(kernel.layout, blocks))
-    for tokens in (1, TILE_TOKENS) if kernel.tiles else (1,):
+    many = panel_products(s.isa) if kernel.panels else None
+    for tokens in (1,) if many is None else (1, many.least_tokens):
         body, codes = _Body(s), activations(tokens * columns + _BEYOND)
         y = np.zeros((tokens, e.rows), np.float32)
         for token, row in enumerate(codes[: tokens * columns].reshape(tokens, columns)):

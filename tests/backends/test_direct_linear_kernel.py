@@ -14,7 +14,7 @@ from aarch64 import run_on_aarch64
 from kernel_harness import assert_guards, guarded, run_kernel, runnable, runnable_isas
 from neuc.backends.cpu.codegen import assembly
 from neuc.backends.cpu.isa import Isa
-from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, pack_scales
+from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, pack_scales, panel_products
 from neuc.backends.cpu.kernels.linear_epilogue import Tail, TailOperand
 from neuc.backends.cpu.kernels.map_body import Instr
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue
@@ -110,8 +110,8 @@ class Layer:
         split: int = 1,
     ) -> np.ndarray:
         epilogue = Epilogue(self.rows, self.planes, self.groups, True, activation)
-        tiles = self.isa.has_amx and self.planes * self.groups == 1
-        kernel = DirectLinearKernel(self.layout, epilogue, self.packed_scales.dtype == np.float16, tail, tiles)
+        panels = panel_products(self.isa) is not None and self.planes * self.groups == 1
+        kernel = DirectLinearKernel(self.layout, epilogue, self.packed_scales.dtype == np.float16, tail, panels)
         y, whole = guarded(np.full((len(q), self.rows), np.nan, np.float32))
         packed = np.concatenate([pack_direct(plane, self.layout) for plane in self.weights])
         shared = len(q) // len(s)
@@ -134,7 +134,7 @@ def token_scales(tokens: int) -> np.ndarray:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_equals_the_interpreter(case: Case, isa: Isa) -> None:
     layer = Layer(case, isa)
-    for tokens, split in ((1, 1), (2, 2), (3, 3), (17, 4), (128, 2)):
+    for tokens, split in ((1, 1), (2, 2), (3, 3), (17, 4), (25, 1), (131, 2)):
         q, s = activations(tokens, layer.columns), token_scales(tokens)
         assert np.array_equal(layer.run(q, s, split=split), layer.expected(q, s))
 
@@ -192,17 +192,17 @@ def test_scales_are_halves_only_if_nothing_is_lost() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["i2", "t5", "i4", "i8"])
-@pytest.mark.parametrize("group", [0, 32])
-def test_innermost_loops_stay_in_registers(encoding: DirectEncoding, group: int) -> None:
+@pytest.mark.parametrize(("group", "panels", "kinds"), [(0, False, 5), (32, False, 5), (0, True, 10)])
+def test_innermost_loops_stay_in_registers(encoding: DirectEncoding, group: int, panels: bool, kinds: int) -> None:
     isa, levels = Isa.avx512(VNNI), {"i4": INT4, "i8": INT8}.get(encoding, TERNARY)
     layout = linear_layout(DirectLayout.of(encoding, isa, levels, 256, 960, group or 960, 128, 960))
-    kernel = DirectLinearKernel(layout, Epilogue(256, 1, 30 if group else 1, True), half=True)
+    kernel = DirectLinearKernel(layout, Epilogue(256, 1, 30 if group else 1, True), half=True, panels=panels)
     blocks = re.split(r"\n(?=\.LBB\w+:)", assembly(kernel.build(isa), isa))
     ends = [(block, re.search(rf"\bj\w+\s+{re.escape(block.partition(':')[0])}\b", block)) for block in blocks]
     loops = [block[: end.end()] for block, end in ends if end is not None]
     multiplying = [loop for loop in loops if "vpdpbusd" in loop]
-    # One for each number of tokens that are taken together.
-    assert len(multiplying) == 5
+    # One for each number of tokens that are taken together; with panels four more, and one that adds up activations.
+    assert len(multiplying) == kinds
     spills = re.compile(r"zmm\d+, .*\(%rsp|\(%rsp\S*\), %zmm")
     assert not [loop for loop in multiplying if spills.search(loop)]
 

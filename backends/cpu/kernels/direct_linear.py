@@ -7,6 +7,7 @@ scale group's sum is over; nothing but outputs is written to memory. How it ends
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +17,10 @@ from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i32, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.direct import OneByWords, direct_emitter, direct_scratch_bytes
-from neuc.backends.cpu.kernels.direct_amx import AMX_LEAST_TOKENS, AMX_TOKEN_BLOCK, AmxProducts, amx_scratch_bytes
 from neuc.backends.cpu.kernels.direct_base import DirectEmitter
+from neuc.backends.cpu.kernels.direct_panel import PANEL_TOKEN_BLOCK, PanelProducts
+from neuc.backends.cpu.kernels.direct_panel_amx import AmxPanelProducts
+from neuc.backends.cpu.kernels.direct_panel_vnni import VnniPanelProducts
 from neuc.backends.cpu.kernels.linear_epilogue import LinearPlaces, LinearWriter, Tail
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue
 from neuc.backends.cpu.kernels.ternary_tiles import TOKEN_BLOCK, Chunk, Following, Places
@@ -40,14 +43,15 @@ class DirectLinearKernel(KernelSpec):
         epilogue: from sums to outputs.
         half: whether scales are f16.
         tail: what follows.
-        tiles: whether many tokens are multiplied by AMX tiles, which takes one scale a row.
+        panels: whether many tokens are multiplied from unpacked panels of weights (`panel_products` says where they can
+            be), which takes one scale a row.
     """
 
     layout: DirectLayout
     epilogue: Epilogue
     half: bool = False
     tail: Tail | None = None
-    tiles: bool = False
+    panels: bool = False
 
     family = "direct_linear"
     written = (2,)
@@ -55,7 +59,7 @@ class DirectLinearKernel(KernelSpec):
     @property
     def token_block(self) -> int:
         """Tokens per work unit."""
-        return AMX_TOKEN_BLOCK if self.tiles else TOKEN_BLOCK
+        return PANEL_TOKEN_BLOCK if self.panels else TOKEN_BLOCK
 
     @property
     def name(self) -> str:
@@ -74,8 +78,8 @@ class DirectLinearKernel(KernelSpec):
 
     def scratch_bytes(self, isa: Isa) -> int:
         """Bytes of scratch memory."""
-        vectors = direct_scratch_bytes(self.layout, isa, self.token_block)
-        return _whole_lines(vectors) + amx_scratch_bytes(self.layout, self.token_block) if self.tiles else vectors
+        kind = panel_products(isa) if self.panels else None
+        return _panels_at(self, isa) + (0 if kind is None else kind.nbytes(self.layout))
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """The kernel for this instruction set."""
@@ -84,8 +88,25 @@ class DirectLinearKernel(KernelSpec):
         return b.finish()
 
 
+def panel_products(isa: Isa) -> type[PanelProducts] | None:
+    """What multiplies many tokens from unpacked panels, if an instruction set has that."""
+    if isa.has_amx:
+        return AmxPanelProducts
+    return VnniPanelProducts if isa.has_vnni and isa.vector_bytes == TILE_BYTES else None
+
+
 def _whole_lines(nbytes: int) -> int:
     return -(-nbytes // TILE_BYTES) * TILE_BYTES
+
+
+def _token_scales_at(kernel: DirectLinearKernel, isa: Isa) -> int:
+    """Where in scratch memory the activation scales of a block of tokens are: behind sums and the like."""
+    return _whole_lines(direct_scratch_bytes(kernel.layout, isa, kernel.token_block))
+
+
+def _panels_at(kernel: DirectLinearKernel, isa: Isa) -> int:
+    """Where in scratch memory panels have their place."""
+    return _token_scales_at(kernel, isa) + _whole_lines(4 * kernel.token_block)
 
 
 def linear_layout(layout: DirectLayout) -> DirectLayout:
@@ -124,14 +145,18 @@ class _LinearEmitter:
         self.writer = LinearWriter(b, spec.epilogue, spec.half, spec.tail)
         self.scale_bytes = 2 if spec.half else 4
         self.next_block = b.i64(0)
-        place = _whole_lines(direct_scratch_bytes(spec.layout, b.isa, spec.token_block))
-        self.tiles = AmxProducts(b, spec.layout, place, spec.token_block) if spec.tiles else None
-        if spec.tiles and not (b.isa.has_amx and self.writer.one_term):
-            raise InternalError("AMX tiles need AMX, and one scale a row")
+        self.panels = self._panels() if spec.panels else None
+
+    def _panels(self) -> PanelProducts:
+        b, spec, kind = self.b, self.spec, panel_products(self.b.isa)
+        if kind is None or not self.writer.one_term:
+            raise InternalError("panels need AMX or AVX-512 VNNI, and one scale a row")
+        return kind(b, spec.layout, self._emitter(kind.least_tokens), self.writer, _panels_at(spec, b.isa))
 
     def emit(self) -> None:
         """Units; a thread keeps what it prepared for a block of tokens."""
         b, t, spec = self.b, self.tiling, self.spec
+        s = b.ptr(b.scratch, _token_scales_at(spec, b.isa))
         with b.loop(b.begin, b.end, init=[b.i64(-1)]) as unit:
             token_block = b.udiv(unit.i, t.row_blocks)
             row_block = unit.i - token_block * t.row_blocks
@@ -145,35 +170,45 @@ class _LinearEmitter:
                 self.products.fetch(self._scales(row_block), t.block_rows * self.scale_bytes)
             self.products.at = Places(q, t.columns, b.arg_ptr(1), b.scratch, b.scratch, b.scratch)
             with b.if_(b.icmp("ne", token_block, unit.carried[0])):
-                self.products.prepare(tokens)
-                if self.tiles is not None:
-                    self.tiles.prepare(self.products.at, tokens)
-            self._chunk(tokens, row_block)
+                self.writer.prepare(first, tokens, s)
+                at = self.products.at
+                self._by_tokens(tokens, lambda panels: panels.prepare(at, tokens), self.products.prepare)
             first_row = row_block * t.block_rows
-            at = LinearPlaces(b.scratch, self._scales(row_block), first, first_row, t.padded_block_rows)
-            self.writer.write(at, tokens, b.min(t.rows - first_row, b.i64(t.block_rows)))
+            rows = b.min(t.rows - first_row, b.i64(t.block_rows))
+            at = LinearPlaces(b.scratch, self._scales(row_block), first, first_row, t.padded_block_rows, s)
+            self._by_tokens(
+                tokens,
+                lambda panels: self._write_panels(panels, row_block, at, tokens, rows),
+                lambda few: self._write_vectors(few, row_block, at, rows),
+            )
             unit.yield_([token_block])
+
+    def _by_tokens(self, tokens: Val, many: Callable[[PanelProducts], None], few: Callable[[Val], None]) -> None:
+        """One way for as many tokens as panels are for, another for fewer."""
+        if self.panels is None:
+            few(tokens)
+            return
+        with self.b.if_(self.b.icmp("sge", tokens, self.panels.least_tokens)) as branch:
+            many(self.panels)
+        with branch.else_():
+            few(tokens)
+
+    def _write_panels(self, panels: PanelProducts, row_block: Val, at: LinearPlaces, tokens: Val, rows: Val) -> None:
+        b, nbytes = self.b, self.tiling.row_block_bytes
+        weights, following = (b.ptr(b.arg_ptr(1), block * nbytes) for block in (row_block, self.next_block))
+        panels.write(self.products.at, weights, following, at, tokens, rows)
+
+    def _write_vectors(self, tokens: Val, row_block: Val, at: LinearPlaces, rows: Val) -> None:
+        self._vectors(tokens, row_block)
+        self.writer.write(at, tokens, rows)
 
     def _scales(self, row_block: Val) -> Val:
         e, t = self.spec.epilogue, self.tiling
         size = e.planes * e.segments * t.block_rows * self.scale_bytes
         return self.b.ptr(self.b.arg_ptr(5), row_block * size)
 
-    def _chunk(self, tokens: Val, row_block: Val) -> None:
-        """Sums of one chunk for all tokens, in scratch memory."""
-        if self.tiles is None:
-            self._vectors(tokens, row_block)
-            return
-        b, emitter = self.b, self._emitter(AMX_LEAST_TOKENS)
-        with b.if_(b.icmp("sge", tokens, AMX_LEAST_TOKENS)) as many:
-            weights = b.ptr(b.arg_ptr(1), row_block * self.tiling.row_block_bytes)
-            emitter.at = self.products.at
-            self.tiles.sums(emitter.at, weights, tokens, emitter)
-        with many.else_():
-            self._vectors(tokens, row_block)
-
     def _vectors(self, tokens: Val, row_block: Val) -> None:
-        """The same without tiles."""
+        """Sums of one chunk for all tokens, in scratch memory."""
         b, products = self.b, self.products
         done = b.i64(0)
         for size in products.token_sizes:

@@ -16,6 +16,7 @@ from neuc.backends.cpu.builder import KernelBuilder, Operand, Val, f16, f32, i32
 from neuc.backends.cpu.kernels.map_body import Instr, emit_body
 from neuc.backends.cpu.kernels.map_half import half_to_float
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue
+from neuc.backends.cpu.kernels.ternary_tiles import CACHE_LINE
 
 TailOperand = Literal["y", "full", "row", "scalar"]
 """Where a tail's operand comes from: the layer itself, f32 [tokens, N], f32 [N], or one f32."""
@@ -51,6 +52,9 @@ class LinearPlaces:
         first_token: number of the first token.
         first_row: number of the first row.
         stride: numbers from one token's sums to the next's.
+        s: each token's activation scale (`LinearWriter.prepare`).
+        low: what is to be added to each token's sums, int32, if anything.
+        step: what sums are to be multiplied by before.
     """
 
     sums: Val
@@ -58,6 +62,9 @@ class LinearPlaces:
     first_token: Val
     first_row: Val
     stride: int
+    s: Val
+    low: Val | None = None
+    step: int = 1
 
 
 @dataclass(frozen=True)
@@ -92,25 +99,55 @@ class LinearWriter:
         """Add f32(sums)·scales to y."""
         return y + self.b.sitofp(sums, f32) * scales
 
+    def scales_from(self, scales: Val, row: Operand) -> Val:
+        """Address of the scales from `row` on."""
+        return self.b.elem(scales, row, f16 if self.half else f32)
+
+    def prepare(self, first_token: Val, tokens: Val, s: Val) -> None:
+        """Look up the activation scales of a block of tokens, to `s`: a division for each is better done once."""
+        b = self.b
+        with b.loop(0, tokens) as token:
+            number = b.udiv(first_token + token.i, b.arg_int(7))
+            b.store(b.load(b.elem(b.arg_ptr(4), number, f32), f32), b.elem(s, token.i, f32))
+
     def write(self, at: LinearPlaces, tokens: Val, rows: Val) -> None:
         """The outputs of so many tokens and rows."""
         b, n = self.b, self.epilogue.rows
         with b.loop(0, tokens) as token:
             number = at.first_token + token.i
-            s = b.splat(b.load(b.elem(b.arg_ptr(4), b.udiv(number, b.arg_int(7)), f32), f32), b.lanes)
+            s = b.splat(b.load(b.elem(at.s, token.i, f32), f32), b.lanes)
+            low = None if at.low is None else b.splat(b.load(b.elem(at.low, token.i, i32), i32), b.lanes)
             sums = b.elem(at.sums, token.i * at.stride, i32)
             whole = rows - b.urem(rows, b.lanes)
             with b.loop(0, whole, b.lanes) as row:
-                self._write(at, sums, s, number, row.i, None)
+                self._write(at, sums, (s, low), number, row.i, None)
             if n % b.lanes:
                 with b.if_(b.icmp("slt", whole, rows)):
-                    self._write(at, sums, s, number, whole, b.mask_below(rows - whole, b.lanes))
+                    self._write(at, sums, (s, low), number, whole, b.mask_below(rows - whole, b.lanes))
 
-    def _write(self, at: LinearPlaces, sums: Val, s: Val, token: Val, row: Val, mask: Val | None) -> None:
+    def fetch(self, at: LinearPlaces, tokens: Val, rows: Val) -> None:
+        """Ask for the memory of outputs, to be written, and of the tail's operands, ahead of `write`."""
+        b, slot = self.b, 8
+        places = [(b.arg_ptr(2), 1)]
+        for operand in () if self.tail is None else self.tail.operands:
+            if operand == "full":
+                places.append((b.arg_ptr(slot), 0))
+            slot += operand != "y"
+        with b.loop(0, tokens) as token, b.loop(0, rows, CACHE_LINE // 4) as row:
+            number = (at.first_token + token.i) * self.epilogue.rows + at.first_row + row.i
+            for base, written in places:
+                address = b.elem(base, number, f32)
+                b.intrinsic("llvm.prefetch.p0", None, [address, b.i32(written), b.i32(3), b.i32(1)])
+
+    def _write(
+        self, at: LinearPlaces, sums: Val, of_token: tuple[Val, Val | None], token: Val, row: Val, mask: Val | None
+    ) -> None:
         """`b.lanes` rows; scratch memory and packed scales are whole vectors, the rest is masked."""
-        b, e, n = self.b, self.epilogue, at.first_row + row
+        b, e, n, (s, low) = self.b, self.epilogue, at.first_row + row, of_token
         if self.one_term:
             total = b.load(b.elem(sums, row, i32), b.vtype(i32))
+            total = total * at.step if at.step != 1 else total
+            total = total if low is None else total + low
             y = self.add_term(b.zero(b.vtype(f32)), total, self.scales(at.scales, row, b.lanes))
         else:
             y = b.load(b.elem(sums, row, f32), b.vtype(f32))

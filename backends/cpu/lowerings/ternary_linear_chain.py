@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from xdsl.ir import Operation, SSAValue
 
-from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, pack_scales
+from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, pack_scales, panel_products
 from neuc.backends.cpu.kernels.linear_epilogue import Tail, TailOperand
 from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.backends.cpu.lowerings.elementwise import dtype_name, read_body
@@ -140,7 +140,7 @@ def launch_linear(chain: LinearChain, s: SegmentLowering) -> None:
         epilogue_of(type_of(weight), op.bias is not None, op.activation),
         half=scales.dtype == np.float16,
         tail=None if tail is None else tail.tail,
-        tiles=s.isa.has_amx and chain.pack.packed.plane_count * chain.pack.packed.groups == 1,
+        panels=panel_products(s.isa) is not None and chain.pack.packed.plane_count * chain.pack.packed.groups == 1,
     )
     if not s.has_kernel(kernel):
         add_linear_check(s, kernel, packed.weights, first_rows, None if tail is None else tail.op)
