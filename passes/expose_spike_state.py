@@ -40,7 +40,8 @@ class ExposeSpikeState(ModulePass):
         %v = dense.map(%fresh, %v0, %state0) … select …
         %y = spike.loop scan(%ticks) init(%v) … steps "T" …
 
-    Raises NEUC-E543 for a loop that scans inputs, gives all steps, or hands the number of the step to neurons.
+    Raises NEUC-E543 for a loop that scans inputs, gives all steps, or hands the number of the step to anything but
+    maps and `spike.differential`.
     """
 
     name = "expose-spike-state"
@@ -75,8 +76,8 @@ def _check(loop: spike.LoopOp) -> None:
     if not loop.step_count.is_static:
         raise _refused("its number of steps is not fixed")
     for use in loop.step.uses:
-        if not isinstance(use.operation, dense.MapOp):
-            raise _refused(f"{use.operation.name} asks which step it is, as differential coding and encoders do")
+        if not isinstance(use.operation, dense.MapOp | spike.DifferentialOp):
+            raise _refused(f"{use.operation.name} asks which step it is")
 
 
 def _begin(fresh: SSAValue, start: SSAValue, given: SSAValue, loop: spike.LoopOp) -> SSAValue:
@@ -147,5 +148,5 @@ def _named(known: ArrayAttr[DictionaryAttr] | None, count: int, names: Sequence[
 
 
 def _refused(what: str) -> Error:
-    hint = "recipe a of neuc convert makes networks that can stop early"
+    hint = "recipes a and b of neuc convert make networks that can stop early, if all their neurons are simple ones"
     return Error("NEUC-E543", f"expose-spike-state: {what}", hint=hint)

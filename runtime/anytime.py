@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from neuc.errors import Error, Exit
 from neuc.runtime.session import Session
 
 Array: TypeAlias = NDArray[np.generic]
 _OWN = ("ticks", "fresh", "first")
+_DTYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(int8)": np.int8}
 _BOUNDS = 256
 """Bounds that calibration tries."""
 
@@ -74,23 +75,24 @@ class Anytime:
         self._shapes = {name: inputs[name] for name in self._states}
         self._outputs = [spec.name for spec in session.get_outputs()]
 
-    def run(self, inputs: Mapping[str, Array]) -> Exits:
+    def run(self, inputs: Mapping[str, ArrayLike]) -> Exits:
         """Run until every sample is clear, or the most steps.
 
         Args:
-            inputs: arrays [N, …] by name, without states.
+            inputs: [N, …] by name, without states: arrays of the program's types, or lists of numbers.
 
         Raises:
-            Error: NEUC-E544, inputs are missing, or differ in N.
+            Error: NEUC-E544, inputs are missing, are no arrays, or differ in N.
         """
-        count = self._samples(inputs)
+        arrays = self._arrays(inputs)
+        count = self._samples(arrays)
         left = np.arange(count)
         steps = np.zeros(count, np.int64)
         outputs: Array | None = None
         states = self._begin(count)
         for done in range(0, self.most, self._chunk):
             now = min(self._chunk, self.most - done)
-            found = self._step({name: array[left] for name, array in inputs.items()}, states, done, now)
+            found = self._step({name: array[left] for name, array in arrays.items()}, states, done, now)
             answer = found[self._outputs[0]]
             outputs = np.empty((count, *answer.shape[1:]), answer.dtype) if outputs is None else outputs
             outputs[left], steps[left] = answer, done + now
@@ -102,7 +104,7 @@ class Anytime:
         assert outputs is not None
         return Exits(outputs, steps, self.most)
 
-    def calibrate(self, inputs: Mapping[str, Array], *, agreement: float = 0.995) -> float:
+    def calibrate(self, inputs: Mapping[str, ArrayLike], *, agreement: float = 0.995) -> float:
         """Set the smallest bound with which at least so many samples give the answer of all steps; the bound.
 
         Args:
@@ -110,15 +112,16 @@ class Anytime:
             agreement: the share, 0 to 1.
 
         Raises:
-            Error: NEUC-E544, the share makes no sense, inputs are missing, or differ in N.
+            Error: NEUC-E544, the share makes no sense, inputs are missing, are no arrays, or differ in N.
         """
         if not 0 <= agreement <= 1:
             raise _refused(f"an agreement of {agreement}", "a share of the samples, 0 to 1")
-        count = self._samples(inputs)
+        arrays = self._arrays(inputs)
+        count = self._samples(arrays)
         states, ahead, named = self._begin(count), list[NDArray[np.float64]](), list[NDArray[np.intp]]()
         for done in range(0, self.most, self._chunk):
             now = min(self._chunk, self.most - done)
-            found = self._step(inputs, states, done, now)
+            found = self._step(arrays, states, done, now)
             ahead.append(margins(found[self._outputs[0]]))
             named.append(found[self._outputs[0]].argmax(axis=1))
             states = {name: found[after] for name, after in self._states.items()}
@@ -136,8 +139,13 @@ class Anytime:
                 break
         return self.bound
 
+    def _arrays(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
+        """Inputs as arrays; what is none yet gets the program's type."""
+        types = {spec.name: _DTYPES.get(spec.type) for spec in self._session.get_inputs()}
+        return {name: _array(name, given, types.get(name)) for name, given in inputs.items()}
+
     def _samples(self, inputs: Mapping[str, Array]) -> int:
-        sizes = {len(array) for array in inputs.values()}
+        sizes = {len(array) if array.ndim else 0 for array in inputs.values()}
         if sorted(inputs) != sorted(self._inputs) or len(sizes) != 1 or 0 in sizes:
             found = f"inputs {', '.join(inputs)} of {sorted(sizes)} samples"
             raise _refused(found, f"give {', '.join(self._inputs)}, equally many of each")
@@ -145,9 +153,8 @@ class Anytime:
 
     def _begin(self, count: int) -> dict[str, Array]:
         """States to be overwritten: the program begins anew."""
-        dtypes = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(int8)": np.int8}
         return {
-            name: np.zeros([size if isinstance(size, int) else count for size in spec.shape], dtypes[spec.type])
+            name: np.zeros([size if isinstance(size, int) else count for size in spec.shape], _DTYPES[spec.type])
             for name, spec in self._shapes.items()
         }
 
@@ -162,6 +169,21 @@ class Anytime:
             "first": np.array(done, np.int64),
         }
         return dict(zip(self._outputs, self._session.run(None, feed), strict=True))
+
+
+def _array(name: str, given: ArrayLike, dtype: type[np.generic] | None) -> Array:
+    """An input as an array; what is none yet gets the program's type, if that holds its numbers."""
+    if isinstance(given, np.ndarray):
+        return cast(Array, given)
+    try:
+        found = np.asarray(given)
+        made = found if dtype is None else found.astype(dtype)
+    except (TypeError, ValueError) as error:
+        hint = "give arrays, or lists of equally long lists of numbers"
+        raise _refused(f"input {name} is no array: {error}", hint) from error
+    if made.dtype.kind == "i" and (made != found).any():
+        raise _refused(f"input {name} has numbers that {made.dtype} does not hold", f"give an array of {made.dtype}")
+    return made
 
 
 def margins(outputs: Array) -> NDArray[np.float64]:

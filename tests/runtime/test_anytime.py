@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects import func
+from xdsl.dialects.builtin import ModuleOp, f32
+from xdsl.ir import SSAValue
 
 from kernel_harness import runnable_isas
 from neuc.backends.cpu.emit import emit
+from neuc.backends.cpu.lowerings.spike_maps import casted
 from neuc.backends.cpu.target import TARGETS
 from neuc.dialects import spike
 from neuc.dialects.context import NeucContext
 from neuc.dialects.interp.core import interpret
+from neuc.dialects.store import tensor_type
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
 from neuc.passes.expose_spike_state import FACT, ExposeSpikeState
+from neuc.passes.map_building import map_of
 from neuc.passes.module_facts import facts_of
 from neuc.passes.partition import Partition
 from neuc.runtime.anytime import Anytime
 from neuc.runtime.session import Session
-from spiking_programs import constant_current_mlp
+from spiking_programs import Network, added, constant_current_mlp
 
 STEPS, SIZES = 12, (20, 33, 47, 6)
+ROUNDING = 12 * 47 * 8 * 2.0**-22
+"""Sums of 47 products below 8 in each of 12 steps, rounded in another order."""
 
 
 def test_networks_that_count_steps_or_give_them_all_are_refused() -> None:
@@ -44,6 +52,12 @@ def program() -> Iterator[tuple[Session, np.ndarray, np.ndarray]]:
     module = ModuleOp([constant_current_mlp(store, SIZES, STEPS, sums_alone=True, integer=True)])
     x = (np.random.default_rng(0).random((40, SIZES[0])) * 100).astype(np.int8)
     (sums,) = interpret(module, [x], store)
+    with compiled(module, store) as found:
+        yield found, x, sums
+
+
+def compiled(module: ModuleOp, store: WeightStore) -> Session:
+    """A session of the module with its state exposed."""
     context = NeucContext(weights=store)
     ExposeSpikeState().apply(context, module)
     module.verify()
@@ -51,8 +65,7 @@ def program() -> Iterator[tuple[Session, np.ndarray, np.ndarray]]:
     for step in (Partition(target="cpu-spike"), *TARGETS["cpu-spike"].pipeline(runnable_isas()[0])):
         step.apply(context, module)
     made = emit(module, store)
-    with Session.from_parts(made.program, made.kernels, made.arrays(), threads=1, manifest={FACT: fact[FACT]}) as found:
-        yield found, x, sums
+    return Session.from_parts(made.program, made.kernels, made.arrays(), threads=1, manifest={FACT: fact[FACT]})
 
 
 @pytest.mark.parametrize("chunk", [1, 5, STEPS])
@@ -76,6 +89,55 @@ def test_clear_samples_stop_early_with_the_answer_of_all_steps(program: tuple[Se
     alone = anytime.run({"x0": x[3:4]})
     np.testing.assert_array_equal(alone.outputs[0], exits.outputs[3])
     assert alone.steps[0] == exits.steps[3]
+
+
+def test_lists_are_arrays_if_the_program_holds_their_numbers(
+    program: tuple[Session, np.ndarray, np.ndarray],
+) -> None:
+    session, x, sums = program
+    anytime = Anytime(session)
+    np.testing.assert_array_equal(anytime.run({"x0": x[:2].tolist()}).outputs, sums[:2])
+    assert anytime.calibrate({"x0": x.tolist()}) >= 0
+    for wrong in ([[0.5] * SIZES[0]], [[300] * SIZES[0]], [[1], [1, 2]], [["a"]], 3):
+        with pytest.raises(Error, match="E544"):
+            Anytime(session).run({"x0": wrong})
+
+
+def differential_mlp(store: WeightStore) -> func.FuncOp:
+    """Two layers of differential neurons, changes summed up as Σ x/t. Weights are quarters: their sums are exact."""
+    rng = np.random.default_rng(1)
+    net = Network([tensor_type(f32, ["B", SIZES[0]])], store)
+    first, second, last = (
+        net.constant((np.round(rng.standard_normal((n, k)) * 2) / 4).astype(np.float32))
+        for k, n in itertools.pairwise(SIZES)
+    )
+    unit = net.constant(np.array([0.25], np.float32))
+    states = [net.zeros(f32, ["B", n]) for n in (*[SIZES[1]] * 4, *[SIZES[2]] * 4, SIZES[3])]
+    x, states[2] = states[0], net.add(spike.LinearOp(net.inputs[0], first)).results[0]
+    loop = spike.LoopOp([], states, STEPS, [])
+    body, after = loop.body.block, list[SSAValue]()
+    inverse = added(body, map_of([loop.step], lambda t: 1.0 / (casted(t, f32) + 1.0))).results[0]
+    for place, weight in ((0, second), (4, last)):
+        before = loop.states[place : place + 4]
+        neuron = spike.DifferentialOp(x, before, loop.step, unit, spike.EventType.of("graded", 4), relu=True)
+        after += added(body, neuron).results[1:]
+        x = added(body, spike.LinearOp(neuron.events, weight)).results[0]
+    after += added(body, map_of([loop.states[-1], x, inverse], lambda sum_, x, share: sum_ + x * share)).results
+    body.add_op(spike.YieldOp([], after))
+    net.add(loop)
+    return net.function([loop.final[-1]])
+
+
+def test_differential_coding_goes_on_where_it_stopped() -> None:
+    store = WeightStore()
+    module = ModuleOp([differential_mlp(store)])
+    x = (np.random.default_rng(0).integers(0, 8, (9, SIZES[0])) / 8).astype(np.float32)
+    (sums,) = interpret(module, [x], store)
+    with compiled(module, store) as session:
+        runs = [Anytime(session, chunk=chunk).run({"x0": x}) for chunk in (1, 5, STEPS)]
+    assert np.abs(sums).max() > 0.1
+    for exits in runs:
+        np.testing.assert_allclose(np.asarray(exits.outputs, np.float32), sums, rtol=0, atol=ROUNDING)
 
 
 def test_what_makes_no_sense_is_refused(program: tuple[Session, np.ndarray, np.ndarray]) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from xdsl.dialects import llvm
 
-from neuc.backends.cpu.builder import KernelBuilder, Val, i8, i32, vec
+from neuc.backends.cpu.builder import KernelBuilder, Val, i8, i32, i64, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.spike_lists import FRAME
@@ -24,8 +24,8 @@ class SpikeFireKernel(KernelSpec):
     """Run neurons for T steps.
 
     Slots: currents, the states before, the states after, the parameters, events (not of neurons without), T, N (neurons
-    in a sample), the first step's number, B. A parameter is one number or has N; states have [B, N] or, where `shared`
-    says so, [N]. Work: B · ⌈N / 256⌉.
+    in a sample), the first step's number (with `clock`, the numbers of all steps, i64 [T]), B. A parameter is one
+    number or has N; states have [B, N] or, where `shared` says so, [N]. Work: B · ⌈N / 256⌉.
 
     Attributes:
         neuron: the kind.
@@ -33,6 +33,7 @@ class SpikeFireKernel(KernelSpec):
         events: ``frames``: a train [B, frames, N]; ``plain``: int8 [T, B, N].
         single: the parameters that are one number.
         shared: the states that all samples begin with alike.
+        clock: the numbers of the steps are in memory.
     """
 
     neuron: Neuron
@@ -40,6 +41,7 @@ class SpikeFireKernel(KernelSpec):
     events: Literal["frames", "plain"]
     single: tuple[int, ...] = ()
     shared: tuple[int, ...] = ()
+    clock: bool = False
     family: ClassVar[str] = "spike_fire"
 
     def writes(self) -> tuple[int, ...]:
@@ -55,7 +57,9 @@ class SpikeFireKernel(KernelSpec):
         before, after = [args.ptr() for _ in range(n.states)], [args.ptr() for _ in range(n.states)]
         parameters = [args.ptr() for _ in range(n.parameters)]
         events = args.ptr() if n.fires else currents
-        steps, count, first, samples = args.ints(4)
+        steps, count = args.ints(2)
+        first = args.ptr() if self.clock else args.ints(1)[0]
+        samples = args.ints(1)[0]
         pieces = b.max(b.udiv(count + (NEURONS_PER_UNIT - 1), NEURONS_PER_UNIT), 1)
         whole, rest = b.udiv(steps, FRAME), b.urem(steps, FRAME)
         frames = b.udiv(steps + (FRAME - 1), FRAME)
@@ -108,7 +112,8 @@ class SpikeFireKernel(KernelSpec):
         none = b.zero(vec(i32, b.lanes))
 
         def step(t: Val, s: int, frame: Val, states: Sequence[Val]) -> tuple[Val, list[Val]]:
-            fired, after = self.neuron.step(b, current(t), states, parameters, first + t)
+            number = b.load(b.elem(first, t, i64), i64) if self.clock else first + t
+            fired, after = self.neuron.step(b, current(t), states, parameters, number)
             if fired is None:
                 return frame, after
             if self.events == "plain":

@@ -173,10 +173,11 @@ def launch_fire(
     samples: DimLike,
     count: DimLike,
     steps: DimLike,
-    first: int = 0,
+    first: int | SSAValue = 0,
 ) -> None:
-    """Run the cell's neurons, all arguments buffers; see `SpikeFireKernel`."""
-    kernel = SpikeFireKernel(cell.neuron, currents[0], events[0], parameters.single, tuple(shared))
+    """Run the cell's neurons, all arguments buffers; see `SpikeFireKernel`. `first` may be the numbers of all steps."""
+    clock = isinstance(first, SSAValue)
+    kernel = SpikeFireKernel(cell.neuron, currents[0], events[0], parameters.single, tuple(shared), clock)
     args: list[LaunchArg] = [currents[1], *before, *after, *parameters.buffers]
     if events[1] is not None:
         args.append(events[1])

@@ -124,6 +124,7 @@ class _Layers:
             samples=samples_of(cell.current),
             count=neurons_of(cell.current),
             steps=self.steps,
+            first=self._first(cell),
         )
         if cell.events is not None and events is not None:
             forms.trains[cell.events] = events
@@ -154,11 +155,16 @@ class _Layers:
             samples=samples,
             count=count,
             steps=self.steps,
+            first=self._first(cell),
         )
         if cell.events is not None and events is not None:
             forms.last[cell.events] = Last(events, "i8", image)
         for place, state in zip(places, after, strict=True):
             forms.turn(state, s.buffer(self.loop.final[place]), samples, image, kind, to_last=False)
+
+    def _first(self, cell: Cell) -> int | SSAValue:
+        """What the neurons' steps are counted from: 0, or numbers of their own."""
+        return 0 if cell.step is None or cell.step is self.loop.step else self.clocks[cell.step]
 
     def _begin(self, places: Sequence[int], image: tuple[int, int, int] | None) -> tuple[list[SSAValue], list[int]]:
         """Buffers of the states before the first step, and which of them are one sample's for all."""

@@ -302,7 +302,7 @@ class _Planner:
             return places
         if any(value in self.moving for value in cell.parameters):
             return f"a parameter of {cell.op.name} changes"
-        if cell.step is not None and cell.step is not self.loop.step:
+        if cell.step is not None and cell.step not in self.clocks:
             return f"{cell.op.name} does not count the loop's steps"
         if leading_axes(cell) == 0 and len(dims_of(cell.current)) > 1 and samples_of(cell.current) != 1:
             return f"parameters of {cell.op.name} differ from sample to sample"
