@@ -102,7 +102,7 @@ def mapped_layer(op: Mappable, store: WeightStore, rows: int, columns: int) -> M
     blocks: list[Block] = []
     for matrix in matrices:
         per_row, per_column_ = inputs // group, matrix.shape[0] // group
-        together = max(1, min(group, rows // max(per_row, 1), columns // max(per_column_, 1)))
+        together = _together(per_row, per_column_, group, rows, columns)
         for first in range(0, group, together):
             count = min(together, group - first)
             block = np.zeros((count * per_row, count * per_column_), np.float32)
@@ -113,12 +113,53 @@ def mapped_layer(op: Mappable, store: WeightStore, rows: int, columns: int) -> M
     return MappedLayer(tuple(blocks), inputs, matrices[0].shape[0], op.bias, op.activation)
 
 
+def tile_count(op: Mappable, rows: int, columns: int) -> int:
+    """Tiles of at most `rows` by `columns` devices that a layer becomes, found from its shape alone."""
+    planes, section = 1, 0
+    match op:
+        case MatMulOp():
+            inputs, outputs, group = dims_of(op.a)[-1].value, dims_of(op.result)[-1].value, 1
+        case ConvOp():
+            outputs, *window = (d.value for d in dims_of(op.w))
+            group = op.group.value.data
+            inputs = prod(window) * group
+        case LinearOp() | TernaryConvOp():
+            group = op.group_count if isinstance(op, TernaryConvOp) else 1
+            trits = op.trits
+            inputs, outputs, planes = trits.columns * group, trits.rows, trits.plane_count
+            section = trits.group_size if trits.groups > 1 else 0
+    per_row, per_column_ = inputs // group, outputs // group
+    together = _together(per_row, per_column_, group, rows, columns)
+    blocks = [min(together, group - first) for first in range(0, group, together)]
+    across = sum(
+        -(-count * per_column_ // columns)
+        * sum(
+            -(-min(section or per_row * count, per_row * count - at) // rows)
+            for at in _starts(per_row * count, section)
+        )
+        for count in blocks
+    )
+    return planes * across
+
+
+def _together(inputs: int, outputs: int, group: int, rows: int, columns: int) -> int:
+    """Groups of `inputs` and `outputs` each that share a tile."""
+    return max(1, min(group, rows // max(inputs, 1), columns // max(outputs, 1)))
+
+
+def _starts(inputs: int, section: int) -> range:
+    """Where scales of weights change along `inputs`, every `section`; 0 alone if that is 0."""
+    return range(0, inputs, section) if section else range(1)
+
+
 def _at_sections(block: Block, size: int) -> list[Block]:
     """A block cut where scales of weights change along its inputs, every `size` rows; whole if that is 0."""
     if not size:
         return [block]
-    starts = range(0, len(block.matrix), size)
-    return [Block(block.row + start, block.column, block.matrix[start : start + size]) for start in starts]
+    return [
+        Block(block.row + start, block.column, block.matrix[start : start + size])
+        for start in _starts(len(block.matrix), size)
+    ]
 
 
 def _matrices(op: Mappable, store: WeightStore) -> tuple[list[np.ndarray], int, int, int]:

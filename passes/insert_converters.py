@@ -49,10 +49,10 @@ class InsertConverters(ModulePass):
         input_range: what inputs are scaled by; 0 for the largest magnitude of each sample. Tiles that were calibrated
             keep their range.
         out_noise: standard deviation at output converters, in the units of adc_bound.
-        read_noise: noise of a product relative to sqrt(Σ |w| v²).
+        cycle_noise: noise of a product relative to sqrt(Σ |w| v²).
         doublings: times a sample is converted again at half the input because an output was out of range.
         wire_drop: factor on the closed form of losses along output lines; 0 for none.
-        wire_ohms: resistance of a wire segment, for the closed form.
+        r_wire: resistance of a wire segment, for the closed form.
         g_max: largest conductance, µS, for the closed form.
         curvature: nonlinearity of devices; 0 for none.
     """
@@ -65,10 +65,10 @@ class InsertConverters(ModulePass):
     mode: str = "one-pass"
     input_range: float = 0.0
     out_noise: float = 0.0
-    read_noise: float = 0.0
+    cycle_noise: float = 0.0
     doublings: int = 0
     wire_drop: float = 0.0
-    wire_ohms: float = 0.35
+    r_wire: float = 0.35
     g_max: float = 25.0
     curvature: float = 0.0
 
@@ -93,11 +93,11 @@ class InsertConverters(ModulePass):
             bits = getattr(self, option)
             if bits != 0 and not 2 <= bits <= MAX_BITS:
                 raise _bad(f"{option} = {bits}", f"converters have 2 to {MAX_BITS} bits; 'none' is an ideal one")
-        floats = ("adc_bound", "input_range", "out_noise", "read_noise", "wire_drop", "wire_ohms", "g_max", "curvature")
+        floats = ("adc_bound", "input_range", "out_noise", "cycle_noise", "wire_drop", "r_wire", "g_max", "curvature")
         for option in floats:
             value = getattr(self, option)
             if not 0 <= value < math.inf:
-                raise _bad(f"{option} = {value}", "use 0 or a positive number")
+                raise _bad(f"{option} = {value:g}", "use 0 or a positive number")
         if (self.adc_bits or self.doublings) and not self.adc_bound:
             raise _bad("an output converter without a range", "give adc_bound")
         if self.adc_kind not in ADC_KINDS:
@@ -117,8 +117,8 @@ class InsertConverters(ModulePass):
         if not dac.range.value.data:
             dac.range = number(self.input_range)
         dac.attributes[MODE] = StringAttr(self.mode)
-        ratio = dac.rows * self.wire_ohms * self.g_max * 1e-6 if self.wire_drop else 0.0
-        mvm.wire_drop, mvm.wire_ratio, mvm.noise = number(self.wire_drop), number(ratio), number(self.read_noise)
+        ratio = dac.rows * self.r_wire * self.g_max * 1e-6 if self.wire_drop else 0.0
+        mvm.wire_drop, mvm.wire_ratio, mvm.noise = number(self.wire_drop), number(ratio), number(self.cycle_noise)
         adc.levels = int_attr(levels_of(self.adc_bits))
         adc.bound = number(self.adc_bound if self.adc_bits or self.doublings else 0.0)
         adc.noise, adc.kind, adc.doublings = number(self.out_noise), StringAttr(self.adc_kind), int_attr(self.doublings)

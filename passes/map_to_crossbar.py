@@ -35,11 +35,14 @@ from neuc.passes.crossbar_layers import (
     mapped_layer,
     outputs_of,
     reason_for_cpu,
+    tile_count,
 )
 from neuc.passes.module_facts import add_notes
 
 SCALINGS = ("column", "tile")
 MAX_SLICES = 8
+MOST_TILES = 10_000
+"""Each is programmed and compiled by itself, at 10 ms or so."""
 
 
 @dataclass(frozen=True)
@@ -127,13 +130,17 @@ class MapToCrossbar(ModulePass):
         """Run the pass."""
         self.check()
         store, kept = store_of(ctx), dict[str, list[str]]()
-        made = _Made()
+        mapped: list[Mappable] = []
         for name, layer in list(layers(op)):
             reason = reason_for_cpu(layer, store)
             if reason or not isinstance(layer, MAPPABLE):
                 what = "a recurrent layer of many or unknown steps" if isinstance(layer, LstmOp) else reason
                 kept.setdefault(what, []).append(name)
-                continue
+            else:
+                mapped.append(layer)
+        self._check_count(mapped)
+        made = _Made()
+        for layer in mapped:
             self._replace(layer, store, made)
         drop_unread(op)
         if kept:
@@ -153,6 +160,18 @@ class MapToCrossbar(ModulePass):
             raise _bad(f"a tile of {self.rows} x {self.columns}", f"use 1 to {MAX_LINES} lines each way")
         if not (1 <= self.slices <= MAX_SLICES and 1 <= self.slice_bits <= MAX_SLICES):
             raise _bad(f"{self.slices} slices of {self.slice_bits} bits", f"use 1 to {MAX_SLICES} of each")
+
+    def _check_count(self, mapped: list[Mappable]) -> None:
+        """Refuse tiles without number before any is made."""
+        once = {shared_name(layer) or layer: layer for layer in mapped}
+        count = self.slices * sum(tile_count(layer, self.rows, self.columns) for layer in once.values())
+        if count > MOST_TILES:
+            raise Error(
+                "NEUC-E663",
+                f"the layers need {count} tiles of {self.rows} x {self.columns}, more than {MOST_TILES}",
+                hint="give larger tiles, such as tile=256x256",
+                exit_code=Exit.UNSUPPORTED,
+            )
 
     def _replace(self, layer: Mappable, store: WeightStore, made: _Made) -> None:
         """Put tiles in the place of a layer; a matrix that was seen before is on tiles already."""

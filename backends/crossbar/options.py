@@ -18,6 +18,7 @@ from neuc.passes.calibrate_inputs import CalibrateInputs
 from neuc.passes.insert_converters import InsertConverters
 from neuc.passes.map_to_crossbar import MapToCrossbar
 from neuc.passes.unroll_lstm import UnrollLstm
+from neuc.passes.unroll_relaxation import UnrollRelaxation
 from neuc.runtime.analog.device_table import read_table
 from neuc.runtime.analog.devices import DeviceModel
 from neuc.runtime.analog.models import make_model, model_class
@@ -228,7 +229,7 @@ def mesh_passes(given: Mapping[str, str]) -> list[ModulePass]:
     calibration, converters = _converters(reader, g_max=0.0)
     mapping.check()
     schedule = ScheduleTiles(rows, columns, reader.count("cores", 0), share=False).on(chip)
-    return [UnrollLstm(), mapping, *calibration, converters, schedule]
+    return [UnrollLstm(), UnrollRelaxation(), mapping, *calibration, converters, schedule]
 
 
 def passes_of(reader: Reader) -> list[ModulePass]:
@@ -254,7 +255,7 @@ def passes_of(reader: Reader) -> list[ModulePass]:
     mapping.check()
     remap = [RemapStuck().on(chip)] if reader.truth("remap", True) else []
     schedule = ScheduleTiles(rows, columns, reader.count("cores", 0), reader.truth("share", True)).on(chip)
-    return [UnrollLstm(), mapping, *calibration, *remap, converters, schedule]
+    return [UnrollLstm(), UnrollRelaxation(), mapping, *calibration, *remap, converters, schedule]
 
 
 def _converters(reader: Reader, g_max: float) -> tuple[list[ModulePass], InsertConverters]:
@@ -268,10 +269,10 @@ def _converters(reader: Reader, g_max: float) -> tuple[list[ModulePass], InsertC
         mode=reader.text("mode", "one-pass"),
         input_range=input_range,
         out_noise=reader.number("out_noise", 0.0),
-        read_noise=reader.number("cycle_noise", 0.0),
+        cycle_noise=reader.number("cycle_noise", 0.0),
         doublings=reader.count("doublings", 0),
         wire_drop=1.0 if reader.text("wires") == "closed" else 0.0,
-        wire_ohms=reader.number("r_wire", 0.35),
+        r_wire=reader.number("r_wire", 0.35),
         g_max=g_max,
         curvature=reader.number("curvature", 0.0),
     )

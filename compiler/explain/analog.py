@@ -56,4 +56,9 @@ PyTorch is missing, what was passed is no torch module, or the target has no ana
 Meshes are laid out as clements or reck, and hold unitary matrices; layers are decomposed by singular values first.""",
     "NEUC-E661": """An imperfection of a photonic mesh makes no sense.
 Errors of phases and splitters, loss and crosstalk are 0 or more; phase converters have 1 to 24 bits, or none.""",
+    "NEUC-E662": """Training in the array cannot start as asked.
+The device that learns by pulses, the learning rule, the samples or a number makes no sense; the hint says what there
+is. docs/analog.md shows the devices and rules.""",
+    "NEUC-E663": """The layers would be cut into too many tiles.
+Each tile is programmed, simulated and compiled by itself; tiny ones make thousands. Give larger tiles.""",
 }

@@ -12,6 +12,7 @@ from neuc.errors import Error, InternalError
 
 if TYPE_CHECKING:
     from neuc.compiler import energy
+    from neuc.compiler.analog.in_array import train_in_array
     from neuc.compiler.analog.torch_noise import noise_model
     from neuc.compiler.api import Compiled, compile
     from neuc.compiler.snn.convert import convert_to_snn
@@ -37,6 +38,7 @@ __all__ = [
     "load",
     "load_decoder",
     "noise_model",
+    "train_in_array",
 ]
 
 _LAZY = {
@@ -50,6 +52,7 @@ _LAZY = {
     "load": "neuc.runtime.session",
     "load_decoder": "neuc.runtime.generation",
     "noise_model": "neuc.compiler.analog.torch_noise",
+    "train_in_array": "neuc.compiler.analog.in_array",
 }
 
 

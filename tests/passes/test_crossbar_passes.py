@@ -22,9 +22,10 @@ from neuc.dialects.dense import ConvOp, LstmOp, MatMulOp
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.store import make_constant, tensor_type
+from neuc.dialects.ternary import LinearOp
 from neuc.errors import Error
 from neuc.passes.calibrate_inputs import CalibrateInputs
-from neuc.passes.crossbar_layers import balanced
+from neuc.passes.crossbar_layers import balanced, tile_count
 from neuc.passes.insert_converters import InsertConverters
 from neuc.passes.map_to_crossbar import MapToCrossbar
 from neuc.passes.module_facts import facts_of, notes_of
@@ -116,8 +117,11 @@ def test_ideal_tiles_compute_what_the_layer_does(layer: str, slices: int) -> Non
     ctx, (inputs, build) = NeucContext(), LAYERS[layer]
     module = module_of(ctx, inputs, build)
     before = run(module, ctx)
+    (mapped,) = (op for op in module.walk() if isinstance(op, MatMulOp | ConvOp))
+    announced = slices * tile_count(mapped, 32, 24)
     MapToCrossbar(rows=32, columns=24, slices=slices).apply(ctx, module)
     module.verify()
+    assert sum(isinstance(op, ProgramOp) for op in module.walk()) == announced
     assert not any(isinstance(op, MatMulOp | ConvOp) for op in module.walk())
     after = run(module, ctx)
     np.testing.assert_allclose(after, before, atol=RELATIVE * 100, rtol=0)
@@ -257,6 +261,26 @@ def test_layers_larger_than_the_chip_are_refused() -> None:
     with pytest.raises(Error) as caught:
         ScheduleTiles(16, 16, cores=3).apply(ctx, module)
     assert caught.value.code == "NEUC-E653"
+
+
+@pytest.mark.parametrize("group", ["tensor", "group"])
+def test_tiles_of_ternary_layers_are_counted_before_they_are_made(group: str) -> None:
+    ctx, (inputs, build) = NeucContext(), matmul(256, 50)
+    module = module_of(ctx, inputs, build)
+    QuantizeToTernary(planes=2, scale=group).apply(ctx, module)
+    (layer,) = (op for op in module.walk() if isinstance(op, LinearOp))
+    announced = tile_count(layer, 40, 24)
+    MapToCrossbar(rows=40, columns=24).apply(ctx, module)
+    assert sum(isinstance(op, ProgramOp) for op in module.walk()) == announced
+
+
+def test_tiles_without_number_are_refused_before_any_is_made() -> None:
+    ctx, (inputs, build) = NeucContext(), matmul(200, 51)
+    module = module_of(ctx, inputs, build)
+    with pytest.raises(Error, match="10200 tiles") as caught:
+        MapToCrossbar(rows=1, columns=1).apply(ctx, module)
+    assert caught.value.code == "NEUC-E663"
+    assert not any(isinstance(op, ProgramOp) for op in module.walk())
 
 
 def test_packing_overlaps_nothing_and_wastes_little() -> None:

@@ -135,6 +135,7 @@ def test_other_machines_stay_near_the_model(target: str, expected: np.ndarray) -
         ("xbar-pcm{adc_bound=0}", "NEUC-E652"),
         ("xbar-pcm{adc_bound=nan}", "NEUC-E002"),
         ("xbar-pcm{adc=flash}", "NEUC-E652"),
+        ("xbar-pcm{r_wire=-1,wires=closed}", "NEUC-E652"),
         ("xbar-pcm{mode=sideways}", "NEUC-E652"),
         ("xbar-pcm{g_min=30}", "NEUC-E642"),
         ("xbar-pcm{device=pmc}", "NEUC-E640"),
@@ -158,6 +159,11 @@ def test_options_that_make_no_sense(target: str, code: str) -> None:
         neuc.compile(model(), target)
     assert caught.value.code == code
     assert caught.value.hint
+
+
+def test_a_refused_option_is_named_as_it_was_written() -> None:
+    with pytest.raises(Error, match="cycle_noise = -1"):
+        neuc.compile(model(), "xbar-pcm{cycle_noise=-1}")
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,17 @@ import torch
 from aihwkit.inference import PCMLikeNoiseModel, ReRamWan2022NoiseModel
 from aihwkit.inference.noise.hermes import HermesNoiseModel
 from aihwkit.nn import AnalogLinear
-from aihwkit.simulator.configs import InferenceRPUConfig
+from aihwkit.simulator.configs import InferenceRPUConfig, SingleRPUConfig
+from aihwkit.simulator.configs.devices import LinearStepDevice
 from aihwkit.simulator.parameters.enums import BoundManagementType, NoiseManagementType
+from aihwkit.simulator.tiles import AnalogTile
 
 HERE = Path(__file__).parent
 ROWS, COLUMNS, SAMPLES = 96, 80, 250
 LEVELS, DRAWS = (0.1, 0.3, 0.6, 0.8, 1.0), 200_000
 TIMES = (0.0, 3600.0, 86400.0, 2592000.0, 31536000.0)
+PULSED = {"soft-bounds": (1.0, 1.0, 0.0, True), "linear": (0.3, 0.6, 0.2, False)}
+"""Slopes up and down, smaller down steps, whether noise is relative to the present step."""
 CASES: dict[str, dict[str, object]] = {
     "converters": {"out_bound": 12.0},
     "wires": {"out_bound": 12.0, "ir_drop": 1.0, "ir_drop_g_ratio": 1 / 0.35 / 1e-4},
@@ -100,7 +104,39 @@ def samples() -> dict[str, np.ndarray]:
     return found
 
 
+def pulses() -> dict[str, np.ndarray]:
+    """Weights after ten pulsed updates, of devices that are all alike: [repeat, outputs, inputs] for each kind."""
+    torch.manual_seed(2)
+    lines, repeats = 24, 40
+    x, d = torch.linspace(0.2, 1, lines)[None], torch.linspace(-1, 1, lines)[None]
+    found: dict[str, np.ndarray] = {}
+    for name, (up, down, up_down, multiplicative) in PULSED.items():
+        device = LinearStepDevice(
+            dw_min=0.01,
+            dw_min_std=0.3,
+            up_down=up_down,
+            w_min=-0.6,
+            w_max=0.8,
+            gamma_up=up,
+            gamma_down=down,
+            mult_noise=multiplicative,
+            mean_bound_reference=False,
+            **dict.fromkeys(("dw_min_dtod", "up_down_dtod", "w_min_dtod", "w_max_dtod"), 0.0),
+        )
+        rows: list[np.ndarray] = []
+        for _ in range(repeats):
+            tile = AnalogTile(lines, lines, SingleRPUConfig(device=device))
+            tile.set_weights(torch.full((lines, lines), 0.1))
+            tile.set_learning_rate(0.05)
+            for _ in range(10):
+                tile.update(x, d)
+            rows.append(tile.get_weights()[0].numpy())
+        found[name] = np.stack(rows).astype(np.float16)
+    return found
+
+
 if __name__ == "__main__":
+    np.savez_compressed(HERE / "aihwkit_pulses.npz", **pulses())
     np.savez_compressed(HERE / "aihwkit_devices.npz", **samples())
     np.savez_compressed(HERE / "aihwkit_tiles.npz", **tiles())
     np.savez_compressed(HERE / "badcrossbar.npz", **wires())

@@ -1,0 +1,78 @@
+"""Training in the array from the public interface: digits are learnt, the network compiles, nonsense is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import neuc
+from neuc.compiler.analog.in_array import InArrayResult
+from neuc.errors import Error
+
+TRAINED_ON = 500
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    pixels, labels = load_digits(return_X_y=True)
+    return np.asarray(pixels) / 16, np.asarray(labels)
+
+
+def trained(**settings: object) -> InArrayResult:
+    x, y = digits()
+    test = (x[TRAINED_ON : TRAINED_ON + 400], y[TRAINED_ON : TRAINED_ON + 400])
+    return neuc.train_in_array((64, 10), x[:TRAINED_ON], y[:TRAINED_ON], test=test, **settings)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("rule", "epochs"), [("sgd", 3), ("tiki-taka", 3), ("tiki-taka-2", 10)])
+def test_digits_are_learnt(rule: str, epochs: int) -> None:
+    """With buffers, a weight moves by one step a turn of its column at most, so it takes more epochs."""
+    found = trained(rule=rule, epochs=epochs, seed=1)
+    assert found.accuracies[-1] > 0.6
+    assert len(found.accuracies) == epochs
+
+
+def test_a_seed_is_one_training_and_the_network_compiles(tmp_path: Path) -> None:
+    first, second, other = (trained(rule="sgd", epochs=1, seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first.layers[0][0], second.layers[0][0])
+    assert not np.array_equal(first.layers[0][0], other.layers[0][0])
+    x = digits()[0][:20]
+    first.to_onnx(tmp_path / "net.onnx")
+    found = neuc.compile(tmp_path / "net.onnx").session().run(None, {"x": x.astype(np.float32)})[0]
+    np.testing.assert_allclose(found, first.scores(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rule": "adam"},
+        {"device": "memristor"},
+        {"rate": 0.0},
+        {"batch": 501},
+        {"epochs": 0},
+    ],
+)
+def test_trainings_that_make_no_sense(settings: dict[str, object]) -> None:
+    with pytest.raises(Error) as caught:
+        trained(**settings)
+    assert caught.value.code == "NEUC-E662"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("sizes", "x", "labels"),
+    [
+        ((4,), np.zeros((3, 4)), np.zeros(3, int)),
+        ((4, 2), np.zeros((3, 5)), np.zeros(3, int)),
+        ((4, 2), np.full((3, 4), np.nan), np.zeros(3, int)),
+        ((4, 2), np.zeros((3, 4)), np.array([0, 1, 2])),
+        ((4, 2), np.zeros((3, 4)), np.zeros(3)),
+        ((4, 9999), np.zeros((3, 4)), np.zeros(3, int)),
+    ],
+)
+def test_samples_that_make_no_sense(sizes: tuple[int, ...], x: np.ndarray, labels: np.ndarray) -> None:
+    with pytest.raises(Error) as caught:
+        neuc.train_in_array(sizes, x, labels)
+    assert caught.value.code == "NEUC-E662"
