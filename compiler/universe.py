@@ -63,6 +63,7 @@ DIALECTS: dict[str, Callable[[], Dialect]] = {
 PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "schedule-tiles": _pass("backends.crossbar.schedule", "ScheduleTiles"),
     "remap-stuck": _pass("backends.crossbar.remap", "RemapStuck"),
+    "draw-converters": _pass("backends.crossbar.draw_converters", "DrawConverters"),
     "map-to-crossbar": _pass("passes.map_to_crossbar", "MapToCrossbar"),
     "insert-converters": _pass("passes.insert_converters", "InsertConverters"),
     "calibrate-inputs": _pass("passes.calibrate_inputs", "CalibrateInputs"),
@@ -98,6 +99,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "choose-encoding": _pass("passes.choose_encoding", "ChooseEncoding"),
     "ternary-synapses": _pass("passes.ternary_synapses", "TernarySynapses"),
     "unroll-lstm": _pass("passes.unroll_lstm", "UnrollLstm"),
+    "unroll-relaxation": _pass("passes.unroll_relaxation", "UnrollRelaxation"),
     "tile-lut": _pass("passes.tile_lut", "TileLut"),
 }
 
