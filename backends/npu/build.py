@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from neuc.backends.npu.assign import assign_resources
 from neuc.backends.npu.check.checker import check
 from neuc.backends.npu.graph_ir import checked
+from neuc.backends.npu.interval import initiation_interval
 from neuc.backends.npu.place.placer import Placement, place_design
-from neuc.backends.npu.place.problem import iteration
 from neuc.backends.npu.route.router import route_design
 from neuc.errors import Error
 from neuc.runtime.npu.deadlock import Verdict, diagnose_design
@@ -58,36 +58,6 @@ def build(
     check(routed, machine)
     interval, limiter = initiation_interval(routed, machine)
     return Built(routed, placement, verdict, interval, limiter, congestion(routed, machine))
-
-
-def initiation_interval(design: Design, machine: Machine) -> tuple[float, str]:
-    """Cycles between iterations at most busy core, DMA or host memory, and which of them it is."""
-    tokens = iteration(design)
-    channels = {channel.name: channel for channel in design.channels}
-    loads: dict[str, float] = {}
-    for kernel in design.kernels:
-        periods = next(
-            (
-                tokens[c] / sum(rate)
-                for c, rate in zip((*kernel.inputs, *kernel.outputs), (*kernel.consume, *kernel.produce))
-            ),
-            1.0,
-        )
-        loads[f"core of {kernel.name}"] = periods * sum(
-            c + machine.timing.get("kernel_call", 0.0) for c in kernel.cycles
-        )
-    width = min((cls.dma.bytes_per_cycle for cls in machine.classes.values() if cls.dma is not None), default=4)
-    for channel in design.channels:
-        if channel.name not in design.shared:
-            loads[f"DMA of {channel.name}"] = tokens[channel.name] * channel.nbytes / width
-    outside = sum(tokens[port.channel] * channels[port.channel].nbytes for port in design.ports)
-    rate = machine.ddr.get("bytes_per_second", 0.0)
-    if rate:
-        loads["host memory"] = outside / rate * machine.clock_hz
-    if not loads:
-        return 0.0, "nothing"
-    limiter = max(sorted(loads), key=lambda name: loads[name])
-    return loads[limiter], limiter
 
 
 def congestion(design: Design, machine: Machine) -> float:

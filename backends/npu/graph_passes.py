@@ -63,12 +63,13 @@ class SizeBuffers(ModulePass):
 
 @dataclass(frozen=True)
 class PlaceDataflow(ModulePass):
-    """Give every kernel, link and port a tile, at the least bytes x hops, with a bound on what is possible.
+    """Give every kernel, link and port a tile, with a bound on what is possible.
 
-    Exact (OR-tools CP-SAT) where the time allows; annealing from the better of two plain placements otherwise.
+    Least initiation interval, then congestion, then bytes x hops, then tiles. Exact (OR-tools CP-SAT) where the time
+    allows; annealing from the better of two plain placements otherwise.
 
     Options:
-        seconds: time for the proof; 0 lets the size of the array decide.
+        seconds: time for placement and proof; 0 lets the size of the array decide.
         seed: of annealing.
         prove: use OR-tools if it is installed.
     """

@@ -1,4 +1,4 @@
-"""A lower bound of a placement's cost that needs no search: what each node's wires must cost around it at least.
+"""Lower bounds of a placement's score that need no search; of bytes x hops: what each node's wires cost at least.
 
 On a grid a tile has 4 others at distance 1, 8 at distance 2 …: the heaviest wires of a kernel take the nearest. Summed
 over all nodes every wire counts twice. Wires to links and ports cost at least the rows between them.
@@ -6,9 +6,12 @@ over all nodes every wire counts twice. Wires to links and ports cost at least t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from math import ceil
 
-from neuc.backends.npu.place.problem import Problem
+from neuc.backends.npu.place.objective import Score
+from neuc.backends.npu.place.problem import Problem, Wire
 
 
 def _distances() -> Iterator[int]:
@@ -35,8 +38,40 @@ def star_bounds(problem: Problem) -> dict[str, int]:
     return found
 
 
-def lower_bound(problem: Problem) -> int:
-    """No placement costs less."""
+def least_score(problem: Problem) -> Score:
+    """No placement has less of any of the figures."""
+    wires = [wire for wire in problem.wires if wire.source != wire.target]
+    apart = any(not wire.shareable for wire in wires) or _odd_circle(wires)
+    interval = problem.floor
+    for load in sorted(load for load in problem.loads.values() if load > problem.floor):
+        if not _odd_circle([w for w in wires if w.shareable and problem.loads[w.channel] >= load]):
+            break
+        interval = load
+    return Score(interval, int(apart), least_hops(problem) * problem.unit, _least_tiles(problem))
+
+
+def _odd_circle(wires: Sequence[Wire]) -> bool:
+    """Whether some of these cannot all join neighbours: neighbours differ in the colour of a chessboard."""
+    beside: dict[str, list[str]] = defaultdict(list)
+    for wire in wires:
+        beside[wire.source].append(wire.target)
+        beside[wire.target].append(wire.source)
+    colours: dict[str, bool] = {}
+    for start in beside:
+        todo = [start] if colours.setdefault(start, True) else []
+        while todo:
+            name = todo.pop()
+            for other in beside[name]:
+                if other not in colours:
+                    colours[other] = not colours[name]
+                    todo.append(other)
+                elif colours[other] == colours[name]:
+                    return True
+    return False
+
+
+def least_hops(problem: Problem) -> int:
+    """No placement has less weight x hops."""
     inner = -(-sum(star_bounds(problem).values()) // 2)
     outer = 0
     for wire in problem.wires:
@@ -46,3 +81,20 @@ def lower_bound(problem: Problem) -> int:
         rows_b = {tile[1] for tile in problem.domains[wire.target]}
         outer += wire.weight * min(abs(a - b) for a in rows_a for b in rows_b)
     return inner + outer
+
+
+def _least_tiles(problem: Problem) -> int:
+    """One for each kernel; of the others as many as their DMA channels and buffers fill."""
+    total = sum(demand.kernel for demand in problem.demands.values())
+    for kind in ("mem", "shim"):
+        names = [n for n, tiles in problem.domains.items() if problem.machine.tile_class(tiles[0]).kind == kind]
+        if not names:
+            continue
+        each = problem.capacity(problem.domains[names[0]][0])
+        full = [
+            ceil(sum(getattr(problem.demands[n], field) for n in names) / most)
+            for field in ("s2mm", "mm2s", "memory")
+            if (most := getattr(each, field)) > 0
+        ]
+        total += max(1, *full)
+    return total

@@ -1,32 +1,34 @@
-"""Placement as a constraint program: exact for small arrays, a bound above that (OR-tools CP-SAT).
+"""Placement with proof (OR-tools CP-SAT): exact for small arrays, bounds above that; and why nothing fits.
 
-Order encoding: a boolean "x <= c" for each node and column, and the same for rows; a wire's length is the number of
-cuts it crosses, which gives far better bounds than distances from one-hot places. Each kernel's wires also cost at
-least what `bounds.star_bounds` says.
+The four figures of a score are solved one after the other in one program that grows: what a stage reached is a rule of
+the next, which begins from its placement and has what is left of the time. Bounds of later stages therefore hold for
+placements as good as this one in all earlier ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import ceil
 
-from neuc.backends.npu.place.annealing import Places, can_share
-from neuc.backends.npu.place.bounds import lower_bound, star_bounds
+from neuc.backends.npu.place.baselines import Places, violations
+from neuc.backends.npu.place.bounds import least_score
+from neuc.backends.npu.place.model import PlacementModel
+from neuc.backends.npu.place.objective import Score, score
 from neuc.backends.npu.place.problem import Demand, Problem
 from neuc.errors import Error
-from neuc.runtime.npu.machine import Tile
 
-if TYPE_CHECKING:
-    from ortools.sat.python import cp_model
+_SHARES = (0.3, 0.4, 0.9, 1.0)
+"""Of the time left, what each stage may take."""
+_LEAST_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Solved:
-    """A placement (None: none exists), the bound its cost is proven against, and why none exists."""
+    """A placement (None: none was found), the bounds of its score, and why none exists."""
 
     places: Places | None
-    bound: int
+    bounds: Score
     core: tuple[str, ...] = ()
 
 
@@ -37,34 +39,6 @@ def have_solver() -> bool:
     return find_spec("ortools") is not None
 
 
-def solve(problem: Problem, hint: Mapping[str, Tile] | None, *, seconds: float, workers: int = 8) -> Solved:
-    """Place `problem`, starting from `hint`, within `seconds`. Eight strategies prove sooner than one, even on one CPU.
-
-    Raises:
-        Error: NEUC-E682, OR-tools is not installed.
-    """
-    cp = _solver()
-    model = _Model(problem, cp)
-    model.minimise()
-    if hint is not None:
-        model.hint(hint)
-    solver = cp.CpSolver()
-    solver.parameters.max_time_in_seconds = seconds
-    solver.parameters.num_workers = workers
-    solver.parameters.random_seed = 1
-    status = solver.solve(model.model)
-    if status == cp.INFEASIBLE:
-        return Solved(None, 0, minimal_core(problem))
-    if status not in (cp.OPTIMAL, cp.FEASIBLE):
-        return Solved(dict(hint) if hint is not None else None, lower_bound(problem))
-    places = {
-        name: next(tile for tile, here in tiles.items() if solver.boolean_value(here))
-        for name, tiles in model.at.items()
-    }
-    bound = max(lower_bound(problem), round(solver.best_objective_bound))
-    return Solved(places, problem.cost(places) if status == cp.OPTIMAL else bound)
-
-
 def _solver():
     try:
         from ortools.sat.python import cp_model
@@ -73,183 +47,131 @@ def _solver():
     return cp_model
 
 
-class _Model:
-    """The constraint program. With `assume`, each named constraint can be taken out, to find out which are at fault."""
+def solve(problem: Problem, start: Places | None, *, deadline: float, workers: int = 8) -> Solved:
+    """Place `problem`, starting from `start` if that is legal. Eight strategies prove sooner than one, on one CPU, too.
 
-    def __init__(self, problem: Problem, cp, *, assume: bool = False) -> None:
-        self.problem, self.model = problem, cp.CpModel()
-        self.names: dict[int, str] = {}
-        self._assume = assume
-        self._literals: dict[str, cp_model.IntVar] = {}
-        self.at: dict[str, dict[Tile, cp_model.IntVar]] = {}
-        for name, tiles in problem.domains.items():
-            every = tiles
-            if assume and name in problem.pinned:
-                kind = problem.machine.tile_class(tiles[0]).kind
-                every = tuple(problem.machine.tiles(kind))
-            self.at[name] = {tile: self.model.new_bool_var(f"{name}@{tile}") for tile in every}
-            self.model.add_exactly_one(self.at[name].values())
-            if len(every) > len(tiles):
-                self._named(f"{name} is pinned to {tiles[0]}", self.model.add(self.at[name][tiles[0]] == 1))
-        self._capacities()
-        self._shared()
+    Args:
+        problem: what to place.
+        start: a placement to improve.
+        deadline: when to stop, by `time.monotonic`.
+        workers: strategies side by side.
 
-    def _named(self, name: str, constraint) -> None:
-        if not self._assume:
-            return
-        if name not in self._literals:
-            literal = self.model.new_bool_var(name)
-            self._literals[name] = literal
-            self.names[literal.index] = name
-        constraint.only_enforce_if(self._literals[name])
+    Raises:
+        Error: NEUC-E682, OR-tools is not installed.
+    """
+    run = _Stages(problem, start, deadline, workers)
+    for stage in (run.interval, run.congestion, run.hops, run.tiles):
+        if not stage():
+            return Solved(None, run.bounds, minimal_core(problem) if run.infeasible else ())
+    return Solved(run.places, run.bounds)
 
-    def _capacities(self) -> None:
-        problem, model = self.problem, self.model
-        tiles = sorted({tile for at in self.at.values() for tile in at})
-        for tile in tiles:
-            here = [(name, at[tile]) for name, at in self.at.items() if tile in at]
-            kernels = [var for name, var in here if problem.demands[name].kernel]
-            if len(kernels) > 1:
-                count = sum(problem.demands[name].kernel for name in self.at)
-                cores = len(problem.machine.tiles("core"))
-                text = f"{count} kernels, one a core: {problem.machine.name} has {cores} cores"
-                self._named(text, model.add(sum(kernels) <= 1))
-            capacity = problem.capacity(tile)
-            for field, unit in (("s2mm", "S2MM channels"), ("mm2s", "MM2S channels"), ("memory", "bytes of memory")):
-                loads = [(getattr(problem.demands[name], field), var) for name, var in here]
-                limit = getattr(capacity, field)
-                if sum(load for load, _ in loads) <= limit:
-                    continue
-                kind = problem.machine.tile_class(tile).kind
-                total = sum(load for load, _ in loads)
-                what = f"{total} {unit} wanted of {kind} tiles, each has {limit}"
-                self._named(what, model.add(sum(load * var for load, var in loads) <= limit))
 
-    def _shared(self) -> None:
-        """Kernels with more ends than DMA channels stand beside enough of their neighbours in the graph."""
-        problem, reach = self.problem, self.problem.machine.classes["core"].shared_memory
-        for name, wanted in problem.must_share.items():
-            for direction, least in zip(("target", "source"), wanted):
-                near = [
-                    self._near(wire.source, wire.target, reach)
-                    for wire in problem.wires
-                    if wire.shareable and getattr(wire, direction) == name
-                ]
-                if least:
-                    ends = "inputs" if direction == "target" else "outputs"
-                    text = f"{least} {ends} of {name} beyond its DMA channels, to be shared with neighbours"
-                    self._named(text, self.model.add(sum(near) >= least))
+class _Stages:
+    """The program as far as it has grown, with the best placement and the bounds known so far."""
 
-    def _near(self, a: str, b: str, reach: tuple[Tile, ...]) -> cp_model.IntVar:
-        pairs: list[cp_model.IntVar] = []
-        for tile, here in self.at[a].items():
-            for other, there in self.at[b].items():
-                if tile != other and can_share(tile, other, reach):
-                    both = self.model.new_bool_var("")
-                    self.model.add_implication(both, here)
-                    self.model.add_implication(both, there)
-                    pairs.append(both)
-        near = self.model.new_bool_var("")
-        self.model.add(sum(pairs) >= 1).only_enforce_if(near)
-        return near
+    def __init__(self, problem: Problem, start: Places | None, deadline: float, workers: int) -> None:
+        self.cp = _solver()
+        self.problem, self.deadline, self.workers = problem, deadline, workers
+        self.places = start if start is not None and not violations(problem, start) else None
+        self.bounds = least_score(problem)
+        self.infeasible = False
+        self.program = PlacementModel(problem, self.cp)
+        self.program.break_mirrors()
 
-    def minimise(self) -> None:
-        """Ask for the least cost."""
-        problem, model = self.problem, self.model
-        below = {name: self._cuts(name) for name in self.at}
-        lengths: dict[tuple[str, str], cp_model.LinearExpr | int] = {}
-        for wire in problem.wires:
-            pair = (min(wire.source, wire.target), max(wire.source, wire.target))
-            if pair in lengths or pair[0] == pair[1]:
-                continue
-            crossed: list[cp_model.IntVar] = []
-            for cut, a in below[pair[0]].items():
-                b = below[pair[1]][cut]
-                if isinstance(a, int) and isinstance(b, int) and a == b:
-                    continue
-                cross = model.new_bool_var("")
-                model.add(cross >= a - b)
-                model.add(cross >= b - a)
-                crossed.append(cross)
-            lengths[pair] = sum(crossed)
-        costs = {
-            wire: wire.weight * lengths.get((min(wire.source, wire.target), max(wire.source, wire.target)), 0)
-            for wire in problem.wires
-        }
-        for name, least in star_bounds(problem).items():
-            own = [
-                cost
-                for wire, cost in costs.items()
-                if name in (wire.source, wire.target)
-                and problem.demands[wire.source].kernel
-                and problem.demands[wire.target].kernel
-            ]
-            if own:
-                model.add(sum(own) >= least)
-        total = sum(costs.values())
-        model.add(total >= lower_bound(problem))
-        self._break_mirror(below)
-        model.minimize(total)
+    @property
+    def best(self) -> Score | None:
+        """The score of the best placement so far."""
+        return None if self.places is None else score(self.problem, self.places)
 
-    def _cuts(self, name: str) -> dict[tuple[int, int], cp_model.IntVar | int]:
-        """For each cut (axis, position): whether the node is on the near side."""
-        machine, found = self.problem.machine, dict[tuple[int, int], "cp_model.IntVar | int"]()
-        for axis, size in enumerate((machine.cols, machine.rows)):
-            for cut in range(size - 1):
-                near = [var for tile, var in self.at[name].items() if tile[axis] <= cut]
-                if len(near) in (0, len(self.at[name])):
-                    found[axis, cut] = int(bool(near))
-                    continue
-                below = self.model.new_bool_var("")
-                self.model.add(sum(near) == below)
-                found[axis, cut] = below
-                if (axis, cut - 1) in found:
-                    self.model.add(found[axis, cut - 1] <= below)
-        return found
+    def interval(self) -> bool:
+        """The first stage. As the others, false if there is no placement to go on with."""
+        above = {self.problem.loads[w.channel] for w in self.problem.wires if w.shareable}
+        levels = sorted(load for load in above if load > self.problem.floor)
+        figures = [self.problem.floor, *levels]
+        reached = self.program.minimise_interval(levels)
+        bound = 0 if self.best is not None and self.best.interval == self.bounds.interval else self._solve(0)
+        if self.places is None or self.best is None:
+            return False
+        self.bounds = self.bounds._replace(interval=min(max(figures[bound], self.bounds.interval), self.best.interval))
+        for load, held in zip(levels, reached):
+            if load > self.best.interval:
+                self.program.model.add(held == 0)
+        return True
 
-    def _break_mirror(self, below: dict[str, dict[tuple[int, int], cp_model.IntVar | int]]) -> None:
-        """Columns are alike unless something is pinned: the node with most wires may keep to the left half."""
-        if self.problem.pinned:
-            return
-        degrees = {name: sum(name in (w.source, w.target) for w in self.problem.wires) for name in self.at}
-        name = max(sorted(degrees), key=lambda n: degrees[n])
-        rows = [tile[1] for tile in self.at[name]]
-        middles = [(0, (self.problem.machine.cols - 1) // 2)]
-        if all(demand.kernel for demand in self.problem.demands.values()):
-            middles.append((1, (min(rows) + max(rows)) // 2))  # rows are alike, too, where nothing is tied to a border
-        for cut in middles:
-            half = below[name].get(cut)
-            if half is not None and not isinstance(half, int):
-                self.model.add(half == 1)
+    def congestion(self) -> bool:
+        """Fewer circuits on the fullest way."""
+        assert self.best is not None
+        worst = self.program.minimise_congestion(self.best.congestion)
+        if self.best.congestion > self.bounds.congestion:
+            self.bounds = self.bounds._replace(congestion=self._between(1, self._solve(1)))
+        self.program.model.add(worst <= self.best.congestion)
+        return True
 
-    def hint(self, places: Mapping[str, Tile]) -> None:
-        """Start from this placement (mirrored, if it is in the half that was cut away)."""
-        for name, tiles in self.at.items():
-            for tile, var in tiles.items():
-                self.model.add_hint(var, int(places[name] == tile))
+    def hops(self) -> bool:
+        """Fewer bytes x hops."""
+        total = self.program.minimise_hops()
+        assert self.best is not None
+        if self.best.hops > self.bounds.hops:
+            self.bounds = self.bounds._replace(hops=self._between(2, self._solve(2) * self.problem.unit))
+        self.program.model.add(total <= self.best.hops // self.problem.unit)
+        return True
 
-    def core(self, cp) -> list[str]:
-        """Names of constraints that cannot hold together; empty if all can."""
-        self.model.add_assumptions(list(self._literals.values()))
-        solver = cp.CpSolver()
-        solver.parameters.max_time_in_seconds = 10
-        solver.parameters.num_workers = 1
-        if solver.solve(self.model) != cp.INFEASIBLE:
-            return []
-        return [self.names[index] for index in solver.sufficient_assumptions_for_infeasibility() if index in self.names]
+    def tiles(self) -> bool:
+        """Fewer tiles; kernels have one each."""
+        assert self.best is not None
+        if self.best.tiles > self.bounds.tiles:
+            self.program.minimise_tiles()
+            self.bounds = self.bounds._replace(tiles=self._between(3, self._solve(3)))
+        return True
+
+    def _between(self, stage: int, proven: int) -> int:
+        """A bound no weaker than what was known, and no stronger than what was reached."""
+        assert self.best is not None
+        return min(max(proven, int(self.bounds[stage])), int(self.best[stage]))
+
+    def _solve(self, stage: int) -> int:
+        """Improve the placement for the figure that is asked for now; a bound of the objective."""
+        left = self.deadline - time.monotonic()
+        if left < _LEAST_SECONDS and self.places is not None:
+            return 0
+        if self.places is not None:
+            self.program.hint(self.places)
+        solver = self.cp.CpSolver()
+        solver.parameters.max_time_in_seconds = max(_LEAST_SECONDS, left * _SHARES[stage])
+        solver.parameters.num_workers = self.workers
+        solver.parameters.random_seed = 1
+        status = solver.solve(self.program.model)
+        self.infeasible = status == self.cp.INFEASIBLE
+        if status in (self.cp.OPTIMAL, self.cp.FEASIBLE):
+            found = {
+                name: next(tile for tile, here in tiles.items() if solver.boolean_value(here))
+                for name, tiles in self.program.at.items()
+            }
+            if self.best is None or score(self.problem, found) < self.best:
+                self.places = found
+        return max(0, ceil(solver.best_objective_bound - 1e-6))
 
 
 def minimal_core(problem: Problem) -> tuple[str, ...]:
     """Named constraints that contradict each other, none of which could be left out."""
     cp = _solver()
-    found = _Model(problem, cp, assume=True).core(cp)
+    found = _core(PlacementModel(problem, cp, assume=True), cp)
     for name in list(found):
         fewer = [other for other in found if other != name]
-        trial = _Model(problem, cp, assume=True)
-        trial._literals = {key: var for key, var in trial._literals.items() if key in fewer}
-        if fewer and trial.core(cp):
+        if fewer and _core(PlacementModel(problem, cp, assume=True), cp, fewer):
             found = fewer
     return tuple(found)
+
+
+def _core(model: PlacementModel, cp, kept: list[str] | None = None) -> list[str]:
+    """Names of rules that cannot hold together, out of `kept` (all, if None); empty if they can."""
+    model.model.add_assumptions([var for name, var in model.literals.items() if kept is None or name in kept])
+    solver = cp.CpSolver()
+    solver.parameters.max_time_in_seconds = 10
+    solver.parameters.num_workers = 1
+    if solver.solve(model.model) != cp.INFEASIBLE:
+        return []
+    return [model.names[index] for index in solver.sufficient_assumptions_for_infeasibility() if index in model.names]
 
 
 def excess_of(problem: Problem) -> tuple[str, ...]:

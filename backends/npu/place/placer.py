@@ -1,17 +1,21 @@
 """`place_design`: the best placement to be had in the time, and how far from the best possible it can be at most.
 
-Baselines first, then annealing, then a proof by OR-tools where that is installed. The result never costs more than a
-row-major or a first-free placement, because both are among the candidates.
+Baselines first, then annealing, then proofs by OR-tools where that is installed. The result's score is never worse than
+a row-major or a first-free placement's, because both are among the candidates.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, replace
 
 from neuc.backends.npu.place import exact
-from neuc.backends.npu.place.annealing import Places, anneal, can_share, first_free, row_major, violations
-from neuc.backends.npu.place.bounds import lower_bound
-from neuc.backends.npu.place.problem import Problem, problem_of
+from neuc.backends.npu.place.annealing import anneal
+from neuc.backends.npu.place.baselines import Places, first_free, row_major, violations
+from neuc.backends.npu.place.bounds import least_score
+from neuc.backends.npu.place.objective import Score, score
+from neuc.backends.npu.place.problem import Problem, can_share, problem_of
 from neuc.errors import Error
 from neuc.runtime.npu.machine import Machine, Tile
 from neuc.runtime.npu.program import Design
@@ -19,40 +23,54 @@ from neuc.runtime.npu.program import Design
 EXACT_TILES = 16
 _SECONDS_SMALL = 5.0
 _SECONDS_LARGE = 20.0
-_RESTARTS = 3
+_OVERHEAD = 0.93
+"""Of the time, what solvers are told: they look at the clock now and then only."""
+_MOVES_A_NODE = 500
+_RESTARTS = 2
+_MOVES_BEFORE_PROOF = 600
+_ANNEALING = 0.25
+"""Of the time before a proof, what annealing has at most: a machine may be busy."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A placed design with what it costs: bytes x hops of one iteration.
+    """A placed design with its score: interval, congestion, bytes x hops of one iteration, and tiles.
 
-    ``bound``: no placement costs less. ``row_major`` and ``first_free`` are what the two baselines cost (None: they
-    find none).
+    ``bounds``: no placement that is as good in all earlier figures has less of one. ``row_major`` and ``first_free``
+    are the scores of the two baselines (None: they find none).
     """
 
     design: Design
-    cost: int
-    bound: int
-    row_major: int | None
-    first_free: int | None
+    score: Score
+    bounds: Score
+    row_major: Score | None
+    first_free: Score | None
     method: str
 
     @property
-    def gap(self) -> float:
-        """How much of the cost is not proven necessary; 0 if the placement is optimal."""
-        return (self.cost - self.bound) / self.cost if self.cost else 0.0
+    def gaps(self) -> tuple[float, ...]:
+        """For each figure of the score, the share of it that is not proven necessary."""
+        return tuple((had - least) / had if had else 0.0 for had, least in zip(self.score, self.bounds))
+
+    @property
+    def optimal(self) -> bool:
+        """Whether no placement has a better score, with proof."""
+        return self.score == self.bounds
 
     def summary(self) -> str:
         """One line for reports."""
-        proof = (
-            "optimal" if self.cost <= self.bound else f"at most {self.gap:.1%} above the optimum (bound {self.bound})"
-        )
-        others = ", ".join(
-            f"{name} {cost}"
-            for name, cost in (("row-major", self.row_major), ("first-free", self.first_free))
-            if cost is not None
-        )
-        return f"{self.cost} bytes x hops, {proof}; {self.method}" + (f"; {others}" if others else "")
+        units = ("cycles an iteration", "circuits on a way", "bytes x hops", "tiles")
+        figures = [
+            f"{had:g} {unit}" + ("" if had == least else f" (at least {least:g}, gap {gap:.1%})")
+            for had, least, gap, unit in zip(self.score, self.bounds, self.gaps, units)
+        ]
+        proof = ", optimal" if self.optimal else ""
+        others = [
+            f"{name} {other.interval:g}, {other.congestion}, {other.hops}, {other.tiles}"
+            for name, other in (("row-major", self.row_major), ("first-free", self.first_free))
+            if other is not None
+        ]
+        return "; ".join([", ".join(figures) + proof, self.method, *others])
 
 
 def place_design(
@@ -63,46 +81,43 @@ def place_design(
     Args:
         design: a checked design; pinned nodes stay where they are.
         machine: the array.
-        seconds: for the proof; 5 by default for up to 16 cores, 20 above.
+        seconds: for all of it, if OR-tools is used; 5 by default for up to 16 cores, 20 above.
         seed: of annealing.
         prove: use OR-tools if it is there.
 
     Raises:
         Error: NEUC-E674, a pin is impossible; NEUC-E675, nothing fits, with the constraints that contradict each other.
     """
+    limit = seconds or (_SECONDS_SMALL if len(machine.tiles("core")) <= EXACT_TILES else _SECONDS_LARGE)
+    began = time.monotonic()
     problem = problem_of(design, machine)
+    excess = exact.excess_of(problem)
+    if excess:
+        raise _infeasible(design, excess)
     baselines = [row_major(problem), first_free(problem)]
     legal = [places for places in baselines if places is not None]
-    start = min(legal, key=problem.cost) if legal else _anywhere(problem)
-    tries = [anneal(problem, start, seed=seed + i) for i in range(_RESTARTS)]
-    best = min(tries, key=lambda places: (violations(problem, places) > 0, problem.cost(places)))
-    bound, method = lower_bound(problem), "annealing"
-    if problem.cost(best) > bound or violations(problem, best):
-        if prove and exact.have_solver():
-            limit = seconds or (_SECONDS_SMALL if len(machine.tiles("core")) <= EXACT_TILES else _SECONDS_LARGE)
-            best, bound = _proven(problem, best, limit)
-            method = "CP-SAT"
-        elif violations(problem, best):
-            raise _infeasible(design, exact.excess_of(problem))
-    costs = [None if places is None else problem.cost(places) * problem.unit for places in baselines]
+    start = min(legal, key=lambda places: score(problem, places)) if legal else _anywhere(problem)
+    proving = prove and exact.have_solver()
+    moves = (_MOVES_BEFORE_PROOF if proving else _MOVES_A_NODE) * len(problem.domains)
+    until = began + _ANNEALING * limit if proving else math.inf
+    count = 1 if proving else _RESTARTS
+    tries = [anneal(problem, start, seed=seed + i, steps=moves, deadline=until) for i in range(count)]
+    best = min(tries, key=lambda places: (violations(problem, places) > 0, score(problem, places)))
+    bounds, method, misfits = least_score(problem), "annealing", violations(problem, best) > 0
+    if misfits and not proving:
+        raise _infeasible(design, ())
+    if proving and (misfits or score(problem, best) > bounds):
+        solved = exact.solve(problem, best, deadline=began + _OVERHEAD * limit)
+        if solved.places is None:
+            raise _infeasible_core(problem, solved.core)
+        best, bounds, method = solved.places, solved.bounds, "CP-SAT"
+    scores = [None if places is None else score(problem, places) for places in baselines]
     placed = _with_tiles(design, best, machine)
-    return Placement(placed, problem.cost(best) * problem.unit, bound * problem.unit, costs[0], costs[1], method)
-
-
-def _proven(problem: Problem, best: Places, seconds: float) -> tuple[Places, int]:
-    legal = not violations(problem, best)
-    solved = exact.solve(problem, best if legal else None, seconds=seconds)
-    if solved.places is None:
-        if legal:
-            return best, lower_bound(problem)
-        raise _infeasible_core(problem, solved.core)
-    if legal and problem.cost(best) <= problem.cost(solved.places):
-        return best, min(solved.bound, problem.cost(best))
-    return solved.places, solved.bound
+    return Placement(placed, score(problem, best), bounds, scores[0], scores[1], method)
 
 
 def _infeasible_core(problem: Problem, core: tuple[str, ...]) -> Error:
-    reasons = exact.excess_of(problem) or core or ("no placement was found in the time",)
+    reasons = core or ("no placement was found in the time",)
     return Error(
         "NEUC-E675",
         f"nothing fits {problem.machine.name}: {'; '.join(reasons)}",

@@ -1,7 +1,7 @@
 """The placement problem: which tiles each node may take, what it weighs to be apart, and what a tile can hold.
 
-Built from a design and a machine; solvers (`exact.py`, `annealing.py`) read nothing else. Cost is Σ bytes x Manhattan
-distance over the edges of the graph, bytes in one iteration of it.
+Built from a design and a machine; solvers (`exact.py`, `annealing.py`) read nothing else. What a placement is judged by
+stands in `objective.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import gcd
 
-from neuc.backends.npu.graph_ir import graph_of
-from neuc.dialects import npu
-from neuc.dialects.npu_rates import repetitions
-from neuc.dialects.npu_verify import rate_edges
+from neuc.backends.npu.interval import iteration, loads_of
 from neuc.errors import Error
 from neuc.runtime.npu.machine import Machine, Tile
 from neuc.runtime.npu.program import Design, Kernel, Link, Node, Port
@@ -45,7 +42,8 @@ class Problem:
     """Nodes with their possible tiles and demands, and wires between them. Weights are divided by ``unit`` bytes.
 
     ``must_share`` gives for a kernel how many of its inputs and outputs have to be shared with a neighbour, because the
-    tile has fewer DMA channels; such ends are not part of its demand.
+    tile has fewer DMA channels; such ends are not part of its demand. ``loads`` are the cycles of an iteration by
+    channels that may be shared, ``floor`` the cycles that no placement saves.
     """
 
     machine: Machine
@@ -55,6 +53,14 @@ class Problem:
     pinned: frozenset[str]
     unit: int = 1
     must_share: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, "tuple[int, int]"])
+    loads: Mapping[str, float] = field(default_factory=dict[str, float])
+    floor: float = 0.0
+
+    @property
+    def reach(self) -> tuple[Tile, ...]:
+        """Steps from a core tile to the tiles whose memory it sees."""
+        core = self.machine.classes.get("core")
+        return () if core is None else core.shared_memory
 
     def cost(self, places: Mapping[str, Tile]) -> int:
         """Σ weight x Manhattan distance."""
@@ -71,6 +77,12 @@ class Problem:
 def distance(a: Tile, b: Tile) -> int:
     """Hops between two tiles."""
     return abs(a[0] - b[0]) + abs(a[1] - b[1])
+
+
+def can_share(a: Tile, b: Tile, reach: tuple[Tile, ...]) -> bool:
+    """Whether a pool on one of two core tiles is visible to both."""
+    step = (b[0] - a[0], b[1] - a[1])
+    return step in reach or (-step[0], -step[1]) in reach
 
 
 _KINDS: Mapping[type[Node], str] = {Kernel: "core", Link: "mem", Port: "shim"}
@@ -94,10 +106,15 @@ def problem_of(design: Design, machine: Machine) -> Problem:
             raise Error(
                 "NEUC-E675", f"{node.name} needs a {kind} tile, {machine.name} has none", hint="take another machine"
             )
-    wires, unit = _wires(design)
+    tokens = iteration(design)
+    wires, unit = _wires(design, tokens)
     demands, shares = _demands(design, machine, wires)
     pinned = frozenset(node.name for node in design.nodes if node.pinned)
-    return Problem(machine, domains, demands, wires, pinned, unit, shares)
+    busy = loads_of(design, machine, tokens)
+    shareable = {wire.channel for wire in wires if wire.shareable}
+    always = [*busy.fixed.values(), *(load for name, load in busy.dma.items() if name not in shareable)]
+    loads = {name: load for name, load in busy.dma.items() if name in shareable}
+    return Problem(machine, domains, demands, wires, pinned, unit, shares, loads, max(always, default=0.0))
 
 
 def _check_pin(node: Node, kind: str, machine: Machine) -> None:
@@ -118,36 +135,8 @@ def _check_pin(node: Node, kind: str, machine: Machine) -> None:
         )
 
 
-def iteration(design: Design) -> dict[str, int]:
-    """Tokens each channel carries in one iteration of the graph: the periods of its producer, or of its consumer."""
-    graph = graph_of(design)
-    channels = {op.sym_name.data: op for op in graph.parts(npu.ChannelOp)}
-    nodes = {op.sym_name.data: op for kind in (npu.KernelOp, npu.LinkOp, npu.PortOp) for op in graph.parts(kind)}
-    inner = [name for name, node in nodes.items() if not isinstance(node, npu.PortOp)]
-    periods = repetitions(inner, rate_edges(nodes, channels))
-    kernels = {kernel.name: kernel for kernel in design.kernels}
-    links = {link.name: link for link in design.links}
-    tokens: dict[str, int] = {}
-    for channel in design.channels:
-        for end in (channel.producer, *channel.consumers):
-            if end in kernels:
-                kernel = kernels[end]
-                out = end == channel.producer
-                ends, rates = (kernel.outputs, kernel.produce) if out else (kernel.inputs, kernel.consume)
-                tokens[channel.name] = periods[end] * sum(rates[ends.index(channel.name)])
-            elif end in links:
-                repeat = links[end].repeat if end == channel.producer else 1
-                tokens[channel.name] = periods[end] * repeat
-            else:
-                continue
-            break
-        else:
-            tokens[channel.name] = 1
-    return tokens
-
-
-def _wires(design: Design) -> tuple[tuple[Wire, ...], int]:
-    tokens, kernels = iteration(design), {kernel.name for kernel in design.kernels}
+def _wires(design: Design, tokens: Mapping[str, int]) -> tuple[tuple[Wire, ...], int]:
+    kernels = {kernel.name for kernel in design.kernels}
     raw = [
         (channel, consumer, channel.nbytes * tokens[channel.name])
         for channel in design.channels
