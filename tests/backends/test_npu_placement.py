@@ -246,3 +246,12 @@ def test_too_much_memory_is_named():
         build(big, XDNA1)
     assert caught.value.code in ("NEUC-E675", "NEUC-E677")
     assert "bytes" in caught.value.message
+
+
+def test_where_all_is_pinned_nothing_is_searched():
+    design = place_design(random_kernels(5, 2, "npu-xdna1"), XDNA1, prove=False).design
+    pinned = replace(design, kernels=tuple(replace(k, pinned=True) for k in design.kernels))
+    again = place_design(pinned, XDNA1)
+    assert again.method == "all pinned"
+    assert again.optimal
+    assert again.design.kernels == pinned.kernels

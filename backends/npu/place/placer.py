@@ -106,7 +106,9 @@ def place_design(
     bounds, method, misfits = least_score(problem), "annealing", violations(problem, best) > 0
     if misfits and not proving:
         raise _infeasible(design, ())
-    if proving and (misfits or score(problem, best) > bounds):
+    if not misfits and all(len(tiles) == 1 for tiles in problem.domains.values()):
+        bounds, method = score(problem, best), "all pinned"
+    elif proving and (misfits or score(problem, best) > bounds):
         solved = exact.solve(problem, best, deadline=began + _OVERHEAD * limit)
         if solved.places is None:
             raise _infeasible_core(problem, solved.core)
