@@ -7,9 +7,9 @@ EXPLANATIONS: dict[str, str] = {
 NIR graphs are HDF5 files with a group /node, as nir.write makes them. Sizes are checked against the size of the file
 before anything is read; links, and data that are kept in other files, are refused.""",
     "NEUC-E501": """The NIR graph is put together wrongly.
-A node has an unknown type or lacks a field, an edge names a node that is not there, there is no Input or Output, or
-an inner graph has several of them, which edges cannot tell apart. The 18 primitives of NIR 1.0 are read, nested or
-not.""",
+A node has an unknown type or lacks a field, an edge names a node that is not there, goes into an Input or comes out of
+an Output, there is no Input or Output, or an inner graph has several of them, which edges cannot tell apart. The 18
+primitives of NIR 1.0 are read, nested or not.""",
     "NEUC-E502": """Numbers of a NIR graph make no sense.
 Weights and parameters are finite, time constants positive and not shorter than a step: with forward Euler a membrane
 would overshoot. The step is dt in the graph's metadata, or --dt; 1e-4 s if neither is there.""",

@@ -6,7 +6,7 @@ the types that `nir` infers are never used: it gets grouped and non-square convo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -132,6 +132,7 @@ def graph_from_dict(data: Mapping[str, object], name: str = "") -> Graph:
     if len(set(pairs)) != len(pairs):
         twice = next(pair for pair in pairs if pairs.count(pair) > 1)
         raise structure_error(f"{where} has the edge {twice[0]} -> {twice[1]} twice")
+    _refuse_outer_sides(pairs, where, made)
     return Graph(made, pairs, _metadata(data))
 
 
@@ -143,6 +144,16 @@ def _edge(edge: object, where: str, nodes: Mapping[str, object]) -> tuple[str, s
         if end not in nodes:
             raise structure_error(f"{where}: the edge {source} -> {target} names {end!r}, which is no node")
     return source, target
+
+
+def _refuse_outer_sides(edges: Sequence[tuple[str, str]], where: str, nodes: Mapping[str, Node | Graph]) -> None:
+    """Refuse edges into an Input and out of an Output: what comes there comes from outside, or goes there."""
+    for source, target in edges:
+        for end, kind, side in ((target, "Input", "into"), (source, "Output", "out of")):
+            node = nodes[end]
+            if isinstance(node, Node) and node.kind == kind:
+                hint = "connect the nodes themselves; what feeds back goes to the node behind the Input"
+                raise structure_error(f"{where}: the edge {source} -> {target} goes {side} the {kind} {end}", hint)
 
 
 def _metadata(data: Mapping[str, object]) -> Mapping[str, object]:

@@ -272,6 +272,23 @@ def test_files_that_are_none_are_told(tmp_path: Path) -> None:
     assert caught.value.code == "NEUC-E103"
 
 
+def test_edges_into_inputs_and_out_of_outputs_are_refused() -> None:
+    def wrong(edge: tuple[str, str]) -> Any:
+        made = chain((2,), nir.Linear(np.ones((2, 2))), nir.IF(np.ones(2), np.ones(2)))
+        made.edges.append(edge)
+        return made
+
+    with pytest.raises(Error, match="goes into the Input input"):
+        run(wrong(("n1", "input")), INPUTS[:, :2])
+    with pytest.raises(Error, match="goes out of the Output output") as caught:
+        run(wrong(("output", "n0")), INPUTS[:, :2])
+    assert caught.value.code == "NEUC-E501"
+    ends = {"input": nir.Input({"input": np.array([2])}), "output": nir.Output({"output": np.array([2])})}
+    outer = graph({**ends, "inner": wrong(("n1", "input"))}, ("input", "inner"), ("inner", "output"))
+    with pytest.raises(Error, match="graph 'inner': the edge n1 -> input"):
+        run(outer, INPUTS[:, :2])
+
+
 def test_hostile_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.nir"
 
