@@ -11,7 +11,7 @@ from xdsl.ir import Dialect
 
 from neuc.dialects.energy_agent import EfeOp
 from neuc.dialects.energy_model import TERM_OPS, ModelOp, variable_of
-from neuc.dialects.energy_networks import CostOp, LocalOp, LseOp, PredOp, ResistorOp, VectorFieldOp
+from neuc.dialects.energy_networks import CostOp, LocalOp, LseOp, PredEdgesOp, PredOp, ResistorOp, VectorFieldOp
 from neuc.dialects.energy_run import RUN_OPS, ContrastOp, GradOp, ObserveOp, RelaxOp, SampleOp
 from neuc.dialects.energy_state import (
     STATE_OPS,
@@ -71,6 +71,7 @@ __all__ = [
     "ModelType",
     "Observable",
     "ObserveOp",
+    "PredEdgesOp",
     "PredOp",
     "QuadOp",
     "Ramp",

@@ -118,7 +118,7 @@ class FactorGraph:
                     self.offsets[v] + _sites(read(index), var_type(v).sites)
                     for v, index in ((op.x, op.i), (op.y, op.j))
                 ]
-                edges, weights = np.stack(ends, 1).astype(np.int32), finite(read(op.w), "w").astype(np.float32)
+                edges, weights = np.stack(ends, 1).astype(np.int32), edge_weights(op, read).astype(np.float32)
                 if (edges[:, 0] == edges[:, 1]).any():
                     raise Error(
                         "NEUC-E602", "an edge joins a site to itself", hint="a spin's square is 1: leave it out"
@@ -229,6 +229,16 @@ def finite(values: Array, name: str) -> Array:
     if not np.isfinite(values).all():
         raise Error("NEUC-E601", f"{name} holds NaN or infinity", hint="check where the numbers come from")
     return values
+
+
+def edge_weights(op: EdgesOp, read: Read) -> Array:
+    """The weight of each edge, shared or not.
+
+    Raises:
+        Error: NEUC-E601 or E602.
+    """
+    w = finite(read(op.w), "w")
+    return w if op.k is None else w[_sites(read(op.k), len(w))]
 
 
 def symmetric_if_same(w: Array, op: BilinearOp) -> Array:

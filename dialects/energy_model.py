@@ -20,7 +20,7 @@ from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects.dense_attrs import int_attr
-from neuc.dialects.energy_networks import CostOp, LocalOp, LseOp, PredOp, ResistorOp, VectorFieldOp
+from neuc.dialects.energy_networks import CostOp, LocalOp, LseOp, PredEdgesOp, PredOp, ResistorOp, VectorFieldOp
 from neuc.dialects.energy_terms import BilinearOp, EdgesOp, LinearOp, QuadOp, RhoOp, StencilOp, TableOp, VarOp
 from neuc.dialects.energy_types import (
     EnergyOp,
@@ -90,6 +90,7 @@ TERM_OPS: tuple[type[EnergyOp], ...] = (
     EdgesOp,
     StencilOp,
     TableOp,
+    PredEdgesOp,
     PredOp,
     ResistorOp,
     LseOp,

@@ -28,7 +28,7 @@ from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects.dense_attrs import flag
-from neuc.dialects.energy_terms import check_shape, check_space, shape_of
+from neuc.dialects.energy_terms import check_edges, check_shape, check_space, shape_of
 from neuc.dialects.energy_types import (
     CostAttr,
     CostKind,
@@ -77,6 +77,47 @@ class PredOp(EnergyOp):
             check_shape(self.bias, "b", x.shape)
         if self.skip.value.data and x.shape != z.shape:
             raise VerifyException("an identity connection needs x and z of one shape")
+
+
+@irdl_op_definition
+class PredEdgesOp(EnergyOp):
+    """½ p Σ_a (x_a − Σ w[k[e]]·ρ(z)[j[e]] − b_a)², each sum over the edges e with i[e] = a.
+
+    `energy.pred` whose W is a list of edges that share weights: convolutions, locally connected layers.
+    """
+
+    name = "energy.pred_edges"
+    x = operand_def(VarType)
+    z = operand_def(VarType)
+    i = operand_def(TensorType)
+    j = operand_def(TensorType)
+    k = operand_def(TensorType)
+    w = operand_def(TensorType)
+    bias = opt_operand_def(TensorType)
+    precision = prop_def(FloatAttr[Float32Type], default_value=FloatAttr(1.0, f32))
+    result = result_def(TermType)
+    traits = traits_def(Pure())
+    FLOATS: ClassVar = frozenset({"precision"})
+
+    def __init__(
+        self,
+        x: SSAValue,
+        z: SSAValue,
+        edges: tuple[SSAValue, SSAValue, SSAValue],
+        w: SSAValue,
+        bias: SSAValue | None = None,
+        *,
+        precision: float = 1.0,
+    ) -> None:
+        properties = {"precision": FloatAttr(precision, f32)}
+        super().__init__(operands=[x, z, *edges, w, bias], result_types=[TermType()], properties=properties)
+
+    def verify_(self) -> None:
+        x = check_space(self.x, "x", (Space.REAL,))
+        check_space(self.z, "z", (Space.REAL,))
+        check_edges(self.w, self.k, ("i", self.i), ("j", self.j))
+        if self.bias is not None:
+            check_shape(self.bias, "b", x.shape)
 
 
 @irdl_op_definition

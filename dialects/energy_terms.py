@@ -79,6 +79,18 @@ def check_space(value: SSAValue, name: str, allowed: Sequence[Space]) -> VarType
     return found
 
 
+def check_edges(w: SSAValue, k: SSAValue | None, *sites: tuple[str, SSAValue]) -> None:
+    """Raise a VerifyException unless lists of sites, and of weights that edges share, have one entry an edge."""
+    weights = shape_of(w, "w")
+    if len(weights) != 1:
+        raise VerifyException(f"w has rank {len(weights)}, should have one weight an edge")
+    edges = weights if k is None else shape_of(k, "k")
+    if len(edges) != 1:
+        raise VerifyException(f"k has rank {len(edges)}, should have one number an edge")
+    for name, value in (*sites, *(() if k is None else (("k", k),))):
+        check_shape(value, name, edges, i32)
+
+
 @irdl_op_definition
 class VarOp(EnergyOp):
     """A variable: an array of sites. `clamped` ones keep the values the state gives them."""
@@ -178,7 +190,10 @@ class BilinearOp(EnergyOp):
 
 @irdl_op_definition
 class EdgesOp(EnergyOp):
-    """−Σ_e w[e]·x[i[e]]·y[j[e]]: a sparse coupling; i and j are i32 site numbers."""
+    """−Σ_e w[e]·x[i[e]]·y[j[e]]: a sparse coupling; i and j are i32 site numbers.
+
+    With k, i32 too, edges share weights: edge e has w[k[e]]. So a convolution is a list of edges.
+    """
 
     name = "energy.edges"
     x = operand_def(VarType)
@@ -186,20 +201,19 @@ class EdgesOp(EnergyOp):
     i = operand_def(TensorType)
     j = operand_def(TensorType)
     w = operand_def(TensorType)
+    k = opt_operand_def(TensorType)
     result = result_def(TermType)
     traits = traits_def(Pure())
 
-    def __init__(self, x: SSAValue, y: SSAValue, i: SSAValue, j: SSAValue, w: SSAValue) -> None:
-        super().__init__(operands=[x, y, i, j, w], result_types=[TermType()])
+    def __init__(
+        self, x: SSAValue, y: SSAValue, i: SSAValue, j: SSAValue, w: SSAValue, k: SSAValue | None = None
+    ) -> None:
+        super().__init__(operands=[x, y, i, j, w, k], result_types=[TermType()])
 
     def verify_(self) -> None:
         for name, value in (("x", self.x), ("y", self.y)):
             check_space(value, name, (Space.SPIN, *CONTINUOUS))
-        edges = shape_of(self.w, "w")
-        if len(edges) != 1:
-            raise VerifyException(f"w has rank {len(edges)}, should have one weight an edge")
-        for name, value in (("i", self.i), ("j", self.j)):
-            check_shape(value, name, edges, i32)
+        check_edges(self.w, self.k, ("i", self.i), ("j", self.j))
 
 
 @irdl_op_definition

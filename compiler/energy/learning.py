@@ -6,18 +6,22 @@ The loop over epochs and batches, its checks, its curve and its costs are here; 
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from neuc.compiler.energy.learning_rules import Array, Layers, Rule, make_rule
+from neuc.compiler.energy.learning_maps import Array, Conv, Map, Sizes, maps_of
+from neuc.compiler.energy.learning_methods import make_rule
+from neuc.compiler.energy.learning_native import WITH_PROGRAMS, NativeSlopes, convolves, native_scores
+from neuc.compiler.energy.learning_rules import EquilibriumPropagation, Layers, Rule, maps_in
 from neuc.errors import Error, Exit
 
 ADAM = (0.9, 0.999, 1e-8)
@@ -32,24 +36,31 @@ class Trained:
         rule: what it learned by.
         layers: weights [in, out] and biases [out], f32.
         sizes: inputs, hidden layers, classes.
+        engine: what computed the slopes: ``native``, generated code, or ``numpy``.
         train_curve: share of training images answered right, after each epoch; empty without `curve`.
         test_curve: the same of the test images.
         cpu_seconds: CPU time of the training steps of this process, all threads; curves are not counted.
-        peak_bytes: the most that Python and numpy held while one batch's slopes were computed, and weights and the
-            optimiser's state.
+        compile_seconds: CPU time of compiling the rule's program before them.
+        peak_bytes: the most that Python and numpy held while the rule computed one batch's slopes in numpy, and weights
+            and the optimiser's state.
     """
 
     rule: Rule
     layers: Layers
-    sizes: tuple[int, ...]
+    sizes: tuple[int | tuple[int, int, int] | Conv, ...]
+    engine: str = "numpy"
     train_curve: list[float] = field(default_factory=list[float])
     test_curve: list[float] = field(default_factory=list[float])
     cpu_seconds: float = 0.0
+    compile_seconds: float = 0.0
     peak_bytes: int = 0
 
     def scores(self, images: ArrayLike) -> Array:
         """A score for each class, f32 [images, classes]."""
-        return self.rule.scores(self.layers, _images(images, self.sizes[0]))
+        x = _images(images, maps_in(self.layers)[0].inputs if convolves(self.layers) else _count(self.sizes[0]))
+        if isinstance(self.rule, EquilibriumPropagation) and convolves(self.layers):
+            return native_scores(self.rule, self.layers, x)
+        return self.rule.scores(self.layers, x)
 
     def predict(self, images: ArrayLike) -> Array:
         """The answers, i64 [images]."""
@@ -72,7 +83,7 @@ class Trained:
 
 
 def train(
-    sizes: Sequence[int],
+    sizes: Sizes,
     images: ArrayLike,
     labels: ArrayLike,
     method: str | Rule = "ep",
@@ -82,20 +93,23 @@ def train(
     seed: int = 0,
     test: tuple[ArrayLike, ArrayLike] | None = None,
     curve: bool = False,
+    engine: str = "native",
     **options: float,
 ) -> Trained:
     """Train a layered network from random weights.
 
     Args:
-        sizes: inputs, hidden layers, classes: ``(64, 128, 10)``.
-        images: f32 [images, inputs]; numbers of size 1, such as pixels in [0, 1].
+        sizes: inputs, hidden layers, classes: ``(64, 128, 10)``; ``((1, 28, 28), Conv(16, 5, 2), 10)`` convolves.
+        images: f32 [images, inputs], pixels row by row; numbers of size 1, such as pixels in [0, 1].
         labels: integers 0 … classes − 1.
-        method: ``ep``, ``pc``, ``ff``, ``bp`` (backpropagation, to compare with), or a rule of one's own.
+        method: one of `learning_methods.METHODS`, such as ``ep``, ``pc``, ``ff`` and ``bp`` (backpropagation, to
+            compare with), or a rule of one's own.
         epochs: passes over the data.
         batch: images in a step; what is left over after an epoch's last full batch is not used in that epoch.
         seed: of the weights, the order of images, and Forward-Forward's wrong labels.
         test: images and labels for the test curve.
         curve: measure the share of right answers after each epoch.
+        engine: ``native`` computes slopes by generated code where the rule has a program, ``numpy`` never does.
         options: the method's options in place of its defaults, such as ``beta=0.1``.
 
     Raises:
@@ -103,9 +117,12 @@ def train(
             weights left all bounds.
     """
     rule = make_rule(method, dict(options))
+    if engine not in ("native", "numpy"):
+        raise _error("NEUC-E619", f"there is no engine {engine!r}", "engines: native, numpy")
     checked = _sizes(sizes)
-    x, t = _images(images, checked[0]), _labels(labels, checked[-1])
-    held_out = None if test is None else (_images(test[0], checked[0]), _labels(test[1], checked[-1]))
+    inputs, classes = _count(checked[0]), _count(checked[-1])
+    x, t = _images(images, inputs), _labels(labels, classes)
+    held_out = None if test is None else (_images(test[0], inputs), _labels(test[1], classes))
     for data, answers in ((x, t), *(() if held_out is None else (held_out,))):
         if len(data) != len(answers):
             raise _error("NEUC-E616", f"{len(answers)} labels for {len(data)} images", "one label for each image")
@@ -113,8 +130,15 @@ def train(
         what = f"{epochs} epochs in batches of {batch} over {len(x)} images"
         raise _error("NEUC-E619", what, "at least one epoch, and a batch of 1 to all images")
     rng = np.random.default_rng(seed)
-    y = np.eye(checked[-1], dtype=np.float32)[t]
+    y = np.eye(classes, dtype=np.float32)[t]
     trained = Trained(rule, rule.start(checked, rng), tuple(checked))
+    slopes = rule.slopes
+    if engine == "native" and isinstance(rule, WITH_PROGRAMS):
+        start = time.process_time()
+        native = NativeSlopes(rule, trained.layers, batch)
+        trained.layers, trained.engine = native.layers, "native"
+        trained.compile_seconds = time.process_time() - start
+        slopes = lambda _, x, y, rng: native(x, y, rng)  # noqa: E731 - the signature of Rule.slopes
     optimiser = _Optimiser(rule, trained.layers)
     with _progress(epochs) as advance:
         for epoch in range(epochs):
@@ -122,16 +146,14 @@ def train(
             order = rng.permutation(len(x))
             for begin in range(0, len(x) - batch + 1, batch):
                 chosen = order[begin : begin + batch]
-                optimiser.step(rule.slopes(trained.layers, x[chosen], y[chosen], rng), epoch)
+                optimiser.step(slopes(trained.layers, x[chosen], y[chosen], rng), epoch)
             trained.cpu_seconds += time.process_time() - start
             if not all(np.isfinite(w).all() and np.isfinite(b).all() for w, b in trained.layers):
                 raise _error("NEUC-E620", f"in epoch {epoch + 1} weights became infinite", "a smaller rate or dt")
             if curve:
-                trained.train_curve.append(float((rule.scores(trained.layers, x).argmax(1) == t).mean()))
+                trained.train_curve.append(trained.accuracy(x, t))
             if curve and held_out is not None:
-                trained.test_curve.append(
-                    float((rule.scores(trained.layers, held_out[0]).argmax(1) == held_out[1]).mean())
-                )
+                trained.test_curve.append(trained.accuracy(*held_out))
             advance()
     trained.peak_bytes = _peak_of(lambda: rule.slopes(trained.layers, x[:batch], y[:batch], rng)) + optimiser.bytes
     return trained
@@ -199,12 +221,32 @@ def _progress(epochs: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
-def _sizes(sizes: Sequence[int]) -> list[int]:
+def _sizes(sizes: Sizes) -> Sizes:
     found = list(sizes)
-    if len(found) < 3 or any(size < 1 for size in found) or found[-1] < 2:
-        hint = "inputs, at least one hidden layer, at least two classes: (64, 128, 10)"
-        raise _error("NEUC-E618", f"sizes {tuple(found)} make no network that learns", hint)
+    hint = "inputs, at least one hidden layer, at least two classes: (64, 128, 10), ((1, 28, 28), Conv(16, 5, 2), 10)"
+    wrong = _error("NEUC-E618", f"sizes {tuple(found)} make no network that learns", hint)
+    flat = [size for size in found if isinstance(size, int)]
+    images = [place for place, size in enumerate(found) if isinstance(size, tuple)]
+    filters = [place for place, size in enumerate(found) if isinstance(size, Conv)]
+    if len(found) < 3 or any(size < 1 for size in flat) or not isinstance(found[-1], int) or found[-1] < 2:
+        raise wrong
+    # Convolutions come first, one after another, and read an image.
+    if images != ([0] if filters else []) or filters != list(range(1, len(filters) + 1)):
+        raise wrong
+    maps: tuple[Map, ...] = ()
+    if not filters or all(
+        min(f.channels, f.kernel, f.stride) >= 1 and f.pad >= 0 for f in found if isinstance(f, Conv)
+    ):
+        maps = maps_of(found)
+    if not maps or any(map_.outputs < 1 for map_ in maps):
+        raise wrong
     return found
+
+
+def _count(size: int | tuple[int, int, int] | Conv) -> int:
+    """Values of an input or output."""
+    assert not isinstance(size, Conv)
+    return size if isinstance(size, int) else math.prod(size)
 
 
 def _images(images: ArrayLike, inputs: int) -> Array:

@@ -1,15 +1,18 @@
 """A step of learning as an `energy` program: what the numpy loops of `learning_rules.py` compute, in the dialect.
 
-The program prints, can be edited, and runs in the interpreter; a test keeps it and the loops equal.
+The program prints, can be edited, runs in the interpreter and compiles; a test keeps it and the loops equal. How
+training runs it is in `learning_native.py`.
 """
 
 from __future__ import annotations
 
+from neuc.compiler.energy.learning_maps import Array, ConvMap
 from neuc.compiler.energy.learning_rules import (
     EquilibriumPropagation,
     ForwardForward,
     Layers,
     PredictiveCoding,
+    maps_in,
 )
 from neuc.compiler.energy.model import Model, Parameter, Variable
 from neuc.compiler.energy.program import Program
@@ -17,7 +20,11 @@ from neuc.compiler.energy.states import State, Value, contrast
 
 
 def learning_program(
-    rule: EquilibriumPropagation | PredictiveCoding | ForwardForward, layers: Layers, *, precise: bool = False
+    rule: EquilibriumPropagation | PredictiveCoding | ForwardForward,
+    layers: Layers,
+    *,
+    precise: bool = False,
+    weights: str = "constants",
 ) -> Program:
     """The program that computes dF/dθ of a batch, as results ``dw1``, ``db1``, ``dw2``, ….
 
@@ -27,76 +34,112 @@ def learning_program(
 
     Args:
         rule: with its phases and steps.
-        layers: weights [in, out] and biases [out].
+        layers: weights and biases.
         precise: f64 states and weights.
+        weights: ``inputs`` makes them inputs of the program, ``w1``, ``b1``, …, so that it need not be compiled anew.
     """
-    model = Model(precise=precise)
+    made = _Network(Model(precise=precise), layers, transposed=transposed(rule), given=weights == "inputs")
     if isinstance(rule, EquilibriumPropagation):
-        parameters, slopes = _equilibrium_propagation(model, rule, layers)
+        slopes = _equilibrium_propagation(made, rule)
     elif isinstance(rule, PredictiveCoding):
-        parameters, slopes = _predictive_coding(model, rule, layers)
+        slopes = _predictive_coding(made, rule)
     else:
-        parameters, slopes = _forward_forward(model, rule, layers)
-    return model.program(**{f"d{p.name}": slope for p, slope in zip(parameters, slopes, strict=True)})
+        slopes = _forward_forward(made, rule)
+    return made.model.program(**{f"d{p.name}": slope for p, slope in zip(made.parameters, slopes, strict=True)})
 
 
-def _parameters(model: Model, layers: Layers, *, transposed: bool) -> list[tuple[Parameter, Parameter]]:
-    return [
-        (model.constant(f"w{n}", w.T if transposed else w), model.constant(f"b{n}", b))
-        for n, (w, b) in enumerate(layers, 1)
-    ]
+def answer_program(rule: EquilibriumPropagation, layers: Layers) -> Program:
+    """The program that settles a trained network: inputs ``x`` and ``layer1``, … as zeros, result ``scores``."""
+    made = _Network(Model(), layers, transposed=False, given=False)
+    top = _hopfield(made, None)
+    return made.model.program(scores=made.model.state("batch").relax("block_min", rule.answer_steps)[top])
 
 
-def _flat(pairs: list[tuple[Parameter, Parameter]]) -> list[Parameter]:
-    return [parameter for pair in pairs for parameter in pair]
+def transposed(rule: object) -> bool:
+    """Whether a rule's program has matrices as [out, in]."""
+    return isinstance(rule, PredictiveCoding | ForwardForward)
 
 
-def _equilibrium_propagation(
-    model: Model, rule: EquilibriumPropagation, layers: Layers
-) -> tuple[list[Parameter], list[Value]]:
-    x, y, pairs = _ends(model, layers, transposed=False)
-    below = x
-    for number, (w, b) in enumerate(pairs, 1):
-        here = model.real(len(layers[number - 1][1]), box=(0.0, 1.0), name=f"layer{number}")
+class _Network:
+    """Parameters of a model, and how its layers hang together."""
+
+    def __init__(self, model: Model, layers: Layers, *, transposed: bool, given: bool) -> None:
+        self.model, self.layers, self.maps = model, layers, maps_in(layers)
+        self.pairs = [
+            (self._parameter(f"w{n}", w.T if transposed else w, given), self._parameter(f"b{n}", b, given))
+            for n, (w, b) in enumerate(layers, 1)
+        ]
+
+    def _parameter(self, name: str, values: Array, given: bool) -> Parameter:
+        return self.model.parameter(name, *values.shape) if given else self.model.constant(name, values)
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """w1, b1, w2, …"""
+        return [parameter for pair in self.pairs for parameter in pair]
+
+    def input(self) -> Variable:
+        """What the first layer reads."""
+        return self.model.real(self.maps[0].inputs, name="x", clamped=True)
+
+    def target(self) -> Variable:
+        """The one-hot label."""
+        return self.model.real(self.maps[-1].outputs, name="y", clamped=True)
+
+    def couple(self, below: Variable, number: int, here: Variable) -> None:
+        """−below W here."""
+        map_, w = self.maps[number], self.pairs[number][0]
+        if isinstance(map_, ConvMap):
+            above, sites, weights = map_.edges()
+            self.model.edges(here, above, sites, w, below, shared=weights)
+        else:
+            self.model.couple(below, w, here)
+
+    def predict(self, here: Variable, number: int, below: Variable) -> None:
+        """½ |here − W below − b|²."""
+        map_, (w, b) = self.maps[number], self.pairs[number]
+        if isinstance(map_, ConvMap):
+            self.model.predict_edges(here, below, map_.edges(), w, b)
+        else:
+            self.model.predict(here, w, below, b)
+
+
+def _hopfield(made: _Network, target: Variable | None) -> Variable:
+    """The layers of a deep Hopfield network; the last of them."""
+    model, below = made.model, made.input()
+    for number, (map_, (_, b)) in enumerate(zip(made.maps, made.pairs)):
+        here = model.real(map_.outputs, box=(0.0, 1.0), name=f"layer{number + 1}")
         model.quad(here)
-        model.couple(below, w, here)
+        made.couple(below, number, here)
         model.linear(here, b)
         below = here
-    model.cost(below, y)
-    free: State = model.state("batch").relax("block_min", rule.free_steps)
+    if target is not None:
+        model.cost(below, target)
+    return below
+
+
+def _equilibrium_propagation(made: _Network, rule: EquilibriumPropagation) -> list[Value]:
+    _hopfield(made, made.target())
+    free: State = made.model.state("batch").relax("block_min", rule.free_steps)
     up = free.relax("block_min", rule.nudged_steps, nudge=rule.beta)
     down = free.relax("block_min", rule.nudged_steps, nudge=-rule.beta) if rule.centred else free
-    parameters = _flat(pairs)
-    return parameters, contrast([up, down], parameters, (1.0 if rule.centred else 2.0) / rule.beta)
+    return contrast([up, down], made.parameters, (1.0 if rule.centred else 2.0) / rule.beta)
 
 
-def _predictive_coding(model: Model, rule: PredictiveCoding, layers: Layers) -> tuple[list[Parameter], list[Value]]:
-    x, y, pairs = _ends(model, layers, transposed=True)
-    below = x
-    for number, (w, b) in enumerate(pairs, 1):
-        last = number == len(pairs)
-        here = y if last else model.real(len(layers[number - 1][1]), name=f"layer{number}")
-        model.predict(here, w, below, b)
+def _predictive_coding(made: _Network, rule: PredictiveCoding) -> list[Value]:
+    model, below, y = made.model, made.input(), made.target()
+    for number, map_ in enumerate(made.maps):
+        last = number == len(made.maps) - 1
+        here = y if last else model.real(map_.outputs, name=f"layer{number + 1}")
+        made.predict(here, number, below)
         below = here if last else model.rho(here, "relu")
-    settled = model.state("batch").relax("flow", rule.steps, dt=rule.dt)
-    parameters = _flat(pairs)
-    return parameters, settled.gradient(*parameters)
+    return model.state("batch").relax("flow", rule.steps, dt=rule.dt).gradient(*made.parameters)
 
 
-def _forward_forward(model: Model, rule: ForwardForward, layers: Layers) -> tuple[list[Parameter], list[Value]]:
-    pairs = _parameters(model, layers, transposed=True)
-    for number, (w, b) in enumerate(pairs, 1):
+def _forward_forward(made: _Network, rule: ForwardForward) -> list[Value]:
+    model = made.model
+    for number, (map_, (w, b)) in enumerate(zip(made.maps, made.pairs), 1):
         for name, negative in (("right", False), ("wrong", True)):
-            read = model.real(len(layers[number - 1][0]), name=f"{name}{number}", clamped=True)
+            read = model.real(map_.inputs, name=f"{name}{number}", clamped=True)
             model.goodness(read, w, b, theta=rule.theta, negative=negative)
-    parameters = _flat(pairs)
-    return parameters, model.state("batch").gradient(*parameters)
-
-
-def _ends(
-    model: Model, layers: Layers, *, transposed: bool
-) -> tuple[Variable, Variable, list[tuple[Parameter, Parameter]]]:
-    """The clamped input and label, and the parameters."""
-    x = model.real(len(layers[0][0]), name="x", clamped=True)
-    y = model.real(len(layers[-1][1]), name="y", clamped=True)
-    return x, y, _parameters(model, layers, transposed=transposed)
+    return model.state("batch").gradient(*made.parameters)

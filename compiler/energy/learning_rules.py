@@ -1,26 +1,40 @@
 """How the weights of a layered network learn: equilibrium propagation, predictive coding, Forward-Forward.
 
-Each rule says how a network starts, which way the weights go for a batch, and how the trained network answers. The
-inner loops are vectorised numpy; `learning_models.py` writes the same rules as `energy` programs, and a test keeps the
-two equal. Backpropagation stands here for comparison alone. The loop over epochs is in `learning.py`.
+Each rule says how a network starts, which way the weights go for a batch, and how the trained network answers, in
+numpy. `learning_models.py` writes the same rules as `energy` programs, which is what training runs; a test keeps both
+equal. Backpropagation stands here for comparison alone. Other rules are in `learning_variants.py` and
+`learning_local.py`, their names in `learning_methods.py`, the loop over epochs in `learning.py`.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from neuc.errors import Error, Exit
+from neuc.compiler.energy.learning_maps import Array, DenseMap, Map, Sizes, maps_of
 
-Array: TypeAlias = np.ndarray
 Layers: TypeAlias = "list[tuple[Array, Array]]"
-"""Weights [in, out] and biases [out] of each layer, f32."""
+"""Weights and biases [out] of each layer, f32; weights [in, out], or all filters of a convolution in a row."""
 LABEL_SCALE = 2.0
 """What Forward-Forward multiplies the appended one-hot label by."""
+
+
+class Network(list["tuple[Array, Array]"]):
+    """Layers that know their maps; a plain list of layers is one of matrices."""
+
+    def __init__(self, layers: Iterable[tuple[Array, Array]], maps: Sequence[Map]) -> None:
+        super().__init__(layers)
+        self.maps = tuple(maps)
+
+
+def maps_in(layers: Layers) -> tuple[Map, ...]:
+    """What the weights of each layer do."""
+    if isinstance(layers, Network):
+        return layers.maps
+    return tuple(DenseMap(*w.shape) for w, _ in layers)
 
 
 class Rule(Protocol):
@@ -41,7 +55,7 @@ class Rule(Protocol):
         """Whether steps are Adam's; plain gradient steps otherwise."""
         ...
 
-    def start(self, sizes: Sequence[int], rng: np.random.Generator) -> Layers:
+    def start(self, sizes: Sizes, rng: np.random.Generator) -> Layers:
         """Random layers for sizes input, hidden…, classes."""
         ...
 
@@ -77,9 +91,10 @@ class EquilibriumPropagation:
     centred: bool = True
     adaptive: bool = False
 
-    def start(self, sizes: Sequence[int], rng: np.random.Generator) -> Layers:
+    def start(self, sizes: Sizes, rng: np.random.Generator) -> Layers:
         """Half of Glorot's range: F stays convex enough to settle."""
-        return [(0.5 * w, b) for w, b in glorot(sizes, rng)]
+        made = glorot(sizes, rng)
+        return Network(((0.5 * w, b) for w, b in made), maps_in(made))
 
     def slopes(self, layers: Layers, x: Array, y: Array, rng: np.random.Generator) -> Layers:
         """The contrast of two equilibria, see `energy.contrast`."""
@@ -88,9 +103,11 @@ class EquilibriumPropagation:
         down = self.settle(layers, x, free, self.nudged_steps, -self.beta, y) if self.centred else free
         scale = np.float32(1.0 / ((2.0 if self.centred else 1.0) * self.beta * len(x)))
         found: Layers = []
-        for number, (a, b) in enumerate(zip(up, down, strict=True)):
-            below = (x, x) if number == 0 else (up[number - 1], down[number - 1])
-            pairs = x.T @ (a - b) if number == 0 else below[0].T @ a - below[1].T @ b
+        for number, (map_, a, b) in enumerate(zip(maps_in(layers), up, down, strict=True)):
+            if number == 0:
+                pairs = map_.slope(x, a - b)
+            else:
+                pairs = map_.slope(up[number - 1], a) - map_.slope(down[number - 1], b)
             found.append((-scale * pairs, -scale * (a - b).sum(0)))
         return found
 
@@ -106,13 +123,13 @@ class EquilibriumPropagation:
         self, layers: Layers, x: Array, states: Sequence[Array], steps: int, nudge: float = 0.0, y: Array | None = None
     ) -> list[Array]:
         """Sweeps from the first layer to the last; each layer goes to the minimum of F in its box."""
-        settled, last = list(states), len(layers) - 1
-        drive = x @ layers[0][0] + layers[0][1]  # the input is clamped, so this part never changes
+        settled, last, maps = list(states), len(layers) - 1, maps_in(layers)
+        drive = maps[0].forward(layers[0][0], x) + layers[0][1]  # the input is clamped: this part never changes
         for _ in range(steps):
             for number, (w, b) in enumerate(layers):
-                field = drive if number == 0 else settled[number - 1] @ w + b
+                field = drive if number == 0 else maps[number].forward(w, settled[number - 1]) + b
                 if number < last:
-                    field = field + settled[number + 1] @ layers[number + 1][0].T
+                    field = field + maps[number + 1].back(layers[number + 1][0], settled[number + 1])
                 elif y is not None and nudge:
                     field = (field + nudge * y) / (1.0 + nudge)
                 settled[number] = np.minimum(np.maximum(field, 0.0), 1.0)
@@ -136,7 +153,7 @@ class PredictiveCoding:
     dt: float = 0.1
     adaptive: bool = True
 
-    def start(self, sizes: Sequence[int], rng: np.random.Generator) -> Layers:
+    def start(self, sizes: Sizes, rng: np.random.Generator) -> Layers:
         """Glorot's range."""
         return glorot(sizes, rng)
 
@@ -144,7 +161,10 @@ class PredictiveCoding:
         """dF/dθ where the latents have settled: outer products of errors and activities."""
         latents = self.settle(layers, x, y)
         errors, activities = self.errors(layers, x, latents, y)
-        return [(-a.T @ e / len(x), -e.mean(0)) for a, e in zip(activities, errors, strict=True)]
+        return [
+            (-map_.slope(a, e) / len(x), -e.mean(0))
+            for map_, a, e in zip(maps_in(layers), activities, errors, strict=True)
+        ]
 
     def scores(self, layers: Layers, x: Array) -> Array:
         """The last prediction."""
@@ -152,18 +172,19 @@ class PredictiveCoding:
 
     def settle(self, layers: Layers, x: Array, y: Array) -> list[Array]:
         """The hidden latents after `steps` steps of gradient flow."""
-        latents, dt = forward(layers, x)[:-1], self.dt
+        latents, dt, maps = forward(layers, x)[:-1], self.dt, maps_in(layers)
         for _ in range(self.steps):
             errors, _ = self.errors(layers, x, latents, y)
             for number, z in enumerate(latents):
-                back = errors[number + 1] @ layers[number + 1][0].T
+                back = maps[number + 1].back(layers[number + 1][0], errors[number + 1])
                 latents[number] = z - dt * (errors[number] - (z > 0) * back)
         return latents
 
     def errors(self, layers: Layers, x: Array, latents: Sequence[Array], y: Array) -> tuple[list[Array], list[Array]]:
         """z_l − prediction for each layer, and the activities that it was predicted from."""
         activities = [x, *(np.maximum(z, 0.0) for z in latents)]
-        return [z - a @ w - b for z, a, (w, b) in zip([*latents, y], activities, layers, strict=True)], activities
+        found = zip([*latents, y], activities, layers, maps_in(layers), strict=True)
+        return [z - map_.forward(w, a) - b for z, a, (w, b), map_ in found], activities
 
 
 @dataclass(frozen=True)
@@ -182,17 +203,14 @@ class ForwardForward:
     theta: float = 2.0
     adaptive: bool = True
 
-    def start(self, sizes: Sequence[int], rng: np.random.Generator) -> Layers:
+    def start(self, sizes: Sizes, rng: np.random.Generator) -> Layers:
         """Glorot's range; the first layer also reads the label, and there is no output layer."""
-        return glorot([sizes[0] + sizes[-1], *sizes[1:-1]], rng)
+        whole = [size for size in sizes if isinstance(size, int)]
+        return glorot([whole[0] + whole[-1], *whole[1:-1]], rng)
 
     def slopes(self, layers: Layers, x: Array, y: Array, rng: np.random.Generator) -> Layers:
         """Slopes of the layers' own losses on the batch, with the right labels and with random wrong ones."""
-        classes = y.shape[1]
-        wrong = (y.argmax(1) + rng.integers(1, classes, len(y))) % classes
-        right_and_wrong = np.concatenate(
-            [label_appended(x, y), label_appended(x, np.eye(classes, dtype=x.dtype)[wrong])]
-        )
+        right_and_wrong = np.concatenate([label_appended(x, y), label_appended(x, wrong_labels(y, rng))])
         sign = np.repeat(np.array([1.0, -1.0], x.dtype), len(x))
         a, found = right_and_wrong, []
         for w, b in layers:
@@ -202,6 +220,17 @@ class ForwardForward:
             slope = (-2.0 * sign * surprise / (h.shape[1] * len(h)))[:, None] * h
             found.append((a.T @ slope, slope.sum(0)))
             a = h
+        return found
+
+    def reads(self, layers: Layers, x: Array, y: Array, rng: np.random.Generator) -> dict[str, Array]:
+        """What each layer reads, with right and wrong labels: the inputs of `learning_program`."""
+        found: dict[str, Array] = {}
+        for name, labels in (("right", y), ("wrong", wrong_labels(y, rng))):
+            a = label_appended(x, labels)
+            for number, (w, b) in enumerate(layers, 1):
+                found[f"{name}{number}"] = a = normalised(a)
+                if number < len(layers):
+                    a = np.maximum(a @ w + b, 0.0)
         return found
 
     def scores(self, layers: Layers, x: Array) -> Array:
@@ -230,7 +259,7 @@ class Backpropagation:
     squared: bool = False
     adaptive: bool = True
 
-    def start(self, sizes: Sequence[int], rng: np.random.Generator) -> Layers:
+    def start(self, sizes: Sizes, rng: np.random.Generator) -> Layers:
         """Glorot's range."""
         return glorot(sizes, rng)
 
@@ -247,80 +276,40 @@ class Backpropagation:
         return forward(layers, x)[-1]
 
 
-METHODS: dict[str, type[EquilibriumPropagation | PredictiveCoding | ForwardForward | Backpropagation]] = {
-    "ep": EquilibriumPropagation,
-    "pc": PredictiveCoding,
-    "ff": ForwardForward,
-    "bp": Backpropagation,
-}
-
-
-def make_rule(method: str | Rule, options: dict[str, float]) -> Rule:
-    """The rule called `method`, with options in place of its defaults.
-
-    Raises:
-        Error: NEUC-E619, no such method or option, or an option that makes no sense.
-    """
-    if isinstance(method, str):
-        if method not in METHODS:
-            raise _wrong(f"there is no learning method {method!r}", f"methods: {', '.join(METHODS)}")
-        known = sorted(field.name for field in fields(METHODS[method]))
-        unknown = [name for name in options if name not in known]
-        if unknown:
-            raise _wrong(f"method {method} has no option {unknown[0]!r}", f"options: {', '.join(known)}")
-        rule = METHODS[method](**options)  # type: ignore[arg-type]
-    elif options:
-        raise _wrong(f"option {next(iter(options))!r} beside a rule that is made already", "give it to the rule")
-    else:
-        rule = method
-    if isinstance(rule, tuple(METHODS.values())):
-        for field in fields(rule):
-            _check_option(field.name, getattr(rule, field.name))
-    return rule
-
-
-def _check_option(name: str, value: float) -> None:
-    """Bounds of the options of the rules in this file."""
-    if isinstance(value, bool):
-        return
-    if not (np.isfinite(value) and (value > 0 or name == "theta")):
-        raise _wrong(f"{name} = {value}", "rates, strengths and numbers of steps are above 0")
-    if name.endswith("steps") and value != int(value):
-        raise _wrong(f"{name} = {value}", "numbers of steps are whole")
-    if name == "beta" and value >= 1.0:
-        raise _wrong(f"beta = {value}", "at −β with β ≥ 1 the energy of an output has no minimum; 0.25 is usual")
-
-
-def _wrong(what: str, hint: str) -> Error:
-    return Error("NEUC-E619", what, hint=hint, exit_code=Exit.USAGE)
-
-
-def glorot(sizes: Sequence[int], rng: np.random.Generator) -> Layers:
+def glorot(sizes: Sizes, rng: np.random.Generator) -> Network:
     """Uniform weights within √(6 / (in + out)), zero biases (Glorot and Bengio 2010)."""
-    pairs = list(itertools.pairwise(sizes))
-    ranges = [np.sqrt(6.0 / (i + o)) for i, o in pairs]
-    return [
-        (rng.uniform(-r, r, (i, o)).astype(np.float32), np.zeros(o, np.float32)) for (i, o), r in zip(pairs, ranges)
-    ]
+    maps = maps_of(sizes)
+    layers: Layers = []
+    for map_ in maps:
+        r = np.sqrt(6.0 / sum(map_.fans))
+        layers.append((rng.uniform(-r, r, map_.weights).astype(np.float32), np.zeros(map_.outputs, np.float32)))
+    return Network(layers, maps)
 
 
 def forward(layers: Layers, x: Array) -> list[Array]:
     """What each layer gives before its relu; the last has none."""
     found: list[Array] = []
-    for w, b in layers:
-        found.append((np.maximum(found[-1], 0.0) if found else x) @ w + b)
+    for map_, (w, b) in zip(maps_in(layers), layers, strict=True):
+        found.append(map_.forward(w, np.maximum(found[-1], 0.0) if found else x) + b)
     return found
 
 
 def backward(layers: Layers, x: Array, before: Sequence[Array], error: Array) -> Layers:
     """Mean slopes by the chain rule, from the slope of the loss by the last layer's output."""
-    found: Layers = []
+    found, maps = list[tuple[Array, Array]](), maps_in(layers)
     for number in reversed(range(len(layers))):
         a = x if number == 0 else np.maximum(before[number - 1], 0.0)
-        found.append((a.T @ error / len(x), error.mean(0)))
+        found.append((maps[number].slope(a, error) / len(x), error.mean(0)))
         if number:
-            error = (error @ layers[number][0].T) * (before[number - 1] > 0)
+            error = maps[number].back(layers[number][0], error) * (before[number - 1] > 0)
     return found[::-1]
+
+
+def wrong_labels(y: Array, rng: np.random.Generator) -> Array:
+    """Random labels, one-hot, that are not those of y."""
+    classes = y.shape[1]
+    wrong = (y.argmax(1) + rng.integers(1, classes, len(y))) % classes
+    return np.eye(classes, dtype=y.dtype)[wrong]
 
 
 def label_appended(x: Array, y: Array) -> Array:

@@ -128,10 +128,20 @@ class Model:
         other = x if y is None else y
         self._term(e.BilinearOp(x.value, self.weights(w), other.value))
 
-    def edges(self, x: Variable, i: ArrayLike, j: ArrayLike, w: Weights, y: Variable | None = None) -> None:
-        """−Σ_e w[e]·x[i[e]]·y[j[e]]."""
+    def edges(
+        self,
+        x: Variable,
+        i: ArrayLike,
+        j: ArrayLike,
+        w: Weights,
+        y: Variable | None = None,
+        *,
+        shared: ArrayLike | None = None,
+    ) -> None:
+        """−Σ_e w[e]·x[i[e]]·y[j[e]]; with `shared`, the number of each edge's weight, −Σ_e w[shared[e]]·x·y."""
         first, second = self.integers(i), self.integers(j)
-        self._term(e.EdgesOp(x.value, (x if y is None else y).value, first, second, self.weights(w)))
+        k = None if shared is None else self.integers(shared)
+        self._term(e.EdgesOp(x.value, (x if y is None else y).value, first, second, self.weights(w), k))
 
     def grid(
         self,
@@ -167,6 +177,21 @@ class Model:
         """½ p |x − W ρ(z) − b − g z|²."""
         made = None if bias is None else self.weights(bias)
         self._term(e.PredOp(x.value, self.weights(w), z.value, made, precision=precision, skip=skip))
+
+    def predict_edges(
+        self,
+        x: Variable,
+        z: Variable,
+        edges: tuple[ArrayLike, ArrayLike, ArrayLike],
+        w: Weights,
+        bias: Weights | None = None,
+        *,
+        precision: float = 1.0,
+    ) -> None:
+        """½ p Σ_a (x_a − Σ w[k[e]] ρ(z)[j[e]] − b_a)² over edges (i, j, k): a convolution's prediction."""
+        made = None if bias is None else self.weights(bias)
+        i, j, k = (self.integers(part) for part in edges)
+        self._term(e.PredEdgesOp(x.value, z.value, (i, j, k), self.weights(w), made, precision=precision))
 
     def resistors(self, x: Variable, g: Weights, y: Variable) -> None:
         """½ Σ g (x_i − y_j)²."""

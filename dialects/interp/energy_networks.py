@@ -47,6 +47,44 @@ class _Pred(TermMeaning):
         return self.op.precision.value.data if self.op.x is variable else 0.0
 
 
+@means(e.PredEdgesOp)
+class _PredEdges(TermMeaning):
+    op: e.PredEdgesOp
+
+    def _error(self, v: Values) -> tuple[Array, Array, Array]:
+        """The error times p, and ρ(z) and the weight of each edge."""
+        i, j, k = (self.parameters[s] for s in (self.op.i, self.op.j, self.op.k))
+        x, z, w = flat(self.op.x, v), flat(self.op.z, v)[:, j], self.p(self.op.w, "w")[k]
+        mu = np.zeros(x.shape, np.result_type(x, z))
+        np.add.at(mu.T, i, (w * z).T)
+        if self.op.bias is not None:
+            mu = mu + self.p(self.op.bias, "b").reshape(-1)
+        return self.op.precision.value.data * (x - mu), z, w
+
+    def energy(self, v: Values) -> Array:
+        error = self._error(v)[0]
+        return 0.5 * (error**2).sum(1) / self.op.precision.value.data
+
+    def gradient(self, v: Values) -> Gradients:
+        error, _, w = self._error(v)
+        back = np.zeros(flat(self.op.z, v).shape, error.dtype)
+        np.add.at(back.T, self.parameters[self.op.j], -(w * error[:, self.parameters[self.op.i]]).T)
+        return [(self.op.x, error), (self.op.z, back)]
+
+    def slopes(self, v: Values) -> Gradients:
+        error, z, _ = self._error(v)
+        bias = [] if self.op.bias is None else [(self.op.bias, -mean(error).reshape(self.p(self.op.bias).shape))]
+        each = -mean(error[:, self.parameters[self.op.i]] * z)
+        shared = np.zeros(self.parameters[self.op.w].shape, each.dtype)
+        np.add.at(shared, self.parameters[self.op.k], each)
+        return [(self.op.w, shared), *bias]
+
+    def curvature(self, variable: SSAValue) -> Array | float | None:
+        if e.variable_of(self.op.z) is variable:
+            return None
+        return self.op.precision.value.data if self.op.x is variable else 0.0
+
+
 @means(e.ResistorOp)
 class _Resistor(TermMeaning):
     op: e.ResistorOp

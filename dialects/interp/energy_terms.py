@@ -11,7 +11,7 @@ import numpy as np
 from xdsl.ir import SSAValue
 
 from neuc.dialects import energy as e
-from neuc.dialects.energy_factors import finite, stencil_neighbours, symmetric_if_same
+from neuc.dialects.energy_factors import edge_weights, finite, stencil_neighbours, symmetric_if_same
 from neuc.dialects.energy_types import EnergyOp, Space, var_type
 from neuc.dialects.interp.energy_values import Array, Term, flat, pull, read
 
@@ -152,7 +152,8 @@ class _Edges(TermMeaning):
 
     def _parts(self, v: Values) -> tuple[Array, Array, Array]:
         i, j = self.parameters[self.op.i], self.parameters[self.op.j]
-        return self.p(self.op.w, "w"), flat(self.op.x, v)[:, i], flat(self.op.y, v)[:, j]
+        weights = edge_weights(self.op, lambda value: self.parameters[value]).astype(np.float64)
+        return weights, flat(self.op.x, v)[:, i], flat(self.op.y, v)[:, j]
 
     def energy(self, v: Values) -> Array:
         w, x, y = self._parts(v)
@@ -167,7 +168,12 @@ class _Edges(TermMeaning):
 
     def slopes(self, v: Values) -> Gradients:
         _, x, y = self._parts(v)
-        return [(self.op.w, -mean(x * y))]
+        each = -mean(x * y)
+        if self.op.k is None:
+            return [(self.op.w, each)]
+        shared = np.zeros(self.parameters[self.op.w].shape, each.dtype)
+        np.add.at(shared, self.parameters[self.op.k], each)
+        return [(self.op.w, shared)]
 
     def curvature(self, variable: SSAValue) -> Array | float | None:
         return None if self.op.x is self.op.y is variable else 0.0

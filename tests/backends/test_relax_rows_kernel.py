@@ -8,6 +8,7 @@ import pytest
 from kernel_harness import runnable_isas
 from neuc.backends.cpu.target import isa_text
 from neuc.compiler.energy import Model, Program, contrast, linear_system
+from neuc.compiler.energy.learning_maps import Conv, ConvMap
 from neuc.errors import Error
 
 TOLERANCE = 2e-5
@@ -170,3 +171,34 @@ def test_what_has_no_minimum_is_named() -> None:
     program = model.program(last=model.state("batch").relax("block_min", 2)[x])
     with pytest.raises(Error, match="NEUC-E610"):
         program.session()
+
+
+def test_edges_that_share_weights() -> None:
+    """A strided convolution with a rim, as a coupling and as a prediction, with weights of run time; and its slopes."""
+    mapped = ConvMap((2, 5, 6), Conv(3, 3, stride=2, pad=1))
+    above, below, number = mapped.edges()
+    model = Model()
+    x, y = model.real(2, 5, 6, name="x"), model.real(3, 3, 3, name="y")
+    given = model.real(2, 5, 6, name="given", clamped=True)
+    w, v = model.parameter("w", *mapped.weights), model.parameter("v", *mapped.weights)
+    b, u = model.parameter("b", 3, 3, 3), model.constant("u", RNG.normal(size=4))
+    model.quad(x)
+    model.edges(y, above, below, w, x, shared=number)
+    model.edges(y, above, below, w, given, shared=number)
+    model.edges(x, [0, 5, 5, 2], [1, 2, 0, 5], u, y)
+    model.predict_edges(y, model.rho(x, "tanh"), (above, below, number), v, b, precision=2.0)
+    flown = model.state("batch").relax("flow", 3, dt=0.05)
+    slopes = flown.gradient(w, v, b, u)
+    program = model.program(last_x=flown[x], last_y=flown[y], **dict(zip(("dw", "dv", "db", "du"), slopes)))
+    inputs = {"x": RNG.normal(size=(BATCH, 2, 5, 6)), "y": RNG.normal(size=(BATCH, 3, 3, 3))}
+    inputs |= {"given": RNG.normal(size=(BATCH, 2, 5, 6)), "b": RNG.normal(size=(3, 3, 3))}
+    inputs |= {name: RNG.normal(size=mapped.weights) * 0.2 for name in ("w", "v")}
+    close(program, "host", TOLERANCE, **inputs)
+    dense = np.zeros((mapped.inputs, mapped.outputs))
+    np.add.at(dense, (below, above), inputs["w"][number])
+    a, e = RNG.normal(size=(2, mapped.inputs)), RNG.normal(size=(2, mapped.outputs))
+    np.testing.assert_allclose(mapped.forward(inputs["w"], a), a @ dense)
+    np.testing.assert_allclose(mapped.back(inputs["w"], e), e @ dense.T)
+    outer = np.zeros(mapped.weights)
+    np.add.at(outer, number, (a.T @ e)[below, above])
+    np.testing.assert_allclose(mapped.slope(a, e), outer)

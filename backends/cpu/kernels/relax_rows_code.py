@@ -15,6 +15,8 @@ from neuc.backends.cpu.kernels import relax_normals
 from neuc.backends.cpu.kernels.relax_random import Philox
 from neuc.dialects.interp.energy_random import NORMAL
 
+UNROLLED = 4
+"""Edges that are added up side by side."""
 MOST_ACCUMULATORS = 16
 """Sums of a block at most; rows 0 to 15 of scratch memory are theirs between their products and what follows."""
 
@@ -52,6 +54,11 @@ class Frame:
         """A number of a parameter in every lane."""
         b = self.b
         return b.splat(b.load(b.elem(self.parameters[parameter], index, f32), f32), b.lanes)
+
+    def integer(self, parameter: int, index: Val | int) -> Val:
+        """An i32 of a parameter, as i64."""
+        b = self.b
+        return b.sext(b.load(b.elem(self.parameters[parameter], index, i32), i32), i64)
 
     def constant(self, value: float) -> Val:
         """A number in every lane."""
@@ -104,27 +111,44 @@ class Dense(Product):
 
 @dataclass(frozen=True)
 class Sparse(Product):
-    """sum[i] += scale · Σ w[e] · row[source + near[e]], start[i] ≤ e < start[i + 1]; integers are i32."""
+    """sum[i] += scale · Σ w[k[e]] · row[source + near[e]], start[i] ≤ e < start[i + 1]; integers are i32.
+
+    Every row has a multiple of `UNROLLED` edges; those that fill up read a row of zeros.
+
+    Attributes:
+        shared: slot of k; None where each edge has a weight of its own, in order.
+    """
 
     start: int
     near: int
     weights: int
     source: int
     scale: float = 1.0
+    shared: int | None = None
 
     def add(self, f: Frame, sums: list[Val], first: Val | int) -> list[Val]:
-        """Row by row."""
-        b, found = f.b, list[Val]()
-        start, near = f.parameters[self.start], f.parameters[self.near]
+        """Row by row, with several partial sums."""
+        b = f.b
         for number, total in enumerate(sums):
-            at = b.as_val(first, i64) + number
-            ends = [b.sext(b.load(b.elem(start, at + k, i32), i32), i64) for k in range(2)]
-            with b.loop(ends[0], ends[1], init=[b.zero(total.type)]) as edge:
-                other = b.sext(b.load(b.elem(near, edge.i, i32), i32), i64)
-                weight = f.number(self.weights, edge.i)
-                edge.yield_([b.fma(weight, f.load(other + self.source), edge.carried[0])])
-            found.append(b.fma(f.constant(self.scale), edge.results[0], total))
-        return found
+            f.store(total, number)
+        with b.loop(0, len(sums)) as row:
+            at = b.as_val(first, i64) + row.i
+            ends = [f.integer(self.start, at + k) for k in range(2)]
+            with b.loop(ends[0], ends[1], UNROLLED, [f.constant(0.0)] * UNROLLED) as edge:
+                parts: list[Val] = []
+                for k, part in enumerate(edge.carried):
+                    other = f.integer(self.near, edge.i + k) + self.source
+                    index = edge.i + k if self.shared is None else f.integer(self.shared, edge.i + k)
+                    parts.append(b.fma(f.number(self.weights, index), f.load(other), part))
+                edge.yield_(parts)
+            f.store(b.fma(f.constant(self.scale), _tree(edge.results), f.load(row.i)), row.i)
+        return [f.load(number) for number in range(len(sums))]
+
+
+def _tree(parts: list[Val]) -> Val:
+    while len(parts) > 1:
+        parts = [a + b for a, b in zip(parts[::2], parts[1::2])]
+    return parts[0]
 
 
 @dataclass(frozen=True)
@@ -277,6 +301,33 @@ class Total(Code):
             k.yield_([k.carried[0] + x if self.b is None else b.fma(x, f.load(k.i + self.b), k.carried[0])])
         total = k.results[0] * self.scale
         f.store(total + f.load(self.target) if self.added else total, self.target)
+
+
+@dataclass(frozen=True)
+class PairSums(Code):
+    """row[target + k] = Σ row[x + i[e]]·row[y + j[e]], start[k] ≤ e < start[k + 1], a multiple of `UNROLLED`."""
+
+    target: int
+    size: int
+    start: int
+    i: int
+    j: int
+    x: int
+    y: int
+
+    def emit(self, f: Frame) -> None:
+        """One weight after another."""
+        b = f.b
+        with b.loop(0, self.size) as row:
+            ends = [f.integer(self.start, row.i + k) for k in range(2)]
+            with b.loop(ends[0], ends[1], UNROLLED, [f.constant(0.0)] * UNROLLED) as edge:
+                parts: list[Val] = []
+                for k, part in enumerate(edge.carried):
+                    places = ((self.i, self.x), (self.j, self.y))
+                    x, y = (f.load(f.integer(slot, edge.i + k) + at) for slot, at in places)
+                    parts.append(b.fma(x, y, part))
+                edge.yield_(parts)
+            f.store(_tree(edge.results), row.i + self.target)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,14 @@ class Plan:
             self._kept[key] = first
         return first
 
+    def zeros(self) -> int:
+        """A row of zeros."""
+        known = "zeros" in self._kept
+        made = self.space(1, "zeros")
+        if not known:
+            self.before.append(Rows(1, (), (Then("store", made),)))
+        return made
+
     def row(self, view: SSAValue) -> int:
         """The first row of a variable, or of ρ of it."""
         variable, name = e.variable_of(view), rho_name(view)

@@ -9,18 +9,18 @@ import numpy as np
 from xdsl.dialects.builtin import f64
 from xdsl.ir import SSAValue
 
-from neuc.backends.cpu.kernels.relax_rows_code import Softmax, Then, Total
+from neuc.backends.cpu.kernels.relax_rows_code import PairSums, Softmax, Then, Total
 from neuc.backends.cpu.kernels.relax_slopes import ROWS, SlopesKernel
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
-from neuc.backends.cpu.lowerings.relax import pieces
+from neuc.backends.cpu.lowerings.relax import constant_parameter, pieces
 from neuc.backends.cpu.lowerings.relax_plan import Plan, rho_name
-from neuc.backends.cpu.lowerings.relax_terms import matrix, prediction_error, sites
+from neuc.backends.cpu.lowerings.relax_terms import edge_error, edge_rows, matrix, prediction_error, sites
 from neuc.dialects import energy as e
 from neuc.dialects.dims import Dim, product
 from neuc.dialects.energy_types import EnergyOp, Space, var_type
 from neuc.dialects.store import dims_of, element_of
 
-_WITH_SLOPES = (e.LinearOp, e.BilinearOp, e.PredOp, e.LocalOp, e.LseOp, e.ResistorOp)
+_WITH_SLOPES = (e.LinearOp, e.BilinearOp, e.EdgesOp, e.PredOp, e.PredEdgesOp, e.LocalOp, e.LseOp, e.ResistorOp)
 _WITHOUT_PARAMETERS = (e.QuadOp, e.CostOp)
 
 
@@ -110,6 +110,14 @@ def _at_state(op: e.GradOp | e.ContrastOp, s: SegmentLowering, state: SSAValue, 
                 error = plan.output(prediction_error(plan, term), sites(term.x))
                 sums.add(term.w, -factor, error, _values(plan, term.z))
                 sums.add(term.bias, -factor, None, error)
+            case e.EdgesOp():
+                each = _pairs(plan, term, plan.row(term.x), plan.row(term.y))
+                sums.add(term.w, -factor, None, each)
+            case e.PredEdgesOp():
+                error = edge_error(plan, term)
+                sums.add(term.w, -factor, None, _pairs(plan, term, error, plan.row(term.z)))
+                if term.bias in asked:
+                    sums.add(term.bias, -factor, None, plan.output(error, sites(term.x)))
             case e.LocalOp():
                 slope = _local(plan, term)
                 sums.add(term.w, factor, slope, _values(plan, term.x))
@@ -127,6 +135,20 @@ def _at_state(op: e.GradOp | e.ContrastOp, s: SegmentLowering, state: SSAValue, 
                 pass
     if plan.has_outputs:
         plan.launch(steps=1)
+
+
+def _pairs(plan: Plan, op: e.EdgesOp | e.PredEdgesOp, x: int, y: int) -> SSAValue:
+    """Σ x[i]·y[j] over the edges of each weight."""
+    i, j = (constant_parameter(plan.s, v) for v in (op.i, op.j))
+    k, size = np.arange(len(i)) if op.k is None else constant_parameter(plan.s, op.k), dims_of(op.w)[0].value
+    order, start, place = edge_rows(k, size)
+    ends = [np.full(int(start[-1]), plan.zeros() - row, np.int32) for row in (x, y)]
+    for end, index in zip(ends, (i, j)):
+        end[place] = index[order]
+    made = plan.space(size)
+    slots = [plan.array(f"relax.{n}", a) for n, a in (("start", start), ("ends", ends[0]), ("ends", ends[1]))]
+    plan.body.append(PairSums(made, size, slots[0], slots[1], slots[2], x, y))
+    return plan.output(made, size)
 
 
 def _values(plan: Plan, view: SSAValue) -> SSAValue:

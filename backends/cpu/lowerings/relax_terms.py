@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from xdsl.ir import SSAValue
 
-from neuc.backends.cpu.kernels.relax_rows_code import Dense, Product, Softmax, Sparse, Then, Total
+from neuc.backends.cpu.kernels.relax_rows_code import UNROLLED, Dense, Product, Softmax, Sparse, Then, Total
 from neuc.backends.cpu.lowerings.relax import constant_parameter
 from neuc.backends.cpu.lowerings.relax_plan import Plan, rho_name
 from neuc.dialects import energy as e
@@ -80,40 +80,71 @@ def _force(plan: Plan, op: e.VectorFieldOp) -> list[Part]:
 
 
 def _edges(plan: Plan, op: e.EdgesOp) -> list[Part]:
-    i, j, w = (constant_parameter(plan.s, v) for v in (op.i, op.j, op.w))
-    finite(w, "w")
+    i, j = (constant_parameter(plan.s, v) for v in (op.i, op.j))
+    k = np.arange(len(i)) if op.k is None else constant_parameter(plan.s, op.k)
     return [
-        Part(op.x, (sparse(plan, i, j, w, sites(op.x), plan.row(op.y)),)),
-        Part(op.y, (sparse(plan, j, i, w, sites(op.y), plan.row(op.x)),)),
+        Part(op.x, (sparse(plan, i, j, k, op.w, sites(op.x), plan.row(op.y)),)),
+        Part(op.y, (sparse(plan, j, i, k, op.w, sites(op.y), plan.row(op.x)),)),
     ]
 
 
-def sparse(plan: Plan, target: Array, source: Array, weights: Array, size: int, row: int) -> Sparse:
-    """−Σ w·x[source] for each target, as rows of edges."""
+def sparse(
+    plan: Plan, target: Array, source: Array, k: Array, w: SSAValue | Array, size: int, row: int, scale: float = -1.0
+) -> Sparse:
+    """scale·Σ w[k]·x[source] for each target, as rows of edges filled up with a row of zeros."""
+    order, start, place = edge_rows(target, size)
+    near = np.full(int(start[-1]), plan.zeros() - row, np.int32)
+    near[place] = source[order]
+    shared = np.zeros(int(start[-1]), np.int32)
+    shared[place] = k[order]
+    slots = plan.array("relax.start", start), plan.array("relax.near", near)
+    constant = w if isinstance(w, np.ndarray) else plan.s.constant(w)
+    if constant is None:
+        assert not isinstance(w, np.ndarray)
+        return Sparse(*slots, plan.parameter(w), row, scale, plan.array("relax.shared", shared))
+    return Sparse(*slots, plan.array("relax.weights", finite(constant, "w").astype(np.float32)[shared]), row, scale)
+
+
+def edge_rows(target: Array, size: int) -> tuple[Array, Array, Array]:
+    """The order of edges by target, where each target's begin (i32 [size + 1]), and each edge's place.
+
+    Targets have a multiple of `UNROLLED` places, and at least one edge is there.
+    """
     order = np.argsort(target, kind="stable")
-    start = np.zeros(size + 1, np.int32)
-    np.cumsum(np.bincount(target, minlength=size), out=start[1:])
-    arrays = [
-        plan.array("relax.start", start),
-        *(
-            plan.array(name, np.ascontiguousarray(a[order], dtype) if a.size else np.zeros(1, dtype))
-            for name, a, dtype in (("relax.near", source, np.int32), ("relax.weights", weights, np.float32))
-        ),
-    ]
-    return Sparse(*arrays, row, -1.0)
+    count = np.bincount(target, minlength=size)
+    padded = -(-count // UNROLLED) * UNROLLED
+    start = np.concatenate([[0], np.cumsum(padded)])
+    if not start[-1]:
+        start[-1] = UNROLLED
+    rank = np.arange(len(target)) - np.repeat(np.cumsum(count) - count, count)
+    return order, start.astype(np.int32), np.repeat(start[:-1], count) + rank
 
 
 def _stencil(plan: Plan, op: e.StencilOp) -> list[Part]:
     near = stencil_neighbours(var_type(op.x).shape, op.steps(), periodic=op.periodic is not None)
     target, column = np.nonzero(near >= 0)
-    coupling = finite(constant_parameter(plan.s, op.coupling), "the coupling")
-    weights = np.full(len(target), coupling.reshape(-1)[0], np.float32)
-    return [Part(op.x, (sparse(plan, target, near[target, column], weights, sites(op.x), plan.row(op.x)),))]
+    coupling = finite(constant_parameter(plan.s, op.coupling), "the coupling").reshape(-1)
+    alike = np.zeros(len(target), np.int64)
+    return [Part(op.x, (sparse(plan, target, near[target, column], alike, coupling, sites(op.x), plan.row(op.x)),))]
 
 
-def prediction_error(plan: Plan, op: e.PredOp) -> int:
-    """Rows of p (x − W ρ(z) − b − g z)."""
-    made, skip = plan.space(sites(op.x), (op, "error")), op.skip.value.data
+def edge_error(plan: Plan, op: e.PredEdgesOp) -> int:
+    """Rows of p (x − Σ w ρ(z) − b)."""
+    i, j, k = (constant_parameter(plan.s, v) for v in (op.i, op.j, op.k))
+    predicted = sparse(plan, i, j, k, op.w, sites(op.x), plan.row(op.z))
+    return _error(plan, op, predicted, 0.0)
+
+
+def _pred_edges(plan: Plan, op: e.PredEdgesOp) -> list[Part]:
+    i, j, k = (constant_parameter(plan.s, v) for v in (op.i, op.j, op.k))
+    error = edge_error(plan, op)
+    back = sparse(plan, j, i, k, op.w, sites(op.z), error)
+    return [Part(op.x, (), (Then("add", error),)), Part(op.z, (back,))]
+
+
+def _error(plan: Plan, op: e.PredOp | e.PredEdgesOp, predicted: Product, skip: float) -> int:
+    """Rows of p (x + predicted − b − g z)."""
+    made = plan.space(sites(op.x), (op, "error"))
     then = [Then("add", plan.row(op.x))]
     if op.bias is not None:
         then.append(Then("parameter", 0, plan.parameter(op.bias), scale=-1.0))
@@ -121,8 +152,13 @@ def prediction_error(plan: Plan, op: e.PredOp) -> int:
         then.append(Then("add", plan.row(e.variable_of(op.z)), scale=-skip))
     if op.precision.value.data != 1.0:
         then.append(Then("scaled", scale=op.precision.value.data))
-    plan.sums(sites(op.x), (matrix(plan, op.w, op.z, -1.0),), (*then, Then("store", made)))
+    plan.sums(sites(op.x), (predicted,), (*then, Then("store", made)))
     return made
+
+
+def prediction_error(plan: Plan, op: e.PredOp) -> int:
+    """Rows of p (x − W ρ(z) − b − g z)."""
+    return _error(plan, op, matrix(plan, op.w, op.z, -1.0), op.skip.value.data)
 
 
 def _pred(plan: Plan, op: e.PredOp) -> list[Part]:
@@ -173,6 +209,7 @@ _PARTS: dict[type[EnergyOp], Callable[..., list[Part]]] = {
     e.VectorFieldOp: _force,
     e.EdgesOp: _edges,
     e.StencilOp: _stencil,
+    e.PredEdgesOp: _pred_edges,
     e.PredOp: _pred,
     e.ResistorOp: _resistor,
     e.LseOp: _lse,

@@ -83,3 +83,12 @@ func.func @main(%i: tensor<1xi32>, %t: tensor<1x3xf32>) {
   %f = energy.table(%c, %x, %i, %i, %t) {arity = 2} : (!energy.var<cat<3>, [2]>, !energy.var<spin, [2]>, tensor<1xi32>, tensor<1xi32>, tensor<1x3xf32>) -> !energy.term
   func.return
 }
+
+// -----
+
+// CHECK: i has shape [4], should have [3]
+func.func @main(%w: tensor<2xf32>, %i: tensor<4xi32>, %k: tensor<3xi32>) {
+  %x = energy.var() : () -> !energy.var<real, [3]>
+  %p = energy.pred_edges(%x, %x, %i, %i, %k, %w) : (!energy.var<real, [3]>, !energy.var<real, [3]>, tensor<4xi32>, tensor<4xi32>, tensor<3xi32>, tensor<2xf32>) -> !energy.term
+  func.return
+}

@@ -59,3 +59,14 @@ func.func @network(%data: tensor<?x3xf32, #store.dims<"B", "3">>, %label: tensor
   %dw = energy.contrast(%m, %up, %down, %w) {scale = 4.0} : (!energy.model, !energy.state, !energy.state, tensor<2x3xf32>) -> tensor<2x3xf32>
   func.return %dw : tensor<2x3xf32>
 }
+
+// CHECK-LABEL: func.func @convolution
+func.func @convolution(%w: tensor<2xf32>, %i: tensor<4xi32>, %k: tensor<4xi32>, %b: tensor<3xf32>) {
+  %x = energy.var() : () -> !energy.var<real, [3]>
+  %y = energy.var() : () -> !energy.var<real, [4]>
+  // CHECK: energy.edges(%x, %y, %i, %i, %w, %k) :
+  %e = energy.edges(%x, %y, %i, %i, %w, %k) : (!energy.var<real, [3]>, !energy.var<real, [4]>, tensor<4xi32>, tensor<4xi32>, tensor<2xf32>, tensor<4xi32>) -> !energy.term
+  // CHECK: energy.pred_edges(%x, %y, %i, %i, %k, %w, %b) {precision = 2.0} :
+  %p = energy.pred_edges(%x, %y, %i, %i, %k, %w, %b) {precision = 2.0} : (!energy.var<real, [3]>, !energy.var<real, [4]>, tensor<4xi32>, tensor<4xi32>, tensor<4xi32>, tensor<2xf32>, tensor<3xf32>) -> !energy.term
+  func.return
+}
