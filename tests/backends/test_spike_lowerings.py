@@ -131,6 +131,50 @@ def check(main: func.FuncOp, arrays: Sequence[np.ndarray], store: WeightStore) -
     return got
 
 
+LEAKY: dict[str, tuple[type[spike.LeakyOp], list[float]]] = {
+    "integrator": (spike.IntegratorOp, []),
+    "li": (spike.LiOp, [0.75]),
+    "cuba_li": (spike.CubaLiOp, [0.5, 0.75, 0.9]),
+}
+
+
+@pytest.mark.parametrize("image", [False, True], ids=["rows", "images"])
+@pytest.mark.parametrize("name", LEAKY)
+def test_potentials_that_are_read_in_each_step(name: str, image: bool) -> None:
+    """Events -> synapses -> membranes that do not spike -> thresholds; for any number of steps."""
+    op_class, values = LEAKY[name]
+    store, rng = WeightStore(), np.random.default_rng(5)
+    shape, weight_shape = ([3, 5, 5], (4, 3, 3, 3)) if image else ([INPUTS], (NEURONS, INPUTS))
+    out = [4, 5, 5] if image else [NEURONS]
+    net = Network([tensor_type(spike.BINARY, ["T", "B", *shape])], store)
+    weight = net.constant(rng.standard_normal(weight_shape).astype(np.float32))
+    parameters = [net.constant(np.array([value], np.float32)) for value in (*values, 0.5)]
+    states = [net.zeros(f32, ["B", *out]) for _ in range(2 if name == "cuba_li" else 1)]
+    types = [tensor_type(f32, ["B", *out]), tensor_type(spike.BINARY, ["B", *out])]
+    loop = spike.LoopOp([net.inputs[0]], states, "T", types)
+    body = loop.body.block
+    if image:
+        synapse = spike.ConvOp(loop.slices[0], weight, strides=[1, 1], pads=[1] * 4, dilations=[1, 1])
+    else:
+        synapse = spike.LinearOp(loop.slices[0], weight)
+    membrane = op_class(added(body, synapse).results[0], list(loop.states), parameters[:-1])
+    added(body, membrane)
+    fired = added(body, spike.ThresholdOp(membrane.next_states[-1], parameters[-1])).results[0]
+    body.add_op(spike.YieldOp([membrane.next_states[-1], fired], list(membrane.next_states)))
+    net.add(loop)
+    main = net.function(list(loop.results))
+    assert isinstance(plan_loop(loop), LoopPlan)
+    x = (rng.random((STEPS, 3, *shape)) < 0.3).astype(np.int8)
+    potentials, events, *last = run_segment(main, [x], ISA, store)
+    wanted, fired_there, *last_there = expected_of(main, [x], store)
+    np.testing.assert_allclose(potentials, wanted, rtol=0, atol=ROUNDING)
+    sure = np.abs(wanted - 0.5) > ROUNDING
+    np.testing.assert_array_equal(events[sure], fired_there[sure])
+    assert 0 < events.mean() < 1
+    for got, there in zip(last, last_there, strict=True):
+        np.testing.assert_allclose(got, there, rtol=0, atol=ROUNDING)
+
+
 def test_coders_and_delays() -> None:
     store = WeightStore()
     net = Network([tensor_type(f32, ["B", INPUTS])], store)

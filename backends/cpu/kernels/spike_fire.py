@@ -23,9 +23,10 @@ NEURONS_PER_UNIT = 256
 class SpikeFireKernel(KernelSpec):
     """Run neurons for T steps.
 
-    Slots: currents, the states before, the states after, the parameters, events (not of neurons without), T, N (neurons
-    in a sample), the first step's number (with `clock`, the numbers of all steps, i64 [T]), B. A parameter is one
-    number or has N; states have [B, N] or, where `shared` says so, [N]. Work: B · ⌈N / 256⌉.
+    Slots: currents, the states before, the states after, the parameters, events (not of neurons without; with `trace`,
+    the potentials of all steps, [T, B, N]), T, N (neurons in a sample), the first step's number (with `clock`, the
+    numbers of all steps, i64 [T]), B. A parameter is one number or has N; states have [B, N] or, where `shared` says
+    so, [N]. Work: B · ⌈N / 256⌉.
 
     Attributes:
         neuron: the kind.
@@ -34,6 +35,7 @@ class SpikeFireKernel(KernelSpec):
         single: the parameters that are one number.
         shared: the states that all samples begin with alike.
         clock: the numbers of the steps are in memory.
+        trace: neurons without events write their potential of each step.
     """
 
     neuron: Neuron
@@ -42,12 +44,13 @@ class SpikeFireKernel(KernelSpec):
     single: tuple[int, ...] = ()
     shared: tuple[int, ...] = ()
     clock: bool = False
+    trace: bool = False
     family: ClassVar[str] = "spike_fire"
 
     def writes(self) -> tuple[int, ...]:
         n = self.neuron
         states = tuple(range(1 + n.states, 1 + 2 * n.states))
-        return (*states, 1 + 2 * n.states + n.parameters) if n.fires else states
+        return (*states, 1 + 2 * n.states + n.parameters) if n.fires or self.trace else states
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Vectors of neurons, their states in registers over all steps."""
@@ -56,7 +59,7 @@ class SpikeFireKernel(KernelSpec):
         currents = args.ptr()
         before, after = [args.ptr() for _ in range(n.states)], [args.ptr() for _ in range(n.states)]
         parameters = [args.ptr() for _ in range(n.parameters)]
-        events = args.ptr() if n.fires else currents
+        events = args.ptr() if n.fires or self.trace else currents
         steps, count = args.ints(2)
         first = args.ptr() if self.clock else args.ints(1)[0]
         samples = args.ints(1)[0]
@@ -115,6 +118,8 @@ class SpikeFireKernel(KernelSpec):
             number = b.load(b.elem(first, t, i64), i64) if self.clock else first + t
             fired, after = self.neuron.step(b, current(t), states, parameters, number)
             if fired is None:
+                if self.trace:
+                    store_elements(b, after[-1], events, place(t), self.neuron.number, mask)
                 return frame, after
             if self.events == "plain":
                 store_elements(b, b.trunc(fired, i8), events, place(t), "i8", mask)

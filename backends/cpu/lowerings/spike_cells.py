@@ -175,9 +175,13 @@ def launch_fire(
     steps: DimLike,
     first: int | SSAValue = 0,
 ) -> None:
-    """Run the cell's neurons, all arguments buffers; see `SpikeFireKernel`. `first` may be the numbers of all steps."""
+    """Run the cell's neurons, all arguments buffers; see `SpikeFireKernel`.
+
+    `events` of neurons without any take the potentials of all steps; `first` may be the numbers of all steps.
+    """
+    trace = cell.events is None and events[1] is not None
     clock = isinstance(first, SSAValue)
-    kernel = SpikeFireKernel(cell.neuron, currents[0], events[0], parameters.single, tuple(shared), clock)
+    kernel = SpikeFireKernel(cell.neuron, currents[0], events[0], parameters.single, tuple(shared), clock, trace)
     args: list[LaunchArg] = [currents[1], *before, *after, *parameters.buffers]
     if events[1] is not None:
         args.append(events[1])

@@ -60,6 +60,11 @@ def kind_of(element: Attribute) -> str:
     return "i8" if isinstance(element, EventType) or element == i8 else "f32" if element == f32 else "i32"
 
 
+def kind_of_weight(weight: np.ndarray) -> str:
+    """The kernels' name of what weights are."""
+    return "i8" if weight.dtype == np.int8 else "f32"
+
+
 def bytes_of(kind: str) -> int:
     """Bytes of an element of such a kind."""
     return 1 if kind == "i8" else 4

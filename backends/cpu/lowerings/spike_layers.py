@@ -18,7 +18,7 @@ from neuc.backends.cpu.kernels.spike_trains import SpikeSumKernel
 from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.backends.cpu.lowerings.movement import copy_strided
 from neuc.backends.cpu.lowerings.spike_cells import Cell, Parameters, launch_fire, place_parameters
-from neuc.backends.cpu.lowerings.spike_forms import Forms, Last, alike, bytes_of, image_of, kind_of
+from neuc.backends.cpu.lowerings.spike_forms import Forms, Last, alike, bytes_of, image_of, kind_of, kind_of_weight
 from neuc.backends.cpu.lowerings.spike_maps import mapped, value_of
 from neuc.backends.cpu.lowerings.spike_plan import (
     AddBytes,
@@ -73,7 +73,7 @@ class _Layers:
                 self.s.lower(op)
             case Fire(cell):
                 last = self.plan.channels_last and len(dims_of(cell.current)) == 4
-                (self._fire_last if last else self._fire)(cell, stage.places)
+                (self._fire_last if last else self._fire)(stage)
             case Gather(op):
                 self._gather(op)
             case ReadOut():
@@ -106,10 +106,15 @@ class _Layers:
         for place in self.plan.kept:
             s.alias(self.loop.final[place], self.loop.initial[place])
 
-    def _fire(self, cell: Cell, places: Sequence[int]) -> None:
-        s, forms = self.s, self.forms
+    def _fire(self, stage: Fire) -> None:
+        s, forms, cell, places = self.s, self.forms, stage.cell, stage.places
         before, shared = self._begin(places, None)
-        events = None if cell.events is None else forms.room_for_train(cell.events)
+        if stage.read is not None:
+            made = forms.stacked[stage.read] = forms.room(stage.read)
+        elif cell.events is not None:
+            made = forms.trains[cell.events] = forms.room_for_train(cell.events)
+        else:
+            made = None
         moving = forms.moves(cell.current)
         current = forms.as_stacked(cell.current) if moving else s.buffer(cell.current)
         launch_fire(
@@ -120,18 +125,16 @@ class _Layers:
             shared=shared,
             after=[s.buffer(self.loop.final[place]) for place in places],
             parameters=place_parameters(cell, 1 if len(dims_of(cell.current)) > 1 else 0, s),
-            events=("frames", events),
+            events=("frames" if stage.read is None else "plain", made),
             samples=samples_of(cell.current),
             count=neurons_of(cell.current),
             steps=self.steps,
             first=self._first(cell),
         )
-        if cell.events is not None and events is not None:
-            forms.trains[cell.events] = events
 
-    def _fire_last(self, cell: Cell, places: Sequence[int]) -> None:
+    def _fire_last(self, stage: Fire) -> None:
         """Neurons of images, their channels last."""
-        s, forms = self.s, self.forms
+        s, forms, cell, places = self.s, self.forms, stage.cell, stage.places
         image, kind = image_of(cell.current), cell.neuron.number
         samples, count = samples_of(cell.current), neurons_of(cell.current)
         before, shared = self._begin(places, image)
@@ -142,7 +145,14 @@ class _Layers:
             current = s.temp(samples * count * 4)
             forms.turn(s.buffer(cell.current), current, samples, image, kind, to_last=True)
         after = [s.temp(samples * count * 4) for _ in places]
-        events = None if cell.events is None else s.temp(self.steps * samples * count)
+        if stage.read is not None:
+            made = s.temp(self.steps * samples * count * 4)
+            forms.last[stage.read] = Last(made, kind, image)
+        elif cell.events is not None:
+            made = s.temp(self.steps * samples * count)
+            forms.last[cell.events] = Last(made, "i8", image)
+        else:
+            made = None
         launch_fire(
             cell,
             s,
@@ -151,14 +161,12 @@ class _Layers:
             shared=shared,
             after=after,
             parameters=self._parameters_last(cell, image),
-            events=("plain", events),
+            events=("plain", made),
             samples=samples,
             count=count,
             steps=self.steps,
             first=self._first(cell),
         )
-        if cell.events is not None and events is not None:
-            forms.last[cell.events] = Last(events, "i8", image)
         for place, state in zip(places, after, strict=True):
             forms.turn(state, s.buffer(self.loop.final[place]), samples, image, kind, to_last=False)
 
@@ -327,13 +335,15 @@ class _Layers:
         assert weight is not None
         x = forms.as_last(op.x)
         channels, height, width = x.image
+        top, left, bottom, right = op.pads.get_values()
+        down, across = op.dilations.get_values()
         kernel = SpikeConvKernel(
             size=(height, width),
             channels=channels,
             filters=weight.shape[0],
             kernel=(weight.shape[2], weight.shape[3]),
-            pads=_four(op.pads.get_values()),
-            dilations=(op.dilations.get_values()[0], op.dilations.get_values()[1]),
+            pads=(top, left, bottom, right),
+            dilations=(down, across),
             x=x.kind,
             weights=kind_of_weight(weight),
             bias=op.bias is not None,
@@ -348,7 +358,7 @@ class _Layers:
             scratch=kernel.scratch_bytes(s.isa),
             op=op,
         )
-        forms.last[op.current] = Last(currents, "f32" if weight.dtype == np.float32 else "i32", image_of(op.current))
+        forms.last[op.current] = Last(currents, kind_of(element_of(op.current)), image_of(op.current))
 
     def _add_bytes(self, op: spike.SumPoolOp) -> None:
         s, x = self.s, self.forms.as_last(op.x)
@@ -388,13 +398,3 @@ class _Layers:
         s.lower(clone)
         # Some lowerings put the result elsewhere.
         forms.stacked[result] = s.buffer(clone.results[0])
-
-
-def kind_of_weight(weight: np.ndarray) -> str:
-    """The kernels' name of what weights are."""
-    return "i8" if weight.dtype == np.int8 else "f32"
-
-
-def _four(values: Sequence[int]) -> tuple[int, int, int, int]:
-    top, left, bottom, right = values
-    return top, left, bottom, right

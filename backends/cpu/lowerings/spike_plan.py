@@ -31,10 +31,17 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Fire:
-    """Neurons over all steps; `places` are those of their states among the loop's."""
+    """Neurons over all steps.
+
+    Attributes:
+        cell: the neurons.
+        places: those of their states among the loop's.
+        read: the potential that something reads in each step, of neurons that do not spike; None if nothing does.
+    """
 
     cell: Cell
     places: tuple[int, ...]
+    read: SSAValue | None = None
 
 
 @dataclass(frozen=True)
@@ -297,7 +304,9 @@ class _Planner:
         return total, x, clock
 
     def _fire(self, cell: Cell) -> str | None:
-        places = self._places(cell.states, cell.after, cell.op)
+        potential = cell.after[-1] if cell.events is None else None
+        read = potential if potential is not None and len(list(potential.uses)) > 1 else None
+        places = self._places(cell.states, cell.after, cell.op, read)
         if isinstance(places, str):
             return places
         if any(value in self.moving for value in cell.parameters):
@@ -306,23 +315,20 @@ class _Planner:
             return f"{cell.op.name} does not count the loop's steps"
         if leading_axes(cell) == 0 and len(dims_of(cell.current)) > 1 and samples_of(cell.current) != 1:
             return f"parameters of {cell.op.name} differ from sample to sample"
-        if cell.events is None and any(
-            use.operation is not self.loop.terminator for value in cell.after for use in value.uses
-        ):
-            return f"{cell.op.name} passes its potential on"
-        self.stages.append(Fire(cell, places))
+        self.stages.append(Fire(cell, places, read))
         return None
 
-    def _places(self, before: Sequence[SSAValue], after: Sequence[SSAValue], op: Operation) -> tuple[int, ...] | str:
-        """Where the states of an operation stand among the loop's."""
+    def _places(
+        self, before: Sequence[SSAValue], after: Sequence[SSAValue], op: Operation, read: SSAValue | None = None
+    ) -> tuple[int, ...] | str:
+        """Where the states of an operation stand among the loop's; of those after it, `read` may be used elsewhere."""
         states, last = list(self.loop.states), self.loop.terminator
         found: list[int] = []
         for value, following in zip(before, after, strict=True):
             if value not in states or len(list(value.uses)) != 1:
                 return f"a state of {op.name} is used elsewhere"
             place = states.index(value)
-            uses = list(following.uses)
-            if last.states[place] is not following or len(uses) != 1:
+            if last.states[place] is not following or (following is not read and len(list(following.uses)) != 1):
                 return f"a state of {op.name} is used elsewhere"
             found.append(place)
         self.taken.update(found)
