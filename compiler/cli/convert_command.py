@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from neuc.compiler.cli import arguments, console, convert_nir, convert_snn, weight_files
+from neuc.compiler.cli import arguments, console, convert_nir, convert_qdq, convert_snn, weight_files
 from neuc.compiler.report_text import human_bytes
 from neuc.errors import Exit
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "name",
-    help="Block format of ternary tensors (i2_s, tq2_0, pq2_0 ...), or ONNX form (int2-qdq, matmul-2bits ...).",
+    help="Block format of ternary tensors (i2_s, tq2_0, pq2_0 ...), or ONNX form (int2-qdq, qdq-int8 ...).",
 )
 @click.option(
     "--to",
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @weight_files.read_as_option
 @weight_files.tl_option
 @arguments.json_option
+@convert_qdq.qdq_options
 @convert_snn.snn_options
 @convert_nir.nir_options
 def convert_command(
@@ -56,7 +57,8 @@ def convert_command(
 
     IN may also be an ONNX model: its weights of few levels, floats or in a low-bit form already, are then written in a
     low-bit ONNX form (int2-qdq, int4-qdq, qcdq, qonnx, matmul-2bits, matmul-4bits), and layers that stay as they are
-    are named with the reason.
+    are named with the reason. With --format qdq-int8 a float ONNX model becomes int8, weights and activations, as
+    Ryzen AI's Vitis AI and others take it; --calib is needed, and the error on rows held out is told.
     """
     if to == "snn":
         return convert_snn.convert_snn(source, target, others, as_json)
@@ -64,6 +66,8 @@ def convert_command(
         return convert_nir.convert_nir(source, target, others, as_json)
     if name is None:
         raise arguments.usage_error("neither --format nor --to is given", "--format tq2_0, say, or --to snn")
+    if name == convert_qdq.FORMAT:
+        return convert_qdq.convert_qdq(source, target, others, as_json)
     if source.suffix == ".onnx":
         return _convert_onnx(source, target, name, as_json)
     from neuc.compiler.files import check_writable

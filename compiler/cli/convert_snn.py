@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
 
 _OPTIONS = (
-    click.option("--calib", type=click.Path(path_type=Path), help="snn: .npz with inputs to calibrate on."),
+    click.option("--calib", type=click.Path(path_type=Path), help="snn, qdq-int8: .npz with inputs to calibrate on."),
     click.option(
         "--recipe",
         default="auto",

@@ -1,0 +1,83 @@
+"""From a float ONNX file to one in int8 QDQ form: calibration, the file, and how far it is from the float model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto
+
+from neuc.compiler.accuracy import Agreement, compare
+from neuc.compiler.exporters.onnx_file import export_onnx
+from neuc.compiler.exporters.qdq_int8 import Form, Plan, QdqLayer, rewrite
+from neuc.compiler.exporters.qdq_scales import feeds_of, observe, scales_of
+from neuc.compiler.files import check_writable, replacing
+from neuc.compiler.importers import import_model
+from neuc.compiler.inputs import Arrays, load_npz
+from neuc.compiler.verification import reference_session
+from neuc.dialects.context import NeucContext
+from neuc.errors import Error
+from neuc.passes.fold_batch_norm import FoldBatchNorm
+
+OPSET = 20
+"""Newest opset that is written: what int8 tools of 2026 take."""
+MOST_ROWS = 512
+"""Calibration rows that are used at most."""
+_HELD_OUT = 4
+"""One row in so many is kept from calibration, to measure on, if there are so many."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was written: layers, tensors in int8, rows used, and the agreement with the float model on other rows.
+
+    ``held_out`` is 0 if there were too few rows, and the agreement then on those that calibrated it.
+    """
+
+    layers: tuple[QdqLayer, ...]
+    tensors: int
+    calibrated_on: int
+    held_out: int
+    agreement: Agreement
+
+
+def quantize_onnx(source: Path, target: Path, calib: Path, form: Form) -> Quantized:
+    """Write `source` to `target` in int8 QDQ form, calibrated on the rows of `calib`.
+
+    Raises:
+        Error: what importing raises; NEUC-E006, the data cannot be read; NEUC-E260, onnxruntime cannot run the model;
+            NEUC-E699, the data do not fit it or nothing in it can be int8; NEUC-E005.
+    """
+    check_writable(target)
+    context = NeucContext()
+    module = import_model(source, context)
+    FoldBatchNorm().apply(context, module)
+    model = export_onnx(module, context.weights, newest=OPSET)
+    feeds = feeds_of(load_npz(calib), model.graph.input, MOST_ROWS)
+    tested = feeds[-(len(feeds) // _HELD_OUT) :] if len(feeds) >= _HELD_OUT else []
+    used = feeds[: len(feeds) - len(tested)]
+    plan = Plan(model.graph, form)
+    values = observe(model, plan.tensors, used)
+    if not values:
+        raise Error(
+            "NEUC-E699",
+            f"{source.name}: nothing in it can be int8",
+            hint="convolutions, Gemm and MatMul of float32 can; see the operators with `neuc inspect`",
+        )
+    scales = scales_of(values, plan.same, power_of_two=form.power_of_two)
+    quantized = ModelProto()
+    quantized.CopyFrom(model)
+    layers = rewrite(quantized, plan, scales, form)
+    quantized.producer_name = "neuc"
+    onnx.checker.check_model(quantized, full_check=True)
+    agreement = compare(_outputs(model, tested or used), _outputs(quantized, tested or used))
+    with replacing(target) as temporary:
+        onnx.save_model(quantized, temporary)
+    return Quantized(tuple(layers), len(scales), len(used), len(tested), agreement)
+
+
+def _outputs(model: ModelProto, feeds: list[Arrays]) -> list[list[np.ndarray]]:
+    session = reference_session(model.SerializeToString())
+    return [[np.asarray(a) for a in session.run(None, dict(feed))] for feed in feeds]

@@ -1,0 +1,239 @@
+"""ONNX models in int8 QDQ form: QuantizeLinear and DequantizeLinear around what an int8 processor computes.
+
+This is the form that AMD's Vitis AI execution provider (Ryzen AI) takes, as do others: weights are int8 constants
+behind a DequantizeLinear, biases int32 ones, activations go through a pair with the scale that calibration found.
+Graphs are rewritten here; scales come from `qdq_scales.py`, files are `qdq_file.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+
+from neuc.compiler.exporters.qdq_scales import HIGH, rounded, weight_scales
+
+LAYERS = frozenset(["Conv", "Gemm", "MatMul"])
+ELEMENTWISE = frozenset(
+    ["Add", "Mul", "Relu", "Clip", "AveragePool", "GlobalAveragePool", "Concat", "HardSigmoid", "HardSwish", "Sigmoid"]
+)
+"""What an int8 processor does between layers, too."""
+MOVING = frozenset(["MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Slice"])
+"""What changes no value: its result has its operand's scale."""
+_FUSED = frozenset(["Relu", "Clip"])
+_INT32 = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Form:
+    """How scales are chosen.
+
+    ``power_of_two``: every scale is a power of two, as the CNN processors of Vitis AI want. ``per_channel``: a scale
+    for each output channel of a layer's weights. ``layers_only``: what products and convolutions read is int8, what
+    they give and everything between them stays float; transformers have outliers there that int8 cannot hold.
+    """
+
+    power_of_two: bool = False
+    per_channel: bool = True
+    layers_only: bool = False
+
+
+@dataclass(frozen=True)
+class QdqLayer:
+    """A layer as it was written: ``kept`` says why it stayed float, ``sqnr_db`` what its weights lost."""
+
+    node: str
+    op_type: str
+    kept: str = ""
+    sqnr_db: float | None = None
+
+
+class Plan:
+    """Which tensors of a graph become int8, and which nodes read them so."""
+
+    def __init__(self, graph: GraphProto, form: Form) -> None:
+        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        readers: dict[str, list[NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                readers.setdefault(name, []).append(node)
+        computing = LAYERS if form.layers_only else LAYERS | ELEMENTWISE
+        outputs = {output.name for output in graph.output}
+        fused: set[str] = set()
+        wanted: dict[str, None] = {}
+        self.same: dict[str, str] = {}
+        for node in graph.node:
+            if node.op_type in MOVING and node.input and node.input[0] not in self.constants:
+                self.same[node.output[0]] = node.input[0]
+            if node.op_type not in computing:
+                continue
+            for name in self._activations(node):
+                if name not in fused:
+                    wanted[name] = None
+            result = node.output[0]
+            following = readers.get(result, [])
+            if form.layers_only:
+                continue
+            # An activation behind a layer is part of it: what is between them never leaves the processor.
+            if (
+                node.op_type in LAYERS
+                and len(following) == 1
+                and following[0].op_type in _FUSED
+                and result not in outputs
+            ):
+                fused.add(result)
+                result = following[0].output[0]
+            wanted[result] = None
+        self.tensors = [name for name in wanted if name not in fused]
+        self.computing = computing
+
+    def _activations(self, node: NodeProto) -> list[str]:
+        """The inputs of a node that carry values, no weights, bounds or sizes."""
+        most = len(node.input) if node.op_type == "Concat" else 1 if node.op_type in ("Conv", "Clip") else 2
+        return [name for name in node.input[:most] if name and name not in self.constants]
+
+
+def rewrite(model: ModelProto, plan: Plan, scales: Mapping[str, np.float32], form: Form) -> list[QdqLayer]:
+    """Put `model`, in place, into QDQ form: `scales` for activations of the plan that turned out to be floats."""
+    graph = model.graph
+    writer = _Writer(graph, plan, scales, form)
+    for value in graph.input:
+        if value.name in scales:
+            writer.pair(value.name, value.name)
+    for node in list(graph.node):
+        writer.node(node)
+    del graph.node[:]
+    graph.node.extend(writer.nodes)
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in (*graph.initializer, *writer.tensors) if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    del graph.value_info[:]
+    return writer.layers
+
+
+class _Writer:
+    """Nodes and constants of the new graph."""
+
+    def __init__(self, graph: GraphProto, plan: Plan, scales: Mapping[str, np.float32], form: Form) -> None:
+        self.nodes: list[NodeProto] = []
+        self.tensors: list[object] = []
+        self.layers: list[QdqLayer] = []
+        self._plan, self._scales, self._form = plan, scales, form
+        self._outputs = {output.name for output in graph.output}
+        self._read: dict[str, str] = {}
+        self._constants: dict[str, str] = {}
+
+    def pair(self, name: str, source: str) -> None:
+        """QuantizeLinear and DequantizeLinear of tensor `name`, which is there as `source`; readers read the result."""
+        result = name if name in self._outputs else f"{name}_dequantized"
+        scale, zero = self._constant(f"{name}_scale", self._scales[name]), self._constant("zero_i8", np.int8(0))
+        self.nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero], [f"{name}_i8"]))
+        self.nodes.append(helper.make_node("DequantizeLinear", [f"{name}_i8", scale, zero], [result]))
+        self._read[name] = result
+
+    def node(self, node: NodeProto) -> None:
+        """A node, reading what is quantised, and the pairs of what it makes."""
+        made = NodeProto()
+        made.CopyFrom(node)
+        for i, name in enumerate(node.input):
+            made.input[i] = self._read.get(name, name)
+        if node.op_type in LAYERS:
+            self._layer(node, made)
+        elif node.op_type in self._plan.computing and node.op_type in ("Add", "Mul", "Concat"):
+            for i, name in enumerate(node.input):
+                made.input[i] = self._operand(name) or made.input[i]
+        self.nodes.append(made)
+        for i, name in enumerate(node.output):
+            if name in self._scales and name in self._outputs:
+                made.output[i] = f"{name}_float"
+            if name in self._scales:
+                self.pair(name, made.output[i])
+
+    def _layer(self, node: NodeProto, made: NodeProto) -> None:
+        """Weights and bias of a layer."""
+        weight = self._plan.constants.get(node.input[1])
+        if weight is None:
+            self.layers.append(QdqLayer(node.name, node.op_type, "" if node.input[1] in self._scales else "no weights"))
+            return
+        array = numpy_helper.to_array(weight)
+        if array.dtype != np.float32 or node.input[0] not in self._scales or not np.isfinite(array).all():
+            self.layers.append(QdqLayer(node.name, node.op_type, "its operands are no finite float32 tensors"))
+            return
+        axis = self._channels(node, array.ndim)
+        rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+        per_channel = self._form.per_channel and array.ndim > 1
+        scales = weight_scales(rows, per_channel=per_channel, power_of_two=self._form.power_of_two)
+        spread = scales.reshape([-1 if i == axis else 1 for i in range(array.ndim)]) if per_channel else scales[0]
+        made.input[1] = self._dequantized(weight.name, array, spread, scales if per_channel else scales[0], axis)
+        error = float(np.square(array - rounded(array, spread), dtype=np.float64).sum())
+        signal = float(np.square(array, dtype=np.float64).sum())
+        sqnr = 10 * float(np.log10(signal / error)) if error and signal else None
+        self.layers.append(QdqLayer(node.name, node.op_type, "", sqnr))
+        bias = self._plan.constants.get(node.input[2]) if len(node.input) > 2 else None
+        if bias is not None:
+            made.input[2] = self._bias(node, numpy_helper.to_array(bias), scales) or made.input[2]
+
+    @staticmethod
+    def _channels(node: NodeProto, rank: int) -> int:
+        """The axis of a layer's weights along which output channels are."""
+        if node.op_type == "Conv":
+            return 0
+        transposed = any(a.name == "transB" and a.i for a in node.attribute)
+        return rank - 2 if node.op_type == "Gemm" and transposed else rank - 1
+
+    def _bias(self, node: NodeProto, bias: np.ndarray, scales: np.ndarray) -> str | None:
+        """An int32 bias with the scale of the sums it joins; None where it is not one value per channel."""
+        steps = (scales * self._scales[node.input[0]]).astype(np.float32)
+        plain = all(a.name not in ("alpha", "beta") or a.f == 1.0 for a in node.attribute)
+        if bias.ndim != 1 or bias.dtype != np.float32 or not plain or (steps.size > 1 and steps.size != bias.size):
+            return None
+        codes = np.rint(bias.astype(np.float64) / steps)
+        if np.abs(codes).max(initial=0) > _INT32:
+            return None
+        name = f"{node.input[2]}_{len(self.layers)}"
+        data = self._constant(f"{name}_i32", codes.astype(np.int32))
+        scale = self._constant(f"{name}_scale", steps if steps.size > 1 else steps[0])
+        zero = self._constant(f"{name}_zero", np.zeros(steps.shape if steps.size > 1 else (), np.int32))
+        self.nodes.append(helper.make_node("DequantizeLinear", [data, scale, zero], [f"{name}_dequantized"], axis=0))
+        return f"{name}_dequantized"
+
+    def _operand(self, name: str) -> str | None:
+        """A constant operand of an element-wise node, in int8; None if it is no float constant."""
+        tensor = self._plan.constants.get(name)
+        if tensor is None:
+            return None
+        array = numpy_helper.to_array(tensor)
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            return None
+        scale = weight_scales(array.reshape(1, -1), per_channel=False, power_of_two=self._form.power_of_two)[0]
+        return self._dequantized(name, array, scale, scale, None)
+
+    def _dequantized(
+        self,
+        name: str,
+        array: np.ndarray,
+        spread: np.ndarray | np.float32,
+        scale: np.ndarray | np.float32,
+        axis: int | None,
+    ) -> str:
+        """An int8 constant and its DequantizeLinear; made once."""
+        result = f"{name}_dequantized"
+        if result in self._constants:
+            return result
+        codes = np.clip(np.rint(array / spread), -HIGH, HIGH).astype(np.int8)
+        scale = np.asarray(scale, np.float32)
+        inputs = [self._constant(f"{name}_i8", codes), self._constant(f"{name}_scale", scale)]
+        inputs.append(self._constant(f"{name}_zero", np.zeros(scale.shape, np.int8)))
+        more = {} if scale.ndim == 0 else {"axis": axis}
+        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [result], **more))
+        self._constants[result] = result
+        return result
+
+    def _constant(self, name: str, value: np.ndarray | np.generic) -> str:
+        if name not in self._constants:
+            self._constants[name] = name
+            self.tensors.append(numpy_helper.from_array(np.asarray(value), name))
+        return name

@@ -1,0 +1,129 @@
+"""Scales of int8 activations and weights: values that tensors take on calibration rows, and steps that fit them best.
+
+Everything is symmetric: a value is an int8 code times a scale, the zero point is 0. What is quantised at all is decided
+in `qdq_int8.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import ModelProto, ValueInfoProto
+
+from neuc.compiler.inputs import Arrays
+from neuc.errors import Error
+
+HIGH = 127
+_SAMPLES = 4096
+"""Values kept of a tensor and row, evenly spaced."""
+_CLIPS = np.linspace(0.3, 1.0, 15)
+"""Shares of the largest value that become code 127, tried for arbitrary scales."""
+_EXPONENTS = 4
+"""Powers of two tried below the one that clips nothing."""
+
+
+@dataclass
+class Values:
+    """What a tensor held on calibration rows: some of its values, and the largest magnitude of all."""
+
+    peak: float = 0.0
+    samples: list[np.ndarray] = field(default_factory=list[np.ndarray])
+
+    def add(self, array: np.ndarray) -> None:
+        """Take in what one row gave."""
+        flat = array.reshape(-1)
+        if flat.size:
+            self.peak = max(self.peak, float(np.abs(flat).max()))
+            self.samples.append(flat[:: max(1, flat.size // _SAMPLES)].astype(np.float32))
+
+    def scale(self, *, power_of_two: bool) -> np.float32:
+        """The scale with the least squared error on the samples; 1 for a tensor of zeros."""
+        if not self.samples or not self.peak:
+            return np.float32(1)
+        return best_scale(np.concatenate(self.samples), self.peak, power_of_two=power_of_two)
+
+
+def best_scale(values: np.ndarray, peak: float, *, power_of_two: bool) -> np.float32:
+    """The candidate by which int8 codes of `values` are off least, squared; `peak` > 0 is the largest magnitude."""
+    whole = peak / HIGH
+    if power_of_two:
+        top = int(np.ceil(np.log2(whole)))
+        candidates = [np.float32(2.0 ** (top - down)) for down in range(_EXPONENTS)]
+    else:
+        candidates = [np.float32(whole * share) for share in reversed(_CLIPS)]
+    errors = [float(np.square(values - rounded(values, scale), dtype=np.float64).sum()) for scale in candidates]
+    return candidates[int(np.argmin(errors))]
+
+
+def rounded(values: np.ndarray, scale: np.float32 | np.ndarray) -> np.ndarray:
+    """Values as QuantizeLinear and DequantizeLinear make them."""
+    return np.clip(np.rint(values / scale), -HIGH - 1, HIGH) * scale
+
+
+def weight_scales(rows: np.ndarray, *, per_channel: bool, power_of_two: bool) -> np.ndarray:
+    """A scale for each row of weights [N, K], or one for all as [1], by which 127 times it reaches the largest."""
+    peaks = np.abs(rows).max(axis=1) if per_channel else np.abs(rows).max(keepdims=True).reshape(1)
+    scales = np.where(peaks > 0, peaks / HIGH, 1).astype(np.float32)
+    return np.exp2(np.ceil(np.log2(scales))).astype(np.float32) if power_of_two else scales
+
+
+def feeds_of(arrays: Arrays, inputs: Sequence[ValueInfoProto], most: int) -> list[Arrays]:
+    """Calibration arrays cut into feeds of the model's own leading size (1 where that is free), at most `most`.
+
+    Raises:
+        Error: NEUC-E699, an input has no array, or one of another shape.
+    """
+    feeds: list[Arrays] = []
+    counts: dict[str, tuple[int, int]] = {}
+    for value in inputs:
+        array = arrays.get(value.name)
+        shape = value.type.tensor_type.shape.dim
+        hint = f"give an .npz with an array for each of {', '.join(v.name for v in inputs)}, rows along the first axis"
+        if array is None:
+            raise Error("NEUC-E699", f"the calibration data have no array {value.name!r}", hint=hint)
+        fixed = [dim.dim_value for dim in shape]
+        fits = array.ndim == len(fixed) and all(f in (0, have) for f, have in zip(fixed[1:], array.shape[1:]))
+        lead = max(1, fixed[0]) if fixed else 1
+        if not fits or array.ndim == 0 or array.shape[0] < lead:
+            wanted = [dim.dim_value or dim.dim_param or "?" for dim in shape]
+            raise Error("NEUC-E699", f"array {value.name!r} is {list(array.shape)}, the input {wanted}", hint=hint)
+        counts[value.name] = (array.shape[0] // lead, lead)
+    rows = min(count for count, _ in counts.values())
+    for row in range(min(rows, most)):
+        feeds.append({name: arrays[name][row * lead : (row + 1) * lead] for name, (_, lead) in counts.items()})
+    return feeds
+
+
+def observe(model: ModelProto, names: Sequence[str], feeds: Sequence[Arrays]) -> dict[str, Values]:
+    """What the float tensors of `names` hold when `model` runs on `feeds`; others are left out.
+
+    Raises:
+        Error: NEUC-E260, onnxruntime cannot run the model; NEUC-E699, a tensor is not finite.
+    """
+    from neuc.compiler.verification import reference_session
+
+    watched = ModelProto()
+    watched.CopyFrom(model)
+    own = {output.name for output in model.graph.output}
+    watched.graph.output.extend(ValueInfoProto(name=name) for name in names if name not in own)
+    session = reference_session(watched.SerializeToString())
+    found: dict[str, Values] = {}
+    outputs = [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
+    for feed in feeds:
+        for name, array in zip(outputs, session.run(outputs, dict(feed))):
+            if not np.isfinite(array).all():
+                raise Error("NEUC-E699", f"{name} is not finite on the calibration data", hint="give other rows")
+            found.setdefault(name, Values()).add(array)
+    return {name: values for name, values in found.items() if name in set(names)}
+
+
+def scales_of(values: Mapping[str, Values], same: Mapping[str, str], *, power_of_two: bool) -> dict[str, np.float32]:
+    """A scale for each tensor; those that only move another's values (`same`: tensor -> source) have its scale."""
+    scales: dict[str, np.float32] = {}
+    for name, found in values.items():
+        source = same.get(name)
+        known = scales.get(source) if source is not None else None
+        scales[name] = found.scale(power_of_two=power_of_two) if known is None else known
+    return scales

@@ -1,0 +1,170 @@
+"""The int8 QDQ export: what onnxruntime makes of it, its form node by node, and what stands in the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import neuc
+from neuc.compiler.cli import main
+from neuc.compiler.exporters.qdq_file import quantize_onnx
+from neuc.compiler.exporters.qdq_int8 import Form
+from neuc.compiler.exporters.qdq_scales import best_scale, rounded
+from neuc.compiler.verification import reference_session
+from neuc.errors import Error
+
+RNG = np.random.default_rng(3)
+INT8_ERROR = 0.05
+"""Relative L2: five tensors in a row, each off by at most half of 1/127 of its largest value, or a little clipped."""
+POWER_ERROR = 0.1
+"""Steps of powers of two are up to twice as large, and one serves all channels."""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """A model (convolution, BatchNormalization, Relu, a residual, pooling, two linear layers) and data for it."""
+    weights = {
+        "w1": RNG.standard_normal((16, 3, 3, 3)) * np.geomspace(0.1, 1, 16)[:, None, None, None],
+        "b1": RNG.standard_normal(16) * 0.1,
+        "w2": RNG.standard_normal((16, 16, 1, 1)),
+        "scale": RNG.uniform(0.5, 2, 16),
+        "shift": RNG.standard_normal(16),
+        "mean": RNG.standard_normal(16) * 0.1,
+        "var": RNG.uniform(0.5, 2, 16),
+        "w3": RNG.standard_normal((18, 16)),
+        "b3": RNG.standard_normal(18),
+        "w4": RNG.standard_normal((18, 4)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["a"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["a", "scale", "shift", "mean", "var"], ["n"], name="bn"),
+        helper.make_node("Relu", ["n"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "w2"], ["c"], name="point"),
+        helper.make_node("Add", ["c", "r"], ["s"], name="residual"),
+        helper.make_node("GlobalAveragePool", ["s"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["f"], name="flat"),
+        helper.make_node("Gemm", ["f", "w3", "b3"], ["g"], name="fc", transB=1),
+        helper.make_node("MatMul", ["g", "w4"], ["y"], name="out"),
+    ]
+    tensors = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 6, 6])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])
+    graph = helper.make_graph(nodes, "g", [x], [y], tensors)
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    data = tmp_path / "rows.npz"
+    np.savez(data, x=RNG.standard_normal((40, 3, 6, 6)).astype(np.float32))
+    return path, data
+
+
+def _producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    return {name: node for node in model.graph.node for name in node.output}
+
+
+def _constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def test_onnxruntime_agrees_with_the_float_model_on_rows_held_out(files: tuple[Path, Path], tmp_path: Path):
+    done = quantize_onnx(*_with(files, tmp_path), Form())
+    assert (done.calibrated_on, done.held_out) == (30, 10)
+    assert 0 < done.agreement.relative_l2 < INT8_ERROR
+    assert [(layer.node, layer.kept) for layer in done.layers] == [(n, "") for n in ("conv", "point", "fc", "out")]
+    x = np.load(files[1])["x"][:4]
+    ours, theirs = (reference_session(p).run(None, {"x": x})[0] for p in (tmp_path / "q.onnx", files[0]))
+    assert np.linalg.norm(ours - theirs) < INT8_ERROR * np.linalg.norm(theirs)
+
+
+def _with(files: tuple[Path, Path], folder: Path) -> tuple[Path, Path, Path]:
+    return files[0], folder / "q.onnx", files[1]
+
+
+def test_layers_read_int8_and_biases_have_the_scale_of_sums(files: tuple[Path, Path], tmp_path: Path):
+    quantize_onnx(*_with(files, tmp_path), Form())
+    model = onnx.load(tmp_path / "q.onnx")
+    made, constants = _producers(model), _constants(model)
+    assert all(node.op_type != "BatchNormalization" for node in model.graph.node)
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+            continue
+        data, weight = (made[name] for name in node.input[:2])
+        assert data.op_type == weight.op_type == "DequantizeLinear"
+        assert constants[weight.input[0]].dtype == np.int8
+        assert constants[weight.input[1]].shape == ({"conv": 16, "point": 16, "fc": 18, "out": 4}[node.name],)
+        if len(node.input) > 2:
+            bias = made[node.input[2]]
+            assert constants[bias.input[0]].dtype == np.int32
+            steps = constants[data.input[1]] * constants[weight.input[1]]
+            np.testing.assert_array_equal(constants[bias.input[1]], steps)
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    assert made[relu.input[0]].op_type == "Conv", "nothing is rounded between a layer and its activation"
+    assert made["y"].op_type == "DequantizeLinear"
+
+
+def test_powers_of_two_have_one_scale_a_tensor(files: tuple[Path, Path], tmp_path: Path):
+    done = quantize_onnx(*_with(files, tmp_path), Form(power_of_two=True, per_channel=False))
+    assert done.agreement.relative_l2 < POWER_ERROR
+    scales = [value for name, value in _constants(onnx.load(tmp_path / "q.onnx")).items() if name.endswith("_scale")]
+    assert scales
+    for scale in scales:
+        assert scale.shape == ()
+        assert float(np.log2(scale)).is_integer()
+
+
+def test_layers_only_leaves_everything_between_them_float(files: tuple[Path, Path], tmp_path: Path):
+    quantize_onnx(*_with(files, tmp_path), Form(layers_only=True))
+    model = onnx.load(tmp_path / "q.onnx")
+    made = _producers(model)
+    add = next(node for node in model.graph.node if node.op_type == "Add")
+    assert made[add.input[0]].op_type == "Conv"
+    assert made["y"].op_type == "MatMul"
+
+
+def test_the_best_scale_clips_an_outlier():
+    values = np.append(RNG.standard_normal(5000), 12).astype(np.float32)
+    scale = best_scale(values, 12.0, power_of_two=False)
+    assert scale < 12 / 127
+    whole = rounded(values, np.float32(12 / 127))
+    assert np.square(values - rounded(values, scale)).sum() < np.square(values - whole).sum()
+    assert best_scale(values[:5000], 4.0, power_of_two=True) in (2.0**-5, 2.0**-6)
+
+
+def test_an_npu_computes_the_int8_model(files: tuple[Path, Path], tmp_path: Path):
+    quantize_onnx(*_with(files, tmp_path), Form())
+    compiled = neuc.compile(str(tmp_path / "q.onnx"), "npu-xdna1", quantize="none")
+    assert any("4 products run on npu-xdna1" in hint for hint in compiled.report.hints)
+    x = np.load(files[1])["x"][:3]
+    theirs = reference_session(tmp_path / "q.onnx").run(None, {"x": x})[0]
+    ours = compiled.session().run(None, {"x": x})[0]
+    step = next(v for k, v in _constants(onnx.load(tmp_path / "q.onnx")).items() if k == "y_scale")
+    # Sums are exact on both sides; a value halfway between two codes may become either.
+    assert np.abs(ours - theirs).max() <= 1.001 * step
+
+
+def test_the_command_says_what_it_did(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    call = ["convert", str(files[0]), str(tmp_path / "q.onnx"), "--format", "qdq-int8", "--calib", str(files[1])]
+    assert main([*call, "--power-of-two", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["form"] == {"power_of_two": True, "per_channel": False, "layers_only": False}
+    assert said["held_out"] == 10
+    assert len(said["layers"]) == 4
+    assert main(call) == 0
+    assert "on 10 rows held out: relative L2 error" in capsys.readouterr().err
+
+
+def test_wrong_data_are_named(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    np.savez(tmp_path / "wrong.npz", x=np.zeros((4, 3, 6), np.float32))
+    np.savez(tmp_path / "other.npz", z=np.zeros(4, np.float32))
+    np.savez(tmp_path / "nan.npz", x=np.full((4, 3, 6, 6), np.nan, np.float32))
+    for name, words in (("wrong", "is \\[4, 3, 6\\], the input"), ("other", "no array 'x'"), ("nan", "not finite")):
+        with pytest.raises(Error, match=words) as caught:
+            quantize_onnx(files[0], tmp_path / "q.onnx", tmp_path / f"{name}.npz", Form())
+        assert caught.value.code == "NEUC-E699"
+    assert not (tmp_path / "q.onnx").exists()
+    assert main(["convert", str(files[0]), str(tmp_path / "q.onnx"), "--format", "qdq-int8"]) == 2
+    assert "needs --calib" in capsys.readouterr().err
