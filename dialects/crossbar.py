@@ -193,8 +193,10 @@ class AdcOp(IRDLOperation):
     """y[…, c] = gain[c]·alpha·clip(round((i + noise) / step)·step, ±bound), step = 2·bound / levels, ties to even.
 
     alpha is that of the inputs. With `doublings`, a sample that has an output beyond `bound` is converted again with
-    half the input, so many times at most (iterative bound management). `kind` decides time and energy, not numbers;
-    `turn` tells apart the uses of one tile in a run, whose noise differs.
+    half the input, so many times at most (iterative bound management). `kind` decides time and energy, and what
+    `draw-converters` writes into `errors`, an entry f32 [levels + 1] of the weight store: how many steps each code is
+    off, so that round(q) is round(q - errors[round(q) + levels / 2]). `turn` tells apart the uses of one tile in a run,
+    whose noise differs.
     """
 
     name = "crossbar.adc"
@@ -206,6 +208,8 @@ class AdcOp(IRDLOperation):
     kind = prop_def(StringAttr, default_value=StringAttr("uniform"))
     doublings = prop_def(_INT, default_value=int_attr(0))
     turn = prop_def(_INT, default_value=int_attr(0))
+    errors = opt_prop_def(StringAttr)
+    errors_sha = opt_prop_def(StringAttr)
     result = result_def(TensorType)
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
@@ -247,6 +251,9 @@ class AdcOp(IRDLOperation):
             raise VerifyException(f"doublings = {self.doublings.value.data}: expected 0 to 20")
         if self.doublings.value.data and not self.bound.value.data:
             raise VerifyException("doublings of inputs for outputs without a bound")
+        without_levels = self.errors is not None and not self.levels.value.data
+        if without_levels or (self.errors is None) != (self.errors_sha is None):
+            raise VerifyException("errors are those of a converter's levels, and come with their errors_sha")
         _, dac = chain_of(self.currents)
         shapes.check("result", self.result, [*dims_of(dac.x)[:-1], columns], f32)
 

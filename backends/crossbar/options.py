@@ -10,6 +10,7 @@ from pathlib import Path
 
 from xdsl.passes import ModulePass
 
+from neuc.backends.crossbar.draw_converters import DrawConverters
 from neuc.backends.crossbar.remap import RemapStuck
 from neuc.backends.crossbar.schedule import ScheduleTiles
 from neuc.backends.paradigm_target import option_error
@@ -37,7 +38,8 @@ OPTIONS: dict[str, str] = {
     "dac_bits": "bits of input converters; none for ideal ones",
     "adc_bits": "bits of output converters; none for ideal ones",
     "adc_bound": "range of output converters",
-    "adc": "kind of output converter: uniform, sar, ramp",
+    "adc": "kind of output converter: uniform (ideal steps), sar, ramp",
+    "adc_mismatch": "relative mismatch of a converter's elements: capacitors of sar, steps of ramp",
     "mode": "how inputs are applied: one-pass, pos-neg, bit-serial, pwm",
     "range": "what inputs are scaled by: absmax (each sample's largest), a number, or an .npz file to calibrate with",
     "out_noise": "standard deviation at output converters",
@@ -54,7 +56,7 @@ OPTIONS: dict[str, str] = {
     "tolerance": "µS within which a device is not programmed again",
     "stuck_low": "share of devices stuck at g_min",
     "stuck_high": "share of devices stuck at g_max",
-    "chip": "which chip, for stuck devices",
+    "chip": "which chip, for stuck devices and converters",
     "remap": "negate columns where stuck devices make that better: yes, no",
     "cores": "arrays of the chip; 0 for as many as it takes",
     "share": "several tiles on one array: yes, no",
@@ -182,8 +184,10 @@ def _device(reader: Reader) -> DeviceModel:
     return make_model(name, {key: value for key, value in given.items() if key in fields})
 
 
+_MISMATCH = 0.02
+"""Of the unit elements of sar and ramp converters: assumed."""
 _SHARED = (
-    *("dac_bits", "adc_bits", "adc_bound", "adc", "mode", "range"),
+    *("dac_bits", "adc_bits", "adc_bound", "adc", "adc_mismatch", "mode", "range"),
     *("out_noise", "cycle_noise", "doublings", "compensation", "cores"),
 )
 """Options that say the same for meshes."""
@@ -229,7 +233,7 @@ def mesh_passes(given: Mapping[str, str]) -> list[ModulePass]:
     calibration, converters = _converters(reader, g_max=0.0)
     mapping.check()
     schedule = ScheduleTiles(rows, columns, reader.count("cores", 0), share=False).on(chip)
-    return [UnrollLstm(), UnrollRelaxation(), mapping, *calibration, converters, schedule]
+    return [UnrollLstm(), UnrollRelaxation(), mapping, *calibration, *converters, schedule]
 
 
 def passes_of(reader: Reader) -> list[ModulePass]:
@@ -255,11 +259,11 @@ def passes_of(reader: Reader) -> list[ModulePass]:
     mapping.check()
     remap = [RemapStuck().on(chip)] if reader.truth("remap", True) else []
     schedule = ScheduleTiles(rows, columns, reader.count("cores", 0), reader.truth("share", True)).on(chip)
-    return [UnrollLstm(), UnrollRelaxation(), mapping, *calibration, *remap, converters, schedule]
+    return [UnrollLstm(), UnrollRelaxation(), mapping, *calibration, *remap, *converters, schedule]
 
 
-def _converters(reader: Reader, g_max: float) -> tuple[list[ModulePass], InsertConverters]:
-    """Passes that calibrate input ranges, and the one that puts converters in."""
+def _converters(reader: Reader, g_max: float) -> tuple[list[ModulePass], list[ModulePass]]:
+    """Passes that calibrate input ranges, and those that put converters in."""
     calibration, input_range = _range(reader)
     converters = InsertConverters(
         dac_bits=reader.bits("dac_bits"),
@@ -277,7 +281,9 @@ def _converters(reader: Reader, g_max: float) -> tuple[list[ModulePass], InsertC
         curvature=reader.number("curvature", 0.0),
     )
     converters.check()
-    return calibration, converters
+    drawn = DrawConverters(reader.number("adc_mismatch", _MISMATCH), reader.count("chip", 0))
+    drawn.check()
+    return calibration, [converters, drawn]
 
 
 def _range(reader: Reader) -> tuple[list[ModulePass], float]:

@@ -72,6 +72,15 @@ def rounded(x: Array, levels: int, bound: float) -> Array:
     return np.rint(x / np.float32(step)) * np.float32(step)
 
 
+def with_errors(x: Array, errors: Array | None, levels: int, bound: float) -> Array:
+    """X less what the steps of a real converter are off at its code."""
+    if errors is None:
+        return x
+    step = np.float32(2 * bound / levels)
+    code = np.clip(np.rint(x / step) + levels // 2, 0, levels).astype(np.int64)
+    return x - errors[code] * step
+
+
 def clipped(x: Array, bound: float) -> Array:
     """X within ±bound; as it is if there is no bound."""
     return np.maximum(np.minimum(x, np.float32(bound)), np.float32(-bound)) if bound else x
@@ -132,6 +141,7 @@ def _adc(op: crossbar.AdcOp, args: list[Array], env: Env) -> list[Array]:
     use = crossbar.use_number(dac.part.data, op.turn.value.data)
     tile = program_of(mvm.tile).number.value.data
     levels, bound, noise = op.levels.value.data, op.bound.value.data, op.noise.value.data
+    errors = None if op.errors is None else env.store.get(op.errors.data)
     factor = np.ones_like(analog.alpha)
     y = np.zeros((len(factor), len(gains)), np.float32)
     for attempt in range(op.doublings.value.data + 1):
@@ -139,7 +149,7 @@ def _adc(op: crossbar.AdcOp, args: list[Array], env: Env) -> list[Array]:
         if noise or analog.squares is not None:
             variance = np.float32(noise**2) + (0 if analog.squares is None else analog.squares(factor))
             y = y + np.sqrt(variance) * normals(*y.shape, tile, use)
-        y = rounded(y, levels, bound)
+        y = rounded(with_errors(y, errors, levels, bound), levels, bound)
         over = np.any(np.abs(y) > np.float32(bound), axis=1, keepdims=True)
         if attempt < op.doublings.value.data:
             factor = np.where(over, factor * np.float32(0.5), factor)

@@ -42,6 +42,8 @@ FIGURES: Mapping[str, Figure] = {
     "adc rate": Figure(1.28e9, "conversions a second of one converter", "published", _ISAAC),
     "adc share": Figure(128, "columns that take turns on one converter", "published", _ISAAC),
     "adc area": Figure(1.2e-3, "mm² a converter", "published", _ISAAC),
+    "ramp energy": Figure(1e-14, "J a step of a column's comparator", "assumed", "a small comparator's magnitude"),
+    "ramp area": Figure(2e-6, "mm² a column of a ramp converter", "assumed", "a comparator and a register a column"),
     "dac energy": Figure(0.39e-12, "J a line and bit", "published", f"{_ISAAC}: 4 mW for 1024 lines, 100 ns"),
     "dac area": Figure(1.7e-7, "mm² a line", "published", _ISAAC),
     "read voltage": Figure(0.2, "V", "assumed", "usual for reading without disturbing"),
@@ -122,11 +124,8 @@ def estimate(program: CrossbarProgram) -> Estimate:
     used = sum(tile.rows * tile.columns for tile in program.tiles)
     held = sum(tile.rows * tile.columns * tile.copies for tile in program.tiles)
     size = program.tile_rows * program.tile_columns
-    converters = np.ceil(program.tile_columns / _value("adc share"))
     area = program.cores * (
-        size * chip.halves * _value("cell area")
-        + converters * _value("adc area")
-        + program.tile_rows * _value("dac area")
+        size * chip.halves * _value("cell area") + _converter_area(program) + program.tile_rows * _value("dac area")
     )
     return Estimate(
         energy=energy,
@@ -154,9 +153,8 @@ def _energy(tile: TileEntry, chip: Chip) -> dict[str, float]:
     # Half of the devices' range on average, driven at the read voltage for the length of a pass.
     conductance = 0.5 * (device.g_min + device.g_max) * 1e-6
     cell = _value("read voltage") ** 2 * conductance * _read_seconds(tile)
-    bits = _bits(tile.adc_levels)
     return {
-        "adc": times * tile.columns * _value("adc energy") * _value("adc bit") ** (bits - 8),
+        "adc": times * tile.columns * _conversion_energy(tile),
         "dac": times
         * tile.rows
         * _value("dac energy")
@@ -166,6 +164,25 @@ def _energy(tile: TileEntry, chip: Chip) -> dict[str, float]:
     }
 
 
+def _conversion_energy(tile: TileEntry) -> float:
+    """One column, once. A ramp converter compares at each step; others are priced as the published SAR one."""
+    if tile.adc_kind == "ramp":
+        return _ramp_steps(tile) * _value("ramp energy")
+    return _value("adc energy") * _value("adc bit") ** (_bits(tile.adc_levels) - 8)
+
+
+def _ramp_steps(tile: TileEntry) -> int:
+    """Steps of a whole ramp; an ideal converter counts as one of 8 bits."""
+    return tile.adc_levels or 254
+
+
+def _converter_area(program: CrossbarProgram) -> float:
+    """Output converters of one array, mm²."""
+    if any(tile.adc_kind == "ramp" for tile in program.tiles):
+        return program.tile_columns * _value("ramp area")
+    return float(np.ceil(program.tile_columns / _value("adc share"))) * _value("adc area")
+
+
 def _read_seconds(tile: TileEntry) -> float:
     return max(_value("read time"), tile.dac_levels * _value("pulse step") if tile.mode == "pwm" else 0.0)
 
@@ -173,7 +190,7 @@ def _read_seconds(tile: TileEntry) -> float:
 def _seconds(tile: TileEntry) -> float:
     """One pass of one input vector: reading, or converting if that takes longer."""
     if tile.adc_kind == "ramp":
-        converting = (tile.adc_levels or 254) * _value("pulse step")
+        converting = _ramp_steps(tile) * _value("pulse step")
     else:
         converting = min(tile.columns, _value("adc share")) / _value("adc rate")
     return max(_read_seconds(tile), converting)

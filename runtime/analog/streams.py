@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     FAULTS = 3
     CALIBRATION = 4
     PHASES = 5
+    CONVERTERS = 6
 
 
 def stream(seed: int, element: int, purpose: Purpose, time: float = 0.0, part: int = 0) -> np.random.Generator:

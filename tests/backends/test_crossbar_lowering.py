@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from xdsl.dialects.builtin import TensorType, f32
+from xdsl.dialects.builtin import StringAttr, TensorType, f32
 from xdsl.ir import Operation, SSAValue
 
 from kernel_harness import runnable_isas
@@ -40,13 +40,17 @@ def tile_function(
     scales = rng.uniform(0.5, 2, columns).astype(np.float32)
     entry = store.add("w", weights)
     gain_entry = store.add("g", scales)
+    errors = store.add("e", rng.uniform(-0.7, 0.7, adc.get("levels", 0) + 1).astype(np.float32))
 
     def build(args: Sequence[SSAValue]) -> Sequence[Operation]:
         tile = ProgramOp(7, (entry, store.sha(entry)), "ideal", TileType.of(rows, columns))
         gains = CompensateOp(tile.result, (gain_entry, store.sha(gain_entry)), "none")
         voltages = crossbar.DacOp(args[0], rows, first=2, **dac)
         currents = crossbar.MvmOp(voltages.result, tile.result, **mvm)
-        out = crossbar.AdcOp(currents.result, gains.result, **adc)
+        settings = {key: value for key, value in adc.items() if key != "errors"}
+        out = crossbar.AdcOp(currents.result, gains.result, **settings)
+        if "errors" in adc:
+            out.errors, out.errors_sha = StringAttr(errors), StringAttr(store.sha(errors)[:12])
         return [tile, gains, voltages, currents, out]
 
     return function_of([TensorType(f32, [samples, rows + 5])], build)
@@ -64,10 +68,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "noise": ({"levels": 254, "bound": 1.0}, {"noise": 0.02}, {"noise": 0.04}),
     "output noise": ({}, {}, {"noise": 0.04, "bound": 3.0}),
     "overflow": ({"levels": 254, "bound": 1.0}, {}, {"levels": 254, "bound": 2.0, "doublings": 6}),
+    "real steps": ({"levels": 254, "bound": 1.0}, {}, {"levels": 254, "bound": 6.0, "errors": True}),
     "everything": (
         {"levels": 254, "bound": 1.0},
         {"noise": 0.02, "wire_drop": 1.0, "wire_ratio": 0.004},
-        {"levels": 1022, "bound": 3.0, "noise": 0.04, "doublings": 4},
+        {"levels": 1022, "bound": 3.0, "noise": 0.04, "doublings": 4, "errors": True},
     ),
 }
 

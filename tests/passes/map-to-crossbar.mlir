@@ -1,5 +1,7 @@
 // RUN: neuc opt %s -p 'map-to-crossbar{rows=2 columns=4}' | filecheck %s
 // RUN: neuc opt %s -p 'map-to-crossbar{rows=2 columns=4},remap-stuck,insert-converters{adc_bits=6 mode="pos-neg"},schedule-tiles{rows=4 columns=4}' | filecheck %s --check-prefix=WHOLE
+// RUN: neuc opt %s -p 'map-to-crossbar,insert-converters{adc_kind="ramp"},draw-converters{mismatch=0.02}' | filecheck %s --check-prefix=RAMP
+// RUN: not neuc opt %s -p 'draw-converters{mismatch=2.0}' 2>&1 | filecheck %s --check-prefix=MISMATCH
 // RUN: not neuc opt %s -p 'map-to-crossbar{rows=0}' 2>&1 | filecheck %s --check-prefix=SIZE
 // RUN: not neuc opt %s -p 'insert-converters{adc_bits=40}' 2>&1 | filecheck %s --check-prefix=BITS
 // RUN: not neuc opt %s -p 'map-to-crossbar{rows=2},schedule-tiles{cores=1 share=false}' 2>&1 | filecheck %s --check-prefix=CHIP
@@ -22,6 +24,9 @@
 // WHOLE: crossbar.adc {{.*}}levels = 62 : i64, bound = 1.000000e+01 : f64
 // WHOLE: part = "negative"
 // WHOLE: factors = array<f64: 1.000000e+00, -1.000000e+00, 1.000000e+00, -1.000000e+00>
+
+// RAMP: crossbar.adc {{.*}}kind = "ramp"{{.*}}errors = "crossbar.errors0", errors_sha = "
+// MISMATCH: adc_mismatch = 2
 
 // SIZE: NEUC-E651
 // SIZE-SAME: a tile of 0 x 256

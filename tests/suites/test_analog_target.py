@@ -99,6 +99,24 @@ def test_devices_age_and_draws_differ_and_come_back(expected: np.ndarray, tmp_pa
     assert relative(other, year) > 0.05
 
 
+@pytest.mark.parametrize("kind", ["sar", "ramp"])
+def test_converters_of_another_kind_answer_otherwise_and_chips_differ(kind: str) -> None:
+    """Ideal devices and no noise, so that converters are all that differs."""
+    options = "device=ideal,out_noise=0,adc_bound=4"
+    targets = [
+        f"{options}",
+        f"{options},adc={kind}",
+        f"{options},adc={kind},chip=1",
+        f"{options},adc={kind},adc_mismatch=0",
+    ]
+    uniform, first, second, perfect = (
+        neuc.compile(model(), f"xbar-pcm{{{text}}}").session().run(None, {"x": X})[0] for text in targets
+    )
+    np.testing.assert_array_equal(perfect, uniform)
+    for one, other in ((first, uniform), (second, uniform), (first, second)):
+        assert 0 < relative(one, other) < 0.03
+
+
 def test_reads_of_one_chip_differ_by_noise_alone() -> None:
     session = neuc.compile(model(), "xbar-pcm").session()
     first, second = (session.run(None, {"x": X})[0] for _ in range(2))
@@ -135,6 +153,7 @@ def test_other_machines_stay_near_the_model(target: str, expected: np.ndarray) -
         ("xbar-pcm{adc_bound=0}", "NEUC-E652"),
         ("xbar-pcm{adc_bound=nan}", "NEUC-E002"),
         ("xbar-pcm{adc=flash}", "NEUC-E652"),
+        ("xbar-pcm{adc=sar,adc_mismatch=-1}", "NEUC-E652"),
         ("xbar-pcm{r_wire=-1,wires=closed}", "NEUC-E652"),
         ("xbar-pcm{mode=sideways}", "NEUC-E652"),
         ("xbar-pcm{g_min=30}", "NEUC-E642"),

@@ -36,7 +36,8 @@ class CrossbarTileKernel(KernelSpec):
 
     Slots: 0 x (f32, rows of `stride` floats), 1 weights (panels [ceil(C / panel)][R][panel], missing columns zero),
     2 gains (f32, whole panels), 3 state (i64: seed, number of the run), 4 out (f32 [M, C]), 5 M, 6 stride, 7 first,
-    8 number of the tile, 9 number of its use. Work units: ceil(M / `BLOCK`) blocks of samples.
+    8 number of the tile, 9 number of its use, and with `adc_errors` 10 the steps that each code is off
+    (f32 [levels + 1]). Work units: ceil(M / `BLOCK`) blocks of samples.
 
     Attributes:
         rows: input lines of the tile.
@@ -53,6 +54,7 @@ class CrossbarTileKernel(KernelSpec):
         weight_noise: noise of a product relative to sqrt(Σ |w| v²).
         out_noise: standard deviation at the output converter.
         doublings: times a sample is converted again at half the input because an output was out of range.
+        adc_errors: the steps of the output converter are not all of one size.
     """
 
     rows: int
@@ -69,6 +71,7 @@ class CrossbarTileKernel(KernelSpec):
     weight_noise: float = 0.0
     out_noise: float = 0.0
     doublings: int = 0
+    adc_errors: bool = False
 
     family = "crossbar_tile"
     written = (4,)
@@ -309,6 +312,8 @@ class _TileEmitter:
                 y = y + b.const(spec.out_noise, y.type) * noise
         if spec.adc_levels:
             step = 2 * spec.adc_bound / spec.adc_levels
+            if spec.adc_errors:
+                y = y - self._step_errors(vecmath.round_even(b, y / b.const(step, y.type))) * b.const(step, y.type)
             y = vecmath.round_even(b, y / b.const(step, y.type)) * b.const(step, y.type)
         if spec.adc_bound:
             if spec.doublings:
@@ -320,6 +325,16 @@ class _TileEmitter:
         y = y * b.splat(alpha, width) * gain
         target = b.elem(b.arg_ptr(4), (first + row) * spec.columns + column, f32)
         b.store(y, target) if mask is None else b.masked_store(y, target, mask)
+
+    def _step_errors(self, code: Val) -> Val:
+        """How many steps a real converter is off at a code."""
+        b, half = self.b, self.spec.adc_levels // 2
+        index = b.fptosi_sat(self._clip(code, half), i32) + half
+        lanes = [b.load(b.elem(b.arg_ptr(10), b.sext(b.extract(index, i), i64), f32), f32) for i in range(code.lanes)]
+        found = b.undef(code.type)
+        for i, value in enumerate(lanes):
+            found = value if code.lanes == 1 else b.insert(found, value, i)
+        return found
 
     def _mark(self, over: Val, row: Val, mask: Val | None) -> None:
         """Note that an output of this row is out of range."""

@@ -79,7 +79,9 @@ def lower_adc(op: crossbar.AdcOp, s: SegmentLowering) -> None:
         weight_noise=mvm.noise.value.data,
         out_noise=op.noise.value.data,
         doublings=op.doublings.value.data,
+        adc_errors=op.errors is not None,
     )
+    errors = [] if op.errors is None else [_entry(s, op.errors.data, s.store.get(op.errors.data))]
     state = _entry(s, STATE, np.zeros(2, np.int64))
     dims = s.dims(dac.x)
     samples = product(dims[:-1])
@@ -96,6 +98,7 @@ def lower_adc(op: crossbar.AdcOp, s: SegmentLowering) -> None:
             dac.first.value.data,
             number,
             crossbar.use_number(dac.part.data, op.turn.value.data),
+            *errors,
         ],
         work=samples.ceildiv(BLOCK),
         scratch=kernel.scratch_bytes(s.isa),

@@ -58,3 +58,14 @@ func.func @main(%y: tensor<2x4xf32>) {
   %z = crossbar.accumulate (%y : tensor<2x4xf32>) {starts = array<i64: 0>, factors = array<f64: 1.0>} -> tensor<2x6xf32>
   func.return
 }
+
+// -----
+
+// CHECK: errors are those of a converter's levels
+func.func @main(%x: tensor<2x4xf32>, %g: tensor<4xf32>) {
+  %t = crossbar.program 0 weights "w" sha "0" device "pcm" : !crossbar.tile<4 x 4, differential>
+  %v = crossbar.dac %x : tensor<2x4xf32> -> !crossbar.voltages<4>
+  %i = crossbar.mvm %v, %t : !crossbar.voltages<4>, !crossbar.tile<4 x 4, differential> -> !crossbar.currents<4>
+  %y = crossbar.adc %i, %g {errors = "e", errors_sha = "0"} : !crossbar.currents<4>, tensor<4xf32> -> tensor<2x4xf32>
+  func.return
+}
