@@ -95,17 +95,17 @@ class UnrollRelaxation(ModulePass):
 
 @dataclass
 class _Forces:
-    """What pulls at a variable: F is ½ curvature x² − (field + Σ products)·x in it.
+    """What pulls at a variable: F is ½ curvature x² − (pull + Σ products)·x in it.
 
     Attributes:
         curvature: f64 [N].
-        field: f64 [N].
+        pull: f64 [N].
         products: (matrix [inputs, N], the variable it multiplies).
         costs: targets of costs.
     """
 
     curvature: Array
-    field: Array
+    pull: Array
     products: list[tuple[Array, SSAValue]] = field(default_factory=list[tuple[Array, SSAValue]])
     costs: list[SSAValue] = field(default_factory=list[SSAValue])
 
@@ -168,9 +168,9 @@ class _Unrolled:
                     p = np.broadcast_to(self._parameter(op.precision, "the precision").reshape(-1), sites)
                     forces.curvature = forces.curvature + p
                     if op.mean is not None:
-                        forces.field = forces.field + p * self._parameter(op.mean, "the mean").reshape(-1)
+                        forces.pull = forces.pull + p * self._parameter(op.mean, "the mean").reshape(-1)
                 case e.LinearOp() as op if op.x is variable:
-                    forces.field = forces.field + self._parameter(op.b, "b").reshape(-1)
+                    forces.pull = forces.pull + self._parameter(op.b, "b").reshape(-1)
                 case e.BilinearOp() as op if variable in (op.x, op.y):
                     w = self._parameter(op.w, "W")
                     forces.products.append((w, op.x) if op.y is variable else (w.T, op.y))
@@ -214,7 +214,7 @@ class _Unrolled:
         """The minimum of F over the variable, in its box."""
         forces = self.forces[variable]
         costs = len(forces.costs)
-        constants = [self._constant("field", forces.field), self._constant("inverse", forces.inverse)]
+        constants = [self._constant("field", forces.pull), self._constant("inverse", forces.inverse)]
 
         def body(_: Scalar, *scalars: Scalar) -> Scalar:
             *pulls, b, inverse = scalars
@@ -227,7 +227,7 @@ class _Unrolled:
         """A step down the gradient, in the box."""
         forces, dt = self.forces[variable], self.op.dt.value.data
         costs = len(forces.costs)
-        constants = [self._constant("field", forces.field), self._constant("curvature", forces.curvature)]
+        constants = [self._constant("field", forces.pull), self._constant("curvature", forces.curvature)]
 
         def body(x: Scalar, *scalars: Scalar) -> Scalar:
             *pulls, b, curvature = scalars

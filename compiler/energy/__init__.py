@@ -13,6 +13,8 @@ from neuc.compiler.energy.learning import Trained, train
 from neuc.compiler.energy.learning_models import learning_program
 from neuc.compiler.energy.learning_rules import EquilibriumPropagation, ForwardForward, PredictiveCoding
 from neuc.compiler.energy.model import Model, Parameter, Variable
+from neuc.compiler.energy.netlist import netlist
+from neuc.compiler.energy.networks import Layer, Network, from_onnx, network
 from neuc.compiler.energy.program import Program, Results, read_program
 from neuc.compiler.energy.states import Samples, State, Value, contrast
 
@@ -20,7 +22,9 @@ __all__ = [
     "Agent",
     "EquilibriumPropagation",
     "ForwardForward",
+    "Layer",
     "Model",
+    "Network",
     "Parameter",
     "PredictiveCoding",
     "Program",
@@ -34,8 +38,11 @@ __all__ = [
     "from_bqm",
     "from_coo",
     "from_graph",
+    "from_onnx",
     "learning_program",
     "linear_system",
+    "netlist",
+    "network",
     "read_program",
     "train",
 ]

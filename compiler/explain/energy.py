@@ -56,6 +56,12 @@ At least one epoch, a batch of one to all images, and rates, nudges and numbers 
 it was; energy.EquilibriumPropagation, PredictiveCoding and ForwardForward list the options and what they mean.""",
     "NEUC-E620": """Weights became infinite or NaN while learning.
 The steps were too large: give a smaller rate, for predictive coding also a smaller dt, and scale pixels to 0 to 1.""",
+    "NEUC-E634": """A model is no resistor network that SPICE could check.
+A netlist has real variables as nodes, resistor terms and linear ones (currents), with constant conductances, and a
+voltage for every clamped site. The message says what else there is.""",
+    "NEUC-E635": """A network cannot be written as a Hopfield or predictive-coding network.
+It is a chain of layers from one input to one output: affine operations, and between them Relu, Tanh, Sigmoid or Clip to
+0 … 1. Connections that skip layers, maximum pooling, softmax and attention have no such form here.""",
     "NEUC-E636": """There is nothing to draw, or nothing to draw with.
 --plots draws what a program made with neuc.energy returns: energies, sums, pairs, histograms, values of variables. It
 needs matplotlib: pip install "neuc[plot]".""",
