@@ -17,6 +17,7 @@ import pytest
 nir = pytest.importorskip("nir")
 torch = pytest.importorskip("torch")
 
+import neuc  # noqa: E402
 from neuc.compiler.exporters.nir_graph import export_nir  # noqa: E402
 from neuc.compiler.importers.nir.importer import import_nir  # noqa: E402
 from neuc.compiler.importers.nir.options import NirOptions  # noqa: E402
@@ -104,6 +105,78 @@ def test_a_synaptic_neuron_of_snntorch_skips_the_step_after_a_spike() -> None:
     assert (found != expected).any()
     assert not (expected[1:] * expected[:-1]).any()  # so none of its neurons ever spikes twice in a row
     assert (found[1:] * found[:-1]).any()
+
+
+def recurrent_network(kind: str, reset: str, every: bool) -> Any:
+    torch.manual_seed(1)
+    more: dict[str, Any] = {"alpha": torch.full((HIDDEN,), 0.75)} if kind == "RSynaptic" else {}
+    back = {"linear_features": HIDDEN} if every else {"V": torch.linspace(-0.5, 0.5, HIDDEN)}
+    net = torch.nn.Sequential(
+        torch.nn.Linear(WIDTH, HIDDEN), leaky(HIDDEN, 0.875, kind, reset, all_to_all=every, **back, **more)
+    )
+    with torch.no_grad():
+        net[0].weight *= 2
+    return net
+
+
+@pytest.mark.parametrize("every", [True, False], ids=["all to all", "to themselves"])
+@pytest.mark.parametrize("kind", ["RLeaky", "RSynaptic"])
+def test_recurrent_neurons_of_snntorch_spike_the_same(kind: str, every: bool, tmp_path: Path) -> None:
+    """Nested graphs with cycles, run as emitted code, too."""
+    exporter = pytest.importorskip("snntorch.export_nir")
+    net, x = recurrent_network(kind, "subtract", every), inputs()
+    # Before the export, which runs the network: snnTorch's reset leaves the last spikes of RSynaptic.
+    expected = in_snntorch(net, x)
+    graph = exporter.export_to_nir(net, torch.from_numpy(x[0]))
+    found, _ = in_neuc(graph, x, dt=SNNTORCH_DT, reset="snntorch")
+    assert 0.02 < expected.mean() < 0.9
+    np.testing.assert_array_equal(found, expected)
+    compiled = neuc.compile(
+        graph,
+        target="cpu-spike",
+        dt=SNNTORCH_DT,
+        reset="snntorch",
+        shapes={"input": (STEPS, 1, WIDTH)},
+    )
+    np.testing.assert_array_equal(np.asarray(compiled.session().run(None, {"input": x[:, None]})[0])[:, 0], expected)
+
+
+def test_a_recurrent_reset_to_zero_of_snntorch_skips_the_step_after_a_spike() -> None:
+    """As its Synaptic neurons do."""
+    exporter = pytest.importorskip("snntorch.export_nir")
+    net, x = recurrent_network("RLeaky", "zero", True), inputs()
+    expected = in_snntorch(net, x)
+    found, _ = in_neuc(exporter.export_to_nir(net, torch.from_numpy(x[0])), x, dt=SNNTORCH_DT)
+    assert (found != expected).any()
+    assert not (expected[1:] * expected[:-1]).any()
+
+
+def test_a_convolutional_network_of_snntorch_spikes_the_same() -> None:
+    exporter = pytest.importorskip("snntorch.export_nir")
+    torch.manual_seed(6)
+    side, channels = 8, 3
+    image = (channels, side, side)
+    snn = pytest.importorskip("snntorch")
+
+    def neurons(shape: tuple[int, ...]) -> Any:
+        many = {"beta": torch.full(shape, 0.875), "threshold": torch.ones(shape)}
+        return snn.Leaky(**many, init_hidden=True, reset_mechanism="zero")
+
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, channels, 3, padding=1),
+        neurons(image),
+        torch.nn.AvgPool2d(2),
+        torch.nn.Flatten(-3),
+        torch.nn.Linear(channels * 16, OUT),
+        neurons((OUT,)),
+    )
+    with torch.no_grad():
+        net[4].weight *= 6
+    x = np.random.default_rng(9).standard_normal((STEPS, 1, side, side)).astype(np.float32)
+    expected = in_snntorch(net, x)
+    found, _ = in_neuc(exporter.export_to_nir(net, torch.from_numpy(x[0])), x, dt=SNNTORCH_DT)
+    assert 0.02 < expected.mean() < 0.9
+    np.testing.assert_array_equal(found, expected)
 
 
 def norse_network(cell: Any, gain: float) -> Any:
