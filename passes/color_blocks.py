@@ -18,6 +18,7 @@ from neuc.dialects.energy_types import Rule
 from neuc.dialects.store import constant_value, make_constant
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
+from neuc.passes.graph_coloring import colored
 
 Array = np.ndarray
 
@@ -28,7 +29,7 @@ class ColorBlocks(ModulePass):
 
     1. Grids whose offsets all lead from even to odd places are a checkerboard.
     2. Other models are graphs with an edge for each two sites that share a factor: two colours where the graph is
-       bipartite, else greedy colours, largest degree first (networkx).
+       bipartite, else greedy colours, largest degree first.
     3. Within a block sites of one degree follow each other, and each degree begins at a multiple of 16 positions, so
        that vectors of sites have equally many neighbours.
 
@@ -87,7 +88,7 @@ def partition(graph: FactorGraph, colors: Array | None = None) -> tuple[Array, l
     if colors is None:
         colors = _checkerboard(graph)
     if colors is None:
-        colors = _colored(graph)
+        colors = colored(graph.sites, graph.conflicts())
     degree = np.bincount(graph.edges.reshape(-1), minlength=graph.sites)
     kind = np.where(graph.levels > 0, degree.max(initial=0) + 1 + graph.levels, degree)
     parts, blocks = list[Array](), [0]
@@ -117,19 +118,4 @@ def _checkerboard(graph: FactorGraph) -> Array | None:
             return None
         parity = np.indices(stencil.shape).sum(0).reshape(-1) % 2
         colors[stencil.first : stencil.first + len(parity)] = parity
-    return colors
-
-
-def _colored(graph: FactorGraph) -> Array:
-    import networkx as nx
-
-    made = nx.Graph()
-    made.add_nodes_from(range(graph.sites))
-    made.add_edges_from(graph.conflicts().tolist())
-    if nx.is_bipartite(made):
-        found = nx.bipartite.color(made)
-    else:
-        found = nx.greedy_color(made, strategy="largest_first")
-    colors = np.zeros(graph.sites, np.int64)
-    colors[list(found)] = list(found.values())
     return colors
