@@ -12,7 +12,10 @@ from math import ceil
 
 from neuc.runtime.npu.machine import GemmRate, Machine, Sku
 
-_BYTES = {"i8": 1.0, "i4": 0.5, "i16": 2.0, "i32": 4.0, "bf16": 2.0, "f32": 4.0, "bfp16": 9 / 8, "ternary": 0.25}
+ELEMENT_BYTES = {
+    **{f"{sign}{bits}": bits / 8 for sign in "iu" for bits in (8, 16, 32)},
+    **{"i4": 0.5, "bf16": 2.0, "f32": 4.0, "bfp16": 9 / 8, "ternary": 0.25},
+}
 WORD = 4
 
 
@@ -32,7 +35,7 @@ class GemmType:
     @property
     def nbytes(self) -> tuple[float, float, float]:
         """Bytes of an element of A, B and C."""
-        return (_BYTES[self.a], _BYTES[self.b], _BYTES[self.c])
+        return (ELEMENT_BYTES[self.a], ELEMENT_BYTES[self.b], ELEMENT_BYTES[self.c])
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,12 @@ def width(machine: Machine) -> int:
 
 def gemm_rate(machine: Machine, kind: GemmType, library: str = "") -> GemmRate | None:
     """The rate of a kernel library, or of tuned kernels; None if the machine file has no figure."""
-    return (machine.libraries[library] if library in machine.libraries else machine.gemm).get(kind.key)
+    return (machine.libraries[library] if has_library(machine, kind, library) else machine.gemm).get(kind.key)
+
+
+def has_library(machine: Machine, kind: GemmType, library: str) -> bool:
+    """Whether the machine file knows what this kernel library makes of these types."""
+    return kind.key in machine.libraries.get(library, {})
 
 
 def kernel_macs_per_cycle(
@@ -81,11 +89,13 @@ def gemm_seconds(
     *,
     padded: bool,
     ddr_bytes: float | None = None,
+    b_row_major: bool = False,
 ) -> float:
     """A whole GEMM of M x K x N; `rate` is the kernel's multiply-adds a cycle.
 
     With `padded`, partial tiles cost as much as whole ones; shapes of the array paper are whole tiles but for rounding.
-    `ddr_bytes` is the traffic, if it is known better than tiles tell it.
+    `ddr_bytes` is the traffic, if it is known better than tiles tell it. With `b_row_major`, B comes in runs of n
+    elements, for which host memory is as slow as the machine's curve of bursts says.
     """
     big_m, big_k, big_n = shape
     a, b, c = kind.nbytes
@@ -94,8 +104,34 @@ def gemm_seconds(
         across, down = ceil(across), ceil(down)
     each = big_k * tile.m * tile.n / rate + tile.m * tile.n * c / width(machine)
     compute = across * down * each / sku.clock_hz
-    traffic = ddr_bytes or big_m * big_k * a * across + big_k * big_n * b * down + big_m * big_n * c
+    share = burst_efficiency(machine, tile.n * b) if b_row_major else 1.0
+    traffic = ddr_bytes or big_m * big_k * a * across + big_k * big_n * b * down / share + big_m * big_n * c
     return max(compute, traffic / sku.ddr_bytes_per_second) + sku.dispatch_us * 1e-6
+
+
+def burst_efficiency(machine: Machine, run: float) -> float:
+    """The share of host memory's rate that contiguous runs of `run` bytes reach."""
+    half = machine.ddr.get("burst_half_bytes", 0.0)
+    return run / (run + half)
+
+
+def streamed_seconds(
+    machine: Machine, sku: Sku, inward: float, outward: float, columns: int, *, busy_cycles: float
+) -> float:
+    """Bytes through `columns` columns' shims, in and out at once, while cores are busy: whatever takes longest.
+
+    One channel a column each way, as simple designs have.
+    """
+    through = max(inward, outward) / (width(machine) * columns) / sku.clock_hz
+    host = (inward + outward) / sku.ddr_bytes_per_second
+    return max(through, host, busy_cycles / sku.clock_hz) + sku.dispatch_us * 1e-6
+
+
+def on_chip_cycles(machine: Machine, words: int, hops: int) -> float:
+    """A transfer between memories of tiles `hops` apart."""
+    t = machine.timing
+    start = t["bd_setup"] + t["channel_start"] + t["memory_latency"] + hops * t["hop"]
+    return start + words * WORD / width(machine)
 
 
 def shim_task_cycles(machine: Machine, direction: str, words: int, *, first_of_many: bool) -> float:

@@ -1,0 +1,90 @@
+"""Rows of measurements and what is predicted for them: the CSV of `neuc npu validate`, read and checked."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from neuc.errors import Error, Exit
+
+COLUMNS = ("id", "device", "kind", "shape", "dtype", "config", "value", "unit")
+MAX_ROWS = 100_000
+MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement; ``value`` is None in a row without one, which is predicted all the same."""
+
+    id: str
+    device: str
+    kind: str
+    shape: str
+    dtype: str
+    config: str
+    value: float | None
+    unit: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A row with what the model says; ``why_not`` where it says nothing.
+
+    ``rate_source``: "row" (the row gave the kernel's rate), "model" (our kernel model), "library" (a named kernel
+    library's rate), "" (no kernel). ``seconds`` is the predicted time, for ranking.
+    """
+
+    row: Row
+    value: float | None
+    rate_source: str
+    seconds: float | None = None
+    why_not: str = ""
+
+    @property
+    def error(self) -> float | None:
+        """Relative error of time: above 0 if we say it takes longer than measured."""
+        if self.value is None or not self.row.value:
+            return None
+        faster_is_more = self.row.unit in ("TOPS", "GOPS", "GFLOPS", "TFLOPS", "MAC/cycle")
+        return self.row.value / self.value - 1 if faster_is_more else self.value / self.row.value - 1
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a CSV of measurements.
+
+    Raises:
+        Error: NEUC-E684: the file cannot be read, lacks a column, has no rows, or a value is no number above 0.
+    """
+    hint = f"a header and the columns {', '.join(COLUMNS)}"
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise Error(
+                "NEUC-E684", f"{path.name} is larger than {MAX_BYTES >> 20} MiB", hint=hint, exit_code=Exit.USAGE
+            )
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Error("NEUC-E684", f"cannot read {path}: {error}", hint=hint, exit_code=Exit.USAGE) from error
+    reader = csv.DictReader(text.splitlines())
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ()) and name != "value"]
+    if missing:
+        raise Error("NEUC-E684", f"{path.name} lacks columns {', '.join(missing)}", hint=hint, exit_code=Exit.USAGE)
+    rows: list[Row] = []
+    for number, fields in enumerate(reader, start=2):
+        if len(rows) >= MAX_ROWS:
+            raise Error("NEUC-E684", f"{path.name} has more than {MAX_ROWS} rows", hint=hint, exit_code=Exit.USAGE)
+        values = {name: (fields.get(name) or "").strip() for name in COLUMNS}
+        text = values.pop("value")
+        try:
+            value = float(text) if text else None
+        except ValueError as error:
+            message = f"{path.name}, line {number}: value {text[:40]!r} is no number"
+            raise Error("NEUC-E684", message, hint="leave it empty to predict only", exit_code=Exit.USAGE) from error
+        if value is not None and not 0 < value < math.inf:
+            message = f"{path.name}, line {number}: value {value:g} is not above 0 and finite"
+            raise Error("NEUC-E684", message, hint="leave it empty to predict only", exit_code=Exit.USAGE)
+        rows.append(Row(value=value, **values))
+    if not rows:
+        raise Error("NEUC-E684", f"{path.name} holds no rows", hint=hint, exit_code=Exit.USAGE)
+    return rows
