@@ -58,7 +58,7 @@ def write_conductances(state: AnalogState, path: Path) -> None:
     try:
         h5py: Any = import_module("h5py")
     except ImportError as error:
-        raise Error("NEUC-E658", "HDF5 files need h5py", hint="pip install h5py, or write .csv") from error
+        raise Error("NEUC-E658", "HDF5 files need h5py", hint="pip install 'neuc[analog]', or write .csv") from error
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         chip = _chip(state)
         file.attrs.update(device=chip.device.name, source=chip.device.source, time_s=state.time, seed=state.seed)

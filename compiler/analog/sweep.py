@@ -198,7 +198,7 @@ def _on_cluster(address: str, tasks: Sequence[Task]) -> Iterable[list[float]]:
     try:
         distributed: Any = import_module("distributed")
     except ImportError as error:
-        hint = "pip install 'dask[distributed]', or leave --scheduler out"
+        hint = "pip install 'neuc[cluster]', or leave --scheduler out"
         raise Error("NEUC-E656", "Dask is not installed", hint=hint, exit_code=Exit.USAGE) from error
     try:
         with distributed.Client(address, timeout="10s") as client:

@@ -23,7 +23,7 @@ def draw_tile_map(program: CrossbarProgram, path: Path) -> None:
         figure_module: Any = import_module("matplotlib.figure")
         patches: Any = import_module("matplotlib.patches")
     except ImportError as error:
-        raise Error("NEUC-E657", "pictures need matplotlib", hint="pip install matplotlib") from error
+        raise Error("NEUC-E657", "pictures need matplotlib", hint="pip install 'neuc[analog]'") from error
     arrays = 1 + max((tile.core for tile in program.tiles), default=-1)
     if not 1 <= arrays <= _MOST_ARRAYS:
         hint = f"between 1 and {_MOST_ARRAYS} arrays are drawn; give larger tiles"

@@ -45,11 +45,13 @@ run outside of compiled code. range=absmax scales each sample by its largest inp
     "NEUC-E655": """The model has no simulated devices that could age.
 Compile it for xbar-pcm, xbar-reram or another crossbar target; `neuc targets` lists them.""",
     "NEUC-E656": """Draws cannot be shared out with Dask.
-It is not installed, or no scheduler answers at the address. Without --scheduler the CPUs of this machine are used.""",
+It is not installed (pip install "neuc[cluster]"), or no scheduler answers at the address. Without --scheduler the CPUs
+of this machine are used.""",
     "NEUC-E657": """The picture of a chip's arrays cannot be drawn.
-matplotlib is missing, or there are too many arrays for one picture; larger tiles make fewer.""",
+matplotlib is missing (pip install "neuc[analog]"), or there are too many arrays for one picture; larger tiles make fewer.""",
     "NEUC-E658": """Conductances or netlists cannot be exported as asked.
-There is no such tile or array, the suffix of the file is neither .csv nor .h5, or h5py is missing.""",
+There is no such tile or array, the suffix of the file is neither .csv nor .h5, or h5py is missing
+(pip install "neuc[analog]").""",
     "NEUC-E659": """A noise model cannot be made.
 PyTorch is missing, what was passed is no torch module, or the target has no analog devices.""",
     "NEUC-E660": """A photonic mesh cannot be made.

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -81,6 +82,25 @@ def test_processes_and_one_process_agree(folder: Path) -> None:
     one = sweep(folder / "model.neuc", data, (0.0, 3.2e7), 2, processes=1)
     two = sweep(folder / "model.neuc", data, (0.0, 3.2e7), 2, processes=2)
     assert one == two
+
+
+def test_without_dask_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    data = f"{folder / 'data.npz'}:labels"
+    with pytest.raises(Error, match="Dask is not installed") as caught:
+        sweep(folder / "model.neuc", data, (0.0,), 2, scheduler="tcp://127.0.0.1:8786")
+    assert caught.value.code == "NEUC-E656"
+    assert "neuc[cluster]" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_and_one_process_agree(folder: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    data = f"{folder / 'data.npz'}:labels"
+    one = sweep(folder / "model.neuc", data, (0.0, 3.2e7), 3, processes=1)
+    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**settings) as cluster:
+        assert sweep(folder / "model.neuc", data, (0.0, 3.2e7), 3, scheduler=cluster.scheduler_address) == one
 
 
 def test_times_are_read_and_spelled() -> None:
