@@ -76,7 +76,12 @@ class Channel:
     @property
     def nbytes(self) -> int:
         """Bytes of one token."""
-        return prod(self.shape) * DTYPES[self.dtype].itemsize
+        return prod(self.shape) * self.element_bytes
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one element of a token."""
+        return DTYPES[self.dtype].itemsize
 
 
 @dataclass(frozen=True)

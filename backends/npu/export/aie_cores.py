@@ -5,22 +5,18 @@ Nothing else is exported: a call into an object file that nobody has is no progr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from neuc.backends.npu.export.aie_products import PRODUCTS, ZERO, step, zero
+from neuc.backends.npu.export.aie_types import MLIR_TYPES, memref
 from neuc.errors import Error
 from neuc.runtime.npu.program import Channel, Kernel
 
-MLIR_TYPES: Mapping[str, str] = {
-    "i8": "i8",
-    "u8": "i8",
-    "i16": "i16",
-    "u16": "i16",
-    "i32": "i32",
-    "u32": "i32",
-    "bf16": "bf16",
-    "f32": "f32",
-}
+Acquire: TypeAlias = Callable[[str, str, str], list[str]]
+Release: TypeAlias = Callable[[str, str], str]
+_LOOPS = 0xFFFFFFFF
 _BODIES: Mapping[str, str] = {"copy": "", "invert": "xori", "add": "addi", "and": "andi", "or": "ori"}
 
 
@@ -43,21 +39,16 @@ LIBRARY: Mapping[str, LibraryKernel] = {
 }
 
 
-def memref(channel: Channel) -> str:
-    """The memref type of a channel's token; MLIR's integers have no sign."""
-    return f"memref<{'x'.join([*map(str, channel.shape), MLIR_TYPES[channel.dtype]])}>"
-
-
 def library_of(kernel: Kernel) -> LibraryKernel | None:
     """The library kernel of a function, None if it has a body.
 
     Raises:
         Error: NEUC-E683, it has neither.
     """
-    if kernel.function in _BODIES:
+    if kernel.function in _BODIES or (kernel.function in PRODUCTS and kernel.function not in LIBRARY):
         return None
     if kernel.function not in LIBRARY:
-        known = ", ".join(sorted([*LIBRARY, *_BODIES]))
+        known = ", ".join(sorted({*LIBRARY, *_BODIES, *PRODUCTS}))
         raise Error(
             "NEUC-E683",
             f"kernel {kernel.name}: {kernel.function!r} has no mlir-aie body and is in no library of mlir-aie",
@@ -66,14 +57,21 @@ def library_of(kernel: Kernel) -> LibraryKernel | None:
     return LIBRARY[kernel.function]
 
 
-def declaration(kernel: Kernel, channels: Mapping[str, Channel]) -> str:
-    """The declaration of a library kernel; its object is part of mlir-aie, built by its makefiles."""
+def declarations(kernel: Kernel, channels: Mapping[str, Channel]) -> list[str]:
+    """Declarations of the library kernels a core calls; their objects are part of mlir-aie, built by its makefiles."""
     library = library_of(kernel)
-    assert library is not None
+    if library is None:
+        return []
     types = [memref(channels[name]) for name in (*kernel.inputs, *kernel.outputs)] + ["i32"] * len(
         _scalars(kernel, library)
     )
-    return f'func.func private @{library.symbol}({", ".join(types)}) attributes {{link_with = "{library.object}"}}'
+    found = [(library.symbol, library.object, types)]
+    if kernel.function in PRODUCTS:
+        found.append((*ZERO, types[-1:]))
+    return [
+        f'func.func private @{symbol}({", ".join(operands)}) attributes {{link_with = "{code}"}}'
+        for symbol, code, operands in found
+    ]
 
 
 def _scalars(kernel: Kernel, library: LibraryKernel) -> list[int]:
@@ -117,3 +115,61 @@ def _loops(kernel: Kernel, ends: list[Channel], operands: list[str]) -> list[str
     lines.append(f"{inside}memref.store {result}, {operands[-1]}[{index}] : {memref(ends[-1])}")
     lines += ["  " * i + "}" for i in reversed(range(len(shape)))]
     return lines
+
+
+def endless(inside: list[str]) -> list[str]:
+    """A loop around what a core does; %c0 and %c1 are there for what is inside."""
+    return [
+        "%c0 = arith.constant 0 : index",
+        "%c1 = arith.constant 1 : index",
+        f"%max = arith.constant {_LOOPS} : index",
+        "scf.for %arg0 = %c0 to %max step %c1 {",
+        *(f"  {line}" for line in inside),
+        "}",
+    ]
+
+
+def core_lines(kernel: Kernel, channels: Mapping[str, Channel], acquire: Acquire, release: Release) -> list[str]:
+    """The endless loop's inside: acquire, compute, release; a product keeps its tile of C for all its steps.
+
+    Args:
+        kernel: what the core runs.
+        channels: by name.
+        acquire: (channel, port, name of the element) to the lines that acquire one.
+        release: (channel, port) to the line that releases one.
+
+    Raises:
+        Error: NEUC-E683, a kernel that takes or gives other than one token a phase and is no product.
+    """
+    if kernel.function in PRODUCTS:
+        return _product_lines(kernel, channels, acquire, release)
+    ends = [(name, "Consume", rates) for name, rates in zip(kernel.inputs, kernel.consume)]
+    ends += [(name, "Produce", rates) for name, rates in zip(kernel.outputs, kernel.produce)]
+    if any(rate != 1 for _, _, rates in ends for rate in rates):
+        raise Error(
+            "NEUC-E683",
+            f"kernel {kernel.name} takes or gives other than one token a phase; such loops are not exported",
+            hint="export JSON, which holds any rates",
+        )
+    lines = [line for i, (name, port, _) in enumerate(ends) for line in acquire(name, port, f"%e{i}")]
+    lines += statements(kernel, channels, [f"%e{i}" for i in range(len(ends))])
+    return [*lines, *(release(name, port) for name, port, _ in ends)]
+
+
+def _product_lines(kernel: Kernel, channels: Mapping[str, Channel], acquire: Acquire, release: Release) -> list[str]:
+    (a, b), c = kernel.inputs, kernel.outputs[0]
+    inside = [*acquire(a, "Consume", "%e0"), *acquire(b, "Consume", "%e1")]
+    if library_of(kernel) is not None:
+        inside += statements(kernel, channels, ["%e0", "%e1", "%e2"])
+    else:
+        inside += step(kernel, channels, "%e0", "%e1", "%e2")
+    inside += [release(a, "Consume"), release(b, "Consume")]
+    return [
+        *acquire(c, "Produce", "%e2"),
+        *zero(kernel, channels, "%e2"),
+        f"%steps = arith.constant {kernel.phases} : index",
+        "scf.for %step = %c0 to %steps step %c1 {",
+        *(f"  {line}" for line in inside),
+        "}",
+        release(c, "Produce"),
+    ]

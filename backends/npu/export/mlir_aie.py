@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from neuc.backends.npu.export.aie_cores import MLIR_TYPES, declaration, library_of, memref, statements
+from neuc.backends.npu.export.aie_cores import core_lines, declarations, endless
+from neuc.backends.npu.export.aie_types import MLIR_TYPES, memref
 from neuc.errors import Error, Exit
 from neuc.runtime.npu.machine import Machine, Tile
 from neuc.runtime.npu.program import Channel, Design, HostBuffer, Kernel, SetParam, Transfer, Wait
 
 VERSIONS = ("1.3", "1.4")
-_LOOPS = 0xFFFFFFFF
 
 
 def device_of(machine: Machine) -> str:
@@ -48,7 +48,7 @@ def to_mlir_aie(design: Design, machine: Machine, version: str) -> str:
     if any(node.tile is None for node in design.nodes):
         raise Error("NEUC-E683", f"{design.name} is not placed", hint="compile the application first")
     channels = {channel.name: channel for channel in design.channels}
-    libraries = {library.symbol: k for k in design.kernels if (library := library_of(k)) is not None}
+    declared = dict.fromkeys(line for kernel in design.kernels for line in declarations(kernel, channels))
     lines = [
         f"// mlir-aie {version}; written by neuc for {machine.name}",
         "module {",
@@ -56,11 +56,11 @@ def to_mlir_aie(design: Design, machine: Machine, version: str) -> str:
     ]
     tiles = sorted({node.tile for node in design.nodes if node.tile is not None})
     lines += [f"    {_tile(tile)} = aie.tile({tile[0]}, {tile[1]})" for tile in tiles]
-    lines += [f"    {declaration(kernel, channels)}" for kernel in libraries.values()]
+    lines += [f"    {line}" for line in declared]
     lines += [f"    {_fifo(channel, design)}" for channel in design.channels]
     for link in design.links:
         ins, outs = ", ".join(f"@{c}" for c in link.inputs), ", ".join(f"@{c}" for c in link.outputs)
-        offsets = [str(o // _element(channels[link.inputs[0]])) for o in link.offsets]
+        offsets = [str(o // channels[link.inputs[0]].element_bytes) for o in link.offsets]
         src = ", ".join(offsets) if link.mode == "join" else ""
         dst = ", ".join(offsets) if link.mode == "split" else ""
         lines.append(f"    aie.objectfifo.link [{ins}] -> [{outs}] ([{src}] [{dst}])")
@@ -73,10 +73,6 @@ def to_mlir_aie(design: Design, machine: Machine, version: str) -> str:
 def _tile(tile: Tile | None) -> str:
     assert tile is not None
     return f"%tile_{tile[0]}_{tile[1]}"
-
-
-def _element(channel: Channel) -> int:
-    return channel.nbytes // prod(channel.shape)
 
 
 def _fifo(channel: Channel, design: Design) -> str:
@@ -94,34 +90,26 @@ def _fifo(channel: Channel, design: Design) -> str:
 
 
 def _core(kernel: Kernel, channels: Mapping[str, Channel], version: str) -> list[str]:
-    """An endless loop over the kernel's phases: acquire, compute, release."""
-    ends = [(name, "Consume", rates) for name, rates in zip(kernel.inputs, kernel.consume)]
-    ends += [(name, "Produce", rates) for name, rates in zip(kernel.outputs, kernel.produce)]
-    if any(rate != 1 for _, _, rates in ends for rate in rates):
-        raise Error(
-            "NEUC-E683",
-            f"kernel {kernel.name} takes or gives other than one token a phase; such loops are not exported",
-            hint="export JSON, which holds any rates",
-        )
-    lines = [
-        f"aie.core({_tile(kernel.tile)}) {{",
-        "  %c0 = arith.constant 0 : index",
-        "  %c1 = arith.constant 1 : index",
-    ]
-    lines += [f"  %max = arith.constant {_LOOPS} : index", "  scf.for %arg0 = %c0 to %max step %c1 {"]
-    elements: list[str] = []
-    for i, (name, port, _) in enumerate(ends):
+    """An endless loop over the kernel's firings: acquire, compute, release."""
+
+    def acquire(name: str, port: str, element: str) -> list[str]:
         kind = memref(channels[name])
-        if version == "1.3":
-            lines.append(f"    %sub{i} = aie.objectfifo.acquire @{name}({port}, 1) : !aie.objectfifosubview<{kind}>")
-            access = f"aie.objectfifo.subview.access %sub{i}[0] : !aie.objectfifosubview<{kind}> -> {kind}"
-            lines.append(f"    %e{i} = {access}")
-        else:
-            lines.append(f"    %e{i} = aie.objectfifo.acquire @{name} ({port}, 1) : {kind}")
-        elements.append(f"%e{i}")
-    lines += [f"    {line}" for line in statements(kernel, channels, elements)]
-    lines += [f"    aie.objectfifo.release @{name}({port}, 1)" for name, port, _ in ends]
-    return [*lines, "  }", "  aie.end", "}"]
+        if version == "1.4":
+            return [f"{element} = aie.objectfifo.acquire @{name} ({port}, 1) : {kind}"]
+        subview = f"%sub{element.removeprefix('%e')}"
+        access = f"aie.objectfifo.subview.access {subview}[0] : !aie.objectfifosubview<{kind}> -> {kind}"
+        return [
+            f"{subview} = aie.objectfifo.acquire @{name}({port}, 1) : !aie.objectfifosubview<{kind}>",
+            f"{element} = {access}",
+        ]
+
+    inside = core_lines(kernel, channels, acquire, lambda name, port: f"aie.objectfifo.release @{name}({port}, 1)")
+    return [
+        f"aie.core({_tile(kernel.tile)}) {{",
+        *(f"  {line}" for line in endless(inside)),
+        "  aie.end",
+        "}",
+    ]
 
 
 def _sequence(design: Design, version: str) -> list[str]:
