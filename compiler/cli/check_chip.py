@@ -18,6 +18,9 @@ def check_chip(model: Path, target: str, as_json: bool) -> int:
 
     chip = chip_named(target.removeprefix(PREFIX))
     arguments.require_file(model)
+    if model.suffix == arguments.ARTIFACT_SUFFIX:
+        hint = "give the .mlir that neuc convert --to snn wrote, or the .nir file"
+        raise arguments.usage_error(f"{model} is a compiled program, in which no network can be seen any more", hint)
     read = read_model(model)
     rows = compare(footprint(read.module, read.context.weights), chip)
     passed = [row for row in rows if not row.fits]

@@ -74,8 +74,11 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
     from neuc.compiler.files import check_writable, write_text
     from neuc.compiler.inputs import load_npz
     from neuc.compiler.labelled_data import load_labelled
+    from neuc.compiler.signature import signature_of
     from neuc.compiler.snn.convert import convert_to_snn
+    from neuc.compiler.snn.data import arrays_of
     from neuc.compiler.snn.plots import require_matplotlib, write_plots
+    from neuc.compiler.source import read_model
 
     arguments.require_file(source)
     if options["calib"] is None:
@@ -87,8 +90,14 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
         check_writable(options["report"])
     swept = _steps(options["swept"])
     labelled = None if options["evaluation"] is None else load_labelled(options["evaluation"])
+    if labelled is not None:
+        # Conversion takes long: what does not fit the model is refused before.
+        inputs, _ = signature_of(read_model(source).module)
+        arrays_of(labelled.feeds, inputs, "--eval data")
     if options["plots"] is not None:
         require_matplotlib()
+        if options["plots"].exists() and not options["plots"].is_dir():
+            raise arguments.usage_error(f"--plots {options['plots']} is a file", "name a folder")
     arrays = load_npz(options["calib"])
     labels = arrays.pop("labels", None)
     model = convert_to_snn(
@@ -105,6 +114,8 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
         max_drop=options["max_drop"],
         labels=labels,
     )
+    for text in _ignored(options, model):
+        console.note(f"warning: {text}")
     found = _swept(model, labelled, arrays, swept)
     model.save(target)
     data = {"file": str(target), **model.report.as_json(), "sweep": found.as_json()}
@@ -132,6 +143,16 @@ def _steps(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise arguments.usage_error(f"--sweep {text}: not a list of whole numbers", "1,2,4,8") from error
+
+
+def _ignored(options: Mapping[str, Any], model: SpikingModel) -> list[str]:
+    """Options that were given and do nothing."""
+    if options["recipe"] == "auto":
+        given = [name for name in ("levels", "coding", "start", "keep_weights") if options[name]]
+        return [f"--{name.replace('_', '-')} is ignored: recipe auto chooses" for name in given]
+    if options["start"] and model.recipe.coding == "differential":
+        return ["--start is ignored: with differential coding the outputs of the last step count, no sum over steps"]
+    return []
 
 
 def _feeds(model: SpikingModel, labelled: LabelledData | None, arrays: Mapping[str, Any]) -> dict[str, Any]:

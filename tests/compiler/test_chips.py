@@ -107,3 +107,6 @@ def test_the_command_lists_limits_with_sources(tmp_path: Path, capsys: pytest.Ca
     assert [row["what"] for row in told["limits"] if not row["fits"]] == ["inputs", "resets"]
     assert main(["check", str(path), "--target", "chip:abacus"]) == Exit.USAGE
     assert "loihi2" in capsys.readouterr().err
+    (tmp_path / "net.neuc").write_bytes(b"")
+    assert main(["check", str(tmp_path / "net.neuc"), "--target", "chip:loihi2"]) == Exit.USAGE
+    assert "give the .mlir" in capsys.readouterr().err

@@ -71,4 +71,18 @@ def test_refusals(folder: Path):
     assert refused(folder, *calib, "--recipe", "x").code == "NEUC-E527"
     assert refused(folder, *calib, "--sweep", "a,b").code == "NEUC-E002"
     assert refused(folder, "--calib", str(folder / "none.npz")).code == "NEUC-E006"
+    # What does not fit is refused before the conversion, which takes long.
+    np.savez(folder / "wide.npz", x=np.zeros((4, 3), np.float32), labels=np.zeros(4, np.int64))
+    assert "--eval data" in refused(folder, *calib, "--eval", f"{folder / 'wide.npz'}:labels").message
+    assert "is a file" in refused(folder, *calib, "--plots", str(folder / "calib.npz")).message
     assert not (folder / "out.mlir").exists()
+
+
+def test_options_that_do_nothing_are_told(folder: Path):
+    calib = ("--calib", str(folder / "calib.npz"), "--sweep", "1", "--thresholds", "max")
+    told = convert(folder, *calib, "--recipe", "b", "--steps", "2", "--start", "1")
+    assert "--start is ignored" in told.stderr
+    auto = convert(folder, *calib, "--max-steps", "1", "--max-drop", "0.99", "--levels", "2", "--keep-weights")
+    assert auto.exception is None, auto.exception
+    assert "--levels is ignored: recipe auto" in auto.stderr
+    assert "--keep-weights is ignored" in auto.stderr
