@@ -2,7 +2,7 @@
 
 A dataflow program with bounded channels either always or never deadlocks, whatever the order of events (Kahn; Parks
 1995), so that running tokens without values decides it. One class of hardware hangs has another cause, replayed
-coupled broadcasts, and a rule of its own (mlir-aie #3257).
+coupled broadcasts, and a rule of its own (mlir-aie #3257), which needs no run.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 from neuc.runtime.npu.machine import Machine
-from neuc.runtime.npu.program import Channel, Design, Link
+from neuc.runtime.npu.program import DTYPES, Channel, Design, Link, Transfer
 from neuc.runtime.npu.simulator import Deadlock, simulate, with_depths
 
 MAX_DEPTH = 4096
@@ -143,9 +144,12 @@ def _least(design: Design, machine: Machine, grown: Mapping[str, int], name: str
 
 
 def coupled_replays(design: Design) -> tuple[Replay, ...]:
-    """Broadcasts of one source to several kernels whose results a memory tile replays, with too few buffers.
+    """Broadcasts of one source to several kernels that are replayed in a loop, with too few buffers.
 
-    Fan-outs of all parts of one source count together; more than one trip runs if fan-out x trips <= 2 x depth.
+    The loop goes through a memory tile that replays the kernels' results (mlir-aie #3257), or through the broadcast's
+    own memory tile, which sends each buffer in several trips and is then filled again (as mlir-air #1822 can be read:
+    only settings between a single trip and a single filling hang). Fan-outs of all parts of one source count together;
+    more than one trip runs if fan-out x trips <= 2 x depth.
     """
     links = {link.name: link for link in design.links}
     kernels = {kernel.name: kernel for kernel in design.kernels}
@@ -157,6 +161,9 @@ def coupled_replays(design: Design) -> tuple[Replay, ...]:
             continue
         returns = {consumer for k in consumers for out in k.outputs for consumer in channels[out].consumers}
         trips = max((links[name].repeat for name in returns if name in links), default=1)
+        own = links[channel.producer]
+        if own.repeat > 1 and _fillings(design, own, channels, links) > 1:
+            trips = max(trips, own.repeat)
         if trips > 1:
             groups[_source(channel, channels, links)].append((channel, trips))
     found: list[Replay] = []
@@ -167,6 +174,19 @@ def coupled_replays(design: Design) -> tuple[Replay, ...]:
         if replay.demand > 2 * depth:
             found.append(replay)
     return tuple(found)
+
+
+def _fillings(design: Design, link: Link, channels: Mapping[str, Channel], links: Mapping[str, Link]) -> int:
+    """How often the host has a memory tile's buffer filled; 2, meaning often, if a kernel fills it."""
+    port = _source(channels[link.inputs[0]], channels, links)
+    if port not in {port.name for port in design.ports}:
+        return 2
+    token = design.channel(next(p.channel for p in design.ports if p.name == port)).nbytes
+    moved = 0
+    for step in design.sequence:
+        if isinstance(step, Transfer) and step.port == port:
+            moved += prod(step.sizes) * DTYPES[design.buffer(step.buffer).dtype].itemsize
+    return moved // token
 
 
 def _source(channel: Channel, channels: Mapping[str, Channel], links: Mapping[str, Link]) -> str:

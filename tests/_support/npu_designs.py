@@ -142,6 +142,44 @@ def replayed_broadcast(halves: int, fan_out: int, trips: int, depth: int) -> Des
     )
 
 
+def tiled_through_memory(k_l2: int, *, k: int = 512, k_l1: int = 32, fan_out: int = 4, depth: int = 4) -> Design:
+    """mlir-air #1822 as its four settings can be read: a memory tile holds `k_l2` of the `k` products to be summed up.
+
+    It is filled k / k_l2 times, and each filling goes to a row of cores in k_l2 / k_l1 trips. Only how many tokens move
+    is modelled, not what is in them. k, fan-out and depth are assumed; k_l1 is the default of mlir-air's examples.
+    """
+    cores = [f"core{i}" for i in range(fan_out)]
+    fillings, trips = k // k_l2, k_l2 // k_l1
+    channels = [
+        Channel("a", "pa", ("l2",), "i32", (TOKEN,), 2),
+        Channel("bcast", "l2", tuple(cores), "i32", (TOKEN,), depth),
+        *(Channel(f"c{i}", core, ("join",), "i32", (TOKEN,)) for i, core in enumerate(cores)),
+        Channel("y", "join", ("py",), "i32", (TOKEN * fan_out,)),
+    ]
+    sums = fillings * trips
+    gathers = {"bcast": (1,) * sums}
+    kernels = tuple(
+        kernel(core, gathers, {f"c{i}": (0,) * (sums - 1) + (1,)}, (10,) * sums, i) for i, core in enumerate(cores)
+    )
+    parts = tuple(f"c{i}" for i in range(fan_out))
+    links = (
+        Link("l2", "broadcast", ("a",), ("bcast",), (), trips, 2),
+        Link("join", "join", parts, ("y",), tuple(16 * i for i in range(fan_out))),
+    )
+    inward, outward = fillings * TOKEN, TOKEN * fan_out
+    return Design(
+        f"l2_{k_l2}",
+        "npu-xdna2",
+        kernels,
+        tuple(channels),
+        links,
+        (Port("pa", "a", "in"), Port("py", "y", "out")),
+        (HostBuffer("x", "i32", (inward,), "input"), HostBuffer("out", "i32", (outward,), "output")),
+        (),
+        (Transfer("pa", "x", 0, (inward,), (1,)), Transfer("py", "out", 0, (outward,), (1,)), Wait("py")),
+    )
+
+
 def routed_example(machine: Machine) -> Design:
     """Two chains through memory tiles with shared and DMA channels, split and joined, placed, assigned and routed."""
     kernels = (

@@ -11,10 +11,10 @@ from neuc.backends.npu.graph_ir import checked, graph_of
 from neuc.backends.npu.known_machines import find_machine
 from neuc.dialects.interp.npu import run_graph
 from neuc.errors import Error
-from neuc.runtime.npu.deadlock import diagnose_design
+from neuc.runtime.npu.deadlock import coupled_replays, diagnose_design
 from neuc.runtime.npu.program import Design, Kernel, Link, Port, Transfer, pool_name
 from neuc.runtime.npu.simulator import simulate, with_depths
-from npu_designs import TOKEN, random_dataflow, replayed_broadcast
+from npu_designs import TOKEN, random_dataflow, replayed_broadcast, tiled_through_memory
 
 MACHINE = find_machine("npu-xdna1")
 GRAPHS = 500
@@ -169,6 +169,20 @@ def test_published_hangs(halves: int, fan_out: int, trips: int, depth: int, hang
     if hangs:
         assert verdict.cure is not None
         assert set(verdict.cure.values()) == {halves * fan_out * trips // 2}, "demand <= twice the depth, and no more"
+
+
+@pytest.mark.parametrize(("k_l2", "cure"), [(64, None), (128, 8), (256, 16), (512, None)])
+def test_settings_of_mlir_air_1822(k_l2: int, cure: int | None):
+    """64 and 512 run, 128 and 256 hang: as published. A depth one smaller than the cure hangs still."""
+    design = checked(tiled_through_memory(k_l2))
+    assert bool(coupled_replays(design)) == (cure is not None), "told without a run"
+    verdict = diagnose_design(design, find_machine("npu-xdna2"))
+    assert verdict.deadlock is None, "its tokens alone would pass"
+    assert verdict.hangs == (cure is not None), str(verdict)
+    if cure is not None:
+        assert verdict.cure == {"bcast": cure}
+        assert not diagnose_design(with_depths(design, verdict.cure), find_machine("npu-xdna2")).hangs
+        assert diagnose_design(with_depths(design, {"bcast": cure - 1}), find_machine("npu-xdna2")).hangs
 
 
 def _pixels(stride: int) -> tuple[Design, np.ndarray]:
