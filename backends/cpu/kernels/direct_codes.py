@@ -20,6 +20,8 @@ from neuc.backends.cpu.packing.t5 import FIRST, FRACTION, PLANES, SECOND
 from neuc.errors import InternalError
 
 BYTE = 8
+_OR_AND, _XOR_AND = 0xA8, 0x28
+"""Truth tables of (a | b) & c and (a ^ b) & c, bit 4a + 2b + c."""
 
 
 class Codes(ABC):
@@ -105,10 +107,10 @@ class TableCodes(Codes):
         """See `packing/t5.py`."""
         first = _look_up(b, FIRST, packed)
         second = _look_up(b, SECOND, shifted(b, packed, 2))
-        either, differs = first | second, first ^ second
-        for place, source in ((0, first), (2, either), (4, either), (6, differs)):
-            field = source & b.const(3 << place, packed.type)
-            yield field if place < window or place == 0 else shifted(b, field, place)
+        yield first & b.const(3, packed.type)
+        for place, both in ((2, _OR_AND), (4, _OR_AND), (6, _XOR_AND)):
+            field = _masked(b, first, second, b.const(3 << place, packed.type), both)
+            yield field if place < window else shifted(b, field, place)
         yield second & b.const(3, packed.type)
 
     def shifts(self, window: int) -> tuple[int, ...]:
@@ -171,6 +173,15 @@ def shifted(b: KernelBuilder, packed: Val, count: int) -> Val:
     if b.isa.arch == "aarch64":
         return packed >> count
     return b.bitcast(b.bitcast(packed, vec(i16, packed.lanes // 2)) >> count, packed.type)
+
+
+def _masked(b: KernelBuilder, first: Val, second: Val, mask: Val, both: int) -> Val:
+    """`(first | second) & mask` or `(first ^ second) & mask`: one instruction with AVX-512, which LLVM makes two of."""
+    if not b.isa.has_vbmi:
+        return (first | second if both == _OR_AND else first ^ second) & mask
+    words = vec(i32, mask.lanes // 4)
+    operands = [*(b.bitcast(value, words) for value in (first, second, mask)), b.i32(both)]
+    return b.bitcast(b.intrinsic("llvm.x86.avx512.pternlog.d.512", words, operands), mask.type)
 
 
 def _look_up(b: KernelBuilder, table: tuple[int, ...], index: Val) -> Val:
