@@ -1,6 +1,6 @@
 """What the machines without a simulator of their own would take: closed forms over their machine files.
 
-NorthPole keeps all weights on its cores and passes activations from card to card; digital in-memory tiles take
+NorthPole keeps weights and caches on its cores and passes activations from card to card; digital in-memory tiles take
 activations bit by bit; Loihi 2 counts synaptic events and ends each time step with a barrier. Each prediction says what
 limits it and which of the figures it used are assumed.
 """
@@ -41,29 +41,64 @@ def _figures(machine: Machine, family: str, names: Sequence[str]) -> tuple[list[
     return [machine.extension[name] for name in names], assumed
 
 
-def northpole_token(machine: Machine, *, parameters: float, bits: int, cards: int, hidden: int) -> Prediction:
-    """One token through one card of a pipeline of `cards`: the pipeline gives a token each time a card is done.
+@dataclass(frozen=True)
+class Decoder:
+    """Sizes of a language model: ``kv`` is the width of keys, and of values; the feed-forward part is gated."""
 
-    A card reads its share of the weights once from its cores' memory, computes, and sends `hidden` activations of one
-    byte on; sending and computing are not overlapped.
+    layers: int
+    hidden: int
+    feed_forward: int
+    kv: int
+    vocabulary: int
+
+    @property
+    def layer_parameters(self) -> int:
+        """Weights of one layer: four projections of attention, three of the feed-forward part."""
+        return 2 * self.hidden * (self.hidden + self.kv) + 3 * self.hidden * self.feed_forward
+
+
+def northpole_pipeline(
+    machine: Machine, model: Decoder, *, bits: int, output_cards: int, users: int, context: int, logit_bytes: int = 1
+) -> Prediction:
+    """One token of a pipeline with a layer a card and the output layer over `output_cards`, `users` tokens in flight.
+
+    A card reads its weights (`bits` each) and one user's cache of `context` keys and values (8 bits) from its cores'
+    memory, computes meanwhile, and sends on: activations of one byte, or its share of the logits. Sending and
+    computing are not overlapped. The slowest card sets the pace, or all cards together, if too few users are in flight.
+
+    Raises:
+        Error: NEUC-E688, a card cannot hold a layer and its users' caches.
     """
-    names = ("cores", f"ops_per_core_cycle_{bits}bit", "core_memory_bytes", "memory_bytes_per_second")
-    names = (*names, "card_link_bytes_per_second", "card_link_latency_us")
-    (cores, ops, memory, bandwidth, link, latency), assumed = _figures(machine, "northpole", names)
-    share = parameters / cards * bits / 8
-    if share > cores * memory:
+    names = ("cores", f"ops_per_core_cycle_{bits}bit", "core_memory_bytes", "frame_memory_bytes")
+    names = (*names, "memory_bytes_per_second", "card_link_bytes_per_second", "card_link_latency_us")
+    (cores, ops, memory, frames, bandwidth, link, latency), assumed = _figures(machine, "northpole", names)
+    cache = 2 * context * model.kv
+    wanted, have = model.layer_parameters * bits / 8 + users * cache, cores * memory + frames
+    if wanted > have:
         raise Error(
             "NEUC-E688",
-            f"{share / 1e6:.0f} MB of weights a card, {machine.name} holds {cores * memory / 1e6:.0f} MB",
-            hint="use more cards, or fewer bits",
+            f"{wanted / 1e6:.0f} MB of weights and caches a card, {machine.name} holds {have / 1e6:.0f} MB",
+            hint="use fewer users, a shorter context, or fewer bits",
         )
-    parts = {
-        "reading weights": share / bandwidth,
-        "arithmetic": 2 * parameters / cards / (cores * ops * machine.clock_hz),
-    }
-    limiter = max(parts, key=lambda name: parts[name])
-    hop = latency * 1e-6 + hidden / link
-    return Prediction(parts[limiter] + hop, 0.0, limiter if parts[limiter] > hop else "the link between cards", assumed)
+
+    def card(parameters: float, cached: float, sent: float) -> tuple[dict[str, float], float]:
+        parts = {
+            "reading weights": (parameters * bits / 8 + cached) / bandwidth,
+            "arithmetic": 2 * parameters / (cores * ops * machine.clock_hz),
+        }
+        parts = {max(parts, key=lambda name: parts[name]): max(parts.values())}
+        parts["the link between cards"] = latency * 1e-6 + sent / link
+        return parts, sum(parts.values())
+
+    share = model.vocabulary / output_cards
+    layer = card(model.layer_parameters, cache, model.hidden)
+    output = card(share * model.hidden, 0.0, share * logit_bytes)
+    slowest, which = (layer, "a layer's card") if layer[1] >= output[1] else (output, "an output card")
+    through = (model.layers * layer[1] + output[1]) / users
+    if through > slowest[1]:
+        return Prediction(through, 0.0, "too few users for so long a pipeline", assumed)
+    limiter = max(slowest[0], key=lambda name: slowest[0][name])
+    return Prediction(slowest[1], 0.0, f"{limiter}, of {which}", assumed)
 
 
 def dimc_product(machine: Machine, m: int, k: int, n: int, *, write_weights: bool = False) -> Prediction:
