@@ -134,7 +134,7 @@ class MapToCrossbar(ModulePass):
         for name, layer in list(layers(op)):
             reason = reason_for_cpu(layer, store)
             if reason or not isinstance(layer, MAPPABLE):
-                what = "a recurrent layer of many or unknown steps" if isinstance(layer, LstmOp) else reason
+                what = _recurrent(layer) if isinstance(layer, LstmOp) else reason
                 kept.setdefault(what, []).append(name)
             else:
                 mapped.append(layer)
@@ -267,6 +267,14 @@ def drop_unread(module: ModuleOp) -> None:
         if isinstance(op, ConstantOp | WeightOp | QuantizeOp | LookupOp) and not any(r.first_use for r in op.results):
             op.detach()
             op.erase()
+
+
+def _recurrent(layer: LstmOp) -> str:
+    """Why `unroll-lstm` left a layer, and what helps."""
+    steps = dims_of(layer.x)[0]
+    if not steps.is_static:
+        return f"a recurrent layer of {steps} steps, which only run time knows; --shape fixes them"
+    return f"a recurrent layer of {steps} steps; the target's option steps={steps} puts it on arrays"
 
 
 def _note(reason: str, names: list[str]) -> str:

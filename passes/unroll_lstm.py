@@ -25,6 +25,9 @@ from neuc.passes.map_building import map_of
 from neuc.passes.scalar_builder import Scalar, sigmoid, tanh
 
 MAX_STEPS = 64
+"""Unless told otherwise."""
+MOST_STEPS = 1024
+"""Each step is some ten operations, and hundredths of a second of compilation."""
 
 
 @dataclass(frozen=True)

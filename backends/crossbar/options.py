@@ -18,7 +18,7 @@ from neuc.errors import Error, Exit
 from neuc.passes.calibrate_inputs import CalibrateInputs
 from neuc.passes.insert_converters import InsertConverters
 from neuc.passes.map_to_crossbar import MapToCrossbar
-from neuc.passes.unroll_lstm import UnrollLstm
+from neuc.passes.unroll_lstm import MAX_STEPS, MOST_STEPS, UnrollLstm
 from neuc.passes.unroll_relaxation import UnrollRelaxation
 from neuc.runtime.analog.device_table import read_table
 from neuc.runtime.analog.devices import DeviceModel
@@ -60,6 +60,7 @@ OPTIONS: dict[str, str] = {
     "remap": "negate columns where stuck devices make that better: yes, no",
     "cores": "arrays of the chip; 0 for as many as it takes",
     "share": "several tiles on one array: yes, no",
+    "steps": "longest recurrent layer, in steps, whose products go on arrays; longer ones run on the CPU",
 }
 
 
@@ -188,7 +189,7 @@ _MISMATCH = 0.02
 """Of the unit elements of sar and ramp converters: assumed."""
 _SHARED = (
     *("dac_bits", "adc_bits", "adc_bound", "adc", "adc_mismatch", "mode", "range"),
-    *("out_noise", "cycle_noise", "doublings", "compensation", "cores"),
+    *("out_noise", "cycle_noise", "doublings", "compensation", "cores", "steps"),
 )
 """Options that say the same for meshes."""
 _DEVICE_OPTIONS = ("g_min", "g_max", "prog_noise", "read_noise", "drift")
@@ -233,7 +234,7 @@ def mesh_passes(given: Mapping[str, str]) -> list[ModulePass]:
     calibration, converters = _converters(reader, g_max=0.0)
     mapping.check()
     schedule = ScheduleTiles(rows, columns, reader.count("cores", 0), share=False).on(chip)
-    return [UnrollLstm(), UnrollRelaxation(), mapping, *calibration, *converters, schedule]
+    return [_unrolled(reader), UnrollRelaxation(), mapping, *calibration, *converters, schedule]
 
 
 def passes_of(reader: Reader) -> list[ModulePass]:
@@ -259,7 +260,14 @@ def passes_of(reader: Reader) -> list[ModulePass]:
     mapping.check()
     remap = [RemapStuck().on(chip)] if reader.truth("remap", True) else []
     schedule = ScheduleTiles(rows, columns, reader.count("cores", 0), reader.truth("share", True)).on(chip)
-    return [UnrollLstm(), UnrollRelaxation(), mapping, *calibration, *remap, *converters, schedule]
+    return [_unrolled(reader), UnrollRelaxation(), mapping, *calibration, *remap, *converters, schedule]
+
+
+def _unrolled(reader: Reader) -> UnrollLstm:
+    unrolled = UnrollLstm(reader.count("steps", MAX_STEPS))
+    if not 1 <= unrolled.steps <= MOST_STEPS:
+        raise option_error(reader.target, "steps", str(unrolled.steps), f"use 1 to {MOST_STEPS}")
+    return unrolled
 
 
 def _converters(reader: Reader, g_max: float) -> tuple[list[ModulePass], list[ModulePass]]:

@@ -362,4 +362,4 @@ def test_long_sequences_stay_as_they_are() -> None:
     UnrollLstm(steps=8).apply(ctx, module)
     MapToCrossbar().apply(ctx, module)
     assert any(isinstance(op, LstmOp) for op in module.walk())
-    assert "many or unknown steps" in notes_of(module)[0]
+    assert "9 steps; the target's option steps=9" in notes_of(module)[0]

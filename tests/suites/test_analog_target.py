@@ -155,6 +155,8 @@ def test_other_machines_stay_near_the_model(target: str, expected: np.ndarray) -
         ("xbar-pcm{adc=flash}", "NEUC-E652"),
         ("xbar-pcm{adc=sar,adc_mismatch=-1}", "NEUC-E652"),
         ("xbar-pcm{r_wire=-1,wires=closed}", "NEUC-E652"),
+        ("xbar-pcm{steps=0}", "NEUC-E002"),
+        ("xbar-pcm{steps=5000}", "NEUC-E002"),
         ("xbar-pcm{mode=sideways}", "NEUC-E652"),
         ("xbar-pcm{g_min=30}", "NEUC-E642"),
         ("xbar-pcm{device=pmc}", "NEUC-E640"),
