@@ -10,8 +10,17 @@ from __future__ import annotations
 from neuc.compiler.energy.agent import Agent
 from neuc.compiler.energy.importers import from_bqm, from_coo, from_graph, linear_system
 from neuc.compiler.energy.learning import Trained, train
+from neuc.compiler.energy.learning_local import DendriticLearning, SelfContrastive, StreamLearner
+from neuc.compiler.energy.learning_maps import Conv
 from neuc.compiler.energy.learning_models import learning_program
 from neuc.compiler.energy.learning_rules import EquilibriumPropagation, ForwardForward, PredictiveCoding
+from neuc.compiler.energy.learning_variants import (
+    ContrastiveDivergence,
+    ContrastiveHebbian,
+    HolomorphicEquilibriumPropagation,
+    IncrementalPredictiveCoding,
+    ScaledPredictiveCoding,
+)
 from neuc.compiler.energy.model import Model, Parameter, Variable
 from neuc.compiler.energy.netlist import netlist
 from neuc.compiler.energy.networks import Layer, Network, from_onnx, network
@@ -20,8 +29,14 @@ from neuc.compiler.energy.states import Samples, State, Value, contrast
 
 __all__ = [
     "Agent",
+    "ContrastiveDivergence",
+    "ContrastiveHebbian",
+    "Conv",
+    "DendriticLearning",
     "EquilibriumPropagation",
     "ForwardForward",
+    "HolomorphicEquilibriumPropagation",
+    "IncrementalPredictiveCoding",
     "Layer",
     "Model",
     "Network",
@@ -30,7 +45,10 @@ __all__ = [
     "Program",
     "Results",
     "Samples",
+    "ScaledPredictiveCoding",
+    "SelfContrastive",
     "State",
+    "StreamLearner",
     "Trained",
     "Value",
     "Variable",

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from neuc.compiler.energy.learning_maps import Array, Conv, Map, Sizes, maps_of
-from neuc.compiler.energy.learning_methods import make_rule
+from neuc.compiler.energy.learning_methods import CONVOLVE, METHODS, make_rule
 from neuc.compiler.energy.learning_native import WITH_PROGRAMS, NativeSlopes, convolves, native_scores
-from neuc.compiler.energy.learning_rules import EquilibriumPropagation, Layers, Rule, maps_in
+from neuc.compiler.energy.learning_rules import EquilibriumPropagation, Layers, Rule
+from neuc.compiler.energy.learning_variants import ContrastiveDivergence, IncrementalPredictiveCoding
 from neuc.errors import Error, Exit
 
 ADAM = (0.9, 0.999, 1e-8)
@@ -57,7 +58,7 @@ class Trained:
 
     def scores(self, images: ArrayLike) -> Array:
         """A score for each class, f32 [images, classes]."""
-        x = _images(images, maps_in(self.layers)[0].inputs if convolves(self.layers) else _count(self.sizes[0]))
+        x = _images(images, _count(self.sizes[0]))
         if isinstance(self.rule, EquilibriumPropagation) and convolves(self.layers):
             return native_scores(self.rule, self.layers, x)
         return self.rule.scores(self.layers, x)
@@ -79,7 +80,8 @@ class Trained:
 
         from neuc.compiler.energy.learning_export import onnx_model
 
-        onnx.save(onnx_model(self.rule, self.layers, self.sizes), os.fspath(path))
+        ends = _count(self.sizes[0]), _count(self.sizes[-1])
+        onnx.save(onnx_model(self.rule, self.layers, *ends), os.fspath(path))
 
 
 def train(
@@ -120,6 +122,11 @@ def train(
     if engine not in ("native", "numpy"):
         raise _error("NEUC-E619", f"there is no engine {engine!r}", "engines: native, numpy")
     checked = _sizes(sizes)
+    known, convolution = tuple(METHODS.values()), any(isinstance(size, Conv) for size in checked)
+    if convolution and isinstance(rule, known) and not isinstance(rule, CONVOLVE):
+        raise _error("NEUC-E618", f"method {method} does not convolve", "sizes are numbers here: (784, 256, 10)")
+    if isinstance(rule, ContrastiveDivergence) and len(checked) != 3:
+        raise _error("NEUC-E618", "contrastive divergence has one hidden layer", "sizes: (64, 128, 10)")
     inputs, classes = _count(checked[0]), _count(checked[-1])
     x, t = _images(images, inputs), _labels(labels, classes)
     held_out = None if test is None else (_images(test[0], inputs), _labels(test[1], classes))
@@ -133,7 +140,7 @@ def train(
     y = np.eye(classes, dtype=np.float32)[t]
     trained = Trained(rule, rule.start(checked, rng), tuple(checked))
     slopes = rule.slopes
-    if engine == "native" and isinstance(rule, WITH_PROGRAMS):
+    if engine == "native" and type(rule) in WITH_PROGRAMS:
         start = time.process_time()
         native = NativeSlopes(rule, trained.layers, batch)
         trained.layers, trained.engine = native.layers, "native"
@@ -146,7 +153,11 @@ def train(
             order = rng.permutation(len(x))
             for begin in range(0, len(x) - batch + 1, batch):
                 chosen = order[begin : begin + batch]
-                optimiser.step(slopes(trained.layers, x[chosen], y[chosen], rng), epoch)
+                if isinstance(rule, IncrementalPredictiveCoding):
+                    for found in rule.passes(trained.layers, x[chosen], y[chosen], rng):
+                        optimiser.step(found, epoch)
+                else:
+                    optimiser.step(slopes(trained.layers, x[chosen], y[chosen], rng), epoch)
             trained.cpu_seconds += time.process_time() - start
             if not all(np.isfinite(w).all() and np.isfinite(b).all() for w, b in trained.layers):
                 raise _error("NEUC-E620", f"in epoch {epoch + 1} weights became infinite", "a smaller rate or dt")

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import numpy as np
 
+from neuc.compiler.energy.learning_local import DendriticLearning, SelfContrastive
 from neuc.compiler.energy.learning_rules import (
     Backpropagation,
     EquilibriumPropagation,
@@ -13,14 +14,37 @@ from neuc.compiler.energy.learning_rules import (
     PredictiveCoding,
     Rule,
 )
+from neuc.compiler.energy.learning_variants import (
+    ContrastiveDivergence,
+    ContrastiveHebbian,
+    HolomorphicEquilibriumPropagation,
+    IncrementalPredictiveCoding,
+    ScaledPredictiveCoding,
+)
 from neuc.errors import Error, Exit
 
-METHODS: dict[str, type[EquilibriumPropagation | PredictiveCoding | ForwardForward | Backpropagation]] = {
+METHODS = {
     "ep": EquilibriumPropagation,
+    "chl": ContrastiveHebbian,
+    "hep": HolomorphicEquilibriumPropagation,
+    "cd": ContrastiveDivergence,
     "pc": PredictiveCoding,
+    "ipc": IncrementalPredictiveCoding,
+    "mupc": ScaledPredictiveCoding,
     "ff": ForwardForward,
+    "scff": SelfContrastive,
+    "dendritic": DendriticLearning,
     "bp": Backpropagation,
 }
+"""Names of rules."""
+CONVOLVE = (
+    EquilibriumPropagation,
+    HolomorphicEquilibriumPropagation,
+    PredictiveCoding,
+    DendriticLearning,
+    Backpropagation,
+)
+"""Rules whose layers may be convolutions."""
 
 
 def make_rule(method: str | Rule, options: dict[str, float]) -> Rule:
@@ -48,15 +72,17 @@ def make_rule(method: str | Rule, options: dict[str, float]) -> Rule:
 
 
 def _check_option(name: str, value: float) -> None:
-    """Bounds of the options of the rules in this file."""
+    """Bounds of the options of the rules that have names."""
     if isinstance(value, bool):
         return
     if not (np.isfinite(value) and (value > 0 or name == "theta")):
         raise _wrong(f"{name} = {value}", "rates, strengths and numbers of steps are above 0")
-    if name.endswith("steps") and value != int(value):
+    if (name.endswith("steps") or name in ("nudges", "sweeps")) and value != int(value):
         raise _wrong(f"{name} = {value}", "numbers of steps are whole")
     if name == "beta" and value >= 1.0:
         raise _wrong(f"beta = {value}", "at −β with β ≥ 1 the energy of an output has no minimum; 0.25 is usual")
+    if name == "loss" and value >= 1.0:
+        raise _wrong(f"loss = {value}", "a share below 1")
 
 
 def _wrong(what: str, hint: str) -> Error:

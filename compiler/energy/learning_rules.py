@@ -159,7 +159,10 @@ class PredictiveCoding:
 
     def slopes(self, layers: Layers, x: Array, y: Array, rng: np.random.Generator) -> Layers:
         """dF/dθ where the latents have settled: outer products of errors and activities."""
-        latents = self.settle(layers, x, y)
+        return self.slopes_at(layers, x, self.settle(layers, x, y, forward(layers, x)[:-1], self.steps), y)
+
+    def slopes_at(self, layers: Layers, x: Array, latents: Sequence[Array], y: Array) -> Layers:
+        """The same at given latents."""
         errors, activities = self.errors(layers, x, latents, y)
         return [
             (-map_.slope(a, e) / len(x), -e.mean(0))
@@ -170,10 +173,10 @@ class PredictiveCoding:
         """The last prediction."""
         return forward(layers, x)[-1]
 
-    def settle(self, layers: Layers, x: Array, y: Array) -> list[Array]:
-        """The hidden latents after `steps` steps of gradient flow."""
-        latents, dt, maps = forward(layers, x)[:-1], self.dt, maps_in(layers)
-        for _ in range(self.steps):
+    def settle(self, layers: Layers, x: Array, y: Array, start: Sequence[Array], steps: int) -> list[Array]:
+        """The hidden latents after steps of gradient flow."""
+        latents, dt, maps = list(start), self.dt, maps_in(layers)
+        for _ in range(steps):
             errors, _ = self.errors(layers, x, latents, y)
             for number, z in enumerate(latents):
                 back = maps[number + 1].back(layers[number + 1][0], errors[number + 1])
