@@ -6,6 +6,8 @@ converters' noise. Gradients pass as if nothing had happened (straight through).
 
 from __future__ import annotations
 
+import statistics
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -48,6 +50,30 @@ def noise_model(module: Any, target: str = "xbar-pcm", *, time: float = _DAY, se
         raise Error("NEUC-E659", f"{type(module).__name__} is no torch module", hint="pass a torch.nn.Module")
     check_time(time)
     return _wrapper_class(torch)(module, TileNoise.of(target, time, seed))
+
+
+@dataclass(frozen=True)
+class NoiseReport:
+    """How noise moves the accuracy of a network.
+
+    Attributes:
+        digital: share of samples named rightly without noise.
+        analog: the same on simulated devices, one number a draw.
+    """
+
+    digital: float
+    analog: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over draws."""
+        return statistics.fmean(self.analog)
+
+    def __str__(self) -> str:
+        """One line, for people."""
+        spread = f" ± {statistics.stdev(self.analog):.2%}" if len(self.analog) > 1 else ""
+        moved = f"{100 * (self.mean - self.digital):+.2f} points, {len(self.analog)} draws"
+        return f"digital {self.digital:.2%}, on devices {self.mean:.2%}{spread} ({moved})"
 
 
 class TileNoise:
@@ -119,6 +145,33 @@ def _wrapper_class(torch: Any) -> Any:
             self.module = module
             self.noise = noise
             self.simulated = [name for name, layer in module.named_modules() if isinstance(layer, layers)]
+
+        def accuracy(self, x: Any, labels: Any, draws: int = 10) -> NoiseReport:
+            """How many of the samples x [N, …] with classes `labels` [N] are named rightly, without and with noise.
+
+            Args:
+                x: samples.
+                labels: classes.
+                draws: programmings of the devices, the next ones.
+
+            Raises:
+                Error: NEUC-E659, there are no samples, labels are of another number, or there is no draw.
+            """
+            if draws < 1 or not len(x) or len(x) != len(labels):
+                what = f"{draws} draws of {len(x)} samples with {len(labels)} labels"
+                raise Error(
+                    "NEUC-E659", f"{what} make no accuracy", hint="give one draw or more, a label for each sample"
+                )
+            training = self.training
+            self.eval()
+            with torch.no_grad():
+
+                def share(network: Any) -> float:
+                    return float((network(x).argmax(-1) == labels).float().mean())
+
+                found = NoiseReport(share(self.module), tuple(share(self) for _ in range(draws)))
+            self.train(training)
+            return found
 
         def forward(self, *inputs: Any) -> Any:
             """The network's output on the next draw of the devices."""

@@ -45,3 +45,31 @@ def test_a_wrapped_network_trains_its_own_parameters() -> None:
     with pytest.raises(Error) as caught:
         noise_model("net")
     assert caught.value.code == "NEUC-E659"
+
+
+@pytest.mark.torch
+def test_the_report_says_how_accuracy_moved_and_training_with_noise_helps() -> None:
+    """Noise 12 times that of real devices, so that a small network and few samples tell the difference."""
+    torch = pytest.importorskip("torch")
+    target = "xbar-pcm{prog_noise=12,read_noise=12,out_noise=0}"
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(6, 20, generator=generator)
+    labels = torch.randint(0, 6, (600,), generator=generator)
+    x = centres[labels] + 0.7 * torch.randn(600, 20, generator=generator)
+    reports = {}
+    for noisy_training in (False, True):
+        torch.manual_seed(1)
+        net = torch.nn.Sequential(torch.nn.Linear(20, 24), torch.nn.ReLU(), torch.nn.Linear(24, 6))
+        noisy = noise_model(net, target)
+        optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+        for _ in range(150):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy((noisy if noisy_training else net)(x[:400]), labels[:400]).backward()
+            optimizer.step()
+        reports[noisy_training] = noise_model(net, target, seed=1000).accuracy(x[400:], labels[400:], draws=20)
+    plain, trained = reports[False], reports[True]
+    assert plain.mean < plain.digital - 0.02
+    assert trained.mean > plain.mean
+    assert str(plain).startswith(f"digital {plain.digital:.2%}, on devices {plain.mean:.2%}")
+    with pytest.raises(Error, match="0 draws"):
+        noise_model(net, target).accuracy(x, labels, draws=0)
