@@ -207,7 +207,20 @@ class Compilation:
             return self.options.quantize
         if self.options.max_error is not None:
             return "auto"
-        return "ternary" if self.options.planes is not None else self.chosen.default_quantize
+        found = "ternary" if self.options.planes is not None else self.chosen.default_quantize
+        if found != "none":
+            self._refuse_energies()
+        return found
+
+    def _refuse_energies(self) -> None:
+        """A target whose layers are quantised has none of a model of energies to run."""
+        first = next((op.name for op in self.driver.module.walk() if op.name.startswith("energy.")), None)
+        if first is not None:
+            raise Error(
+                "NEUC-E689",
+                f"target {self.chosen.name} runs networks of layers; {self.name} is a model of energies ({first})",
+                hint="use --target cpu-relax or tsu-sim",
+            )
 
     def _quantized_already(self) -> str:
         """What there is to quantise of a decoder: nothing.

@@ -126,3 +126,20 @@ def test_a_profile_says_what_the_array_would_have_taken(model: onnx.ModelProto, 
     assert 0 < usage["macs"] < usage["padded_macs"]
     assert usage["seconds"] > usage["cycles"] / find_machine("npu-xdna1").clock_hz
     assert usage["energy_pj"] > 0
+
+
+def test_a_model_of_energies_is_told_its_targets(tmp_path: Path):
+    from neuc import energy
+
+    ising = energy.Model()
+    spins = ising.spin(4, 4, name="spins")
+    ising.grid(spins, 1.0)
+    path = tmp_path / "ising.mlir"
+    samples = ising.init(chains=1).sample(sweeps=2, beta=(0.2, 0.6))
+    ising_program = ising.program(energies=samples.energies())
+    ising_program.save(path)
+    with pytest.raises(Error, match=r"runs networks of layers; ising.mlir is a model of energies") as caught:
+        neuc.compile(str(path), "npu-xdna1")
+    assert caught.value.code == "NEUC-E689"
+    assert caught.value.hint is not None
+    assert "cpu-relax" in caught.value.hint
