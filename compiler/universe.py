@@ -89,6 +89,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "place-dataflow": _pass("backends.npu.graph_passes", "PlaceDataflow"),
     "route-dataflow": _pass("backends.npu.graph_passes", "RouteDataflow"),
     "size-buffers": _pass("backends.npu.graph_passes", "SizeBuffers"),
+    "bf16-products": _pass("backends.npu.use_bf16", "Bf16Products"),
     "place-npu": _pass("backends.npu.place_products", "PlaceNpu"),
     "place-tsu": _pass("backends.tsu.place", "PlaceTsu"),
     "place-barriers": _pass("backends.cpu.place_barriers", "PlaceBarriers"),

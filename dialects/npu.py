@@ -37,6 +37,7 @@ from xdsl.traits import IsolatedFromAbove, NoTerminator, SymbolOpInterface, Symb
 from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects.npu_attrs import CircuitAttr, DmaAttr, NumbersAttr, PoolAttr, names, numbers
+from neuc.dialects.npu_products import MatmulOp
 
 LINK_MODES = ("forward", "split", "join", "broadcast")
 OpT = TypeVar("OpT", bound=Operation)
@@ -330,6 +331,7 @@ Npu = Dialect(
         WaitOp,
         SetParamOp,
         RunOp,
+        MatmulOp,
     ],
     [NumbersAttr, PoolAttr, DmaAttr, CircuitAttr],
 )

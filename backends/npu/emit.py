@@ -11,10 +11,13 @@ from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, StringA
 from neuc.backends.npu.build import build
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.placed import PlacedProgram
+from neuc.dialects.npu_products import MatmulOp
+from neuc.dialects.store import ConstantOp, constant_value
 from neuc.dialects.ternary import AccumulateOp, PackOp
 from neuc.dialects.ternary_weights import defining_weight, weight_arrays
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import InternalError
+from neuc.runtime.npu.functions import to_bf16
 from neuc.runtime.npu.gemm import gemm_graph, with_sizes
 from neuc.runtime.npu.gemm_plan import GemmPlan, tiled_weights
 from neuc.runtime.npu.machine import Machine
@@ -61,36 +64,54 @@ def block_program(name: str, plan: GemmPlan) -> Design:
 
 
 def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) -> PlacedProgram:
-    """The segment of a placed product: `ternary.pack` and `ternary.accumulate`, or several that read the same codes."""
-    products = [op for op in function.body.block.ops if isinstance(op, AccumulateOp)]
-    packs = [op.packed.owner for op in products]
+    """The segment of a placed product, or of several: `ternary.pack` and `ternary.accumulate`, or `npu.matmul`."""
     name = function.attributes.get(MACHINE)
-    if not products or not all(isinstance(pack, PackOp) for pack in packs) or not isinstance(name, StringAttr):
-        raise InternalError(f"@{function.sym_name.data} is no product placed on an NPU")
+    if not isinstance(name, StringAttr):
+        raise InternalError(f"@{function.sym_name.data} is placed on no machine")
     machine = find_machine(name.data)
     plan = _plan_of(function, machine)
-    parts: list[np.ndarray] = []
-    group = 0
-    for pack in packs:
-        assert isinstance(pack, PackOp)
-        trits, _ = weight_arrays(defining_weight(pack.weight), store)
-        parts.append(trits.reshape(-1, trits.shape[2]))
-        group = pack.packed.group_size
-    rows = np.ascontiguousarray(np.concatenate(parts))
     data: dict[str, object] = {
         "machine": dict(machine.data),
         "program": design_to_json(block_program(name.data, plan)),
         "tile": [plan.m, plan.k, plan.n],
         "spread": plan.spread,
         "operands": plan.operands,
-        "columns": rows.shape[1],
-        "outputs": [len(part) for part in parts],
-        "group": group,
         "switch": SWITCH in function.attributes,
     }
+    ops = list(function.body.block.ops)
+    integers = [op for op in ops if isinstance(op, AccumulateOp)]
+    floats = [op for op in ops if isinstance(op, MatmulOp)]
+    if integers:
+        found = [_levels(op, store) for op in integers]
+        parts, group = [part for part, _ in found], found[0][1]
+    elif floats and not isinstance(floats[0].b.owner, ConstantOp):
+        stacked = {"columns": 0, "outputs": [], "group": 0, "transposed": floats[0].transpose_b is not None}
+        return PlacedProgram({**data, **stacked}, {})
+    else:
+        parts = [_bf16_rows(op, store) for op in floats]
+        group = parts[0].shape[1] if parts else 0
+    if not parts:
+        raise InternalError(f"@{function.sym_name.data} is no product placed on an NPU")
+    rows = np.ascontiguousarray(np.concatenate(parts))
+    sizes = {"columns": rows.shape[1], "outputs": [len(part) for part in parts], "group": group, "transposed": True}
     starts = range(0, rows.shape[1], group)
     tiles = [tiled_weights(plan, _widened(rows[:, begin : begin + group], group)) for begin in starts]
-    return PlacedProgram(data, {"b": np.stack(tiles)})
+    return PlacedProgram({**data, **sizes}, {"b": np.stack(tiles)})
+
+
+def _levels(product: AccumulateOp, store: WeightStore) -> tuple[np.ndarray, int]:
+    """The int8 rows of a product's weights, plane after plane, and the columns that share a scale."""
+    pack = product.packed.owner
+    assert isinstance(pack, PackOp)
+    trits, _ = weight_arrays(defining_weight(pack.weight), store)
+    return trits.reshape(-1, trits.shape[2]), pack.packed.group_size
+
+
+def _bf16_rows(product: MatmulOp, store: WeightStore) -> np.ndarray:
+    """Constant weights as rows [N, K] of bf16 bits."""
+    weight = constant_value(product.b, store)
+    assert weight is not None
+    return to_bf16(weight if product.transpose_b is not None else weight.T)
 
 
 def _widened(rows: np.ndarray, columns: int) -> np.ndarray:

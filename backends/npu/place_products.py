@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from xdsl.context import Context
 from xdsl.dialects import func
@@ -13,10 +15,12 @@ from xdsl.passes import ModulePass
 from neuc.backends.npu.emit import MACHINE, PLAN, SWITCH, block_program, plan_attribute
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.tiling import Choice, Product, choose_plans
+from neuc.backends.npu.use_bf16 import obstacle
 from neuc.dialects import dense
 from neuc.dialects.dims import Dim
 from neuc.dialects.locations import node_names
-from neuc.dialects.store import dims_of
+from neuc.dialects.npu_products import MatmulOp
+from neuc.dialects.store import ConstantOp, dims_of
 from neuc.dialects.ternary import AccumulateOp, ConvOp, LinearOp, PackOp
 from neuc.errors import Error
 from neuc.passes.analysis.multiply_adds import multiply_adds
@@ -34,12 +38,13 @@ _TRIES = 16
 
 @dataclass(frozen=True)
 class PlaceNpu(ModulePass):
-    """Move each `ternary.accumulate`, with its `ternary.pack`, into a function of executor ``npu``.
+    """Move `ternary.accumulate`, with its `ternary.pack`, and `npu.matmul` into functions of executor ``npu``.
 
     Rules:
         1. A product with int8 activations and weights of few levels runs on the array: packed ternary codes where all
            levels are -1, 0 and 1, int8 otherwise.
-        2. Products that read the same codes are one product with more columns: one dispatch.
+        2. Products that read the same codes, or the same floats with constant weights, are one product with more
+           columns: one dispatch.
         3. Tiles, spread and program are those that `tiling.py` finds cheapest for all products in turn; a function
            before which the array's program changes gets the attribute ``npu.switch``.
         4. Products of fewer multiply-adds than `least` stay with the CPU: a dispatch would cost more than they do.
@@ -67,7 +72,7 @@ class PlaceNpu(ModulePass):
         """Run the pass."""
         machine = find_machine(self.machine)
         main = next(f for f in op.ops if isinstance(f, func.FuncOp))
-        shared = self._worth_a_dispatch(op, _by_codes(main), machine)
+        shared = self._worth_a_dispatch(op, _by_operand(main), machine)
         _note_the_rest(op, main)
         if not shared:
             why = f"least={self.least} is more than any product" if self.least else "no layer has few-level weights"
@@ -86,9 +91,7 @@ class PlaceNpu(ModulePass):
         add_notes(op, _summary(shared, choice, machine, self.free))
         set_fact(op, "npu", {"machine": machine.name, "digest": machine.digest(), "layers": rows})
 
-    def _worth_a_dispatch(
-        self, module: ModuleOp, found: list[list[AccumulateOp]], machine: Machine
-    ) -> list[list[AccumulateOp]]:
+    def _worth_a_dispatch(self, module: ModuleOp, found: list[list[Layer]], machine: Machine) -> list[list[Layer]]:
         """Those that are not small; a note says which are, and what dispatches they save."""
         small = [layers for layers in found if _work(_product(layers, self.free)) < self.least]
         if small:
@@ -116,12 +119,23 @@ class PlaceNpu(ModulePass):
                     raise
 
 
-def _by_codes(main: func.FuncOp) -> list[list[AccumulateOp]]:
-    """Products in order, those with the same codes and groups of columns together."""
-    found: dict[tuple[object, int], list[AccumulateOp]] = {}
+Layer: TypeAlias = AccumulateOp | MatmulOp
+"""A product that the array takes."""
+
+
+def _by_operand(main: func.FuncOp) -> list[list[Layer]]:
+    """Products in order, those of the same codes or floats and groups of columns together."""
+    found: dict[tuple[object, int], list[Layer]] = {}
     for op in main.body.block.ops:
-        if isinstance(op, AccumulateOp) and isinstance(op.packed.owner, PackOp):
-            found.setdefault((op.q, op.packed.owner.packed.group_size), []).append(op)
+        match op:
+            case AccumulateOp() if isinstance(op.packed.owner, PackOp):
+                found.setdefault((op.q, op.packed.owner.packed.group_size), []).append(op)
+            case MatmulOp():
+                # Weights that are activations may be made later than the first product is.
+                constant = isinstance(op.b.owner, ConstantOp) and len(dims_of(op.b)) == 2
+                found.setdefault((op.a if constant else op, 0), []).append(op)
+            case _:
+                pass
     return list(found.values())
 
 
@@ -130,20 +144,23 @@ def _pack(product: AccumulateOp) -> PackOp:
     return product.packed.owner
 
 
-def _brought_together(layers: list[AccumulateOp]) -> list[Operation]:
+def _parts(layer: Layer) -> list[Operation]:
+    return [_pack(layer), layer] if isinstance(layer, AccumulateOp) else [layer]
+
+
+def _brought_together(layers: list[Layer]) -> list[Operation]:
     """Packs and products, the later ones moved up to the first, whose codes they read."""
-    block, last = layers[0].parent_block(), layers[0]
+    block, ops = layers[0].parent_block(), _parts(layers[0])
     assert block is not None
-    ops: list[Operation] = [_pack(last), last]
     for product in layers[1:]:
-        for op in (_pack(product), product):
+        for op in _parts(product):
             op.detach()
             block.insert_op_after(op, ops[-1])
             ops.append(op)
     return ops
 
 
-def _summary(shared: list[list[AccumulateOp]], choice: Choice, machine: Machine, free: int) -> str:
+def _summary(shared: list[list[Layer]], choice: Choice, machine: Machine, free: int) -> str:
     """What runs on the array, in how many programs, and what the alternatives would take."""
     layers, programs = sum(map(len, shared)), len(set(choice.plans))
     many = f"{layers} products run" if layers > 1 else "1 product runs"
@@ -151,7 +168,7 @@ def _summary(shared: list[list[AccumulateOp]], choice: Choice, machine: Machine,
     how = "one program for all" if programs == 1 else f"{programs} programs, {choice.switches} switches between them"
     done = sum(_work(p) / (1 - cost.padding) for p, cost in zip(choice.products, choice.costs))
     padding = 1 - sum(map(_work, choice.products)) / done
-    open_sizes = any(dim.symbols for layers in shared for dim in dims_of(layers[0].q))
+    open_sizes = any(dim.symbols for layers in shared for dim in dims_of(layers[0].operands[0]))
     sizes = f" with free sizes of {free} (fix them by --shape, or by free= of the target)" if open_sizes else ""
     return (
         f"{many} on {machine.name}{merged}, {how}; predicted {choice.seconds * 1e3:.2f} ms{sizes}: "
@@ -187,29 +204,42 @@ def _stays(op: Operation) -> str:
             return "a grouped convolution is many small products"
         case ConvOp() | LinearOp():
             return "it is not tiled"
-        case dense.ConvOp() | dense.MatMulOp() | dense.LstmOp():
+        case dense.MatMulOp():
+            return obstacle(op) or "its operands are floats (float=bf16 takes them)"
+        case dense.ConvOp() | dense.LstmOp():
             return "its operands are floats"
         case _:
             return ""
 
 
-def _product(layers: list[AccumulateOp], free: int) -> Product:
-    """What the array has to compute for products of the same codes."""
-    packed = [_pack(layer).packed for layer in layers]
+def _product(layers: list[Layer], free: int) -> Product:
+    """What the array has to compute for products of the same operand."""
+    first = layers[0]
+    if isinstance(first, MatmulOp):
+        return _float_product([layer for layer in layers if isinstance(layer, MatmulOp)], free)
+    packed = [_pack(layer).packed for layer in layers if isinstance(layer, AccumulateOp)]
     operands = "ternary" if all(set(p.level_set) <= {-1, 0, 1} for p in packed) else "int8"
     groups = -(-packed[0].columns // packed[0].group_size)
     outputs = sum(p.plane_count * p.rows for p in packed)
-    m = _samples(dims_of(layers[0].q)[:-1], free)
+    m = _size(dims_of(first.q)[:-1], free)
     return Product(m, min(packed[0].group_size, packed[0].columns), outputs, groups, operands)
+
+
+def _float_product(layers: list[MatmulOp], free: int) -> Product:
+    """With a matrix all of a's leading axes are rows; else each of them is a product of its own, a group."""
+    a, b = dims_of(layers[0].a), dims_of(layers[0].b)
+    columns = sum(_size(dims_of(layer.result)[-1:], free) for layer in layers)
+    k = _size(a[-1:], free)
+    if len(b) == 2:
+        return Product(_size(a[:-1], free), k, columns, 1, "bf16")
+    return Product(_size(a[-2:-1], free), k, columns, _size(a[:-2], free), "bf16")
 
 
 def _work(product: Product) -> int:
     return product.m * product.k * product.n * product.groups
 
 
-def _row(
-    layers: list[AccumulateOp], product: Product, choice: Choice, number: int, machine: Machine
-) -> dict[str, object]:
+def _row(layers: list[Layer], product: Product, choice: Choice, number: int, machine: Machine) -> dict[str, object]:
     """A product for the manifest: its layers, sizes, plan, and what it should take."""
     plan, cost = choice.plans[number], choice.costs[number]
     return {
@@ -217,7 +247,7 @@ def _row(
         "m": product.m,
         "k": product.k * product.groups,
         "n": product.n,
-        "ternary": product.operands == "ternary",
+        "operands": product.operands,
         "tile": [plan.m, plan.k, plan.n],
         "spread": plan.spread,
         "cycles": round(cost.cycles),
@@ -228,8 +258,8 @@ def _row(
     }
 
 
-def _samples(dims: list[Dim] | tuple[Dim, ...], free: int) -> int:
-    """Rows of a product with every symbol `free`; at least 1."""
+def _size(dims: Sequence[Dim], free: int) -> int:
+    """The product of sizes with every symbol `free`; at least 1."""
     total = 1
     for dim in dims:
         total *= max(1, dim.evaluate(dict.fromkeys(dim.symbols, free)))

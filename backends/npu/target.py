@@ -8,6 +8,7 @@ from xdsl.passes import ModulePass
 
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.place_products import FREE, PlaceNpu
+from neuc.backends.npu.use_bf16 import Bf16Products
 from neuc.backends.paradigm_target import ParadigmTarget, option_error
 from neuc.errors import Error
 from neuc.passes.tile_lut import TileLut
@@ -15,6 +16,7 @@ from neuc.passes.tile_lut import TileLut
 OPTIONS = {
     "machine": "path of a machine file (.toml) in place of the one that comes with neuc",
     "columns": "of the array's columns, how many are used",
+    "float": "where float products run: cpu, or bf16 for the array, with float32 sums (default cpu)",
     "least": "products of fewer multiply-adds stay on the CPU (default 0: a dispatch costs more than small ones take)",
     "free": f"what a size left free is taken to be when tiles are chosen (default {FREE})",
 }
@@ -39,7 +41,11 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
         raise option_error(name, "free", free, f"a size from 1 to {_MOST_FREE}")
     if not least.isdecimal():
         raise option_error(name, "least", least, "a number of multiply-adds")
-    return [TileLut(encoding="i2"), PlaceNpu(machine, int(free), int(least))]
+    floats = options.get("float", "cpu")
+    if floats not in ("cpu", "bf16"):
+        raise option_error(name, "float", floats, "cpu or bf16")
+    to_bf16 = [Bf16Products()] if floats == "bf16" else []
+    return [TileLut(encoding="i2"), *to_bf16, PlaceNpu(machine, int(free), int(least))]
 
 
 def place_xdna1(options: Mapping[str, str]) -> Sequence[ModulePass]:

@@ -1,4 +1,4 @@
-"""The executor of segments of kind ``npu``: integer products on the simulated array, from tokens alone.
+"""The executor of segments of kind ``npu``: products on the simulated array, from tokens alone.
 
 A segment holds the machine, the placed and routed program of one block, and the layer's weights in tiles; sizes of a
 call fill the sequence in. What the array would have taken is added up in `NpuExecutor.usage`.
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from neuc.errors import Error, InternalError
 from neuc.runtime.checked_json import Node
 from neuc.runtime.executors.base import Array, Setting
+from neuc.runtime.npu.functions import to_bf16
 from neuc.runtime.npu.gemm import with_sizes
-from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, GemmPlan, blocks, weight_shape
+from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, GemmPlan, blocks, tiled_weights, weight_shape
 from neuc.runtime.npu.machine import Machine, machine_of
 from neuc.runtime.npu.program import DTYPES, Design
 from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
@@ -47,10 +47,10 @@ class Usage:
     padded_macs: int = 0
     energy_pj: dict[str, float] = field(default_factory=dict[str, float])
 
-    def add_energy(self, machine: Machine, macs: int, sram: int, hops: int, ddr: int) -> None:
-        """Add an estimate by source, from the machine model's figures."""
+    def add_energy(self, machine: Machine, kind: str, macs: int, sram: int, hops: int, ddr: int) -> None:
+        """Add an estimate by source, from the machine model's figures; `kind` of multiply-adds is i8 or bf16."""
         figures = {
-            "multiply-adds": macs * machine.energy.get("mac_i8_pj", 0.0),
+            "multiply-adds": macs * machine.energy.get(f"mac_{kind}_pj", 0.0),
             "tile memories": sram * machine.energy.get("sram_byte_pj", 0.0),
             "streams": hops * machine.energy.get("stream_byte_hop_pj", 0.0),
             "host memory": ddr * machine.energy.get("ddr_byte_pj", 0.0),
@@ -60,13 +60,30 @@ class Usage:
 
 
 class NpuExecutor:
-    """Runs a placed product: ``q`` int8 [..., K] to ``acc`` int32 [..., G, R] for each of the weights that read it."""
+    """Runs a placed product.
+
+    Of codes: ``q`` int8 [..., K] to ``acc`` int32 [..., G, R] for each of the weights that read it. Of floats in bf16:
+    ``a`` f32 [..., K] to f32 [..., N] for each of them, or ``a`` [..., M, K] and ``b`` [..., K, N] to [..., M, N].
+    """
 
     def __init__(self, name: str, segment: Segment, setting: Setting) -> None:
         if not isinstance(segment, OtherSegment):
             raise InternalError(f"segment {name} is no segment of an NPU")
         node = Node(segment.data, f"segment {name}", CODE, CURE)
-        node.only(["machine", "program", "tile", "spread", "operands", "columns", "outputs", "group", "switch"])
+        node.only(
+            [
+                "machine",
+                "program",
+                "tile",
+                "spread",
+                "operands",
+                "columns",
+                "outputs",
+                "group",
+                "switch",
+                "transposed",
+            ]
+        )
         self.machine: Machine = machine_of(node.get("machine").value, f"segment {name}: machine")
         self._graph: Design = design_from_json(node.get("program").value, f"segment {name}: program")
         tile = node.get("tile").list_of(lambda n: n.integer(4, 4096), 3)
@@ -74,46 +91,70 @@ class NpuExecutor:
             raise node.get("tile").refuse("expected m, k and n, the last a multiple of 4")
         operands, spread = _name(node.get("operands"), OPERANDS), _name(node.get("spread"), SPREADS)
         self._plan = GemmPlan.on(self.machine, (tile[0], tile[1], tile[2]), operands, spread)
-        self._columns, self._group = (node.get(key).integer(1, MOST) for key in ("columns", "group"))
+        self._columns, self._group = (node.get(key).integer(0, MOST) for key in ("columns", "group"))
         self._outputs = node.get("outputs").list_of(lambda n: n.integer(1, MOST), MOST_PARTS)
-        if not self._outputs:
-            raise node.get("outputs").refuse("expected the sizes of one product or more")
-        self._groups = -(-self._columns // self._group)
-        weight = setting.weights[f"{name}.b"]
-        _, k, n = blocks(self._plan, 1, self._group, sum(self._outputs))
-        shape = (self._groups, *weight_shape(self._plan, k, n))
-        dtype = DTYPES[self._plan.kind.b]
-        if weight.shape != shape or weight.dtype != dtype:
-            raise Error(
-                CODE,
-                f"segment {name}: weights are {weight.dtype} {list(weight.shape)}, not {dtype} {list(shape)}",
-                hint=CURE,
-            )
-        self._weights = weight
+        self._transposed = node.get("transposed").boolean()
         self._switch = node.get("switch").boolean()
+        self._weights = self._checked(setting.weights[f"{name}.b"], name) if self._outputs else None
         self.usage = Usage()
         self._name, self._profile = name, setting.profile
 
+    def _checked(self, weight: Array, name: str) -> Array:
+        """Constant weights, if they have the shape and type the segment says."""
+        if not self._columns or not self._group:
+            raise Error(CODE, f"segment {name}: weights without columns", hint=CURE)
+        _, k, n = blocks(self._plan, 1, self._group, sum(self._outputs))
+        shape = (-(-self._columns // self._group), *weight_shape(self._plan, k, n))
+        dtype = DTYPES[self._plan.kind.b]
+        if weight.shape != shape or weight.dtype != dtype:
+            got = f"{weight.dtype} {list(weight.shape)}"
+            raise Error(CODE, f"segment {name}: weights are {got}, not {dtype} {list(shape)}", hint=CURE)
+        return weight
+
     def run(self, inputs: Sequence[Array], symbols: Mapping[str, int], outputs: Sequence[Array | None]) -> list[Array]:
         """Simulate the product for these activations."""
-        q, before, began = inputs[0], replace(self.usage), time.monotonic_ns()
-        rows = prod(q.shape[:-1])
-        whole = np.zeros((rows, self._groups, sum(self._outputs)), np.int32)
-        if rows:
-            whole[...] = self._product(q.reshape(rows, self._columns)).transpose(1, 0, 2)
+        before, began = replace(self.usage), time.monotonic_ns()
+        made = self._stacked(inputs[0], inputs[1]) if self._weights is None else self._weighted(inputs[0])
         if self._profile is not None:
             self._record(self._profile, before, began)
-        made: list[Array] = []
-        begin = 0
-        for width, given in zip(self._outputs, outputs):
-            part = whole[..., begin : begin + width].reshape(*q.shape[:-1], self._groups, width)
-            begin += width
+        results: list[Array] = []
+        for part, given in zip(made, outputs):
             if given is None:
-                made.append(np.ascontiguousarray(part))
+                results.append(np.ascontiguousarray(part))
             else:
                 given[...] = part
-                made.append(given)
-        return made
+                results.append(given)
+        return results
+
+    def _weighted(self, x: Array) -> list[Array]:
+        """One result for each of the constant weights."""
+        rows, groups, width = prod(x.shape[:-1]), -(-self._columns // self._group), sum(self._outputs)
+        floats = self._plan.operands == "bf16"
+        flat = to_bf16(x.reshape(rows, self._columns)) if floats else x.reshape(rows, self._columns)
+        whole = np.zeros((rows, groups, width), DTYPES[self._plan.kind.c])
+        if rows:
+            a = np.zeros((rows, groups * self._group), flat.dtype)
+            a[:, : self._columns] = flat
+            assert self._weights is not None
+            work = rows * self._columns * width
+            sums = self._product(a.reshape(rows, groups, self._group), self._weights, width, work)
+            whole[...] = sums.transpose(1, 0, 2)
+        ends = np.cumsum(self._outputs)
+        parts = [whole[..., end - size : end] for size, end in zip(self._outputs, ends)]
+        inner = () if floats else (groups,)
+        return [part.reshape(*x.shape[:-1], *inner, part.shape[-1]) for part in parts]
+
+    def _stacked(self, a: Array, b: Array) -> list[Array]:
+        """Products of two activations, one for each place of their leading axes."""
+        right = b if self._transposed else b.swapaxes(-1, -2)
+        (m, k), n = a.shape[-2:], right.shape[-2]
+        count = prod(a.shape[:-2])
+        if not count * m * n * k:
+            return [np.zeros((*a.shape[:-1], n), np.float32)]
+        left = to_bf16(a).reshape(count, m, k).transpose(1, 0, 2)
+        rows = to_bf16(right).reshape(-1, n, k)
+        weights = np.stack([tiled_weights(self._plan, rows[g % len(rows)]) for g in range(count)])
+        return [self._product(left, weights, n, count * m * n * k).reshape(*a.shape[:-1], n)]
 
     def _record(self, profile: Profile, before: Usage, began: int) -> None:
         """What this call would have taken on the array, as an event of the profile (whose own times are the host's)."""
@@ -124,16 +165,14 @@ class NpuExecutor:
         details["energy_pj"] = sum(now.energy_pj.values()) - sum(before.energy_pj.values())
         profile.add([Event(self._name, CATEGORY, began, time.monotonic_ns(), 0, details)])
 
-    def _product(self, q: Array) -> NDArray[np.int32]:
-        """Sums [groups, rows, outputs] of codes [rows, K], in one dispatch."""
-        rows, outputs, groups = q.shape[0], sum(self._outputs), self._groups
-        m, k, n = blocks(self._plan, rows, self._group, outputs)
+    def _product(self, x: Array, weights: Array, outputs: int, work: int) -> Array:
+        """Sums [groups, rows, outputs] of x [rows, groups, K] and tiled weights, in one dispatch of `work` products."""
+        rows, groups, columns = x.shape
+        m, k, n = blocks(self._plan, rows, columns, outputs)
         design = with_sizes(self._graph, self._plan, self.machine, (m, k, n), groups)
-        a = np.zeros((m, groups, k), np.int8)
-        for g in range(groups):
-            part = q[:, g * self._group : (g + 1) * self._group]
-            a[:rows, g, : part.shape[1]] = part
-        run = simulate(design, self.machine, {"a": a.reshape(m, -1), "b": self._weights})
+        a = np.zeros((m, groups, k), x.dtype)
+        a[:rows, :, :columns] = x
+        run = simulate(design, self.machine, {"a": a.reshape(m, -1), "b": weights})
         if run.deadlock is not None:
             raise Error("NEUC-E679", f"{design.name} deadlocks: {run.deadlock}", hint="please report this program")
         usage, host = self.usage, self.machine.host
@@ -143,11 +182,12 @@ class NpuExecutor:
         waits = host.get("dispatch_us", 0.0) + self._switch * host.get("program_switch_us", 0.0)
         usage.seconds += run.seconds + waits * 1e-6
         usage.ddr_bytes += run.counts.ddr_bytes
-        usage.macs += rows * self._columns * outputs
+        usage.macs += work
         usage.padded_macs += groups * m * k * n
         counts = run.counts
-        usage.add_energy(self.machine, groups * m * k * n, counts.sram_bytes, counts.stream_byte_hops, counts.ddr_bytes)
-        return np.asarray(run.outputs["c"][:, :rows, :outputs], np.int32)
+        moved = (counts.sram_bytes, counts.stream_byte_hops, counts.ddr_bytes)
+        usage.add_energy(self.machine, self._plan.kind.a, groups * m * k * n, *moved)
+        return np.asarray(run.outputs["c"][:, :rows, :outputs])
 
 
 def _name(node: Node, known: Mapping[str, object]) -> str:

@@ -199,5 +199,12 @@ def _bf16_gemm(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, sta
     return [[acc] if phase + 1 == number(params, "steps") else []]
 
 
+def to_bf16(x: NDArray[np.generic]) -> NDArray[np.uint16]:
+    """The bits of the nearest bf16 numbers of f32 ones, ties to even; not-a-number stays one."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    near = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
+    return np.where(np.isnan(x), bits >> 16 | 0x40, near).astype(np.uint16)
+
+
 def _from_bf16(bits: Array) -> NDArray[np.float32]:
     return (np.asarray(bits, np.uint32) << 16).view(np.float32)

@@ -71,3 +71,19 @@ npu.graph @g on "npu-xdna1" {
   npu.port @out "out" @a
   npu.channel @a @in -> [@out] depth 2 "u8" <64>
 }
+
+// -----
+
+// CHECK: a has K = 8 columns but b has K = 6 rows
+func.func @products(%a: tensor<2x5x8xf32>, %b: tensor<6x3xf32>) -> tensor<2x5x3xf32> {
+  %y = npu.matmul %a, %b : (tensor<2x5x8xf32>, tensor<6x3xf32>) -> tensor<2x5x3xf32>
+  func.return %y : tensor<2x5x3xf32>
+}
+
+// -----
+
+// CHECK: leading axes of b
+func.func @products(%a: tensor<2x5x8xf32>, %b: tensor<3x8x3xf32>) -> tensor<2x5x3xf32> {
+  %y = npu.matmul %a, %b : (tensor<2x5x8xf32>, tensor<3x8x3xf32>) -> tensor<2x5x3xf32>
+  func.return %y : tensor<2x5x3xf32>
+}

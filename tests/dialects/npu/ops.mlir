@@ -35,3 +35,10 @@ func.func @main(%x: tensor<2x64xui8>) -> tensor<2x64xui8> {
   %y = npu.run @g(%x) : (tensor<2x64xui8>) -> tensor<2x64xui8>
   func.return %y : tensor<2x64xui8>
 }
+func.func @products(%a: tensor<2x5x8xf32>, %b: tensor<2x6x8xf32>, %w: tensor<8x3xf32>) -> (tensor<2x5x6xf32>, tensor<2x5x3xf32>) {
+  // CHECK: npu.matmul %a, %b {transpose_b} : (tensor<2x5x8xf32>, tensor<2x6x8xf32>) -> tensor<2x5x6xf32>
+  %y = npu.matmul %a, %b {transpose_b} : (tensor<2x5x8xf32>, tensor<2x6x8xf32>) -> tensor<2x5x6xf32>
+  // CHECK: npu.matmul %a, %w : (tensor<2x5x8xf32>, tensor<8x3xf32>) -> tensor<2x5x3xf32>
+  %z = npu.matmul %a, %w : (tensor<2x5x8xf32>, tensor<8x3xf32>) -> tensor<2x5x3xf32>
+  func.return %y, %z : tensor<2x5x6xf32>, tensor<2x5x3xf32>
+}

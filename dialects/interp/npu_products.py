@@ -1,0 +1,33 @@
+"""What products of the `npu` dialect compute."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuc.dialects.interp.core import Env, implements
+from neuc.dialects.npu_products import MatmulOp
+
+_BITS = 8
+"""Significant bits of a bf16 number."""
+
+
+@implements(MatmulOp)
+def _matmul(op: MatmulOp, args: list[np.ndarray], env: Env) -> list[np.ndarray]:
+    a, b = (bf16(x) for x in args)
+    if op.transpose_b is not None:
+        b = np.swapaxes(b, -1, -2)
+    total = np.zeros((*a.shape[:-1], b.shape[-1]), np.float32)
+    for k in range(a.shape[-1]):
+        total = total + a[..., :, k, None] * b[..., None, k, :]
+    return [total]
+
+
+def bf16(x: np.ndarray) -> np.ndarray:
+    """f32 rounded to the nearest bf16 number, ties to even, as f32; what is beyond the largest is infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        _, exponent = np.frexp(x)
+        # Below the smallest normal number all have the same step.
+        step = np.maximum(exponent, -125) - _BITS
+        wide = x.astype(np.float64)
+        near = np.ldexp(np.rint(np.ldexp(wide, -step)), step)
+        return np.where(np.isfinite(x), near, wide).astype(np.float32)
