@@ -14,6 +14,7 @@ import sys
 import time
 from datetime import date
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -22,10 +23,11 @@ from neuc.backends.npu.emit import block_program
 from neuc.backends.npu.export.svg import to_svg
 from neuc.backends.npu.known_machines import find_machine, machine_names
 from neuc.backends.npu.place.placer import place_design
-from neuc.backends.npu.predictions import Decoder, northpole_pipeline
+from neuc.backends.npu.predictions import Decoder, dimc_network, northpole_pipeline
 from neuc.compiler.npu.row_models import predict
 from neuc.compiler.npu.rows import read_rows
 from neuc.compiler.npu.validate import summarise
+from neuc.passes.module_facts import facts_of
 from neuc.runtime.npu.deadlock import diagnose_design
 from neuc.runtime.npu.executor import array_usage
 
@@ -221,10 +223,34 @@ def northpole() -> str:
         f"NorthPole: from specifications {rate:.0f} tokens a second for the 3B model on 16 cards; published are "
         f"{TOKENS_A_SECOND}: {rate / TOKENS_A_SECOND - 1:+.0%}. The mapping is the published one, a layer on each of "
         "14 cards and the output layer on two, with 28 users and a context of 2048, whose caches just fit; sizes are "
-        f"those of Granite-8B-Code, whose layers it has. The limit is {token.limiter}: a byte a logit is assumed, two would "
-        f"give {wide:.0f} ({wide / TOKENS_A_SECOND - 1:+.0%}). Assumed are {', '.join(token.assumed)}. A model without "
+        f"those of Granite-8B-Code, whose layers it has. The limit is {token.limiter}: a byte a logit is assumed, two "
+        f"would give {wide:.0f} ({wide / TOKENS_A_SECOND - 1:+.0%}). Assumed are {', '.join(token.assumed)}. A model without "
         "output cards and with 2560 activations a token, as we had before, gives +90%."
     )
+
+
+def in_memory() -> list[str]:
+    """The digits classifier of the examples on the parametric in-memory machine, by the layers it compiles to."""
+    machine = find_machine("npu-dimc")
+    lines = [
+        "| example | products k x n | tiles of 64 | one image | images a second, in a pipeline | energy an image |",
+        "|---|---|---|---|---|---|",
+    ]
+    assumed: tuple[str, ...] = ()
+    for file, title in (
+        ("hf_unpacked.onnx", "digits, ternary"),
+        ("mixed.onnx", "digits, one ternary layer, int8 rest"),
+    ):
+        compiled = neuc.compile(str(ROOT / "examples" / "digits" / "models" / file), "npu-xdna1", quantize="int8")
+        facts = cast("list[dict[str, int]]", cast("dict[str, object]", facts_of(compiled.module)["npu"])["layers"])
+        layers = [(1, layer["k"], layer["n"]) for layer in facts]
+        found = dimc_network(machine, layers)
+        assumed = found.assumed
+        sizes = ", ".join(f"{k}x{n}" for _, k, n in layers)
+        cells = (title, sizes, found.tiles, f"{found.latency * 1e9:.0f} ns", f"{1 / found.interval:.3g}")
+        lines.append("| " + " | ".join(map(str, (*cells, f"{found.joules * 1e9:.2f} nJ"))) + " |")
+    lines += ["", f"Every figure is assumed ({', '.join(assumed)}); norms, scales and rounding are not counted."]
+    return lines
 
 
 def page(pictures: Path, models: Path | None) -> str:
@@ -255,6 +281,8 @@ def page(pictures: Path, models: Path | None) -> str:
         "the 1.10 ms on another, and only half of the time on 16 cores. IREE's programs of those commits come from "
         "compilers that changed from week to week (the same product took 1.1 ms and 2.5 ms).",
         northpole(),
+        "## In-memory tiles",
+        *in_memory(),
         "## Placement",
         *placements(),
         "Placement minimises the initiation interval (cycles an iteration), then congestion (circuits on the fullest "

@@ -118,6 +118,38 @@ def dimc_product(machine: Machine, m: int, k: int, n: int, *, write_weights: boo
     return Prediction((compute + writing) / machine.clock_hz, joules, limiter, assumed)
 
 
+@dataclass(frozen=True)
+class Network:
+    """A chain of products on in-memory tiles: seconds of a sample, and between samples, as layers work side by side."""
+
+    latency: float
+    interval: float
+    joules: float
+    tiles: int
+    assumed: tuple[str, ...]
+
+
+def dimc_network(machine: Machine, products: Sequence[tuple[int, int, int]]) -> Network:
+    """Products (m, k, n) of one sample after another, each on tiles of its own that keep its weights.
+
+    Raises:
+        Error: NEUC-E688, the layers together want more tiles than there are.
+    """
+    names = ("array_rows", "array_cols")
+    (rows, cols), _ = _figures(machine, "dimc", names)
+    wanted = sum(ceil(k / rows) * ceil(n / cols) for _, k, n in products)
+    have = len(machine.tiles("core"))
+    if wanted > have:
+        raise Error(
+            "NEUC-E688", f"{wanted} tiles are wanted, {machine.name} has {have}", hint="place fewer layers at once"
+        )
+    parts = [dimc_product(machine, m, k, n) for m, k, n in products]
+    seconds = [part.seconds for part in parts]
+    joules = sum(part.joules for part in parts)
+    assumed = tuple(dict.fromkeys(name for part in parts for name in part.assumed))
+    return Network(sum(seconds), max(seconds, default=0.0), joules, wanted, assumed)
+
+
 def loihi_step(machine: Machine, layers: Sequence[tuple[int, int, float]]) -> Prediction:
     """One time step of layers (neurons, synapses, synaptic events in the step), each on as few cores as hold it.
 

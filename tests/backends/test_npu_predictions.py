@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from neuc.backends.npu.known_machines import find_machine
-from neuc.backends.npu.predictions import Decoder, Prediction, dimc_product, loihi_step, northpole_pipeline
+from neuc.backends.npu.predictions import (
+    Decoder,
+    Prediction,
+    dimc_network,
+    dimc_product,
+    loihi_step,
+    northpole_pipeline,
+)
 from neuc.errors import Error
 
 PUBLISHED_TOKENS = 28_356  # tokens a second of a 3B model on 16 NorthPole cards
@@ -50,6 +57,17 @@ def test_in_memory_tiles_take_a_cycle_a_bit():
     assert more.seconds == pytest.approx((2 * 800 + 2 * 256) / machine.clock_hz)
     assert set(one.assumed) >= {"array_rows", "mac_pj"}
     assert one.joules > 0
+
+
+def test_layers_of_a_network_work_side_by_side():
+    machine = find_machine("npu-dimc")
+    digits = dimc_network(machine, [(1, 64, 96), (1, 96, 64), (1, 64, 10)])
+    assert digits.tiles == 2 + 1 + 1
+    assert digits.latency == pytest.approx(3 * 8 / machine.clock_hz)
+    assert digits.interval == pytest.approx(8 / machine.clock_hz)
+    assert digits.joules == pytest.approx((64 * 96 + 96 * 64 + 64 * 10) * machine.extension["mac_pj"] * 1e-12)
+    with pytest.raises(Error, match="tiles are wanted"):
+        dimc_network(machine, [(1, 256 * 65, 64)])
 
 
 def test_a_step_of_loihi_is_its_slowest_core_and_a_barrier():
