@@ -83,7 +83,7 @@ class PlaceNpu(ModulePass):
         rows: list[dict[str, object]] = []
         for number, (layers, product) in enumerate(zip(shared, products)):
             rows.append(_row(layers, product, choice, number, machine))
-            function = place(op, _brought_together(layers), f"npu{number}", EXECUTOR)
+            function = place(op, _brought_together(layers), _segment(number), EXECUTOR)
             function.attributes[MACHINE] = StringAttr(self.machine)
             function.attributes[PLAN] = plan_attribute(choice.plans[number])
             if choice.plans[number] != choice.plans[number - 1]:  # the first follows the last of the run before
@@ -212,6 +212,10 @@ def _stays(op: Operation) -> str:
             return ""
 
 
+def _segment(number: int) -> str:
+    return f"npu{number}"
+
+
 def _product(layers: list[Layer], free: int) -> Product:
     """What the array has to compute for products of the same operand."""
     first = layers[0]
@@ -243,10 +247,12 @@ def _row(layers: list[Layer], product: Product, choice: Choice, number: int, mac
     """A product for the manifest: its layers, sizes, plan, and what it should take."""
     plan, cost = choice.plans[number], choice.costs[number]
     return {
+        "segment": _segment(number),
         "nodes": [name for layer in layers for name in node_names(layer)],
         "m": product.m,
         "k": product.k * product.groups,
         "n": product.n,
+        "groups": product.groups,
         "operands": product.operands,
         "tile": [plan.m, plan.k, plan.n],
         "spread": plan.spread,

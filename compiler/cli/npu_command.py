@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from neuc.compiler.cli import arguments, console
+from neuc.compiler.cli import arguments, console, npu_export
 from neuc.errors import Exit
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 @click.group("npu")
 def npu_command() -> None:
     """NPU arrays: what the machine models predict."""
+
+
+npu_command.add_command(npu_export.show_command)
+npu_command.add_command(npu_export.export_command)
 
 
 @npu_command.command("validate")

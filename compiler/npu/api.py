@@ -7,7 +7,6 @@ simulated, bit for bit, against the behavioural functions.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +14,8 @@ from typing import Any
 import numpy as np
 
 from neuc.backends.npu.build import Built, build
-from neuc.backends.npu.export.dot import to_dot
-from neuc.backends.npu.export.generic_aie import to_generic
-from neuc.backends.npu.export.mlir_aie import VERSIONS, to_mlir_aie
+from neuc.backends.npu.export.forms import export
 from neuc.backends.npu.export.page import to_page
-from neuc.backends.npu.export.riallto_json import to_riallto
-from neuc.backends.npu.export.svg import to_svg
 from neuc.backends.npu.graph_ir import checked, graph_of
 from neuc.backends.npu.known_machines import find_machine
 from neuc.compiler.npu.tracing import Token, Tracer
@@ -178,24 +173,12 @@ class Application:
         return run
 
     def export(self, form: str) -> str:
-        """The program as text: riallto, mlir-aie-1.3, mlir-aie-1.4, generic, dot or svg.
+        """The program as text, in a form of `backends/npu/export/forms.py`: svg, mlir-aie-1.4, riallto, html and more.
 
         Raises:
             Error: NEUC-E683, there is no such form, or it cannot hold this program.
         """
-        machine = find_machine(self.design.machine)
-        forms: dict[str, Callable[[], str]] = {
-            "riallto": lambda: json.dumps(to_riallto(self.design), indent=1),
-            "generic": lambda: to_generic(self.design, machine),
-            "dot": lambda: to_dot(self.design),
-            "svg": lambda: to_svg(self.design, machine),
-            **{f"mlir-aie-{v}": (lambda v=v: to_mlir_aie(self.design, machine, v)) for v in VERSIONS},
-        }
-        if form not in forms:
-            raise Error(
-                "NEUC-E683", f"no form {form!r} to export", hint=f"forms: {', '.join(forms)}", exit_code=Exit.USAGE
-            )
-        return forms[form]()
+        return export(self.design, find_machine(self.design.machine), form)
 
     def page(self, inputs: Mapping[str, Array]) -> str:
         """An HTML page of a run on `inputs`: the array, a timeline, and what moved."""

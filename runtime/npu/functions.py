@@ -192,9 +192,10 @@ def _ternary_gemm(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, 
 def _bf16_gemm(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, state: State) -> list[list[Array]]:
     """C[m, n] = Σ over k of A[m, k]·B[k, n]: operands bf16, products exact, added in float32 from the lowest k up."""
     a, b = (_from_bf16(port[0]) for port in tokens)
-    acc = np.zeros((a.shape[0], b.shape[1]), np.float32) if phase == 0 else np.asarray(state["acc"], np.float32)
-    for step in range(a.shape[1]):
-        acc = acc + a[:, step, None] * b[step]
+    sums = np.empty((a.shape[1] + 1, a.shape[0], b.shape[1]), np.float32)
+    sums[0] = 0 if phase == 0 else state["acc"]
+    np.multiply(a.T[:, :, None], b[:, None, :], out=sums[1:])
+    acc = np.add.accumulate(sums, axis=0)[-1]  # one after the other, which a sum need not be
     state["acc"] = acc
     return [[acc] if phase + 1 == number(params, "steps") else []]
 

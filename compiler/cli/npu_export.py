@@ -1,0 +1,90 @@
+"""`neuc npu show` and `neuc npu export`: what an artifact puts on the array, as a table, and as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from neuc.compiler.cli import arguments, console
+from neuc.errors import Exit
+
+if TYPE_CHECKING:
+    from neuc.compiler.npu.products import PlacedProduct
+
+_BY_SUFFIX = {".svg": "svg", ".html": "html", ".dot": "dot", ".mlir": "mlir-aie-1.4", ".json": "trace"}
+
+
+def _products(path: Path) -> list[PlacedProduct]:
+    from neuc.compiler.npu.products import placed_products
+    from neuc.runtime.artifact import Artifact
+
+    arguments.require_file(path)
+    found = placed_products(Artifact.open(path))
+    if not found:
+        raise arguments.usage_error(f"{path} has nothing on an NPU array", "compile for npu-xdna1 or npu-xdna2")
+    return found
+
+
+@click.command("show")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@arguments.json_option
+def show_command(artifact: Path, as_json: bool) -> int:
+    """The products of a .neuc on the array: sizes, tiles, where they go, predicted time and what limits it."""
+    products = _products(artifact)
+    if as_json:
+        console.product_json([{"segment": p.segment, **p.facts} for p in products])
+        return Exit.OK
+    rows = [_cells(i, p) for i, p in enumerate(products)]
+    header = ("#", "M x K x N", "operands", "tile", "spread", "µs", "limited by", "padding", "layers")
+    console.product(arguments.table(header, rows, right=(0, 5, 7)))
+    return Exit.OK
+
+
+def _cells(number: int, product: PlacedProduct) -> tuple[str, ...]:
+    facts = product.facts
+    layers, tile = facts["nodes"], facts["tile"]
+    assert isinstance(layers, list)
+    assert isinstance(tile, list)
+    return (
+        str(number),
+        f"{facts['m']} x {facts['k']} x {facts['n']}",
+        str(facts["operands"]),
+        "x".join(map(str, tile)),
+        str(facts["spread"]),
+        str(facts["microseconds"]),
+        str(facts["limiter"]),
+        f"{facts['padding']:.0%}",
+        ", ".join(map(str, layers)),
+    )
+
+
+@click.command("export")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option(
+    "--product", type=click.IntRange(0), default=0, show_default=True, help="Which one: # of `neuc npu show`."
+)
+@click.option("--form", help="What to write; by OUTPUT's suffix if left out. `--form list` names all.")
+def export_command(artifact: Path, output: Path, product: int, form: str | None) -> int:
+    """Write a product's placed program: picture, timeline, mlir-aie text and more."""
+    from neuc.backends.npu.export.forms import FORMS, export
+    from neuc.compiler.files import check_writable, replacing
+
+    if form == "list":
+        console.product(arguments.table(("form", "what it is"), [(name, what) for name, (what, _) in FORMS.items()]))
+        return Exit.OK
+    form = form or _BY_SUFFIX.get(output.suffix)
+    if form is None:
+        raise arguments.usage_error(f"{output} says no form", f"--form {', '.join(FORMS)}")
+    products = _products(artifact)
+    if product >= len(products):
+        raise arguments.usage_error(f"there is no product {product}", f"0 to {len(products) - 1}: see `neuc npu show`")
+    chosen = products[product]
+    check_writable(output)
+    text = export(chosen.design, chosen.machine, form)
+    with replacing(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    console.note(f"wrote {output}: {FORMS[form][0]} ({chosen.segment})")
+    return Exit.OK

@@ -1,0 +1,57 @@
+"""What an artifact puts on an NPU array: its products, each as a placed program for the sizes it was planned for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from neuc.errors import Error
+from neuc.runtime.artifact import Artifact
+from neuc.runtime.checked_json import Node
+from neuc.runtime.npu.gemm import with_sizes
+from neuc.runtime.npu.gemm_plan import GemmPlan, blocks
+from neuc.runtime.npu.machine import Machine, machine_of
+from neuc.runtime.npu.program import Design
+from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
+from neuc.runtime.program import OtherSegment
+
+_MOST = 1 << 24
+
+
+@dataclass(frozen=True)
+class PlacedProduct:
+    """A product on the array: the segment's name, what the planner said of it, its machine and its program."""
+
+    segment: str
+    facts: Mapping[str, object]
+    machine: Machine
+    design: Design
+
+
+def placed_products(artifact: Artifact) -> list[PlacedProduct]:
+    """The products of an artifact, in the order they run; none if it is for another target.
+
+    Raises:
+        Error: NEUC-E687, the artifact's data are damaged.
+    """
+    facts = artifact.manifest.get("npu")
+    found: list[PlacedProduct] = []
+    for row in Node(facts, "npu", CODE, CURE).get("layers").items() if facts is not None else []:
+        name = row.get("segment").string()
+        segment = artifact.program.segments.get(name)
+        if not isinstance(segment, OtherSegment):
+            raise Error(CODE, f"there is no product {name} on the array", hint=CURE)
+        found.append(_product(name, segment, row))
+    return found
+
+
+def _product(name: str, segment: OtherSegment, row: Node) -> PlacedProduct:
+    node = Node(segment.data, f"segment {name}", CODE, CURE)
+    machine = machine_of(node.get("machine").value, f"segment {name}: machine")
+    design = design_from_json(node.get("program").value, f"segment {name}: program")
+    m, k, n, groups = (row.get(key).integer(1, _MOST) for key in ("m", "k", "n", "groups"))
+    tile = node.get("tile").list_of(lambda item: item.integer(4, 4096), 3)
+    plan = GemmPlan.on(machine, (tile[0], tile[1], tile[2]), node.get("operands").string(), node.get("spread").string())
+    sized = with_sizes(design, plan, machine, blocks(plan, m, k // groups, n), groups)
+    return PlacedProduct(name, cast(Mapping[str, object], row.value), machine, sized)

@@ -1,0 +1,86 @@
+"""`neuc npu show` and `export`: what a compiled model puts on the array, as a user sees it."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import neuc
+from neuc.backends.npu.export.forms import FORMS
+from neuc.compiler.cli import main
+from neuc.compiler.npu.products import placed_products
+from neuc.runtime.artifact import Artifact
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two linear layers for XDNA1."""
+    random = np.random.default_rng(0)
+    shapes = {"w1": (48, 40), "w2": (40, 32)}
+    weights = [numpy_helper.from_array(random.standard_normal(s).astype(np.float32), n) for n, s in shapes.items()]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"], name="first"),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "w2"], ["y"], name="second"),
+    ]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [8, 48]), ("y", [8, 32])))
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], weights), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    )
+    onnx.checker.check_model(model)
+    path = tmp_path_factory.mktemp("npu") / "m.neuc"
+    neuc.compile(model, "npu-xdna1").save(path)
+    return path
+
+
+def test_show_lists_products_with_plans_and_limits(artifact: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["npu", "show", str(artifact), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["m"], row["k"], row["n"], row["operands"]) for row in rows] == [
+        (8, 48, 80, "ternary"),
+        (8, 40, 64, "ternary"),
+    ]
+    assert all(row["microseconds"] > 0 and 0 <= row["padding"] < 1 for row in rows)
+    assert main(["npu", "show", str(artifact)]) == 0
+    assert "8 x 48 x 80" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_every_form_can_be_written(artifact: Path, tmp_path: Path, form: str):
+    target = tmp_path / "out"
+    assert main(["npu", "export", str(artifact), str(target), "--form", form, "--product", "1"]) == 0
+    text = target.read_text(encoding="utf-8")
+    product = placed_products(Artifact.open(artifact))[1]
+    match form:
+        case "svg":
+            assert ElementTree.fromstring(text).tag.endswith("svg")
+        case "trace":
+            cores = {event["pid"] for event in json.loads(text) if event["name"] == "INSTR_EVENT_0"}
+            assert len(cores) == len(product.design.kernels)
+        case "json" | "riallto":
+            assert json.loads(text)
+        case "html":
+            assert "Timeline" in text
+        case "dot" | "irdl":
+            assert text
+        case _:
+            assert text.count("aie.core") == len(product.design.kernels)
+
+
+def test_forms_by_suffix_and_what_is_wrong(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["npu", "export", str(artifact), str(tmp_path / "a.svg")]) == 0
+    assert (tmp_path / "a.svg").read_text(encoding="utf-8").startswith("<svg")
+    for arguments, words in (
+        ([str(artifact), str(tmp_path / "a.xyz")], "says no form"),
+        ([str(artifact), str(tmp_path / "a.svg"), "--product", "2"], "there is no product 2"),
+        ([str(artifact), str(tmp_path / "a.svg"), "--form", "vhdl"], "no form 'vhdl'"),
+        ([str(tmp_path / "none.neuc"), str(tmp_path / "a.svg")], "none.neuc"),
+    ):
+        assert main(["npu", "export", *arguments]) != 0
+        assert words in capsys.readouterr().err
