@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from neuc.compiler.energy.learning_maps import Array, Conv, Map, Sizes, maps_of
 from neuc.compiler.energy.learning_methods import CONVOLVE, METHODS, make_rule
-from neuc.compiler.energy.learning_native import WITH_PROGRAMS, NativeSlopes, convolves, native_scores
+from neuc.compiler.energy.learning_native import WITH_PROGRAMS, NativeAnswers, NativeSlopes, convolves
 from neuc.compiler.energy.learning_rules import EquilibriumPropagation, Layers, Rule
 from neuc.compiler.energy.learning_variants import ContrastiveDivergence, IncrementalPredictiveCoding
 from neuc.errors import Error, Exit
@@ -55,12 +55,15 @@ class Trained:
     cpu_seconds: float = 0.0
     compile_seconds: float = 0.0
     peak_bytes: int = 0
+    _answers: NativeAnswers | None = field(default=None, repr=False)
 
     def scores(self, images: ArrayLike) -> Array:
         """A score for each class, f32 [images, classes]."""
         x = _images(images, _count(self.sizes[0]))
         if isinstance(self.rule, EquilibriumPropagation) and convolves(self.layers):
-            return native_scores(self.rule, self.layers, x)
+            if self._answers is None:
+                self._answers = NativeAnswers(self.rule, self.layers)
+            return self._answers(self.layers, x)
         return self.rule.scores(self.layers, x)
 
     def predict(self, images: ArrayLike) -> Array:

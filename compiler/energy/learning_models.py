@@ -49,8 +49,8 @@ def learning_program(
 
 
 def answer_program(rule: EquilibriumPropagation, layers: Layers) -> Program:
-    """The program that settles a trained network: inputs ``x`` and ``layer1``, … as zeros, result ``scores``."""
-    made = _Network(Model(), layers, transposed=False, given=False)
+    """The program that settles a network: inputs ``x``, ``layer1``, … as zeros, ``w1``, ``b1``, …; result ``scores``."""
+    made = _Network(Model(), layers, transposed=False, given=True)
     top = _hopfield(made, None)
     return made.model.program(scores=made.model.state("batch").relax("block_min", rule.answer_steps)[top])
 

@@ -76,17 +76,22 @@ class NativeSlopes:
         return found
 
 
-def native_scores(rule: EquilibriumPropagation, layers: Layers, x: Array) -> Array:
-    """The output layer at rest, by generated code: what numpy takes long for where there are convolutions."""
-    program = answer_program(rule, layers)
-    session = program.session(threads=1)
-    sizes = {f"layer{n}": map_.outputs for n, map_ in enumerate(maps_in(layers), 1)}
-    found: list[Array] = []
-    for begin in range(0, len(x), _ANSWERS_AT_ONCE):
-        part = x[begin : begin + _ANSWERS_AT_ONCE]
-        zeros = {name: np.zeros((len(part), size), np.float32) for name, size in sizes.items()}
-        found += session.run(["scores"], {"x": part, **zeros})
-    return np.concatenate(found)
+class NativeAnswers:
+    """The output layer of a network at rest, by generated code: numpy takes long where there are convolutions."""
+
+    def __init__(self, rule: EquilibriumPropagation, layers: Layers) -> None:
+        self._session = answer_program(rule, layers).session(threads=1)
+        self._sizes = {f"layer{n}": map_.outputs for n, map_ in enumerate(maps_in(layers), 1)}
+
+    def __call__(self, layers: Layers, x: Array) -> Array:
+        """Scores [B, classes]; the layers may have changed since."""
+        weights = {f"{name}{n}": a for n, pair in enumerate(layers, 1) for name, a in zip("wb", pair)}
+        found: list[Array] = []
+        for begin in range(0, len(x), _ANSWERS_AT_ONCE):
+            part = x[begin : begin + _ANSWERS_AT_ONCE]
+            zeros = {name: np.zeros((len(part), size), np.float32) for name, size in self._sizes.items()}
+            found += self._session.run(["scores"], {"x": part, **zeros, **weights})
+        return np.concatenate(found)
 
 
 def convolves(layers: Layers) -> bool:
