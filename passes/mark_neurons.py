@@ -41,10 +41,13 @@ class MarkNeurons(ModulePass):
 
     Options:
         recipe: a, b or c.
+        after: the name of a model's node. What does not depend on it stays a network of numbers, which runs once in
+            front of the spiking one: a hybrid network.
     """
 
     name = "mark-neurons"
     recipe: str = "a"
+    after: str = ""
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Mark the sites of every function."""
@@ -52,7 +55,7 @@ class MarkNeurons(ModulePass):
             raise Error("NEUC-E527", f"there is no recipe {self.recipe!r}", hint=f"recipes are {', '.join(RECIPES)}")
         for function in op.ops:
             if isinstance(function, func.FuncOp) and not function.is_declaration:
-                _Marking(self.recipe != "a").run(function)
+                _Marking(self.recipe != "a").run(function, self.after)
 
 
 class _Marking:
@@ -65,13 +68,16 @@ class _Marking:
         self.spiking = set[SSAValue]()
         """Values that are spikes, or spikes moved or pooled."""
         self.inputs = set[SSAValue]()
-        """Values that depend on an input of the model."""
+        """Values that depend on an input of the model, or on the node that spiking begins behind."""
         self.names: dict[str, int] = {}
         self.inserted: dict[tuple[SSAValue, bool], SSAValue] = {}
 
-    def run(self, function: func.FuncOp) -> None:
-        self.inputs.update(function.body.block.args)
+    def run(self, function: func.FuncOp, after: str) -> None:
+        begin = _last_named(function, after) if after else None
+        self.inputs.update(function.body.block.args if begin is None else begin.results)
         for op in list(function.body.block.ops):
+            if op is begin:
+                continue
             if isinstance(op, MapOp) and len(op.inputs) == 1 and op.inputs[0] in self.inputs:
                 bound = clip_bound(op)
                 if is_relu(op) or bound is not None:
@@ -120,6 +126,19 @@ class _Marking:
         base = next(reversed(node_names(op)), "neuron")
         count = self.names[base] = self.names.get(base, 0) + 1
         return base if count == 1 else f"{base}#{count}"
+
+
+def _last_named(function: func.FuncOp, name: str) -> Operation:
+    """The last operation of a model's node.
+
+    Raises:
+        Error: NEUC-E527, there is none.
+    """
+    named = {known: op for op in function.body.block.ops for known in node_names(op)}
+    if name not in named:
+        hint = f"nodes are {', '.join(list(named)[:20])}"
+        raise Error("NEUC-E527", f"there is no node {name!r} for spiking to begin behind", hint=hint)
+    return named[name]
 
 
 def channel_axis(value: SSAValue) -> int:

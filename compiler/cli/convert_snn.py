@@ -38,6 +38,7 @@ _OPTIONS = (
     click.option("--levels", type=int, help="snn: powers of two of a spike in recipes b and c; 4 by default."),
     click.option("--coding", help="snn: rate or differential, if not the recipe's."),
     click.option("--start", type=int, help="snn: first step that a rate-coded read-out counts; 0 by default."),
+    click.option("--spiking-after", metavar="NODE", help="snn: what stands before this node stays numbers (hybrid)."),
     click.option("--keep-weights", is_flag=True, help="snn: no regression of weights on what spikes bring."),
     click.option("--eval", "evaluation", metavar="FILE.npz:LABELS", help="snn: labelled data for the sweep over T."),
     click.option("--sweep", "swept", default="1,2,4,8,16,32,64", show_default=True, help="snn: T of the sweep."),
@@ -113,6 +114,7 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
         max_steps=options["max_steps"],
         max_drop=options["max_drop"],
         labels=labels,
+        spiking_after=options["spiking_after"],
     )
     for text in _ignored(options, model):
         console.note(f"warning: {text}")

@@ -62,6 +62,7 @@ def convert_auto(
     steps: int | None = None,
     shapes: Mapping[str, tuple[int | str, ...]] | None = None,
     example_inputs: tuple[object, ...] | None = None,
+    spiking_after: str | None = None,
     seed: int = 0,
 ) -> SpikingModel:
     """The cheapest conversion that reaches the goal on the half of the calibration data that thresholds do not see.
@@ -73,6 +74,7 @@ def convert_auto(
         steps: T, if only recipes are to be chosen.
         shapes: as of `convert_to_snn`.
         example_inputs: as of `convert_to_snn`.
+        spiking_after: as of `convert_to_snn`.
         seed: as of `convert_to_snn`.
 
     Raises:
@@ -84,7 +86,7 @@ def convert_auto(
             "NEUC-E527", f"max drop {goal.max_drop}", hint="a part of the samples, such as 0.005", exit_code=Exit.USAGE
         )
     begun = time.perf_counter()
-    marked = front.mark(model, RECIPES["a"], shapes, example_inputs)
+    marked = front.mark(model, RECIPES["a"], shapes, example_inputs, spiking_after)
     arrays = arrays_of(calibration, marked.inputs, "calibration data")
     samples = arrays[0].shape[0] if arrays[0].ndim else 1
     split = samples - int(samples * HELD_OUT) if samples >= FEWEST else samples

@@ -53,6 +53,7 @@ def convert_to_snn(
     max_steps: int = 16,
     max_drop: float = 0.005,
     labels: np.ndarray | None = None,
+    spiking_after: str | None = None,
     seed: int = 0,
 ) -> SpikingModel:
     """Convert a float network to a spiking one, without training.
@@ -78,6 +79,8 @@ def convert_to_snn(
         max_steps: of ``auto``: the most steps that are tried.
         max_drop: of ``auto``: how much accuracy may be lost, on the calibration data.
         labels: of ``auto``: labels of the calibration data; without them agreement with the float network counts.
+        spiking_after: the name of a node: what does not depend on it stays a network of numbers, which runs once in
+            front of the spiking one (a hybrid network, in one program).
         seed: which samples thresholds are found from, where there are more than needed.
 
     Raises:
@@ -90,13 +93,20 @@ def convert_to_snn(
 
         goal = Goal(max_steps, max_drop, labels)
         return convert_auto(
-            model, calibration, goal, steps=steps, shapes=shapes, example_inputs=example_inputs, seed=seed
+            model,
+            calibration,
+            goal,
+            steps=steps,
+            shapes=shapes,
+            example_inputs=example_inputs,
+            spiking_after=spiking_after,
+            seed=seed,
         )
     chosen = recipe_of(recipe, levels, coding)
     count = DEFAULT_STEPS[recipe] if steps is None else steps
     check_steps(count)
     begun = time.perf_counter()
-    marked = front.mark(model, chosen, shapes, example_inputs)
+    marked = front.mark(model, chosen, shapes, example_inputs, spiking_after)
     inputs = arrays_of(calibration, marked.inputs, "calibration data")
     made = convert_marked(
         marked, inputs, chosen, count, thresholds, start=start, quantile=quantile, seed=seed, refit=refit

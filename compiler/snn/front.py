@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ class Marked:
         module: the marked module; calibration changes it.
         context: the context and weights of both.
         inputs, outputs: the model's signature.
+        after: the node behind which spiking begins; everywhere if it is empty.
     """
 
     name: str
@@ -48,13 +50,14 @@ class Marked:
     context: NeucContext
     inputs: tuple[IoSpec, ...]
     outputs: tuple[IoSpec, ...]
+    after: str = ""
 
     def remarked(self, recipe: Recipe) -> Marked:
         """The same model marked for another recipe."""
         module = self.dense.clone()
-        MarkNeurons(recipe.name).apply(self.context, module)
+        MarkNeurons(recipe.name, self.after).apply(self.context, module)
         module.verify()
-        return Marked(self.name, self.dense, module, self.context, self.inputs, self.outputs)
+        return dataclasses.replace(self, module=module)
 
 
 def mark(
@@ -62,6 +65,7 @@ def mark(
     recipe: Recipe,
     shapes: Mapping[str, tuple[int | str, ...]] | None = None,
     example_inputs: tuple[object, ...] | None = None,
+    after: str | None = None,
 ) -> Marked:
     """Read a model and mark its neurons.
 
@@ -70,9 +74,10 @@ def mark(
         recipe: which neurons.
         shapes: shapes of inputs by name.
         example_inputs: arguments to trace a torch module with.
+        after: the node behind which spiking begins.
 
     Raises:
-        Error: the model cannot be read; NEUC-E524, it is a decoder, or spiking already.
+        Error: the model cannot be read; NEUC-E524, it is a decoder, or spiking already; NEUC-E527, no such node.
     """
     source = read_model(model, shapes, example_inputs)
     if source.is_decoder:
@@ -83,5 +88,6 @@ def mark(
     driver = Driver(source.module, source.context)
     driver.run([universe.PASSES[name]()() for name in PASSES])
     inputs, outputs = signature_of(driver.module)
-    start = Marked(source.name, driver.module, driver.module, source.context, tuple(inputs), tuple(outputs))
+    module = driver.module
+    start = Marked(source.name, module, module, source.context, tuple(inputs), tuple(outputs), after or "")
     return start.remarked(recipe)
