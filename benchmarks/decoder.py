@@ -92,7 +92,8 @@ def main() -> None:
     if options.page is not None:
         systems = [f"- {engine.spec.name}: {engine.system.strip()}" for engine in engines]
         where = f"{datetime.now().date()}, {host_cpu_name()}, {os.cpu_count()} CPUs, 2B-4T shape; {lines[0]}"
-        write_page(options.page, options.table, [where, "", *lines[1:], "", *systems])
+        one = f" {threads[0]}" if len(threads) == 1 else ""
+        write_page(options.page, options.table + one, [where, "", *lines[1:], "", *systems])
     if options.history is not None:
         with options.history.open("a") as file:
             file.write(json.dumps(record(run, options, load_before)) + "\n")
@@ -166,7 +167,7 @@ def read_limit(samples: Samples, threads: int) -> Spread:
 
 
 def write_page(page: Path, table: str, lines: list[str]) -> None:
-    """Put lines between the marks of a table.
+    """Put lines between the marks of a table (`native 1` for a run on one thread alone).
 
     Raises:
         SystemExit: the page has no such marks.

@@ -32,6 +32,7 @@ WORKERS = {
     "neuc": "neuc_worker.py",
     "llama_cpp": "llama_worker.py",
     "ik_llama_cpp": "llama_worker.py",
+    "litespark": "litespark_worker.py",
     "ggml": "ggml_worker.py",
 }
 """Kinds of engines and the child each runs in."""

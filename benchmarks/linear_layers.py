@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import llvmlite.binding as llvmlite
 import numpy as np
 from kernels_ternary import aligned, placed
-from limits import AMX, DotProductPeak, Team
+from limits import AMX, DotProductPeak
+from team import Team
 from xdsl.dialects.llvm import FuncOp
 
 from neuc.backends.cpu.builder import KernelBuilder, Val, i8, i32, vec

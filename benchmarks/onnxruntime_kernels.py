@@ -18,10 +18,11 @@ from collections.abc import Callable
 import llvmlite.binding as llvmlite
 import numpy as np
 import onnxruntime
-from limits import Spread, Team
+from limits import Spread
 from linear_layers import Layer
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from team import Team
 
 from neuc.backends.cpu.isa import Isa
 from neuc.runtime.cpu_features import host_features

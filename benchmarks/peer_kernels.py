@@ -25,8 +25,8 @@ from pathlib import Path
 import llvmlite.binding as llvmlite
 import numpy as np
 from engines import Engine, native_table, read_specs, refusal
-from limits import Team
 from linear_layers import Layer, one_token, products
+from team import Team
 
 from neuc.backends.cpu.isa import Isa
 from neuc.runtime.cpu_features import host_cpu_name, host_features
