@@ -1,9 +1,11 @@
 """Measures what docs/analog.md shows and writes its tables.
 
-    python benchmarks/analog_page.py [--digits digits.json] [--models models.json] [--page docs/analog.md]
+    python benchmarks/analog_page.py [--digits digits.json] [--models models.json] [--fashion fashion.json]
+        [--language language.json] [--training training.json] [--page docs/analog.md]
 
-Digits and real models take minutes; their figures are read from what `analog_digits.py` and `analog_models.py` wrote
-with --json, if given, else measured anew. Tables go between the two marks of the page; the rest is written by people.
+All but the first two tables take minutes; their figures are read from what `analog_digits.py`, `analog_models.py`,
+`analog_fashion.py`, `analog_language.py` and `analog_training.py` wrote with --json, if given, else measured anew
+(training then without aihwkit). Tables go between the two marks of the page; the rest is written by people.
 """
 
 from __future__ import annotations
@@ -12,12 +14,15 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
 import analog_digits
+import analog_fashion
+import analog_language
 import analog_models
+import analog_training
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
@@ -93,7 +98,10 @@ def _error(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.linalg.norm(best * found - wanted) / np.linalg.norm(wanted))
 
 
-def page(digits: Sequence[dict[str, object]], models: Sequence[dict[str, object]]) -> str:
+Rows = Sequence[dict[str, object]]
+
+
+def page(digits: Rows, fashion: Rows, language: Rows, training: Rows, models: Rows) -> str:
     """The tables."""
     load = os.getloadavg()[0]
     lines = [f"Measured on {date.today().isoformat()}, {host_cpu_name()}, load average {load:.1f}.", ""]
@@ -111,7 +119,11 @@ def page(digits: Sequence[dict[str, object]], models: Sequence[dict[str, object]
     for kind, physical, other in weight_errors():
         lines.append(f"| {kind} | {' | '.join(f'{e:.3f}' for e in physical)} |")
         lines.append(f"| … in aihwkit's order | {' | '.join(f'{e:.3f}' for e in other)} |")
-    lines += ["", "### Digits", "", *_digits(digits), "", "### Real models after one day", ""]
+    lines += ["", "### Digits", "", *_accuracies(digits)]
+    lines += ["", "### Fashion-MNIST, a CNN of three convolutions", "", *_accuracies(fashion)]
+    lines += ["", "### A language model: perplexity of held-out text", "", *_perplexities(language)]
+    lines += ["", "### Digits learnt in the array", "", *_curves(training)]
+    lines += ["", "### Real models after one day", ""]
     lines += ["| model | tiles | arrays | devices used | after 1 d against float | ms to simulate |", "|---" * 6 + "|"]
     for row in models:
         figures = f"{row['tiles']} | {row['arrays']} | {100 * _number(row['used']):.0f} %"
@@ -119,7 +131,37 @@ def page(digits: Sequence[dict[str, object]], models: Sequence[dict[str, object]
     return "\n".join(lines)
 
 
-def _digits(cells: Sequence[dict[str, object]]) -> list[str]:
+def _perplexities(cells: Rows) -> list[str]:
+    kinds = list(dict.fromkeys(str(cell["kind"]) for cell in cells))
+    table = {(str(cell["kind"]), str(cell["setting"])): cell for cell in cells}
+    heads = [part for kind in kinds for part in (kind, "times digital")]
+    lines = [f"| on `xbar-pcm` | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for setting in dict.fromkeys(str(cell["setting"]) for cell in cells):
+        shown: list[str] = []
+        for kind in kinds:
+            cell, digital = table[kind, setting], _number(table[kind, "digital"]["mean"])
+            mean = _number(cell["mean"])
+            spread = "" if setting == "digital" else f" ± {_number(cell['std']):.2f}"
+            shown += [f"{mean:.2f}{spread}", f"{mean / digital:.3f}"]
+        lines.append(f"| {setting} | {' | '.join(shown)} |")
+    return lines
+
+
+def _curves(curves: Rows) -> list[str]:
+    lines = ["| rule | devices | by | test accuracy after epochs 1, 2, 4, 8 and the last, % | CPU s a training |"]
+    lines.append("|---" * 5 + "|")
+    for curve in sorted(curves, key=lambda c: (str(c["device"]), str(c["rule"]), str(c["who"]) != "neuc")):
+        accuracies = curve["accuracies"]
+        assert isinstance(accuracies, list)
+        chosen = [accuracies[i] for i in (0, 1, 3, 7) if i < len(accuracies) - 1] + accuracies[-1:]
+        shown = ", ".join(f"{100 * _number(a):.1f}" for a in chosen)
+        lines.append(
+            f"| {curve['rule']} | {curve['device']} | {curve['who']} | {shown} | {_number(curve['seconds']):.1f} |"
+        )
+    return lines
+
+
+def _accuracies(cells: Rows) -> list[str]:
     modes = list(dict.fromkeys(str(cell["mode"]) for cell in cells))
     settings = list(dict.fromkeys((str(cell["setting"]), str(cell["time"])) for cell in cells))
     table = {(str(c["mode"]), str(c["setting"]), str(c["time"])): c for c in cells}
@@ -131,6 +173,11 @@ def _digits(cells: Sequence[dict[str, object]]) -> list[str]:
     return lines
 
 
+def _rows(path: Path | None, measure: Callable[[], Sequence[object]]) -> Rows:
+    """Figures of a file, or measured now."""
+    return [vars(row) for row in measure()] if path is None else json.loads(path.read_text(encoding="utf-8"))
+
+
 def _number(value: object) -> float:
     assert isinstance(value, int | float)
     return float(value)
@@ -139,22 +186,21 @@ def _number(value: object) -> float:
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--digits", type=Path)
-    parser.add_argument("--models", type=Path)
+    for name in ("digits", "fashion", "language", "training", "models"):
+        parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--page", type=Path, default=Path(__file__).parents[1] / "docs" / "analog.md")
     arguments = parser.parse_args()
-    if arguments.digits is None:
-        digits = [vars(cell) for cell in analog_digits.measure(3, 4)]
-    else:
-        digits = json.loads(arguments.digits.read_text(encoding="utf-8"))
-    if arguments.models is None:
-        models = [vars(row()) for row in analog_models.MODELS.values()]
-    else:
-        models = json.loads(arguments.models.read_text(encoding="utf-8"))
+    digits = _rows(arguments.digits, lambda: analog_digits.measure(3, 4))
+    fashion = _rows(arguments.fashion, lambda: analog_fashion.measure(1, 3, 1000))
+    language = _rows(arguments.language, lambda: analog_language.measure(3))
+    training = _rows(arguments.training, lambda: analog_training.ours(1, 12))
+    models = _rows(arguments.models, lambda: [row() for row in analog_models.MODELS.values()])
     text = arguments.page.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    arguments.page.write_text(f"{before}{BEGIN}\n{page(digits, models)}\n{END}{after}", encoding="utf-8")
+    arguments.page.write_text(
+        f"{before}{BEGIN}\n{page(digits, fashion, language, training, models)}\n{END}{after}", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
