@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from neuc.backends.npu.assign import assign_resources
 from neuc.backends.npu.check.checker import check
+from neuc.backends.npu.fastest_depths import fastest_depths
 from neuc.backends.npu.graph_ir import checked
 from neuc.backends.npu.interval import initiation_interval
 from neuc.backends.npu.place.placer import Placement, place_design
@@ -34,7 +35,13 @@ class Built:
 
 
 def build(
-    design: Design, machine: Machine, *, seconds: float | None = None, seed: int = 0, deepen: bool = True
+    design: Design,
+    machine: Machine,
+    *,
+    seconds: float | None = None,
+    seed: int = 0,
+    deepen: bool = True,
+    fastest: bool = False,
 ) -> Built:
     """Place, route and check `design`.
 
@@ -44,6 +51,7 @@ def build(
         seconds: time for the proof of the placement.
         seed: of annealing.
         deepen: enlarge depths where the graph would deadlock; else that is an error.
+        fastest: choose depths with which the graph is as fast as memory permits, and no larger.
 
     Raises:
         Error: NEUC-E672 … E678, the graph is wrong or does not fit; NEUC-E679, it deadlocks.
@@ -53,6 +61,8 @@ def build(
         if not deepen or verdict.cure is None:
             raise Error("NEUC-E679", f"{design.name} {verdict}", hint="deepen the channels named, or change rates")
         design = with_depths(design, verdict.cure)
+    if fastest and design.sequence:
+        design = with_depths(design, fastest_depths(design, machine).depths)
     placement = place_design(design, machine, seconds=seconds, seed=seed)
     routed = route_design(assign_resources(placement.design, machine), machine)
     check(routed, machine)

@@ -15,6 +15,7 @@ from xdsl.rewriter import Rewriter
 
 from neuc.backends.npu.assign import assign_resources
 from neuc.backends.npu.check.checker import check
+from neuc.backends.npu.fastest_depths import fastest_depths
 from neuc.backends.npu.graph_ir import design_of, graph_of
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.place.placer import place_design
@@ -42,21 +43,32 @@ class SizeBuffers(ModulePass):
     """Deepen channels and links until tokens no longer get stuck (cyclo-static dataflow, run without values).
 
     The fewest added buffers that do, searched in the circle of waiting; a graph without a host sequence stays as it is.
+
+    Options:
+        fastest: then make depths such that no others are faster, as far as memory goes, and none is larger than needed.
     """
 
     name = "size-buffers"
+    fastest: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Run the pass."""
 
         def change(design: Design, machine: Machine) -> Design:
             verdict = diagnose_design(design, machine) if design.sequence else None
-            if verdict is None or not verdict.hangs:
+            if verdict is None:
                 return design
-            if verdict.cure is None:
+            if verdict.hangs and verdict.cure is None:
                 raise Error("NEUC-E679", f"{design.name} {verdict}", hint="change rates: no depths cure it")
-            add_notes(op, f"{design.name}: {', '.join(f'{k} deepened to {v}' for k, v in verdict.cure.items())}")
-            return with_depths(design, verdict.cure)
+            if verdict.cure:
+                add_notes(op, f"{design.name}: {', '.join(f'{k} deepened to {v}' for k, v in verdict.cure.items())}")
+                design = with_depths(design, verdict.cure)
+            if not self.fastest:
+                return design
+            found = fastest_depths(design, machine)
+            changed = ", ".join(f"{name} {depth}" for name, depth in found.depths.items()) or "none changes"
+            add_notes(op, f"{design.name}: depths for speed: {changed}; {found.before:g} to {found.after:g} cycles")
+            return with_depths(design, found.depths)
 
         _each_graph(op, change)
 
