@@ -126,3 +126,21 @@ def test_packed_chains_are_of_grids_alone() -> None:
     program = model.program(x=model.init(64).sample(2, packed=True).last[x])
     with pytest.raises(Error, match=r"E615.*packed chains"):
         program.run()
+
+
+@pytest.mark.parametrize("isa", [ISAS[0], *(pytest.param(isa, marks=pytest.mark.slow) for isa in ISAS[1:])])
+def test_chains_that_exchange_have_the_interpreters_bits(isa: str) -> None:
+    """Couplings of ±1 and halves, so that energies are exact in both."""
+    model = Model()
+    x = model.spin(7, 6, name="x")
+    model.grid(x, 0.5, periodic=False)
+    i, j = RNG.choice(42, (2, 60))
+    model.edges(x, i[i != j], j[i != j], RNG.choice([-1.0, 1.0], int((i != j).sum())))
+    ladder = [0.2, 0.3, 0.45, 0.6, 0.8]
+    samples = model.init(5).sample(24, 1.0, ladder=ladder, exchange=3, warmup=4)
+    program = model.program(x=samples.last[x], sums=samples.sums(x), energy=samples.energies())
+    expected = program.interpret(seed=5)
+    found = dict(zip(expected, program.session(isa=isa, threads=2).run(list(expected), program.feeds(seed=5))))
+    np.testing.assert_array_equal(found["x"], expected.x)
+    np.testing.assert_array_equal(found["sums"], expected.sums)
+    np.testing.assert_array_equal(found["energy"], expected.energy)

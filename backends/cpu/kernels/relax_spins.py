@@ -1,4 +1,4 @@
-"""Sweeps over spins on any graph: one chain a work unit, all sweeps in one call.
+"""Sweeps over spins on any graph: one chain a work unit, all sweeps in one call; chains that exchange are one unit.
 
 A chain's spins lie in scratch memory in the order of positions, so that an update writes neighbouring bytes and only
 neighbours are gathered. What the graph is comes in arrays that `lowerings/relax_layout.py` makes.
@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from xdsl.dialects import llvm
 
-from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i8, i32, i64, vec
+from neuc.backends.cpu.builder import KernelBuilder, Val, f32, f64, i8, i32, i64, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels import relax_random as random
 from neuc.backends.cpu.kernels.base import KernelSpec
+from neuc.backends.cpu.kernels.relax_exchange import Exchange
 from neuc.backends.cpu.kernels.strided import Args
+from neuc.dialects.dims import Dim
 from neuc.dialects.interp.energy_random import GROUP, LANES, SITES
 
 PADDING = 64
@@ -29,8 +31,9 @@ class SpinSweepsKernel(KernelSpec):
     4 last spins i8 [C, n], 5 order i32 [R] (site of a place, -1 none), 6 fields f32 [P], 7 degrees i32 [P/16],
     8 neighbours i32 (16 for each degree of each vector), 9 weights f32 as 8, 10 S, 11 n, 12 P, 13 R, then with `grid`:
     coupling f32, neighbours i32 [P/16, grid, 16]; then, with observables: warmup, thin, and for `sums` i32 [C, n], for
-    `pairs` i32 [C, E], their places i32 [E, 2], E; for `histogram` i32 [C, 2^k], k; for `energies` f32 [S', C], C.
-    Work: chains. Scratch: `scratch_bytes`.
+    `pairs` i32 [C, E], their places i32 [E, 2], E; for `histogram` i32 [C, 2^k], k; for `energies` f32 [S', C], C;
+    with `exchange`, C and the sweeps from one exchange to the next. Work: chains; one unit with `exchange`. Scratch:
+    `scratch_bytes`.
     """
 
     metropolis: bool = False
@@ -40,6 +43,7 @@ class SpinSweepsKernel(KernelSpec):
     pairs: bool = False
     histogram: bool = False
     energies: bool = False
+    exchange: bool = False
 
     family = "relax_spins"
     written = None
@@ -49,17 +53,18 @@ class SpinSweepsKernel(KernelSpec):
         """Whether anything is accumulated."""
         return self.sums or self.pairs or self.histogram or self.energies
 
-    def scratch_bytes(self, places: int) -> int:
-        """For R places: random words, spins, sums."""
+    def scratch_bytes(self, places: int, chains: Dim) -> Dim:
+        """For R places: random words, spins, sums; with `exchange` of all chains, their slots and energies."""
         spins = (places + PADDING + 63) // 64 * 64
-        return random.WORD_BYTES + spins + (4 * places if self.sums else 0)
+        chain = spins + (4 * places if self.sums else 0)
+        return chains * (chain + 16) + random.WORD_BYTES if self.exchange else Dim.of(random.WORD_BYTES + chain)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Chains, sweeps, groups of 64 positions, vectors of 16."""
-        return _Builder(self, KernelBuilder(self.name, isa)).build()
+        return SpinsBuilder(self, KernelBuilder(self.name, isa)).build()
 
 
-class _Builder:
+class SpinsBuilder:
     def __init__(self, spec: SpinSweepsKernel, b: KernelBuilder) -> None:
         self.spec, self.b = spec, b
         args = Args(b)
@@ -79,33 +84,44 @@ class _Builder:
             self.counts, self.bits = args.ptr(), args.int()
         if spec.energies:
             self.energies, self.chains = args.ptr(), args.int()
+        if spec.exchange:
+            self.count, self.period = args.int(), args.int()
         self.words = b.scratch
         self.spins = b.ptr(b.scratch, random.WORD_BYTES)
 
     def build(self) -> llvm.FuncOp:
         b = self.b
         self.philox = random.Philox(b, b.load(self.seed, i64))
+        rounded = (self.places + (PADDING + 63)) & -64
         if self.spec.sums:
-            rounded = (self.places + (PADDING + 63)) & -64
             self.sum_scratch = b.ptr(self.spins, rounded)
         with b.loop(b.begin, b.end) as unit:
-            chain = unit.i
-            self._fetch(chain)
-            with b.loop(0, self.sweeps) as sweep:
-                row = b.select(b.icmp("eq", self.ladder, 0), sweep.i, sweep.i * self.ladder + chain)
-                beta = b.load(b.elem(self.beta, row, f32), f32)
-                self._sweep(sweep.i, chain, beta * 2.0)
-                if self.spec.observes:
-                    self._observe(sweep.i, chain)
-            self._write(chain)
+            if self.spec.exchange:
+                Exchange(self, rounded).emit()
+            else:
+                self._one_chain(unit.i)
         return b.finish()
+
+    def _one_chain(self, chain: Val) -> None:
+        self.fetch(chain)
+        with self.b.loop(0, self.sweeps) as sweep:
+            self.sweep(sweep.i, chain, self.beta_of(sweep.i, chain) * 2.0)
+            if self.spec.observes:
+                self.observe(sweep.i, chain)
+        self.write(chain)
+
+    def beta_of(self, sweep: Val, chain: Val) -> Val:
+        """β of a chain at a sweep."""
+        b = self.b
+        row = b.select(b.icmp("eq", self.ladder, 0), sweep, sweep * self.ladder + chain)
+        return b.load(b.elem(self.beta, row, f32), f32)
 
     # ---------------------------------------------------------------- spins in and out
 
     def _site(self, place: Val) -> Val:
         return self.b.sext(self.b.load(self.b.elem(self.order, place, i32), i32), i64)
 
-    def _fetch(self, chain: Val) -> None:
+    def fetch(self, chain: Val) -> None:
         """Spins into the order of places, and observables to zero."""
         b, first = self.b, chain * self.sites
         with b.loop(0, self.places) as loop:
@@ -125,7 +141,8 @@ class _Builder:
             with b.loop(0, size) as loop:
                 b.store(b.i32(0), b.elem(self.counts, chain * size + loop.i, i32))
 
-    def _write(self, chain: Val) -> None:
+    def write(self, chain: Val) -> None:
+        """Spins, and sums, to where the launch wants them."""
         b, first = self.b, chain * self.sites
         with b.loop(0, self.places) as loop:
             site = self._site(loop.i)
@@ -137,7 +154,8 @@ class _Builder:
 
     # ---------------------------------------------------------------- a sweep
 
-    def _sweep(self, sweep: Val, chain: Val, two_beta: Val) -> None:
+    def sweep(self, sweep: Val, chain: Val, two_beta: Val) -> None:
+        """All positions once."""
         b = self.b
         wide = b.splat(two_beta, b.lanes)
         with b.loop(0, b.udiv(self.positions, GROUP), init=[b.i64(0)]) as group:
@@ -200,7 +218,8 @@ class _Builder:
 
     # ---------------------------------------------------------------- observables
 
-    def _observe(self, sweep: Val, chain: Val) -> None:
+    def observe(self, sweep: Val, chain: Val) -> None:
+        """Add up what is kept of this sweep."""
         b = self.b
         age = sweep - self.warmup + 1
         kept = b.icmp("sgt", age, 0) & b.icmp("eq", b.srem(age, self.thin), 0)
@@ -217,7 +236,7 @@ class _Builder:
                 self._count_state(chain)
             if self.spec.energies:
                 number = b.sdiv(age, self.thin) - 1
-                b.store(self._energy(), b.elem(self.energies, number * self.chains + chain, f32))
+                b.store(b.fptrunc(self.energy(), f32), b.elem(self.energies, number * self.chains + chain, f32))
 
     def _spin_at(self, table: Val, index: Val) -> Val:
         b = self.b
@@ -241,11 +260,11 @@ class _Builder:
         address = b.elem(self.counts, (chain << self.bits) + loop.results[0], i32)
         b.store(b.load(address, i32) + 1, address)
 
-    def _energy(self) -> Val:
-        """−Σ s (h + field)/2: each coupling is in the fields of both its ends."""
+    def energy(self) -> Val:
+        """−Σ s (h + field)/2, in f64: each coupling is in the fields of both its ends."""
         b = self.b
-        zero = b.zero(vec(f32, b.lanes))
-        with b.loop(0, b.udiv(self.positions, LANES), init=[zero, b.i64(0)]) as vector:
+        wide = vec(f64, b.lanes)
+        with b.loop(0, b.udiv(self.positions, LANES), init=[b.zero(wide), b.i64(0)]) as vector:
             total, offset = vector.carried
             fields, after = self._fields(vector.i, offset)
             for part, field in enumerate(fields):
@@ -254,6 +273,6 @@ class _Builder:
                 index = b.load(b.elem(self.order, at, i32), vec(i32, b.lanes))
                 spin = b.sitofp(b.sext(b.load(b.elem(self.spins, at, i8), vec(i8, b.lanes)), i32), f32)
                 product = (own + field) * spin
-                total = total + b.select(b.icmp("sge", index, 0), product, 0.0)
+                total = total + b.fpext(b.select(b.icmp("sge", index, 0), product, 0.0), f64)
             vector.yield_([total, after])
         return b.reduce_add(vector.results[0]) * -0.5

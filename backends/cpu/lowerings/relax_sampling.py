@@ -53,8 +53,6 @@ class Observers:
 def _unsupported(op: e.SampleOp) -> str | None:
     if op.rule.data in _CONTINUOUS:
         return sample_unsupported(op)
-    if op.exchange.value.data:
-        return "exchanges of replicas have no CPU kernel"
     if op.packed is not None and (
         op.rule.data is not Rule.GIBBS or op.trajectory.first_use or len(dims_of(op.beta)) > 1
     ):
@@ -64,6 +62,10 @@ def _unsupported(op: e.SampleOp) -> str | None:
     observers = [use.operation for use in op.trajectory.uses]
     kinds = [o.what.data for o in observers if isinstance(o, e.ObserveOp)]
     model = e.model_of(op.model)
+    if op.exchange.value.data and (_has_tables(model) or op.packed is not None):
+        return "exchanges of packed chains, and of models with tables or categories, have no CPU kernel"
+    if op.exchange.value.data and any(isinstance(v.owner, e.VarOp) and v.owner.clamped for v in model.variables):
+        return "exchanges of chains with clamped spins have no CPU kernel"
     if _has_tables(model):
         if set(kinds) - {Observable.SUM}:
             return "of models with tables or categories only sums are observed"
@@ -102,7 +104,7 @@ def _sample(op: e.SampleOp, s: SegmentLowering) -> None:
     grid = _uniform_grid(op, graph, order, observers)
     if op.packed is not None:
         _sweep_packed(op, s, graph, grid, last)
-    elif grid is not None and grid[1] % (2 * GROUP) == 0:
+    elif grid is not None and grid[1] % (2 * GROUP) == 0 and not op.exchange.value.data:
         _sweep_grid(op, s, graph, grid, observers, last)
     else:
         _sweep_graph(op, s, graph, layout(graph, order), observers, last)
@@ -135,6 +137,7 @@ def _sweep_graph(
         pairs=Observable.PAIRS in seen,
         histogram=Observable.HISTOGRAM in seen,
         energies=Observable.ENERGY in seen,
+        exchange=op.exchange.value.data > 0,
     )
     chains, beta = e.chains_of(op.state), dims_of(op.beta)
     args: list[LaunchArg] = [
@@ -146,7 +149,10 @@ def _sweep_graph(
     if plan.grid:
         args += [plan.coupling, s.weight("relax.near", plan.near)]
     args += observer_args(op, s, seen, plan.place)
-    s.launch(kernel, args, work=chains, scratch=kernel.scratch_bytes(plan.places), op=op)
+    if kernel.exchange:
+        args += [chains, op.exchange.value.data]
+    work = Dim.of(1) if kernel.exchange else chains
+    s.launch(kernel, args, work=work, scratch=kernel.scratch_bytes(plan.places, chains), op=op)
 
 
 def _uniform_grid(op: e.SampleOp, graph: FactorGraph, order: Array, observers: Observers) -> tuple[int, int] | None:
