@@ -23,10 +23,10 @@ from neuc.passes.rewriting import rewrite
 
 @dataclass(frozen=True)
 class TernarySynapses(ModulePass):
-    """Fit ternary planes, with a scale for each row and plane, to constant f32 weights of `spike.linear` over events.
+    """Fit ternary planes, with a scale for each row and plane, to constant f32 weights of synapses over events.
 
-    Synapses over numbers (the analog input's layer) keep their weights. What is lost stands at each
-    `ternary.weight` (sqnr).
+    `spike.linear` and `spike.conv`; a row is an output channel of all its filters. Synapses over numbers (the analog
+    input's layer) and convolutions in groups keep their weights. What is lost stands at each `ternary.weight` (sqnr).
 
     Options:
         planes: how many planes, 1 to 4.
@@ -50,18 +50,32 @@ class _Fit(RewritePattern):
     store: WeightStore
 
     @op_type_rewrite_pattern
-    def match_and_rewrite(self, op: spike.LinearOp, rewriter: PatternRewriter) -> None:
+    def match_and_rewrite(self, op: spike.LinearOp | spike.ConvOp, rewriter: PatternRewriter) -> None:
         """Fit the weights of one synapse."""
         if op.trits is not None or spike.event_of(op.x) is None:
+            return
+        if isinstance(op, spike.ConvOp) and op.group.value.data > 1:
             return
         weight = constant_value(op.weight, self.store)
         if weight is None or weight.dtype.kind != "f":
             return
-        fit = fit_ternary(weight, self.planes)
+        fit = fit_ternary(weight.reshape(weight.shape[0], -1), self.planes)
         name = next(iter(node_names(op)), "synapse")
         planes = make_weight(name, fit.trits, fit.scales, self.store, scale=ScaleAttr.of("row"), sqnr=fit.sqnr_db)
         old = op.weight.owner
-        new = spike.LinearOp(op.x, rewriter.insert(planes).result, op.bias)
+        trits = rewriter.insert(planes).result
+        if isinstance(op, spike.ConvOp):
+            new = spike.ConvOp(
+                op.x,
+                trits,
+                op.bias,
+                strides=op.strides.get_values(),
+                pads=op.pads.get_values(),
+                dilations=op.dilations.get_values(),
+                kernel=weight.shape[2:],
+            )
+        else:
+            new = spike.LinearOp(op.x, trits, op.bias)
         new.attributes.update(op.attributes)
         rewriter.replace(op, new)
         if isinstance(old, Operation) and not any(result.uses for result in old.results):
