@@ -2,7 +2,7 @@
 
 More buffers never slow a self-timed dataflow graph down (Wiggers et al. 2007), so that the time with all depths as
 large as memory and buffer descriptors allow is the best there is. From there every depth is made as small as keeps that
-time, the largest buffers first: no single one can be smaller. Time is the simulator's, without values, places or routes.
+time, the largest buffers first: no single one can be smaller. Time is the simulator's, without values.
 """
 
 from __future__ import annotations
