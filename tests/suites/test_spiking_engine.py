@@ -21,6 +21,7 @@ ISAS = pytest.mark.parametrize(
     [pytest.param(isa, id=isa.name, marks=[] if isa in QUICK else pytest.mark.slow) for isa in runnable_isas()],
 )
 SIZES = (20, 37, 130, 10)
+SMALL = (9, 13, 11, 3)
 BATCHES = (1, 3, 17)
 POTENTIAL_ERROR = 65 * 130 * 2.0**-22
 """Sums of 130 weights below 4, rounded in another order in each of 65 steps."""
@@ -50,6 +51,13 @@ def check(
             np.testing.assert_array_equal(events, wanted)
             for got, number in zip(numbers, exact, strict=True):
                 np.testing.assert_allclose(got, number, rtol=0, atol=0 if integer else POTENTIAL_ERROR)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+@pytest.mark.parametrize("isa", [isa for isa in runnable_isas() if isa not in QUICK], ids=lambda isa: isa.name)
+def test_small_integer_networks_are_exact_everywhere(isa: Isa) -> None:
+    """One network on the instruction sets that the tests below leave to slow runs."""
+    store = WeightStore()
+    check(constant_current_mlp(store, SMALL, 6, integer=True), store, isa, 2, True, SMALL[:1])
 
 
 @ISAS
