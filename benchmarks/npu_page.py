@@ -1,9 +1,9 @@
 """Writes docs/npu.md: the NPU models beside published silicon, placements with bounds, hangs, examples, whole models.
 
-    python benchmarks/npu_page.py [--models FOLDER] [--page docs/npu.md]
+    python benchmarks/npu_page.py [--models FOLDER [--only-models]] [--page docs/npu.md]
 
 Every figure on the page is computed here. `--models` names a folder with the ONNX files of examples/models.py; without
-it the table of whole models is left out. Pictures go into the folder beside the page that has its name.
+it the section on whole models stays as it is. Pictures go into the folder beside the page that has its name.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from typing import cast
 import numpy as np
 
 import neuc
-from neuc.backends.npu.emit import block_program
-from neuc.backends.npu.export.svg import to_svg
+from neuc.backends.npu.fastest_depths import fastest_depths
 from neuc.backends.npu.known_machines import find_machine, machine_names
 from neuc.backends.npu.place.placer import place_design
 from neuc.backends.npu.predictions import Decoder, dimc_network, northpole_pipeline
@@ -29,16 +28,18 @@ from neuc.compiler.npu.rows import read_rows
 from neuc.compiler.npu.validate import summarise
 from neuc.passes.module_facts import facts_of
 from neuc.runtime.npu.deadlock import diagnose_design
-from neuc.runtime.npu.executor import array_usage
+from neuc.runtime.npu.simulator import with_depths
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / "tests" / "_support"), str(ROOT / "examples" / "npu")]
 
+import npu_models  # noqa: E402
 from riallto import applications  # noqa: E402
 
 from npu_designs import random_kernels, replayed_broadcast, tiled_through_memory  # noqa: E402
 
 COLUMN = "npu-xdna1-1col"
+MODELS = "## Whole models"
 TOKENS_A_SECOND = 28_356  # published: a 3B model on 16 NorthPole cards
 HANGS = (
     ("#3257, skeleton: two halves of 4 cores, 2 trips, depth 4", (2, 4, 2, 4), True),
@@ -152,13 +153,18 @@ def hangs() -> list[str]:
 def examples(pictures: Path) -> list[str]:
     """Riallto's applications on one column, with a picture each."""
     lines = [
-        "| application | cycles | time at 1 GHz | equal to the reference | placement | picture |",
-        "|---|---|---|---|---|---|",
+        "| application | cycles | time at 1 GHz | equal to the reference | depths for speed | placement | picture |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, (app, image) in applications(48, 64).items():
         compiled = app.compile({"x": image}, {"y": ("u8", image.shape)}, COLUMN)
         run = compiled.run({"x": image})
         same = np.array_equal(run.outputs["y"], compiled.reference({"x": image})["y"])
+        fast = fastest_depths(compiled.design, find_machine(COLUMN))
+        before, after = (
+            sum(part.depth for part in (*d.channels, *d.links))
+            for d in (compiled.design, with_depths(compiled.design, fast.depths))
+        )
         (pictures / f"{name}.svg").write_text(compiled.export("svg"), encoding="utf-8")
         picture = f"[{name}]({pictures.name}/{name}.svg)"
         cells = (
@@ -166,48 +172,10 @@ def examples(pictures: Path) -> list[str]:
             f"{run.cycles:.0f}",
             f"{run.seconds * 1e6:.1f} µs",
             "yes" if same else "NO",
+            f"{fast.after:.0f} cycles, {before} → {after} buffers",
             compiled.built.placement.summary(),
         )
         lines.append("| " + " | ".join((*cells, picture)) + " |")
-    return lines
-
-
-def whole_models(folder: Path) -> list[str]:
-    """Real models on both arrays: equal to the CPU, and what the array would have taken."""
-    random = np.random.default_rng(0)
-    ids = random.integers(0, 1000, (1, 16))
-    feeds = {
-        "model_v8.onnx": ("speech CNN", {"input_1": random.standard_normal((1, 900, 120)).astype(np.float32)}),
-        "ch_ppocr_mobile_v2.0_cls_mobile.onnx": (
-            "MobileNetV3 classifier",
-            {"x": random.standard_normal((1, 3, 48, 192)).astype(np.float32)},
-        ),
-        "minilm.onnx": ("MiniLM, 16 tokens", {"input_ids": ids, "attention_mask": np.ones_like(ids)}),
-    }
-    header = "| model | target | bits of the CPU | products | array time, dispatches included "
-    lines = [
-        header + "| cores' work that is padding | host memory | energy, estimated |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for file, (title, arrays) in feeds.items():
-        path = folder / file
-        if not path.exists():
-            continue
-        expected = neuc.compile(str(path), "cpu", quantize="ternary").session().run(None, arrays)
-        for target in ("npu-xdna1", "npu-xdna2"):
-            artifact = folder / f"{file}.{target}.neuc"
-            neuc.compile(str(path), target).save(artifact)
-            session = neuc.load(artifact, profile=True)
-            got = session.run(None, arrays)
-            artifact.unlink()
-            same = all(np.array_equal(a, b) for a, b in zip(got, expected))
-            assert session.profile is not None
-            used = array_usage(session.profile)
-            padding = 1 - used["macs"] / used["padded_macs"]
-            figures = (f"{used['dispatches']:.0f}", f"{used['seconds'] * 1e3:.2f} ms", f"{padding:.0%}")
-            more = (f"{used['ddr_bytes'] / 1e6:.1f} MB", f"{used['energy_pj'] / 1e6:.0f} µJ")
-            lines.append("| " + " | ".join((title, target, "equal" if same else "DIFFERENT", *figures, *more)) + " |")
-            print(lines[-1], file=sys.stderr)
     return lines
 
 
@@ -224,8 +192,8 @@ def northpole() -> str:
         f"{TOKENS_A_SECOND}: {rate / TOKENS_A_SECOND - 1:+.0%}. The mapping is the published one, a layer on each of "
         "14 cards and the output layer on two, with 28 users and a context of 2048, whose caches just fit; sizes are "
         f"those of Granite-8B-Code, whose layers it has. The limit is {token.limiter}: a byte a logit is assumed, two "
-        f"would give {wide:.0f} ({wide / TOKENS_A_SECOND - 1:+.0%}). Assumed are {', '.join(token.assumed)}. A model without "
-        "output cards and with 2560 activations a token, as we had before, gives +90%."
+        f"would give {wide:.0f} ({wide / TOKENS_A_SECOND - 1:+.0%}). Assumed are {', '.join(token.assumed)}. A model "
+        "without output cards and with 2560 activations a token, as we had before, gives +90%."
     )
 
 
@@ -255,10 +223,6 @@ def in_memory() -> list[str]:
 
 def page(pictures: Path, models: Path | None) -> str:
     """The whole page."""
-    for name in ("npu-xdna1", "npu-xdna2"):
-        (pictures / f"gemm-{name}.svg").write_text(
-            to_svg(block_program(name, True), find_machine(name)), encoding="utf-8"
-        )
     parts = [
         "# NPU dataflow",
         f"Written by `python benchmarks/npu_page.py` on {date.today().isoformat()}. "
@@ -298,13 +262,20 @@ def page(pictures: Path, models: Path | None) -> str:
         "and few trips hangs, as published; other readings may do the same.",
         "## Riallto's applications",
         *examples(pictures),
-        "## Whole models",
-        *(whole_models(models) if models else ["Not measured in this run (`--models`)."]),
-        "Integer products run on the simulated array, everything else on the CPU; outputs are assembled from tokens "
-        f"that left the shim DMAs. One program serves all products: [XDNA1]({pictures.name}/gemm-npu-xdna1.svg), "
-        f"[XDNA2]({pictures.name}/gemm-npu-xdna2.svg). Times are the simulator's; no such run was compared with "
-        "hardware. Energies are orders of magnitude from assumed figures.",
+        MODELS,
+        *(npu_models.section(models, pictures) if models else [_kept(pictures.with_suffix(".md"))]),
     ]
+    return _joined(parts)
+
+
+def _kept(page: Path) -> str:
+    """The section on whole models as it stands on the page: it takes models that come from elsewhere."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    return text.partition(MODELS)[2].strip() or "Not measured in this run (`--models`)."
+
+
+def _joined(parts: list[str]) -> str:
+    """Paragraphs with a blank line between them, but for the rows of a table."""
     text: list[str] = []
     for part, following in zip(parts, [*parts[1:], ""]):
         text.append(part)
@@ -317,11 +288,19 @@ def main() -> None:
     """Write the page and its pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path)
+    parser.add_argument("--only-models", action="store_true", help="leave the rest of the page as it is")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "npu.md")
     arguments = parser.parse_args()
     pictures = arguments.page.with_suffix("")
     pictures.mkdir(exist_ok=True)
-    arguments.page.write_text(page(pictures, arguments.models), encoding="utf-8")
+    if arguments.only_models:
+        if arguments.models is None:
+            parser.error("--only-models needs --models")
+        kept = arguments.page.read_text(encoding="utf-8").split(MODELS)[0]
+        text = kept + _joined([MODELS, *npu_models.section(arguments.models, pictures)])
+    else:
+        text = page(pictures, arguments.models)
+    arguments.page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class MatmulOp(IRDLOperation):
     def verify_(self) -> None:
         """Both f32, K alike, leading axes alike."""
         a = shapes.matrix("a", self.a, False)
-        b = shapes.matrix("b", self.b, self.transpose_b is not None)
+        b = list(shapes.matrix("b", self.b, self.transpose_b is not None))
         if shapes.differ(a[-1], b[-2]):
             raise VerifyException(f"a has K = {a[-1]} columns but b has K = {b[-2]} rows")
         if len(b) > 2:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,16 +13,13 @@ from xdsl.passes import ModulePass
 
 from neuc.backends.npu.emit import MACHINE, PLAN, SWITCH, block_program, plan_attribute
 from neuc.backends.npu.known_machines import find_machine
+from neuc.backends.npu.left_behind import listed, note_the_rest, size
 from neuc.backends.npu.tiling import Choice, Product, choose_plans
-from neuc.backends.npu.use_bf16 import obstacle
-from neuc.dialects import dense
-from neuc.dialects.dims import Dim
 from neuc.dialects.locations import node_names
 from neuc.dialects.npu_products import MatmulOp
 from neuc.dialects.store import ConstantOp, dims_of
-from neuc.dialects.ternary import AccumulateOp, ConvOp, LinearOp, PackOp
+from neuc.dialects.ternary import AccumulateOp, PackOp
 from neuc.errors import Error
-from neuc.passes.analysis.multiply_adds import multiply_adds
 from neuc.passes.module_facts import add_notes, set_fact
 from neuc.passes.outlining import place
 from neuc.runtime.npu.gemm_plan import GemmPlan
@@ -32,7 +28,6 @@ from neuc.runtime.npu.machine import Machine
 EXECUTOR = "npu"
 FREE = 16
 """What a size left free is taken to be when plans are chosen, unless the target says otherwise."""
-_SHOWN = 6
 _TRIES = 16
 
 
@@ -73,7 +68,7 @@ class PlaceNpu(ModulePass):
         machine = find_machine(self.machine)
         main = next(f for f in op.ops if isinstance(f, func.FuncOp))
         shared = self._worth_a_dispatch(op, _by_operand(main), machine)
-        _note_the_rest(op, main)
+        note_the_rest(op, main, machine, self.free)
         if not shared:
             why = f"least={self.least} is more than any product" if self.least else "no layer has few-level weights"
             add_notes(op, f"nothing runs on {machine.name}: {why} (--quantize ternary makes some)")
@@ -100,7 +95,7 @@ class PlaceNpu(ModulePass):
             add_notes(
                 module,
                 f"{len(names)} products of fewer than {self.least} multiply-adds stay on the CPU, which saves "
-                f"{saved:g} µs of dispatches: {_listed(names)}",
+                f"{saved:g} µs of dispatches: {listed(names)}",
             )
         return [layers for layers in found if layers not in small]
 
@@ -178,40 +173,6 @@ def _summary(shared: list[list[Layer]], choice: Choice, machine: Machine, free: 
     )
 
 
-def _note_the_rest(module: ModuleOp, main: func.FuncOp) -> None:
-    """Say which layers are not the array's, by reason, and what work that leaves to the CPU."""
-    reasons: dict[str, list[tuple[str, int]]] = {}
-    for layer in main.body.block.ops:
-        reason, work = _stays(layer), multiply_adds(layer, {})
-        if reason and work:
-            reasons.setdefault(reason, []).append(((node_names(layer) or (layer.name,))[0], work))
-    for reason, layers in reasons.items():
-        names = _listed([name for name, _ in layers])
-        total = sum(work for _, work in layers)
-        many = f"{len(layers)} layers stay" if len(layers) > 1 else "1 layer stays"
-        work = f"{total} multiply-adds, every free size being 1"
-        add_notes(module, f"{many} on the CPU, because {reason}: {names} ({work})")
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
-
-
-def _stays(op: Operation) -> str:
-    """Why a layer is not the array's; "" for operations that are no layers."""
-    match op:
-        case ConvOp() | dense.ConvOp() if op.group.value.data > 1:
-            return "a grouped convolution is many small products"
-        case ConvOp() | LinearOp():
-            return "it is not tiled"
-        case dense.MatMulOp():
-            return obstacle(op) or "its operands are floats (float=bf16 takes them)"
-        case dense.ConvOp() | dense.LstmOp():
-            return "its operands are floats"
-        case _:
-            return ""
-
-
 def _segment(number: int) -> str:
     return f"npu{number}"
 
@@ -225,18 +186,18 @@ def _product(layers: list[Layer], free: int) -> Product:
     operands = "ternary" if all(set(p.level_set) <= {-1, 0, 1} for p in packed) else "int8"
     groups = -(-packed[0].columns // packed[0].group_size)
     outputs = sum(p.plane_count * p.rows for p in packed)
-    m = _size(dims_of(first.q)[:-1], free)
+    m = size(dims_of(first.q)[:-1], free)
     return Product(m, min(packed[0].group_size, packed[0].columns), outputs, groups, operands)
 
 
 def _float_product(layers: list[MatmulOp], free: int) -> Product:
     """With a matrix all of a's leading axes are rows; else each of them is a product of its own, a group."""
     a, b = dims_of(layers[0].a), dims_of(layers[0].b)
-    columns = sum(_size(dims_of(layer.result)[-1:], free) for layer in layers)
-    k = _size(a[-1:], free)
+    columns = sum(size(dims_of(layer.result)[-1:], free) for layer in layers)
+    k = size(a[-1:], free)
     if len(b) == 2:
-        return Product(_size(a[:-1], free), k, columns, 1, "bf16")
-    return Product(_size(a[-2:-1], free), k, columns, _size(a[:-2], free), "bf16")
+        return Product(size(a[:-1], free), k, columns, 1, "bf16")
+    return Product(size(a[-2:-1], free), k, columns, size(a[:-2], free), "bf16")
 
 
 def _work(product: Product) -> int:
@@ -248,6 +209,7 @@ def _row(layers: list[Layer], product: Product, choice: Choice, number: int, mac
     plan, cost = choice.plans[number], choice.costs[number]
     return {
         "segment": _segment(number),
+        "products": len(layers),
         "nodes": [name for layer in layers for name in node_names(layer)],
         "m": product.m,
         "k": product.k * product.groups,
@@ -262,11 +224,3 @@ def _row(layers: list[Layer], product: Product, choice: Choice, number: int, mac
         "ddr_bytes": cost.ddr_bytes,
         "padding": round(cost.padding, 4),
     }
-
-
-def _size(dims: Sequence[Dim], free: int) -> int:
-    """The product of sizes with every symbol `free`; at least 1."""
-    total = 1
-    for dim in dims:
-        total *= max(1, dim.evaluate(dict.fromkeys(dim.symbols, free)))
-    return total

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from neuc.compiler.exporters.qdq_scales import HIGH, rounded, weight_scales
 
@@ -119,7 +119,7 @@ class _Writer:
 
     def __init__(self, graph: GraphProto, plan: Plan, scales: Mapping[str, np.float32], form: Form) -> None:
         self.nodes: list[NodeProto] = []
-        self.tensors: list[object] = []
+        self.tensors: list[TensorProto] = []
         self.layers: list[QdqLayer] = []
         self._plan, self._scales, self._form = plan, scales, form
         self._outputs = {output.name for output in graph.output}
@@ -227,8 +227,11 @@ class _Writer:
         scale = np.asarray(scale, np.float32)
         inputs = [self._constant(f"{name}_i8", codes), self._constant(f"{name}_scale", scale)]
         inputs.append(self._constant(f"{name}_zero", np.zeros(scale.shape, np.int8)))
-        more = {} if scale.ndim == 0 else {"axis": axis}
-        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [result], **more))
+        node = helper.make_node("DequantizeLinear", inputs, [result])
+        if scale.ndim:
+            assert axis is not None
+            node.attribute.append(helper.make_attribute("axis", axis))
+        self.nodes.append(node)
         self._constants[result] = result
         return result
 

@@ -112,7 +112,8 @@ def observe(model: ModelProto, names: Sequence[str], feeds: Sequence[Arrays]) ->
     found: dict[str, Values] = {}
     outputs = [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
     for feed in feeds:
-        for name, array in zip(outputs, session.run(outputs, dict(feed))):
+        for name, result in zip(outputs, session.run(outputs, dict(feed))):
+            array = np.asarray(result)
             if not np.isfinite(array).all():
                 raise Error("NEUC-E699", f"{name} is not finite on the calibration data", hint="give other rows")
             found.setdefault(name, Values()).add(array)
