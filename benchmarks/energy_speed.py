@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import networkx as nx
@@ -27,8 +28,10 @@ from neuc.compiler.energy import Model, Program, from_coo
 
 ROUNDS = 5
 BETA = 0.4
-SIDE, NODES, DEGREE = 256, 32768, 6
+SIDE, NODES, DEGREE = 256, 65536, 6
 BEGIN, END = "<!-- speed -->", "<!-- /speed -->"
+PACKED = "neuc, 512 packed chains, each its own stream"
+SHARED = "neuc, 512 packed chains, one stream for all: no error bars"
 PEERS = ("thrml", "thrml, 16 chains", "dwave Metropolis", "dwave Gibbs")
 
 
@@ -92,6 +95,14 @@ def grid_program(chains: int) -> Program:
     return model.program(x=model.init(chains).sample(100, BETA).last[x])
 
 
+def packed_program(chains: int, *, shared: bool) -> Program:
+    """Bit-packed chains on the grid."""
+    model = Model()
+    x = model.spin(SIDE, SIDE, name="x")
+    model.grid(x, 1.0)
+    return model.program(x=model.init(chains).sample(100, BETA, packed=True, shared=shared).last[x])
+
+
 def regular_program(chains: int) -> Program:
     arrays = regular_arrays()
     model, x = from_coo(arrays["i"], arrays["j"], arrays["w"], np.zeros(NODES))
@@ -141,9 +152,12 @@ def measure(python: str, rounds: int) -> tuple[dict[str, dict[str, Measured]], d
                 name: contestant(make, chains, sweeps, sites)
                 for name, chains, sweeps in (("neuc", 1, 200), ("neuc, 16 chains", 16, 20))
             }
+            if make is grid_program:
+                for name, shared, sweeps in ((PACKED, False, 40), (SHARED, True, 400)):
+                    ours[name] = contestant(partial(packed_program, shared=shared), 512, sweeps, sites)
             for _ in range(rounds):
                 for name, (run, build) in ours.items():
-                    table[name].rates.append(run())
+                    table.setdefault(name, Measured()).rates.append(run())
                     table[name].build = build
                 for name in PEERS:
                     answer = peers.ask(case=name, model=path)

@@ -63,7 +63,8 @@ class SampleOp(Dynamics):
     Kept for the trajectory are sweeps from `warmup` on, every `thin`-th. `exchange = k` swaps states of neighbouring
     chains (β is a ladder then) after every k-th sweep with the replica-exchange probability. Random numbers are Philox
     4x32-10 of (position, sweep, chain) under the seed, so they depend on no order. `packed` draws the numbers of 64
-    chains bit plane by bit plane: another stream, for bit-sliced kernels.
+    chains bit plane by bit plane: another stream, for bit-sliced kernels. `shared` (with `packed`) gives chain 0's
+    numbers to all chains: each is a right sample by itself, but they depend on each other; their spread says nothing.
     """
 
     name = "energy.sample"
@@ -77,12 +78,13 @@ class SampleOp(Dynamics):
     exchange = prop_def(IntegerAttr.constr(i64), default_value=int_attr(0))
     dt = prop_def(FloatAttr[Float32Type], default_value=FloatAttr(0.0, f32))
     packed = opt_prop_def(UnitAttr)
+    shared = opt_prop_def(UnitAttr)
     last = result_def(StateType)
     trajectory = result_def(TrajectoryType)
     traits = traits_def(Pure())
     ENUMS: ClassVar = {"rule": RuleAttr}
     FLOATS: ClassVar = frozenset({"dt"})
-    FLAGS: ClassVar = frozenset({"packed"})
+    FLAGS: ClassVar = frozenset({"packed", "shared"})
 
     def __init__(
         self,
@@ -97,9 +99,11 @@ class SampleOp(Dynamics):
         exchange: int = 0,
         dt: float = 0.0,
         packed: bool = False,
+        shared: bool = False,
     ) -> None:
         numbers = {name: int_attr(v) for name, v in (("warmup", warmup), ("thin", thin), ("exchange", exchange))}
-        properties = {"rule": RuleAttr(rule), **numbers, "dt": FloatAttr(dt, f32), "packed": flag(packed)}
+        flags = {"packed": flag(packed), "shared": flag(shared)}
+        properties = {"rule": RuleAttr(rule), **numbers, "dt": FloatAttr(dt, f32), **flags}
         operands = [model, state, beta, seed]
         super().__init__(operands=operands, result_types=[StateType(), TrajectoryType()], properties=properties)
 
@@ -119,6 +123,8 @@ class SampleOp(Dynamics):
             raise VerifyException(f"β has a ladder of {beta[1]}, the state {chains_of(self.state)} chains")
         if self.warmup.value.data < 0 or self.thin.value.data < 1 or self.exchange.value.data < 0:
             raise VerifyException("warmup and exchange are at least 0, thin at least 1")
+        if self.shared is not None and self.packed is None:
+            raise VerifyException("chains that share numbers are packed ones")
         if self.exchange.value.data and len(beta) != 2:
             raise VerifyException("chains at one temperature have nothing to exchange: give β as [S, C]")
         continuous = self.rule.data in (Rule.LANGEVIN, Rule.OU_EXACT)

@@ -70,6 +70,7 @@ class State:
         exchange: int = 0,
         dt: float = 0.0,
         packed: bool = False,
+        shared: bool = False,
     ) -> Samples:
         """Sweeps at an inverse temperature, or from one to another along a linear or geometric ramp.
 
@@ -84,6 +85,8 @@ class State:
             exchange: sweeps between exchanges.
             dt: time step of langevin and ou_exact.
             packed: random numbers of 64 chains drawn together, for bit-sliced kernels.
+            shared: with `packed`, the same numbers for all chains: many times as fast, and each chain is a right
+                sample, but they depend on each other: never take error bars from their spread.
         """
         model = self.model
         if ladder:
@@ -108,6 +111,7 @@ class State:
             exchange=exchange,
             dt=dt,
             packed=packed,
+            shared=shared,
         )
         model.add(op)
         return Samples(model, State(model, op.last), op.trajectory)

@@ -79,6 +79,7 @@ class _Sweeper:
         """The state after sweep t."""
         x = join(self.graph, state)
         draw = random.plane_words if op.packed is not None else _words
+        draw = _shared_words if op.shared is not None else draw
         numbers = draw(len(self.order), t, state.chains, seed)
         for begin, end in pairwise(self.blocks):
             sites = self.order[begin:end]
@@ -151,6 +152,10 @@ class _Sweeper:
 
 def _words(positions: int, sweep: int, chains: int, seed: int) -> Array:
     return random.words(positions, sweep, chains, random.SITES, seed)
+
+
+def _shared_words(positions: int, sweep: int, chains: int, seed: int) -> Array:
+    return np.repeat(_words(positions, sweep, 1, seed), chains, 0)
 
 
 def _lookup(table: Table, factor: int, x: Array, keep: int | None = None) -> Array:

@@ -119,6 +119,17 @@ def test_packed_chains(isa: str, chains: int) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("columns", [8, 128])
+def test_packed_chains_that_share_their_numbers(columns: int) -> None:
+    model = Model()
+    x = model.spin(4, columns, name="x")
+    model.grid(x, 0.5)
+    model.linear(x, -0.2)
+    program = model.program(x=model.init(70).sample(5, (0.2, 1.0), packed=True, shared=True).last[x])
+    (found,) = program.session(threads=2).run(None, program.feeds(seed=6))
+    np.testing.assert_array_equal(found, program.interpret(seed=6).x)
+
+
 def test_packed_chains_are_of_grids_alone() -> None:
     model = Model()
     x = model.spin(64, name="x")

@@ -2,7 +2,8 @@
 
 A site is one vector of words. Which neighbours are up is counted in bits, and a random number below its threshold is
 found bit plane by bit plane, from the highest, until every chain is decided: for 512 chains after about ten planes, not
-32. Numbers are those of `energy_random.plane_words`; planes nobody needs are never drawn, since Philox counts.
+32. Numbers are those of `energy_random.plane_words`; planes nobody needs are never drawn, since Philox counts. Chains
+that share their numbers need one comparison a site and count of neighbours.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from dataclasses import dataclass
 
 from xdsl.dialects import llvm
 
-from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i8, i64, vec
+from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i8, i32, i64, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels import relax_random as random
 from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.strided import Args
-from neuc.dialects.interp.energy_random import PLANES
+from neuc.dialects.interp.energy_random import GROUP, PLANES, SITES
 
 WORD_CHAINS = 64
 BLOCKS = 16
@@ -35,7 +36,7 @@ def chains_per_unit(isa: Isa) -> int:
 
 @dataclass(frozen=True)
 class PackedSweepsKernel(KernelSpec):
-    """Gibbs sweeps of H x W spins, H and W even, H·W a multiple of 32.
+    """Gibbs sweeps of H x W spins, H and W even, H·W a multiple of 32; `shared`: one number for all chains.
 
     Slots: 0 β f32 [S], 1 seed i64, 2 initial spins i8 [C, H, W], 3 last spins, 4 coupling f32, 5 field f32, 6 S, 7 C.
     Work: ⌈C / `chains_per_unit`⌉. Scratch: `scratch_bytes`.
@@ -43,13 +44,15 @@ class PackedSweepsKernel(KernelSpec):
 
     rows: int
     columns: int
+    shared: bool = False
 
     family = "relax_packed"
     written = (3,)
 
     def scratch_bytes(self, isa: Isa) -> int:
-        """Thresholds' bits, then words."""
-        return 8 * _BITS * _COUNTS + self.rows * self.columns * 8 * max(1, isa.f32_lanes // 2)
+        """Thresholds' bits, words, random numbers of a row."""
+        words = self.rows * self.columns * 8 * max(1, isa.f32_lanes // 2)
+        return 8 * _BITS * _COUNTS + words + 4 * (self.columns // 2 + 2 * GROUP)
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Units, sweeps, colours, rows, sites."""
@@ -66,6 +69,7 @@ class _Builder:
         self.lanes = max(1, b.lanes // 2)
         self.words = vec(i64, self.lanes)
         self.masks, self.spins = b.scratch, b.ptr(b.scratch, 8 * _BITS * _COUNTS)
+        self.numbers = b.ptr(self.spins, spec.rows * spec.columns * 8 * self.lanes)
 
     def build(self) -> llvm.FuncOp:
         b = self.b
@@ -127,6 +131,9 @@ class _Builder:
         for up in range(_COUNTS):
             argument = two_beta * (self.field + self.coupling * float(2 * up - 4))
             threshold = b.zext(random.sigmoid_threshold(b, argument), i64)
+            if self.spec.shared:
+                b.store(threshold, b.elem(self.masks, up, i64))
+                continue
             with b.loop(0, _BITS) as bit:
                 one = (threshold >> (b.i64(_BITS - 1) - bit.i)) & 1
                 b.store(-one, b.elem(self.masks, bit.i * _COUNTS + up, i64))
@@ -137,13 +144,19 @@ class _Builder:
         above = b.select(b.icmp("eq", row, 0), b.i64(spec.rows - 1), row - 1)
         below = b.select(b.icmp("eq", row, spec.rows - 1), b.i64(0), row + 1)
         first = (color * spec.rows + row) * (spec.columns // 2)
+        if spec.shared:
+            self._number_row(first, sweep)
         with b.loop(0, spec.columns // 2) as place:
             column = place.i * 2 + odd
             left = b.select(b.icmp("eq", column, 0), b.i64(spec.columns - 1), column - 1)
             right = b.select(b.icmp("eq", column, spec.columns - 1), b.i64(0), column + 1)
             near = [(above, column), (below, column), (row, left), (row, right)]
             spins = [b.load(self._site(r, c), self.words) for r, c in near]
-            b.store(self._draw(self._counts(spins), first + place.i, sweep), self._site(row, column))
+            counts = self._counts(spins)
+            if spec.shared:
+                b.store(self._draw_shared(counts, (first & (GROUP - 1)) + place.i), self._site(row, column))
+            else:
+                b.store(self._draw(counts, first + place.i, sweep), self._site(row, column))
 
     def _site(self, row: Val, column: Val) -> Val:
         return self.b.elem(self.spins, (row * self.spec.columns + column) * self.lanes, i64)
@@ -157,6 +170,24 @@ class _Builder:
         four = carry & carried
         pairs = carry ^ carried ^ both
         return [((odd | pairs | four) ^ ones), odd & (pairs ^ ones), pairs & (odd ^ ones), odd & pairs, four]
+
+    def _number_row(self, first: Val, sweep: Val) -> None:
+        """The numbers of a row's positions, from the last multiple of 64 before them on."""
+        b = self.b
+        begin = b.udiv(first, GROUP)
+        with b.loop(begin, b.udiv(first + (self.spec.columns // 2 + GROUP - 1), GROUP)) as group:
+            target = b.elem(self.numbers, (group.i - begin) * GROUP, i32)
+            self.philox.store_group(target, group.i, sweep, b.i64(0), SITES)
+
+    def _draw_shared(self, counts: list[Val], place: Val) -> Val:
+        """Where the one number is below the threshold of a chain's count."""
+        b = self.b
+        number = b.zext(b.load(b.elem(self.numbers, place, i32), i32), i64)
+        chosen = b.zero(self.words)
+        for k, count in enumerate(counts):
+            below = b.icmp("ult", number, b.load(b.elem(self.masks, k, i64), i64))
+            chosen = chosen | (count & b.splat(b.select(below, b.i64(-1), 0), self.lanes))
+        return chosen
 
     def _draw(self, counts: list[Val], position: Val, sweep: Val) -> Val:
         """Which numbers are below their thresholds."""

@@ -210,7 +210,7 @@ def _sweep_packed(
             "packed chains are of periodic grids of one coupling and one field alone",
             hint="leave packed out; H and W are even, and H·W is a multiple of 32",
         )
-    kernel, chains = PackedSweepsKernel(*shape), e.chains_of(op.state)
+    kernel, chains = PackedSweepsKernel(*shape, op.shared is not None), e.chains_of(op.state)
     values = [s.buffer(op.beta), s.buffer(op.seed), joined(s, op.state), last]
     numbers = [float(graph.stencils[0].coupling), float(graph.field[0]), dims_of(op.beta)[0], chains]
     work = chains.ceildiv(chains_per_unit(s.isa))
