@@ -31,11 +31,15 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
             raise option_error(name, "columns", options["columns"], "a number of columns")
         if int(options["columns"]) != find_machine(machine).cols:
             machine = f"{machine}-{options['columns']}col"
+    key = "columns" if "columns" in options else "machine"
     try:
-        find_machine(machine)
+        found = find_machine(machine)
     except Error as error:
-        key = "columns" if "columns" in options else "machine"
         raise option_error(name, key, options.get(key, machine), f"{error.message}; {error.hint}") from error
+    lacking = [kind for kind in ("shim", "mem", "core") if kind not in found.classes or found.classes[kind].dma is None]
+    if lacking:
+        why = f"{found.name} has no {' or '.join(lacking)} tiles with DMA: its file predicts, no program runs on it"
+        raise option_error(name, "machine", options.get("machine", machine), why)
     free, least = options.get("free", str(FREE)), options.get("least", "0")
     if not free.isdecimal() or not 1 <= int(free) <= _MOST_FREE:
         raise option_error(name, "free", free, f"a size from 1 to {_MOST_FREE}")

@@ -103,7 +103,7 @@ def _cells(p: Prediction) -> tuple[str, ...]:
     measured = "" if p.row.value is None else f"{p.row.value:g}"
     predicted = "" if p.value is None else f"{p.value:.4g}"
     error = "" if p.error is None else f"{p.error:+.1%}"
-    return (p.row.id, measured, predicted, p.row.unit, error, p.rate_source or p.why_not)
+    return (p.row.id, measured, predicted, p.row.unit, error, p.why_not or p.rate_source)
 
 
 def _json(p: Prediction) -> dict[str, object]:

@@ -25,6 +25,16 @@ SIDES: Mapping[str, Tile] = {"North": (0, 1), "South": (0, -1), "East": (1, 0), 
 OPPOSITE: Mapping[str, str] = {"North": "South", "South": "North", "East": "West", "West": "East"}
 MAX_MACHINE_BYTES = 1 << 20
 MAX_SIDE = 256
+_ARRAY_FIGURES: Mapping[str, tuple[str, ...]] = {
+    "timing": tuple(
+        "bd_setup channel_start memory_latency lock bd_chain hop switch_local kernel_call task_push shim_s2mm_task "
+        "shim_mm2s_task shim_mm2s_per_word first_task_s2mm first_task_mm2s elementwise_lanes_8bit "
+        "ternary_decode_weights_per_cycle".split()
+    ),
+    "ddr": ("bytes_per_second",),
+}
+"""What programs on an array cannot be timed without."""
+_RATES = ("elementwise_lanes_8bit", "ternary_decode_weights_per_cycle", "bytes_per_second")
 _CODE = "NEUC-E670"
 _CURE = "copy a file that `neuc targets` knows (backends/npu/machines) and change it field by field"
 
@@ -215,6 +225,7 @@ def machine_of(data: object, where: str) -> Machine:
     )
     _check_provenance(machine, node)
     _check_sides(machine, node)
+    _check_array(machine, node)
     return machine
 
 
@@ -326,6 +337,17 @@ def _check_provenance(machine: Machine, node: Node) -> None:
                 raise where.refuse("has no provenance") from None
 
     walk(node.value, "")
+
+
+def _check_array(machine: Machine, node: Node) -> None:
+    """An array that programs run on, one with a way in from the host, has every figure that times them."""
+    if not any(cls.kind == "shim" and cls.dma is not None for cls in machine.classes.values()):
+        return
+    for table, names in _ARRAY_FIGURES.items():
+        for name in names:
+            figure = node.get(table).get(name)
+            if name in _RATES:
+                _positive(figure)
 
 
 def _check_sides(machine: Machine, node: Node) -> None:

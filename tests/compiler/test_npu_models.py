@@ -84,6 +84,7 @@ def test_what_stays_behind_is_said(model: onnx.ModelProto):
         ("npu-xdna1{columns=9}", "no partition of 9"),
         ("npu-xdna1{machine=x.toml}", "x.toml"),
         ("npu-xdna1{free=0}", "free=0 makes no sense"),
+        ("npu-xdna1{machine=npu-dimc}", "machine=npu-dimc makes no sense"),
         ("npu-xdna1{least=-1}", "least=-1 makes no sense"),
     ],
 )
