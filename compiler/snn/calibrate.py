@@ -6,7 +6,7 @@ Methods for one site are in `thresholds.py`; here is which data they see, and wh
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from neuc.compiler.snn import thresholds
 from neuc.compiler.snn.recipes import THRESHOLDS, Recipe
 from neuc.compiler.snn.simulate import Signal, Simulation, affordable
 from neuc.compiler.universe import nearest
+from neuc.dialects.dense import MatMulOp
 from neuc.dialects.locations import node_names
 from neuc.dialects.store import dims_of
 from neuc.dialects.weight_store import WeightStore
@@ -29,6 +30,10 @@ SAMPLES = 4096
 """Most samples per channel that thresholds are found from."""
 LEAST_INPUTS, MOST_INPUTS = 256, 1024
 """How many inputs are simulated, if there are so many: a channel of a convolution has many samples in each of them."""
+READ_OUT_STEPS = 16384
+"""On about how many inputs, times steps, read-outs are fitted."""
+FEW_SAMPLES = 8
+"""Samples for each weight of an output that are enough to fit it."""
 QUANTILE = 0.999
 SATURATED = 0.01
 """A channel is saturated if more than this part of its outputs lie above the largest number that its spikes reach."""
@@ -70,6 +75,7 @@ class Calibration:
         sites: what it found about each site.
         warnings: what is odd about the data or the network.
         refitted: products whose weights were fitted to spikes.
+        original: their operands before.
     """
 
     method: str
@@ -77,6 +83,7 @@ class Calibration:
     sites: list[SiteFacts] = field(default_factory=list[SiteFacts])
     warnings: list[str] = field(default_factory=list[str])
     refitted: list[str] = field(default_factory=list[str])
+    original: dict[Operation, tuple[SSAValue, ...]] = field(default_factory=dict[Operation, tuple[SSAValue, ...]])
 
 
 def check_data(inputs: Sequence[Array], names: Sequence[str]) -> list[str]:
@@ -137,15 +144,26 @@ def calibrate(
         raise Error("NEUC-E527", f"thresholds {method!r}: no such method", hint=hint, exit_code=Exit.USAGE)
     done = Calibration(method, inputs[0].shape[0] if inputs and inputs[0].ndim else 0)
     done.warnings += check_data(inputs, names)
-    picker = _Calibrator(recipe, steps, method, q, np.random.default_rng(seed), done, spread)
+    picker = _Calibrator(recipe, steps, method, q, np.random.default_rng(seed), done, spread, store)
     count = affordable(module, steps)
     if method == "search":
         count = min(count, simulated(module))
-    run = Simulation(module, store, recipe, steps, picker.visit)
+    run = Simulation(module, store, recipe, steps, picker.visit, original=done.original)
+    late = _wide_read_outs(module, count, done.samples) if refit and method == "search" else []
     if refit and method == "search":
-        run.refit = lambda op, x, truth: picker.refit(op, x, truth, store)
+        run.refit = lambda op, signals, exact: [] if op in late else picker.refit(op, *picker.seen(op, signals, exact))
     run.run([array[:count] for array in inputs])
+    if late:
+        picker.refit_read_outs(late, module, inputs, count)
     return done
+
+
+def _wide_read_outs(module: ModuleOp, count: int, samples: int) -> list[MatMulOp]:
+    """Products behind all neurons whose weights are too many to be fitted on `count` inputs, where there are more."""
+    if samples <= count:
+        return []
+    found = [op for op in module.walk() if isinstance(op, MatMulOp) and regression.reads_out(op)]
+    return [op for op in found if dims_of(op.a)[-1].is_static and dims_of(op.a)[-1].value * FEW_SAMPLES > count]
 
 
 def simulated(module: ModuleOp) -> int:
@@ -166,6 +184,7 @@ class _Calibrator:
     rng: np.random.Generator
     done: Calibration
     spread: float
+    store: WeightStore
 
     def visit(self, site: Site, current: Signal, exact: Array | None) -> None:
         """Find and write the parameters of one site."""
@@ -192,12 +211,47 @@ class _Calibrator:
                 site.write(key, values)
         self._note(site, seen, truth, found.threshold, dead, rounds)
 
-    def refit(self, op: Operation, x: Array, truth: Array, store: WeightStore) -> list[tuple[SSAValue, Array]]:
+    def seen(
+        self, op: Operation, signals: Mapping[SSAValue, Signal], exact: Mapping[SSAValue, Array]
+    ) -> tuple[Array, regression.Target]:
+        """The mean input of a product, and what it should make of it."""
+
+        def mean(value: SSAValue) -> Array | None:
+            signal = signals.get(value)
+            return None if signal is None else signal.means(self.steps, self.recipe.coding)[-1]
+
+        x = mean(op.operands[0])
+        assert x is not None
+        return x, regression.target_of(op, exact, mean)
+
+    def refit(self, op: Operation, x: Array, target: regression.Target) -> list[tuple[SSAValue, Array]]:
         """Fit the weights of one product, and note it."""
-        new = regression.refit(op, x, truth, store, self.rng)
+        before = tuple(op.operands)
+        new = regression.refit(op, x, target, self.store, self.rng)
         if new:
             self.done.refitted.append(next(iter(node_names(op)), op.name))
+            self.done.original[op] = before
         return new
+
+    def refit_read_outs(self, ops: Sequence[MatMulOp], module: ModuleOp, inputs: Sequence[Array], count: int) -> None:
+        """Fit products behind all neurons on more inputs than the network was calibrated on, `count` at a time."""
+        pieces: dict[Operation, list[tuple[Array, Array]]] = {op: [] for op in ops}
+
+        def look(
+            op: Operation, signals: Mapping[SSAValue, Signal], exact: Mapping[SSAValue, Array]
+        ) -> list[tuple[SSAValue, Array]]:
+            if op in pieces:
+                x, target = self.seen(op, signals, exact)
+                pieces[op].append((x, target.truth))
+            return []
+
+        for start in range(0, min(self.done.samples, max(count, READ_OUT_STEPS // self.steps)), count):
+            run = Simulation(module, self.store, self.recipe, self.steps, lambda *_: None, original=self.done.original)
+            run.refit = look
+            run.run([array[start : start + count] if array.ndim else array for array in inputs])
+        for op, found in pieces.items():
+            x, truth = (np.concatenate(part) for part in zip(*found, strict=True))
+            self.refit(op, x, regression.Target(truth))
 
     def _offsets(self, site: Site, shape: tuple[int, ...], columns: Array) -> Array | None:
         """Spread first potentials where that is wanted: by how much those of samples are off their channel's."""

@@ -30,7 +30,7 @@ from neuc.dialects.spike import event_of
 from neuc.errors import Error, InternalError
 from neuc.passes.convert_ann_to_snn import ConvertAnnToSnn, loops
 
-SPREAD = 0.75
+SPREAD = 0.5
 """How far first potentials of neighbours in images differ, in parts of an ordered dither over the whole threshold."""
 DEFAULT_STEPS = {"a": 8, "b": 4, "c": 4}
 """T if none is asked for."""
@@ -151,7 +151,7 @@ def convert_marked(
     few = [array[:few_inputs] if array.ndim else array for array in inputs]
     if start is None:
         start = _best_start(marked, few, recipe, steps)
-    errors = spike_errors(marked.module, store, few, recipe, steps, seed)
+    errors = spike_errors(marked.module, store, few, recipe, steps, seed, done.original)
     module = marked.module.clone()
     driver = Driver(module, marked.context)
     driver.run([ConvertAnnToSnn(steps, recipe.levels, recipe.coding, start)])

@@ -7,11 +7,12 @@ trains add to that (Bu et al., ICLR 2022, call the three clipping, quantisation 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation, SSAValue
 
 from neuc.compiler.snn.calibrate import SAMPLES
 from neuc.compiler.snn.recipes import Recipe
@@ -58,9 +59,18 @@ class SpikeError:
 
 
 def spike_errors(
-    module: ModuleOp, store: WeightStore, inputs: Sequence[Array], recipe: Recipe, steps: int, seed: int = 0
+    module: ModuleOp,
+    store: WeightStore,
+    inputs: Sequence[Array],
+    recipe: Recipe,
+    steps: int,
+    seed: int = 0,
+    original: Mapping[Operation, Sequence[SSAValue]] | None = None,
 ) -> list[SpikeError]:
-    """The errors of every site of a calibrated module, in order; rates are written on its products on the way."""
+    """The errors of every site of a calibrated module, in order; rates are written on its products on the way.
+
+    `original` has the float network's operands of products that calibration gave others.
+    """
     found: list[SpikeError] = []
     rng = np.random.default_rng(seed)
 
@@ -75,7 +85,7 @@ def spike_errors(
         start = site.by_channel(np.broadcast_to(site.starts(part, exact.shape), exact.shape))[:, columns]
         found.append(_errors(site, Signal(static, trains), truth[:, columns], start, recipe, steps))
 
-    Simulation(module, store, recipe, steps, visit, feeding=write_rate).run(inputs)
+    Simulation(module, store, recipe, steps, visit, feeding=write_rate, original=original or {}).run(inputs)
     return found
 
 

@@ -1,34 +1,96 @@
 """Weights fitted to what spikes bring: a ridge regression for each layer, in closed form, on calibration data.
 
 A layer's inputs are rounded, and what they lose is not independent: neighbours round alike, channels clip together. The
-weights that make the float network's currents out of spikes are therefore not quite the float network's weights.
+weights that make the float network's currents out of spikes are therefore not quite the float network's weights. Where
+ReLU neurons follow, a current that has to be negative is as good as any that is negative enough, so that the fit can
+spend its weights on the others; and where something is added on the way (a shortcut), the fit also makes up for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from xdsl.dialects import arith
 from xdsl.ir import Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
-from neuc.dialects.dense import ConvOp, MatMulOp
+from neuc.dialects.dense import ConvOp, MapOp, MatMulOp, YieldOp
 from neuc.dialects.interp.dense import pad_spatial, windows
 from neuc.dialects.locations import node_names
 from neuc.dialects.store import constant_value, make_constant
 from neuc.dialects.weight_store import WeightStore
+from neuc.passes.analysis.neuron_sites import CLIP, RELU, Site, is_site, site_of
 
 Array = np.ndarray
 ROWS = 8192
 """Most samples of a regression."""
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 """Penalties on changes of weights that are tried, in parts of the mean square of the inputs' sums."""
 GAIN = 0.98
 """Changed weights have to bring the error on samples that were held out below this part of what it was."""
+MARGIN = 0.5
+"""How far below 0 a current has to be in front of a ReLU, in parts of the root mean square of its positive ones: uneven
+spikes bring it higher for some steps."""
+ROUNDS = 6
+"""Steps of the fit where ReLUs follow: each is a regression on those samples that are off."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a product should have behind it.
+
+    Attributes:
+        truth: what the float network has there, with what is added before the next neurons.
+        beside: what the spiking network adds there, the mean over the steps; None for nothing.
+        rectified: whether ReLU neurons follow.
+    """
+
+    truth: Array
+    beside: Array | None = None
+    rectified: bool = False
+
+
+def target_of(op: Operation, exact: Mapping[SSAValue, Array], mean: Callable[[SSAValue], Array | None]) -> Target:
+    """The target of a product.
+
+    Args:
+        op: the product.
+        exact: the float network's numbers.
+        mean: means of the spiking network's, None for what has not run yet.
+    """
+    result = op.results[0]
+    follower = result.get_user_of_unique_use()
+    if isinstance(follower, MapOp) and is_site(follower):
+        return Target(exact[result], None, _rectifies(site_of(follower)))
+    if isinstance(follower, MapOp) and _is_sum(follower) and follower.inputs[0].type == follower.inputs[1].type:
+        site = follower.result.get_user_of_unique_use()
+        other = follower.inputs[1] if follower.inputs[0] is result else follower.inputs[0]
+        beside = mean(other)
+        if site is not None and is_site(site) and other is not result and beside is not None and other in exact:
+            return Target(exact[result] + exact[other], beside, _rectifies(site_of(site)))
+    return Target(exact[result])
+
+
+def reads_out(op: Operation) -> bool:
+    """Whether no neurons follow: errors of the product are errors of the outputs."""
+    users = [use.operation for result in op.results for use in result.uses]
+    return not any(is_site(user) or not reads_out(user) for user in users)
+
+
+def _rectifies(site: Site | None) -> bool:
+    return site is not None and site.kind in (RELU, CLIP)
+
+
+def _is_sum(op: MapOp) -> bool:
+    """Whether a map adds its two inputs and does nothing else."""
+    kinds = [type(inner) for inner in op.body.block.ops]
+    return len(op.inputs) == 2 and kinds == [arith.AddfOp, YieldOp]
 
 
 def refit(
-    op: Operation, x: Array, truth: Array, store: WeightStore, rng: np.random.Generator
+    op: Operation, x: Array, target: Target, store: WeightStore, rng: np.random.Generator
 ) -> list[tuple[SSAValue, Array]]:
     """Give a product weights, and a bias, that bring its currents closer to the float network's.
 
@@ -37,7 +99,7 @@ def refit(
     Args:
         op: a product with constant weights; its constants are replaced.
         x: the means of its inputs over the steps.
-        truth: what the float network has behind it.
+        target: what it should have behind it.
         store: where weights are.
         rng: picks samples.
 
@@ -45,14 +107,14 @@ def refit(
         The new constants and their arrays.
     """
     if isinstance(op, ConvOp):
-        return _refit_conv(op, x, truth, store, rng)
+        return _refit_conv(op, x, target, store, rng)
     if isinstance(op, MatMulOp):
-        return _refit_matmul(op, x, truth, store, rng)
+        return _refit_matmul(op, x, target, store, rng)
     return []
 
 
 def _refit_matmul(
-    op: MatMulOp, x: Array, truth: Array, store: WeightStore, rng: np.random.Generator
+    op: MatMulOp, x: Array, target: Target, store: WeightStore, rng: np.random.Generator
 ) -> list[tuple[SSAValue, Array]]:
     weight = constant_value(op.b, store)
     bias = None if op.bias is None else constant_value(op.bias, store)
@@ -60,9 +122,10 @@ def _refit_matmul(
     if weight is None or weight.ndim != 2 or op.transpose_a is not None or bias is None or bias.ndim != 1 or alpha == 0:
         return []
     rows = (weight if op.transpose_b is not None else weight.T) * alpha
-    flat, target = x.reshape(-1, x.shape[-1]), truth.reshape(-1, truth.shape[-1])
+    flat = x.reshape(-1, x.shape[-1])
     picked = rng.permutation(len(flat))[:ROWS]
-    found = _solve(flat[picked], target[picked], rows, bias)
+    wanted, beside = _rows(target, picked, -1)
+    found = _solve(flat[picked], wanted, beside, target.rectified, rows, bias)
     if found is None:
         return []
     rows, bias = found[0] / alpha, found[1]
@@ -70,7 +133,7 @@ def _refit_matmul(
 
 
 def _refit_conv(
-    op: ConvOp, x: Array, truth: Array, store: WeightStore, rng: np.random.Generator
+    op: ConvOp, x: Array, target: Target, store: WeightStore, rng: np.random.Generator
 ) -> list[tuple[SSAValue, Array]]:
     weight = constant_value(op.w, store)
     bias = None if op.bias is None else constant_value(op.bias, store)
@@ -83,9 +146,13 @@ def _refit_conv(
     picked = rng.permutation(int(np.prod(positions)))[:ROWS]
     where = np.unravel_index(picked, positions)
     columns = np.moveaxis(patches, 1, 1 + n)[where].reshape(len(picked), group, -1)
-    target = np.moveaxis(truth, 1, -1)[where].reshape(len(picked), group, -1)
+    wanted, beside = _rows(target, picked, 1)
+    outputs = np.arange(weight.shape[0]).reshape(group, -1)
     old = weight.reshape(group, weight.shape[0] // group, -1)
-    found = [_solve(columns[:, g], target[:, g], old[g], bias.reshape(group, -1)[g]) for g in range(group)]
+    found = [
+        _solve(columns[:, g], wanted[:, of], beside[:, of], target.rectified, old[g], bias[of])
+        for g, of in enumerate(outputs)
+    ]
     if all(part is None for part in found):
         return []
     rows = np.stack([old[g] if part is None else part[0] for g, part in enumerate(found)])
@@ -93,25 +160,56 @@ def _refit_conv(
     return _replaced(op, [(1, rows.reshape(weight.shape)), (2, shift.reshape(bias.shape))], store)
 
 
-def _solve(x: Array, target: Array, rows: Array, bias: Array) -> tuple[Array, Array] | None:
+def _rows(target: Target, picked: Array, axis: int) -> tuple[Array, Array]:
+    """Some rows [len(picked), outputs] of a target and of what is beside it; outputs are on `axis`."""
+
+    def of(array: Array) -> Array:
+        last = np.moveaxis(array, axis, -1)
+        return last.reshape(-1, last.shape[-1])[picked].astype(np.float64)
+
+    wanted = of(target.truth)
+    return wanted, np.zeros_like(wanted) if target.beside is None else of(target.beside)
+
+
+def _solve(
+    x: Array, wanted: Array, beside: Array, rectified: bool, rows: Array, bias: Array
+) -> tuple[Array, Array] | None:
     """Rows and bias with less error on held-out samples; None if no ridge finds any."""
     held = max(1, len(x) // 3)
     wide = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1).astype(np.float64)
-    off = target.astype(np.float64) - x.astype(np.float64) @ rows.T.astype(np.float64) - bias
-    fit, test = slice(held, None), slice(0, held)
-    best, error = None, GAIN * float(np.mean(off[test] ** 2))
+    base = x.astype(np.float64) @ rows.T.astype(np.float64) + bias + beside
+    fit, test, every = slice(held, None), slice(0, held), slice(None)
+    enough = MARGIN * np.sqrt(np.mean(np.maximum(wanted, 0) ** 2, axis=0))
+
+    def off(change: Array | None, part: slice) -> Array:
+        now = base[part] if change is None else base[part] + wide[part] @ change
+        missing = wanted[part] - now
+        if not rectified:
+            return missing
+        too_high = np.minimum(np.maximum(wanted[part], -enough) - now, 0)
+        return np.where(wanted[part] < 0, too_high, missing)
+
+    def fitted(part: slice, ridge: float) -> Array:
+        x = wide[part]
+        square = x.T @ x
+        penalty = ridge * np.trace(square) / len(square)
+        inverse = np.linalg.inv(square + penalty * np.eye(len(square)))
+        change = inverse @ (x.T @ off(None, part))
+        for _ in range(ROUNDS - 1 if rectified else 0):
+            change = change + inverse @ (x.T @ off(change, part) - penalty * change)
+        return change
+
+    best, error = None, GAIN * float(np.mean(off(None, test) ** 2))
     if len(x) - held < 2 or error == 0:
         return None
-    square, mixed = wide[fit].T @ wide[fit], wide[fit].T @ off[fit]
-    size = float(np.trace(square)) / len(square)
     for ridge in RIDGES:
-        change = np.linalg.solve(square + ridge * size * np.eye(len(square)), mixed)
-        left = float(np.mean((off[test] - wide[test] @ change) ** 2))
+        left = float(np.mean(off(fitted(fit, ridge), test) ** 2))
         if left < error:
-            best, error = change, left
+            best, error = ridge, left
     if best is None:
         return None
-    return (rows + best[:-1].T).astype(np.float32), (bias + best[-1]).astype(np.float32)
+    change = fitted(every, best)
+    return (rows + change[:-1].T).astype(np.float32), (bias + change[-1]).astype(np.float32)
 
 
 def _replaced(op: Operation, arrays: Sequence[tuple[int, Array]], store: WeightStore) -> list[tuple[SSAValue, Array]]:

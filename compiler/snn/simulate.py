@@ -8,7 +8,7 @@ is asked of the interpreters; neurons are in `neurons.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -130,6 +130,8 @@ class Activity:
 
 Visitor = Callable[[Site, Signal, Array | None], None]
 """Is shown each site, its current and the number the float network has there, before the site fires."""
+Refit = Callable[[Operation, Mapping[SSAValue, Signal], Mapping[SSAValue, Array]], list[tuple[SSAValue, Array]]]
+"""Is shown each product that reads what changes, before it runs; gives new constants and their arrays."""
 
 
 @dataclass
@@ -147,7 +149,8 @@ class Simulation:
         activity: what layers did.
         spiking: is shown each site and its spikes, in the unit of its current.
         feeding: is shown each product that reads what changes, and its input in each step.
-        refit: given a product, the mean of its input and the float network's result, may put new constants before it.
+        refit: given a product, what changes before it and the float network's numbers, may put new constants before it.
+        original: operands that products of the float network have, where they got others.
     """
 
     module: ModuleOp
@@ -159,7 +162,8 @@ class Simulation:
     count: bool = False
     activity: Activity = field(default_factory=Activity)
     spiking: Callable[[Site, Sequence[Array]], None] | None = None
-    refit: Callable[[Operation, Array, Array], list[tuple[SSAValue, Array]]] | None = None
+    refit: Refit | None = None
+    original: Mapping[Operation, Sequence[SSAValue]] = field(default_factory=dict[Operation, Sequence[SSAValue]])
     feeding: Callable[[Operation, Sequence[Array]], None] | None = None
     _moved: set[SSAValue] = field(default_factory=set[SSAValue])
 
@@ -179,12 +183,12 @@ class Simulation:
         samples = self.activity.samples = inputs[0].shape[0] if inputs and inputs[0].ndim else 1
         signals: dict[SSAValue, Signal] = {arg: Signal(array) for arg, array in zip(block.args, inputs)}
         exact: dict[SSAValue, Array] = dict(zip(block.args, inputs)) if self.visit is not None else {}
-        last = last_uses(block.ops)
+        last = last_uses(block.ops, self.original)
         for op in list(block.ops):
             if isinstance(op, func.ReturnOp):
                 return [self._read_out(signals[v]) for v in op.operands]
             if self.visit is not None:
-                found = run_op(op, [exact[v] for v in op.operands], env)
+                found = run_op(op, [exact[v] for v in self.original.get(op, op.operands)], env)
                 exact.update(zip(op.results, found))
             site = site_of(op)
             if site is not None:
@@ -193,10 +197,8 @@ class Simulation:
                 signals[site.op.result] = self._fire(site, current, truth, samples)
             else:
                 if self.refit is not None and isinstance(op, ConvOp | MatMulOp):
-                    seen = signals[op.operands[0]]
-                    if seen.steps is not None:
-                        mean = seen.means(self.steps, self.recipe.coding)[-1]
-                        new = self.refit(op, mean, exact[op.results[0]])
+                    if signals[op.operands[0]].steps is not None:
+                        new = self.refit(op, signals, exact)
                         signals.update((value, Signal(array)) for value, array in new)
                 self._pass(op, signals, env)
             for value in last.get(op, ()):
@@ -369,11 +371,13 @@ def spikes(
     return list(neurons.multi_threshold(shifted, theta, recipe.levels, positive=positive))
 
 
-def last_uses(ops: Sequence[Operation] | object) -> dict[Operation, list[SSAValue]]:
-    """For each operation, the values that nothing reads after it."""
+def last_uses(
+    ops: Iterable[Operation], original: Mapping[Operation, Sequence[SSAValue]]
+) -> dict[Operation, list[SSAValue]]:
+    """For each operation, the values that nothing reads after it, with its present or its original operands."""
     last: dict[SSAValue, Operation] = {}
-    for op in ops:  # pyright: ignore[reportGeneralTypeIssues]
-        for value in (*op.operands, *op.results):
+    for op in ops:
+        for value in (*op.operands, *op.results, *original.get(op, ())):
             last[value] = op
     found: dict[Operation, list[SSAValue]] = {}
     for value, op in last.items():

@@ -10,6 +10,7 @@ from itertools import product as each
 
 import numpy as np
 
+from neuc.compiler.snn.neurons import spike_counts
 from neuc.compiler.snn.recipes import Recipe
 from neuc.compiler.snn.simulate import HALF, Signal, spikes
 from neuc.dialects.interp.scalar import erf
@@ -25,6 +26,8 @@ LATE = (0.25, 0.5, 1.0, 1.5)
 """How much less charge binary neurons may begin with, in thresholds; it comes back over the steps."""
 REFINEMENTS = 2
 """Rounds of small changes that a search of binary neurons ends with."""
+COARSE = 1024
+"""About how many samples of a channel a search of binary neurons looks at, until it refines."""
 
 
 @dataclass(frozen=True)
@@ -117,21 +120,25 @@ def search(
         bound: thresholds are at most this.
         offset: how far the first potential of each sample's neuron is off its channel's, in thresholds.
     """
-    trial = _Trial(current, truth, recipe, steps, positive, np.zeros((), np.float32) if offset is None else offset)
+    shift = np.zeros((), np.float32) if offset is None else offset
+    trial = _Trial(current, truth, recipe, steps, positive, shift)
+    coarse = trial.thinned(max(1, truth.shape[1] // COARSE)) if recipe.binary else trial
     most = np.maximum(largest(truth), np.float32(1e-12))
     for ratio in RATIOS:
         threshold = np.minimum(most * ratio, np.float32(bound))
         if recipe.coding == "differential":
             trial.attempt(Found(threshold))
             continue
-        _with_bias(trial, threshold, 0.0)
-    assert trial.best is not None
+        _with_bias(coarse, threshold, 0.0)
     if recipe.binary:
-        coarse = trial.best.threshold
+        assert coarse.best is not None
+        theta = coarse.best.threshold
         for late, factor in each(LATE, (0.8, 1.0, 1.25)):
-            _with_bias(trial, np.minimum(coarse * np.float32(factor), np.float32(bound)), late)
+            _with_bias(coarse, np.minimum(theta * np.float32(factor), np.float32(bound)), late)
+        trial.attempt(coarse.best)
         for _ in range(REFINEMENTS):
             _refine(trial, bound)
+    assert trial.best is not None
     return trial.best
 
 
@@ -178,11 +185,7 @@ class _Trial:
 
     def attempt(self, found: Found) -> Array:
         """Keep the candidate for those channels where it is better; the mean error of each channel."""
-        start = None if found.start is None else found.start[:, None] + self.offset
-        columns = start, None if found.bias is None else found.bias[:, None]
-        theta = found.threshold[:, None]
-        out = spikes(self.current, self.recipe, self.steps, theta, *columns, positive=self.positive)
-        guess = estimate(out, self.recipe).astype(np.float64)
+        guess = self._guess(found)
         mean_error = (self.truth - guess).mean(axis=1)
         if self.recipe.binary:
             fit = np.sum(self.truth * guess, axis=1) / np.maximum(np.sum(guess * guess, axis=1), 1e-30)
@@ -194,6 +197,29 @@ class _Trial:
         self.error = np.where(better, error, self.error)
         self.best = found if self.best is None else _merged(better, found, self.best)
         return mean_error
+
+    def _guess(self, found: Found) -> Array:
+        """The numbers that neurons with these parameters stand for, f64."""
+        theta = found.threshold[:, None]
+        start = None if found.start is None else found.start[:, None] + self.offset
+        bias = None if found.bias is None else found.bias[:, None]
+        if self.recipe.binary and start is not None and bias is not None:
+            static = self.current.static
+            currents = self.current.steps or ([] if static is None else [static] * self.steps)
+            return spike_counts(currents, theta, theta * start, bias) * (theta / np.float64(self.steps))
+        out = spikes(self.current, self.recipe, self.steps, theta, start, bias, positive=self.positive)
+        return estimate(out, self.recipe).astype(np.float64)
+
+    def thinned(self, every: int) -> _Trial:
+        """The same with one of `every` samples."""
+
+        def kept(array: Array) -> Array:
+            return np.ascontiguousarray(array[:, ::every])
+
+        static = None if self.current.static is None else kept(self.current.static)
+        steps = None if self.current.steps is None else [kept(step) for step in self.current.steps]
+        offset = kept(self.offset) if self.offset.ndim else self.offset
+        return _Trial(Signal(static, steps), kept(self.truth), self.recipe, self.steps, self.positive, offset)
 
 
 def estimate(out: list[Array], recipe: Recipe) -> Array:

@@ -50,6 +50,15 @@ def scalar_differential(static: float, changes: list[float], theta: float, level
     return out
 
 
+def test_counts_of_searches_are_those_of_the_neurons():
+    rng = np.random.default_rng(1)
+    currents = list((rng.integers(-8, 24, (9, 3, 40)) / 16).astype(np.float32))
+    theta, bias = np.array([[0.5], [1.25], [2.0]], np.float32), np.array([[0.25], [0.0], [-0.5]], np.float32)
+    start = theta * rng.random((3, 40)).astype(np.float32)
+    spikes_made = np.stack(list(neurons.integrate_and_fire([c + bias for c in currents], theta, start)))
+    np.testing.assert_array_equal(neurons.spike_counts(currents, theta, start, bias), (spikes_made > 0).sum(0))
+
+
 def test_integrate_and_fire_is_the_scalar_loop():
     rng = np.random.default_rng(0)
     currents = (rng.integers(-8, 24, (12, 5)) / 16).astype(np.float32)
