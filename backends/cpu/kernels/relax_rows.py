@@ -15,7 +15,8 @@ from xdsl.ir import Attribute
 from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i8, i32, i64, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.backends.cpu.kernels.relax_rows_code import Code, Frame
+from neuc.backends.cpu.kernels.relax_rows_code import Code
+from neuc.backends.cpu.kernels.relax_rows_products import Frame
 from neuc.backends.cpu.kernels.strided import Args
 
 _IN_MEMORY: dict[str, Attribute] = {"f32": f32, "i8": i8, "i32": i32}

@@ -32,8 +32,8 @@ def mean_field_unsupported(op: e.RelaxOp) -> str | None:
     return None
 
 
-def mean_field(op: e.RelaxOp, s: SegmentLowering) -> None:
-    """One launch over agents."""
+def mean_field(op: e.RelaxOp, s: SegmentLowering) -> bool:
+    """One launch over agents, everything written out; False where that would be too much."""
     model, known = e.model_of(op.model), pieces(s, op.state)
     free = [v for v in model.variables if isinstance(v.owner, e.VarOp) and not v.owner.clamped]
     given = [v for v in model.variables if v not in free]
@@ -50,13 +50,14 @@ def mean_field(op: e.RelaxOp, s: SegmentLowering) -> None:
         op.steps.value.data,
     )
     if kernel.products() > MOST_PRODUCTS:
-        raise Error("NEUC-E615", "the tables of these beliefs are too large for a kernel", hint="interpret it")
+        return False
     chains = e.chains_of(op.state)
     ends = {v: s.temp(chains * (4 * var_type(v).levels)) for v in free}
     beliefs = [buffer for v in free for buffer in (known.of[v].buffer, ends[v])]
     s.launch(kernel, [*beliefs, *(known.of[v].buffer for v in given), *values], work=chains)
     last = {v: Piece(end, 0, var_type(v).levels, 4) for v, end in ends.items()}
     s.remember(op.result, Pieces({**known.of, **last}))
+    return True
 
 
 def _table(op: e.TableOp, array: Array, free: list[SSAValue], given: list[SSAValue]) -> tuple[BeliefTable, Array]:

@@ -5,6 +5,7 @@ What each term adds to a gradient is in `relax_terms.py`; which steps a method t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +13,8 @@ import numpy as np
 from xdsl.ir import SSAValue
 
 from neuc.backends.cpu.kernels.relax_rows import Port, RelaxRowsKernel
-from neuc.backends.cpu.kernels.relax_rows_code import MOST_ACCUMULATORS, Code, Product, Rows, Then
+from neuc.backends.cpu.kernels.relax_rows_code import Code, Rows, Then
+from neuc.backends.cpu.kernels.relax_rows_products import MOST_ACCUMULATORS, Product
 from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.backends.cpu.lowerings.relax import Piece, Pieces
 from neuc.dialects import energy as e
@@ -72,9 +74,13 @@ class Plan:
             self._kept[key] = first
         return first
 
+    def has(self, key: object) -> bool:
+        """Whether there are rows of this key."""
+        return key in self._kept
+
     def zeros(self) -> int:
         """A row of zeros."""
-        known = "zeros" in self._kept
+        known = self.has("zeros")
         made = self.space(1, "zeros")
         if not known:
             self.before.append(Rows(1, (), (Then("store", made),)))
@@ -85,15 +91,16 @@ class Plan:
         variable, name = e.variable_of(view), rho_name(view)
         if (variable, name) in self._views:
             return self._views[variable, name]
-        type_ = var_type(variable)
+        size = width(variable)
         if name:
             x = self.row(variable)
-            made = self.space(type_.sites)
-            self.before.append(Rows(type_.sites, (), (Then("load", x), Then(f"rho_{name}"), Then("store", made))))
+            made = self.space(size)
+            self.before.append(Rows(size, (), (Then("load", x), Then(f"rho_{name}"), Then("store", made))))
         else:
             piece = self.known.of[variable]
-            made = self.space(type_.sites)
-            self._inputs.append((Port(made, type_.sites, _DTYPES[piece.size]), piece))
+            dtype = "i32" if var_type(variable).space is Space.CAT and piece.size == 4 else _DTYPES[piece.size]
+            made = self.space(size)
+            self._inputs.append((Port(made, size, dtype), piece))
         if variable not in self.free:
             self.fixed.add(made)
         self._views[variable, name] = made
@@ -144,7 +151,7 @@ class Plan:
             (fixed if getattr(product, "source", -1) in self.fixed and body is self.body else moving).append(product)
         if fixed:
             key = (size, tuple(fixed))
-            known = key in self._kept
+            known = self.has(key)
             made = self.space(size, key)
             if not known:
                 self.before.append(Rows(size, tuple(fixed), (Then("store", made),)))
@@ -166,7 +173,7 @@ class Plan:
         """The state after the steps: outputs of all free variables."""
         found = dict(self.known.of)
         for variable in self.free:
-            sites = var_type(variable).sites
+            sites = width(variable)
             size = 1 if var_type(variable).space is Space.SPIN else 4
             found[variable] = Piece(self.output(self.row(variable), sites, _DTYPES[size]), 0, sites, size)
         return Pieces(found)
@@ -191,6 +198,11 @@ class Plan:
         args += [*self._parameters, self.chains, *sampled]
         work = self.chains.ceildiv(self.s.isa.f32_lanes)
         self.s.launch(kernel, args, work=work, scratch=kernel.scratch_bytes(self.s.isa))
+
+
+def width(view: SSAValue) -> int:
+    """Rows of a variable: one a site, or K for a belief."""
+    return math.prod(var_type(view).value_shape)
 
 
 def rho_name(view: SSAValue) -> str:

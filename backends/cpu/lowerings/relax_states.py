@@ -6,10 +6,12 @@ import numpy as np
 from xdsl.dialects.builtin import f64
 from xdsl.ir import Operation, SSAValue
 
-from neuc.backends.cpu.kernels.relax_rows_code import Dense, Noise, Then
+from neuc.backends.cpu.kernels.relax_rows_code import Noise, Then
+from neuc.backends.cpu.kernels.relax_rows_products import Dense
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.relax import constant_parameter, pieces
 from neuc.backends.cpu.lowerings.relax_beliefs import mean_field, mean_field_unsupported
+from neuc.backends.cpu.lowerings.relax_messages import beliefs_unsupported, relax_beliefs
 from neuc.backends.cpu.lowerings.relax_plan import Plan
 from neuc.backends.cpu.lowerings.relax_terms import SUPPORTED, Part, gradient, parts, sites, touches
 from neuc.dialects import energy as e
@@ -44,10 +46,9 @@ def terms_unsupported(model: e.ModelOp) -> str | None:
 
 
 def _unsupported(op: e.RelaxOp) -> str | None:
-    if op.method.data is Method.MEAN_FIELD:
-        return mean_field_unsupported(op)
-    if op.method.data is Method.MESSAGES:
-        return "message passing has no CPU kernel"
+    if op.method.data in (Method.MEAN_FIELD, Method.MESSAGES):
+        small = op.method.data is Method.MEAN_FIELD and mean_field_unsupported(op) is None
+        return None if small else beliefs_unsupported(op)
     if op.nudge_imag.value.data:
         return "complex nudges have no CPU kernel"
     model = e.model_of(op.model)
@@ -67,8 +68,10 @@ def make_plan(s: SegmentLowering, state: SSAValue, model: e.ModelOp, nudge: floa
 
 @lowers(e.RelaxOp, supports=_unsupported)
 def _relax(op: e.RelaxOp, s: SegmentLowering) -> None:
-    if op.method.data is Method.MEAN_FIELD:
-        mean_field(op, s)
+    if op.method.data in (Method.MEAN_FIELD, Method.MESSAGES):
+        small = op.method.data is Method.MEAN_FIELD and mean_field_unsupported(op) is None
+        if not (small and mean_field(op, s)):
+            relax_beliefs(op, s)
         return
     nudge, dt, steps = op.nudge.value.data, op.dt.value.data, op.steps.value.data
     plan = make_plan(s, op.state, e.model_of(op.model), nudge)

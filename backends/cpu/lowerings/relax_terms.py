@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from xdsl.ir import SSAValue
 
-from neuc.backends.cpu.kernels.relax_rows_code import UNROLLED, Dense, Product, Softmax, Sparse, Then, Total
+from neuc.backends.cpu.kernels.relax_rows_code import Softmax, Then, Total
+from neuc.backends.cpu.kernels.relax_rows_products import UNROLLED, Dense, Product, Sparse
 from neuc.backends.cpu.lowerings.relax import constant_parameter
 from neuc.backends.cpu.lowerings.relax_plan import Plan, rho_name
 from neuc.dialects import energy as e
