@@ -217,7 +217,7 @@ def test_the_router_succeeds_wherever_the_exact_one_proves_it_possible(lanes: in
     routable = 0
     for seed in range(7):
         nets = _random_nets(seed, 8 * lanes)
-        exact = solve_routes(nets, XDNA1, arcs, seconds=20.0)
+        exact = solve_routes(nets, XDNA1, arcs, seconds=BUSY_SECONDS)
         ours = negotiate(nets, XDNA1, arcs)
         if exact is None:
             assert ours is None
