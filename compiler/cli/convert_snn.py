@@ -42,6 +42,7 @@ _OPTIONS = (
     click.option("--keep-weights", is_flag=True, help="snn: no regression of weights on what spikes bring."),
     click.option("--eval", "evaluation", metavar="FILE.npz:LABELS", help="snn: labelled data for the sweep over T."),
     click.option("--sweep", "swept", default="1,2,4,8,16,32,64", show_default=True, help="snn: T of the sweep."),
+    click.option("--time", "timed", is_flag=True, help="snn: compile for each T of the sweep, and time one input."),
     click.option("--max-steps", type=int, default=16, show_default=True, help="snn: most steps that auto tries."),
     click.option(
         "--max-drop",
@@ -118,7 +119,7 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
     )
     for text in _ignored(options, model):
         console.note(f"warning: {text}")
-    found = _swept(model, labelled, arrays, swept)
+    found = _swept(model, labelled, arrays, swept, timed=options["timed"])
     model.save(target)
     data = {"file": str(target), **model.report.as_json(), "sweep": found.as_json()}
     data["sweep"]["data"] = "calibration data" if labelled is None else labelled.source
@@ -163,11 +164,11 @@ def _feeds(model: SpikingModel, labelled: LabelledData | None, arrays: Mapping[s
 
 
 def _swept(
-    model: SpikingModel, labelled: LabelledData | None, arrays: Mapping[str, Any], swept: Sequence[int]
+    model: SpikingModel, labelled: LabelledData | None, arrays: Mapping[str, Any], swept: Sequence[int], *, timed: bool
 ) -> Sweep:
     """On labelled data, else on the calibration data, where agreement with the float network is all there is to say."""
     labels = None if labelled is None else labelled.labels
-    return model.sweep(_feeds(model, labelled, arrays), labels, swept)
+    return model.sweep(_feeds(model, labelled, arrays), labels, swept, timed=timed)
 
 
 def _describe(model: SpikingModel, found: Sweep, data: str) -> None:

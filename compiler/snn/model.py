@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import statistics
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +17,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 
 from neuc.compiler.api import compile
-from neuc.compiler.driver import print_module, write_module
+from neuc.compiler.driver import Driver, print_module, write_module
 from neuc.compiler.files import check_writable
 from neuc.compiler.signature import entry_of
 from neuc.compiler.snn.data import Data, arrays_of
@@ -28,11 +30,14 @@ from neuc.compiler.snn.synaptic_operations import fan_out, met_weights
 from neuc.dialects.context import NeucContext
 from neuc.dialects.dense import ConvOp, MatMulOp
 from neuc.dialects.interp.core import interpret
+from neuc.passes.convert_ann_to_snn import ConvertAnnToSnn
 from neuc.runtime.program import IoSpec
 
 if TYPE_CHECKING:
     from neuc.runtime.session import Session
 
+TIMED = 15
+"""Runs of one sample, whose median is its time."""
 BATCH = 100
 """Samples that are simulated at once: the currents of all steps of a layer are in memory together."""
 
@@ -117,20 +122,48 @@ class SpikingModel:
         ]
         return [np.concatenate(pieces) for pieces in zip(*parts)]
 
-    def sweep(self, x: Data, labels: np.ndarray | None = None, steps: Sequence[int] = STEPS) -> Sweep:
+    def sweep(
+        self, x: Data, labels: np.ndarray | None = None, steps: Sequence[int] = STEPS, *, timed: bool = False
+    ) -> Sweep:
         """Accuracy, agreement with the float network, spikes and synaptic operations for several T, from one run.
 
         Args:
             x: as of `run`.
             labels: integers [N]; without them there is no accuracy.
             steps: which T.
+            timed: also compile the network for each T with target `cpu-spike`, and time one sample on one thread.
 
         Raises:
             Error: NEUC-E523, a T makes no sense; NEUC-E530, as many labels as samples are needed; or x does not fit.
         """
         wanted, activity = checked_steps(steps), Activity()
         over_time = self.run_over_time(x, wanted[-1], activity)[0]
-        return tabulate(over_time, self.run_float(x)[0], labels, wanted, activity, self.float_multiplications(x))
+        found = tabulate(over_time, self.run_float(x)[0], labels, wanted, activity, self.float_multiplications(x))
+        if not timed:
+            return found
+        rows = tuple(replace(row, cpu_seconds=self.seconds(x, row.steps)) for row in found.rows)
+        return replace(found, rows=rows)
+
+    def seconds(self, x: Data, steps: int) -> float:
+        """How long compiled code of `cpu-spike` takes for one sample and `steps` time steps, on one thread.
+
+        Args:
+            x: as of `run`; the first sample is run, the median of `TIMED` runs counts.
+            steps: T; more than `self.steps` is allowed.
+
+        Raises:
+            Error: NEUC-E523, steps make no sense.
+        """
+        check_steps(steps)
+        feeds = {name: array[:1] if array.ndim else array for name, array in self.feeds(x).items()}
+        session = self.session(threads=1, steps=steps)
+        session.run(None, feeds)
+        took: list[float] = []
+        for _ in range(TIMED):
+            begun = time.perf_counter()
+            session.run(None, feeds)
+            took.append(time.perf_counter() - begun)
+        return statistics.median(took)
 
     def float_multiplications(self, x: Data) -> float:
         """Products of a number and a weight, both not 0, that the float network's layers make for one sample."""
@@ -176,15 +209,21 @@ class SpikingModel:
         """
         return neurobench(self.module, self.context.weights, arrays_of(x, self.inputs, "the input"))
 
-    def session(self, threads: int | None = None) -> Session:
+    def session(self, threads: int | None = None, steps: int | None = None) -> Session:
         """The network compiled for this CPU's event-driven target, `cpu-spike`.
 
         Args:
             threads: threads for each run; by default the CPUs this process may use.
+            steps: T, if not `self.steps`.
         """
+        module = self.module
+        if steps is not None and steps != self.steps:
+            module = self.marked.clone()
+            conversion = ConvertAnnToSnn(steps, self.recipe.levels, self.recipe.coding, min(self.start, steps - 1))
+            Driver(module, self.context).run([conversion])
         with TemporaryDirectory() as folder:
             path = Path(folder) / "network.mlir"
-            self.save(path)
+            write_module(path, module, self.context)
             return compile(path, "cpu-spike").session(threads=threads)
 
     def feeds(self, x: Data) -> Mapping[str, np.ndarray]:

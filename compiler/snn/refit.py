@@ -189,26 +189,25 @@ def _solve(
         too_high = np.minimum(np.maximum(wanted[part], -enough) - now, 0)
         return np.where(wanted[part] < 0, too_high, missing)
 
-    def fitted(part: slice, ridge: float) -> Array:
-        x = wide[part]
-        square = x.T @ x
+    def fitted(part: slice, square: Array, ridge: float) -> Array:
         penalty = ridge * np.trace(square) / len(square)
         inverse = np.linalg.inv(square + penalty * np.eye(len(square)))
-        change = inverse @ (x.T @ off(None, part))
+        change = inverse @ (wide[part].T @ off(None, part))
         for _ in range(ROUNDS - 1 if rectified else 0):
-            change = change + inverse @ (x.T @ off(change, part) - penalty * change)
+            change = change + inverse @ (wide[part].T @ off(change, part) - penalty * change)
         return change
 
     best, error = None, GAIN * float(np.mean(off(None, test) ** 2))
     if len(x) - held < 2 or error == 0:
         return None
+    square = wide[fit].T @ wide[fit]
     for ridge in RIDGES:
-        left = float(np.mean(off(fitted(fit, ridge), test) ** 2))
+        left = float(np.mean(off(fitted(fit, square, ridge), test) ** 2))
         if left < error:
             best, error = ridge, left
     if best is None:
         return None
-    change = fitted(every, best)
+    change = fitted(every, square + wide[test].T @ wide[test], best)
     return (rows + change[:-1].T).astype(np.float32), (bias + change[-1]).astype(np.float32)
 
 

@@ -31,6 +31,8 @@ class SweepRow:
         accumulations: per sample: weights that spikes met, all steps together; nothing is multiplied.
         multiplications: per sample: weights that numbers met: the analog input's layer, once, and products of pooled
             spikes and currents.
+        cpu_seconds: of one sample in compiled code on this machine, one thread, the median of some runs; None where it
+            was not measured.
     """
 
     steps: int
@@ -40,6 +42,7 @@ class SweepRow:
     spikes_per_neuron: float
     accumulations: float
     multiplications: float
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,15 +81,24 @@ class Sweep:
 
     def text(self) -> str:
         """A table for people."""
-        lines = ["    T  accuracy  agreement  output error  spikes/neuron  accumulations  multiplications"]
+        head = (
+            "    T  accuracy  agreement  output error  spikes/neuron  accumulations  multiplications  chip, µs  CPU, ms"
+        )
+        lines = [head]
+        chip = {cost.steps: cost for cost in self.chip}
         for r in self.rows:
+            modelled = f"{1e6 * chip[r.steps].latency:.3g}" if r.steps in chip else "-"
+            measured = "-" if r.cpu_seconds is None else f"{1e3 * r.cpu_seconds:.3g}"
             accuracy = "-" if r.accuracy is None else f"{100 * r.accuracy:.2f}%"
             lines.append(
                 f"{r.steps:>5}  {accuracy:>8}  {100 * r.agreement:>8.2f}%  {100 * r.error:>11.2f}%"
                 f"  {r.spikes_per_neuron:>13.3f}  {r.accumulations:>13,.0f}  {r.multiplications:>15,.0f}"
+                f"  {modelled:>8}  {measured:>7}"
             )
         known = "" if self.float_accuracy is None else f"{100 * self.float_accuracy:.2f}%"
         lines.append(f"float  {known:>8}  {'':>9}  {'':>12}  {'':>13}  {'':>13}  {self.float_multiplications:>15,.0f}")
+        if self.chip:
+            lines.append(f"latency of one sample: chip as {self.chip[0].chip.name} is modelled, CPU as measured here")
         for cost in self.chip:
             lines.append(f"T = {cost.steps}: {cost.lines()[0]}")
         return "\n".join(lines)

@@ -57,6 +57,17 @@ def test_everything_that_is_written(folder: Path):
     assert json.loads(result.stdout) == report
 
 
+def test_latency_stands_in_the_sweep(folder: Path):
+    calib = ("--calib", str(folder / "calib.npz"), "--recipe", "a", "--steps", "4")
+    rows = json.loads(convert(folder, *calib, "--sweep", "2,8", "--time", "--json").stdout)["sweep"]["rows"]
+    assert all(0 < row["cpu_seconds"] < 1 for row in rows)
+    plain = convert(folder, *calib, "--sweep", "2,8")
+    assert plain.exception is None, plain.exception
+    text = plain.output
+    assert "chip, µs" in text
+    assert "chip as Loihi-2-like is modelled" in text
+
+
 def test_the_text_names_what_matters(folder: Path):
     result = convert(folder, "--calib", str(folder / "calib.npz"), "--recipe", "b", "--sweep", "1,2", "--steps", "2")
     assert result.exception is None
