@@ -141,12 +141,21 @@ class App:
         return {k.function_name: k.call() for k in kernels if not isinstance(k.function, str)}
 
     def compile(
-        self, inputs: Mapping[str, Array], outputs: Mapping[str, tuple[str, Sequence[int]]], machine: str = "npu-xdna1"
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, tuple[str, Sequence[int]]],
+        machine: str = "npu-xdna1",
+        *,
+        fastest: bool = False,
     ) -> Application:
-        """Trace for arrays like these, place, route and check."""
+        """Trace for arrays like these, place, route and check.
+
+        With `fastest`, depths of channels are not those written down, but the smallest with which the application is as
+        fast as memory permits.
+        """
         named = {str(dtype): name for name, dtype in DTYPES.items() if name != "bf16"}
         design = self.trace({n: (named[str(a.dtype)], a.shape) for n, a in inputs.items()}, outputs, machine)
-        return Application(build(design, find_machine(machine)), self.functions())
+        return Application(build(design, find_machine(machine), fastest=fastest), self.functions())
 
 
 @dataclass(frozen=True)

@@ -186,3 +186,11 @@ def test_what_is_no_graph_is_refused(body: Callable[..., None], message: str):
 def test_unknown_functions_are_named():
     with pytest.raises(Error, match="no kernel function 'blur'"):
         npu.Kernel("blur")
+
+
+def test_an_application_compiled_for_speed_is_faster_and_gives_the_same_pixels():
+    app, image = RIALLTO.applications(LINES, WIDTH)["edge-detect"]
+    plain, fast = (app.compile({"x": image}, {"y": ("u8", image.shape)}, COLUMN, fastest=f) for f in (False, True))
+    first, second = plain.run({"x": image}), fast.run({"x": image})
+    np.testing.assert_array_equal(first.outputs["y"], second.outputs["y"])
+    assert second.cycles < 0.6 * first.cycles, "the picture no longer waits for its edges"
