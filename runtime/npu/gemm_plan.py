@@ -135,9 +135,8 @@ def tiled_weights(plan: GemmPlan, rows: NDArray[np.generic]) -> NDArray[np.gener
     tiles = tiles.transpose(2, 0, 3, 1, 4)
     if plan.operands != "ternary":
         return np.ascontiguousarray(tiles)
-    codes = np.asarray(tiles.astype(np.int8) + np.int8(1), np.uint8).reshape(
-        *tiles.shape[:-1], plan.width, CODES_A_BYTE
-    )
+    whole_codes = np.asarray(tiles.astype(np.int8) + np.int8(1), np.uint8)
+    codes = whole_codes.reshape(*tiles.shape[:-1], plan.width, CODES_A_BYTE)
     packed = codes[..., 0] | codes[..., 1] << 2 | codes[..., 2] << 4 | codes[..., 3] << 6
     return np.ascontiguousarray(packed)
 
