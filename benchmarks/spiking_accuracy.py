@@ -4,44 +4,30 @@
 
 Each network is converted from calibration images of three seeds, anew for every T, and runs as code of the target
 cpu-spike. The result goes to the history that `spiking_page.py` reads. ENV is an environment with spikingjelly 2.0.0
-and torch; without `--peers` only neuc is measured.
+and torch; without `--peers` only neuc is measured. How single conversions are measured, and kept, so that a run that
+was stopped goes on, is in `spiking_pieces.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from spiking_pieces import Task, our_piece, peer_pieces, read_piece
 from spiking_records import Record, add, interval
 
-import neuc
-from neuc.compiler.snn.model import SpikingModel
-
-HERE = Path(__file__).resolve().parent
-EXAMPLES = HERE.parent / "examples" / "spiking"
-sys.path.append(str(EXAMPLES))
-
-from image_sets import IMAGE_SETS, ImageSet  # noqa: E402
-from onnx_networks import BUILDERS, PARAMETERS, onnx_network  # noqa: E402
+from image_sets import IMAGE_SETS  # isort: skip
+from onnx_networks import BUILDERS, onnx_network  # isort: skip
 
 STEPS = (1, 2, 4, 8, 16, 32)
-CALIBRATION = 2_000
-SEEDED = (4, 8)
-"""T, those of the goals, for which several choices of calibration images are converted; for others the first is."""
-BATCH = 200
-COUNTED = 50
-"""Images whose spikes are counted."""
 RATE_RECIPES = ("max", "99.9%", "99.9% half", "99.9% half channel", "LTB")
 TRANSFORMER_RECIPES = ("STA spiking encoder",)
+KEPT = Path(__file__).resolve().parent / "spiking_pieces.kept"
 
 
 Right = dict[int, np.ndarray]
@@ -61,44 +47,9 @@ class Runs:
     notes: dict[str, Record] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Task:
-    """A network with the images it is judged by.
-
-    Attributes:
-        name: the network.
-        images: its data.
-        count: how many test images, from the first.
-        seeds: how many choices of calibration images.
-    """
-
-    name: str
-    images: ImageSet
-    count: int
-    seeds: int
-
-    @property
-    def test(self) -> np.ndarray:
-        """f32 [count, 1, H, W]."""
-        return self.images.test_images[: self.count]
-
-    @property
-    def labels(self) -> np.ndarray:
-        """i64 [count]."""
-        return self.images.test_labels[: self.count]
-
-    def calibration(self, seed: int) -> np.ndarray:
-        """Training images, chosen by `seed`."""
-        order = np.random.default_rng(seed).permutation(len(self.images.train_images))
-        return self.images.train_images[order[:CALIBRATION]]
-
-    def seeds_at(self, steps: int) -> int:
-        """How many choices of calibration images are converted for T = `steps`."""
-        return self.seeds if steps in SEEDED else 1
-
-    @property
-    def is_transformer(self) -> bool:
-        return self.name.endswith("vit")
+def is_transformer(network: str) -> bool:
+    """Whether a network needs recipes for Transformers."""
+    return network.endswith("vit")
 
 
 def ann_logits(task: Task) -> np.ndarray:
@@ -107,100 +58,45 @@ def ann_logits(task: Task) -> np.ndarray:
     return np.asarray(session.run(None, {"images": task.test})[0])
 
 
-def peer_runs(task: Task, python: str, steps: Sequence[int]) -> tuple[Runs, np.ndarray, dict[str, str]]:
-    """SpikingJelly's recipes: their runs, torch's logits of the float network, versions."""
-    recipes = TRANSFORMER_RECIPES if task.is_transformer else RATE_RECIPES
-    with tempfile.TemporaryDirectory() as folder:
-        images = {f"calibration_{seed}": task.calibration(seed) for seed in range(task.seeds)}
-        np.savez(Path(folder) / "images.npz", test=task.test, **images)  # pyright: ignore[reportArgumentType]
-        request = {
-            "network": task.name,
-            "parameters": str(PARAMETERS / f"{task.name}.npz"),
-            "images": str(Path(folder) / "images.npz"),
-            "result": str(Path(folder) / "result.npz"),
-            "recipes": recipes,
-            "steps": [[step for step in steps if seed < task.seeds_at(step)] for seed in range(task.seeds)],
-        }
-        answer = ask(python, request)
-        with np.load(request["result"]) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    runs = Runs()
-    for recipe in recipes:
-        if all(f"{recipe}/{seed}" in found for seed in range(task.seeds)):
-            runs.right[recipe] = {
-                step: np.stack([
-                    found[f"{recipe}/{seed}"][asked.index(step)] == task.labels
-                    for seed, asked in enumerate(request["steps"])
-                    if step in asked
-                ])
-                for step in steps
-            }  # fmt: skip
-        runs.notes[recipe] = answer["runs"][f"{recipe}/0"]
-    return runs, found["ann"], {name: answer[name] for name in ("spikingjelly", "torch")}
+def peer_runs(task: Task, python: str, *, kept_only: bool = False) -> tuple[Runs, np.ndarray]:
+    """SpikingJelly's recipes at every T of `STEPS`: their runs, and torch's logits of the float network.
 
-
-def ask(python: str, request: Record) -> Record:
-    """One answer of the worker.
-
-    Raises:
-        SystemExit: the worker failed; what it said last.
+    With `kept_only` those recipes and seeds of them that are kept, from the first seed on.
     """
-    done = subprocess.run(
-        [python, str(HERE / "spikingjelly_worker.py")],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(EXAMPLES), "OMP_NUM_THREADS": "1"},
-    )
-    if done.returncode:
-        raise SystemExit(f"the worker failed: {done.stderr.strip().splitlines()[-1:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    recipes = TRANSFORMER_RECIPES if is_transformer(task.name) else RATE_RECIPES
+    files, ann = peer_pieces(task, python, recipes, STEPS, kept_only=kept_only)
+    runs = Runs()
+    for recipe, row in zip(recipes, files, strict=True):
+        pieces = list(takewhile(bool, map(read_piece, row)))
+        if not pieces:
+            continue
+        runs.notes[recipe] = pieces[0][1]
+        classes = [piece[0] for piece in pieces if piece[0] is not None]
+        if len(classes) == len(pieces):
+            right = np.stack(classes) == task.labels
+            runs.right[recipe] = {step: right[:, at] for at, step in enumerate(STEPS)}
+    with np.load(ann) as arrays:
+        return runs, arrays["logits"]
 
 
-def kept_peer_runs(task: Task, python: str, folder: Path | None) -> tuple[Runs, np.ndarray, dict[str, str]]:
-    """As `peer_runs`, but what `folder` keeps of an earlier run of the same task is taken from there."""
-    file = None if folder is None else folder / f"{task.name}_{task.count}_{task.seeds}.npz"
-    if file is not None and file.exists():
-        with np.load(file) as arrays:
-            facts = json.loads(str(arrays["facts"]))
-            right = {name: {step: arrays[f"{name}/{step}"] for step in STEPS} for name in facts["recipes"]}
-            return Runs(right, facts["notes"]), arrays["ann"], facts["versions"]
-    runs, ann, versions = peer_runs(task, python, STEPS)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"recipes": list(runs.right), "notes": runs.notes, "versions": versions}
-        arrays = {f"{name}/{step}": made for name, right in runs.right.items() for step, made in right.items()}
-        np.savez_compressed(file, ann=ann, facts=np.array(json.dumps(facts)), **arrays)  # pyright: ignore[reportArgumentType]
-    return runs, ann, versions
-
-
-def our_runs(task: Task, recipes: Sequence[str], steps: Sequence[int]) -> Runs:
-    """Neuc's recipes, each converted anew for every T and run as emitted code by the target cpu-spike."""
+def our_runs(task: Task, recipes: Sequence[str], steps: Sequence[int], *, kept_only: bool = False) -> Runs:
+    """Neuc's recipes; with `kept_only` those of them, of T and of seeds that are kept, from the first seed on."""
     runs = Runs()
     for recipe in recipes:
-        runs.right[recipe], runs.notes[recipe] = {}, {"spikes": {}}
+        runs.right[recipe], runs.notes[recipe] = {}, {"spikes": {}, "start": {}}
         for step in steps:
-            made = []
-            for seed in range(task.seeds_at(step)):
-                model = neuc.convert_to_snn(
-                    onnx_network(task.name), task.calibration(seed), recipe=recipe, steps=step, start=None, seed=seed
-                )
-                made.append(emitted_classes(model, task.test) == task.labels)
-                if seed == 0:
-                    (row,) = model.sweep(task.test[:COUNTED], steps=[step]).rows
-                    runs.notes[recipe]["spikes"][step] = row.spikes_per_neuron
-            runs.right[recipe][step] = np.stack(made)
-            print(f"{task.name} {recipe} T={step}: {np.mean(made):.2%}", file=sys.stderr, flush=True)
+            pieces: list[tuple[np.ndarray, Record]] = []
+            for seed in range(task.seeds):
+                piece = our_piece(task, recipe, seed, step, kept_only=kept_only)
+                if piece is None:
+                    break
+                pieces.append(piece)
+            if not pieces:
+                continue
+            runs.right[recipe][step] = np.stack([classes == task.labels for classes, _ in pieces])
+            for fact in ("spikes", "start"):
+                runs.notes[recipe][fact][step] = pieces[0][1][fact]
     return runs
-
-
-def emitted_classes(model: SpikingModel, images: np.ndarray) -> np.ndarray:
-    """Classes i64 [N] of compiled code."""
-    with tempfile.TemporaryDirectory() as folder:
-        model.save(Path(folder) / "model.mlir")
-        session = neuc.compile(Path(folder) / "model.mlir", target="cpu-spike").session(threads=1)
-        parts = [session.run(None, {"images": images[at : at + BATCH]})[0] for at in range(0, len(images), BATCH)]
-    return np.concatenate(parts).argmax(1)
 
 
 def summary(right: Right, ann: np.ndarray, best: Right | None) -> list[Record]:
@@ -242,15 +138,17 @@ def best_peer(runs: Runs) -> tuple[Right, dict[int, str]]:
     return {step: runs.right[name][step] for step, name in names.items()}, names
 
 
-def measure(task: Task, recipes: Sequence[str], python: str | None, keep: Path | None, steps: Sequence[int]) -> Record:
+def measure(
+    task: Task, recipes: Sequence[str], python: str | None, steps: Sequence[int], *, kept_only: bool = False
+) -> Record:
     """Everything about one network, for the history."""
     logits = ann_logits(task)
     ann = logits.argmax(1) == task.labels
     record: Record = {"network": task.name, "images": task.count, "ann": float(ann.mean()), "recipes": {}, "peers": {}}
-    ours = our_runs(task, recipes, steps)
+    ours = our_runs(task, recipes, steps, kept_only=kept_only)
     best: Right | None = None
     if python is not None:
-        peers, torch_logits, record["versions"] = kept_peer_runs(task, python, keep)
+        peers, torch_logits = peer_runs(task, python, kept_only=kept_only)
         if not np.allclose(logits, torch_logits, atol=1e-3):
             raise SystemExit(f"{task.name}: the peer's float network gives other logits")
         best, record["best_peer"] = best_peer(peers)
@@ -266,18 +164,19 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(BUILDERS)}; default: all")
     options.add_argument("--peers", metavar="PYTHON", help="of an environment with spikingjelly 2.0.0 and torch")
-    options.add_argument("--keep", type=Path, help="folder where what the peers said is kept, and looked for")
+    options.add_argument("--keep", type=Path, default=KEPT, help="folder where pieces of runs are kept, and looked for")
     options.add_argument("--recipes", help="separated by commas; default: a,b,c, for Transformers b,c")
     options.add_argument("--steps", default=",".join(map(str, STEPS)), help="separated by commas")
     options.add_argument("--images", type=int, default=2_000, help="test images")
     options.add_argument("--seeds", type=int, default=3, help="choices of calibration images")
+    options.add_argument("--kept-only", action="store_true", help="measure nothing: make the record of what is kept")
     given = options.parse_args()
     for name in given.networks or list(BUILDERS):
         images = IMAGE_SETS[name.split("_")[0]]()
-        task = Task(name, images, min(given.images, len(images.test_labels)), given.seeds)
-        recipes = (given.recipes or ("b,c" if task.is_transformer else "a,b,c")).split(",")
+        task = Task(name, images, min(given.images, len(images.test_labels)), given.seeds, given.keep)
+        recipes = (given.recipes or ("b,c" if is_transformer(name) else "a,b,c")).split(",")
         steps = [int(step) for step in given.steps.split(",")]
-        add(f"accuracy/{name}", measure(task, recipes, given.peers, given.keep, steps))
+        add(f"accuracy/{name}", measure(task, recipes, given.peers, steps, kept_only=given.kept_only))
 
 
 if __name__ == "__main__":

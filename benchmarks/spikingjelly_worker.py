@@ -3,13 +3,13 @@
 Runs in the Python of an environment with spikingjelly 2.0.0 and torch, so it imports nothing of neuc; the folder
 `examples/spiking` must be on its path. It reads one request, a JSON object, from standard input:
 
-    {"network": "fashion_cnn", "parameters": "fashion_cnn.npz", "images": "images.npz", "result": "result.npz",
-     "recipes": ["99.9%", "LTB"], "steps": [[1, 2, 4, 32], [1, 2, 4]]}
+    {"network": "fashion_cnn", "parameters": "fashion_cnn.npz", "images": "images.npz", "ann": "ann.npz",
+     "steps": [1, 2, 4, 32], "pieces": [["99.9%", 0, "a.npz"], ["LTB", 2, "b.npz"]]}
 
-`steps` are the T wanted of each seed, from 0; `images.npz` holds `test` f32 [N, 1, H, W] and, for each seed,
-`calibration_<seed>`. The result holds `ann` f32 [N, 10]
-(logits) and for each recipe and seed `<recipe>/<seed>` i64 [steps, N] (classes). One JSON object is printed: versions,
-and for each recipe and seed its spikes per neuron and step, or why it failed.
+`images.npz` holds `test` f32 [N, 1, H, W] and, for each seed, `calibration_<seed>`. A piece is a recipe, a seed, and
+the file that is written as soon as it is done: `classes` int8 [steps, N] and `facts`, a JSON object with versions and
+spikes per neuron and step, or with `error`, why it failed; then it has no classes. `ann.npz` gets `logits` f32 [N, 10]
+of the float network.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,6 @@ from torch import Tensor, nn
 from train import load_parameters
 
 BATCH = 200
-_COPY_OF_STDOUT = 1
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 RATE_RECIPES: dict[str, Callable[[Batches], Any]] = {
@@ -124,37 +123,41 @@ def predictions(
     return np.concatenate(rows), shown.rate()
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Do what the request asks; the answer says how each recipe went."""
-    network = load_parameters(NETWORKS[request["network"]](), Path(request["parameters"]))
-    with np.load(request["images"]) as arrays:
-        images = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    test = images["test"]
-    results = {"ann": torch.cat([network(part) for part in test.split(BATCH)]).numpy()}
-    runs: dict[str, dict[str, Any]] = {}
-    for recipe in request["recipes"]:
-        for seed, steps in enumerate(request["steps"]):
-            try:
-                classes, rate = predictions(network, recipe, images[f"calibration_{seed}"], test, steps)
-            except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-                runs[f"{recipe}/{seed}"] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
-                continue
-            results[f"{recipe}/{seed}"] = classes
-            runs[f"{recipe}/{seed}"] = {"rate": rate}
-    np.savez_compressed(request["result"], **results)  # pyright: ignore[reportArgumentType]
-    return {"spikingjelly": version("spikingjelly"), "torch": torch.__version__, "runs": runs}
+def write_piece(
+    network: nn.Module, recipe: str, calibration: Tensor, test: Tensor, steps: list[int], path: Path
+) -> None:
+    """One piece, whole or not at all."""
+    facts: dict[str, Any] = {"spikingjelly": version("spikingjelly"), "torch": torch.__version__}
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        classes, facts["rate"] = predictions(network, recipe, calibration, test, steps)
+        arrays["classes"] = classes.astype(np.int8)
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        facts["error"] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    part = path.with_suffix(".part.npz")
+    np.savez_compressed(part, facts=np.array(json.dumps(facts)), **arrays)  # pyright: ignore[reportArgumentType]
+    part.replace(path)
 
 
 def main() -> None:
-    """One request, one answer; what libraries print goes to the error stream."""
-    answers = os.fdopen(os.dup(_COPY_OF_STDOUT), "w")
-    os.dup2(2, _COPY_OF_STDOUT)
+    """One request."""
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
+    request = json.load(sys.stdin)
     with torch.no_grad():
-        made = answer(json.load(sys.stdin))
-    answers.write(json.dumps(made) + "\n")
-    answers.flush()
+        network = load_parameters(NETWORKS[request["network"]](), Path(request["parameters"]))
+        with np.load(request["images"]) as arrays:
+            images = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        test = images["test"]
+        np.savez(request["ann"], logits=torch.cat([network(part) for part in test.split(BATCH)]).numpy())
+        for recipe, seed, path in request["pieces"]:
+            begin = time.process_time()
+            write_piece(network, recipe, images[f"calibration_{seed}"], test, request["steps"], Path(path))
+            print(
+                f"{request['network']} {recipe} {seed}: {time.process_time() - begin:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -6,20 +6,23 @@ import json
 import stat
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import spiking_accuracy
+import spiking_pieces
 from image_sets import ImageSet
-from spiking_accuracy import Runs, Task, best_peer, kept_peer_runs, peer_runs, summary
+from spiking_accuracy import Runs, best_peer, our_runs, peer_runs, summary
+from spiking_pieces import Task, read_piece
 
 IMAGES = 40
 
 
-def _task(seeds: int = 2) -> Task:
+def _task(folder: Path, seeds: int = 2) -> Task:
     rng = np.random.default_rng(0)
     images, labels = rng.random((IMAGES, 1, 8, 8)).astype(np.float32), np.arange(IMAGES) % 10
-    return Task("digits_mlp", ImageSet("digits", images, labels, images, labels), IMAGES, seeds)
+    return Task("digits_mlp", ImageSet("digits", images, labels, images, labels), IMAGES, seeds, folder)
 
 
 FAKE = """
@@ -28,14 +31,15 @@ import numpy as np
 request = json.load(sys.stdin)
 with np.load(request["images"]) as arrays:
     test = arrays["test"]
-    assert sorted(arrays.files) == ["calibration_0", "calibration_1", "test"]
-made = {{"ann": np.zeros((len(test), 10), np.float32)}}
-for recipe in request["recipes"][1:]:
-    for seed, steps in enumerate(request["steps"]):
-        made[f"{{recipe}}/{{seed}}"] = np.stack([np.arange(len(test)) % 10] * len(steps))
-np.savez(request["result"], **made)
-runs = {{f"{{recipe}}/{{seed}}": {{"rate": 0.1}} for recipe in request["recipes"] for seed in (0, 1)}}
-print(json.dumps({{"spikingjelly": "0", "torch": "0", "runs": runs, "asked": request["steps"]}}))
+    assert set(arrays.files) == {"test", *(f"calibration_{seed}" for _, seed, _ in request["pieces"])}
+np.savez(request["ann"], logits=np.zeros((len(test), 10), np.float32))
+classes = np.stack([np.arange(len(test)) % 10] * len(request["steps"])).astype(np.int8)
+for recipe, seed, path in request["pieces"]:
+    facts = {"rate": 0.1, "seed": seed}
+    if recipe == "max":
+        np.savez(path, facts=json.dumps({"error": "RuntimeError: no"}))
+    else:
+        np.savez(path, facts=json.dumps(facts), classes=classes)
 """
 
 
@@ -48,34 +52,59 @@ def _python(folder: Path, text: str) -> str:
     return str(shell)
 
 
-def test_the_peers_process_is_asked_for_every_recipe(tmp_path: Path) -> None:
-    runs, ann, versions = peer_runs(_task(), _python(tmp_path, FAKE.format()), [2, 4, 16])
-    assert versions == {"spikingjelly": "0", "torch": "0"}
+def test_the_peers_process_is_asked_for_every_recipe_and_seed_once(tmp_path: Path) -> None:
+    task = _task(tmp_path)
+    runs, ann = peer_runs(task, _python(tmp_path, FAKE))
     assert ann.shape == (IMAGES, 10)
     first, *others = spiking_accuracy.RATE_RECIPES
     assert first not in runs.right  # it failed
+    assert runs.notes[first] == {"error": "RuntimeError: no"}
     assert list(runs.right) == others
-    # Several choices of calibration images at the T of the goals alone.
-    assert {step: right.shape for step, right in runs.right["LTB"].items()} == {2: (1, 40), 4: (2, 40), 16: (1, 40)}
+    assert {step: right.shape for step, right in runs.right["LTB"].items()} == {
+        step: (2, IMAGES) for step in spiking_accuracy.STEPS
+    }
     assert runs.right["LTB"][4].all()
+    again, _ = peer_runs(task, _python(tmp_path, "raise SystemExit(1)"))  # not asked: all is kept
+    assert np.array_equal(again.right["LTB"][4], runs.right["LTB"][4])
 
 
-def test_a_worker_that_fails_ends_the_run_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="no such network"):
-        spiking_accuracy.ask(_python(tmp_path, "raise SystemExit('no such network')"), {})
+def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+    task = _task(tmp_path)
+    peer_runs(task, _python(tmp_path, FAKE))
+    kept = sorted((tmp_path / "digits_mlp").glob("spikingjelly_LTB_seed1_*"))
+    assert len(kept) == 1
+    kept[0].write_bytes(kept[0].read_bytes()[:100])  # as a machine that stops leaves it
+    assert read_piece(kept[0]) is None
+    asked = FAKE.replace("for recipe, seed", "assert len(request['pieces']) == 1\nfor recipe, seed")
+    runs, _ = peer_runs(task, _python(tmp_path, asked))
+    assert runs.right["LTB"][8].shape == (2, IMAGES)
 
 
-def test_what_peers_said_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = {step: np.eye(2, IMAGES, dtype=bool) for step in spiking_accuracy.STEPS}
-    runs = Runs({"LTB": right}, {"LTB": {"rate": 0.5}})
-    monkeypatch.setattr(spiking_accuracy, "peer_runs", lambda *_: (runs, np.ones((IMAGES, 10)), {"torch": "1"}))
-    kept_peer_runs(_task(), "python", tmp_path)
-    monkeypatch.setattr(spiking_accuracy, "peer_runs", lambda *_: pytest.fail("asked again"))
-    again, ann, versions = kept_peer_runs(_task(), "python", tmp_path)
-    assert versions == {"torch": "1"}
-    assert ann.sum() == 10 * IMAGES
-    assert again.notes == runs.notes
-    assert all(np.array_equal(again.right["LTB"][step], right[step]) for step in spiking_accuracy.STEPS)
+def test_a_worker_that_fails_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="ended with 3"):
+        spiking_pieces.ask(_python(tmp_path, "raise SystemExit(3)"), {})
+
+
+def test_our_pieces_are_kept_until_what_they_follow_from_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Model:
+        start = 0
+
+        def sweep(self, *_: object, **__: object) -> SimpleNamespace:
+            return SimpleNamespace(rows=[SimpleNamespace(spikes_per_neuron=0.5)])
+
+    task = _task(tmp_path, seeds=1)
+    monkeypatch.setattr(spiking_pieces.neuc, "convert_to_snn", lambda *_, **__: Model())
+    monkeypatch.setattr(spiking_pieces, "emitted_classes", lambda *_: task.labels)
+    assert our_runs(task, ["a"], [2], kept_only=True).right == {"a": {}}
+    runs = our_runs(task, ["a"], [2])
+    assert runs.right["a"][2].shape == (1, IMAGES)
+    assert runs.notes["a"] == {"spikes": {2: 0.5}, "start": {2: 0}}
+    monkeypatch.setattr(spiking_pieces, "emitted_classes", lambda *_: np.zeros(IMAGES, np.int64))
+    assert our_runs(task, ["a"], [2], kept_only=True).right["a"][2].all()
+    monkeypatch.setattr(spiking_pieces, "DECIDING", spiking_pieces.DECIDING[:1])
+    assert our_runs(task, ["a"], [2]).right["a"][2].mean() == np.mean(task.labels == 0)
 
 
 def test_shares_gaps_and_leads() -> None:
