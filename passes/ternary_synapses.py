@@ -26,7 +26,7 @@ class TernarySynapses(ModulePass):
     """Fit ternary planes, with a scale for each row and plane, to constant f32 weights of synapses over events.
 
     `spike.linear` and `spike.conv`; a row is an output channel of all its filters. Synapses over numbers (the analog
-    input's layer) and convolutions in groups keep their weights. What is lost stands at each `ternary.weight` (sqnr).
+    input's layer) keep their weights. What is lost stands at each `ternary.weight` (sqnr).
 
     Options:
         planes: how many planes, 1 to 4.
@@ -54,8 +54,6 @@ class _Fit(RewritePattern):
         """Fit the weights of one synapse."""
         if op.trits is not None or spike.event_of(op.x) is None:
             return
-        if isinstance(op, spike.ConvOp) and op.group.value.data > 1:
-            return
         weight = constant_value(op.weight, self.store)
         if weight is None or weight.dtype.kind != "f":
             return
@@ -72,6 +70,7 @@ class _Fit(RewritePattern):
                 strides=op.strides.get_values(),
                 pads=op.pads.get_values(),
                 dilations=op.dilations.get_values(),
+                group=op.group.value.data,
                 kernel=weight.shape[2:],
             )
         else:

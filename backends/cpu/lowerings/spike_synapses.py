@@ -19,13 +19,15 @@ from neuc.backends.cpu.lowerings.ternary_products import (
     pack_weight,
     rows_of,
     too_many_columns,
+    type_of,
     untiled,
 )
 from neuc.dialects import dense, spike
 from neuc.dialects.dense_attrs import NO_ACTIVATION, PoolKind
 from neuc.dialects.dims import Dim, DimLike, product
 from neuc.dialects.store import ConstantOp, dims_of, element_of, make_constant, tensor_type
-from neuc.dialects.ternary_weights import defining_weight
+from neuc.dialects.ternary import WeightOp
+from neuc.dialects.ternary_weights import defining_weight, make_weight, weight_arrays
 
 _MOST_AXES = 3
 
@@ -69,12 +71,10 @@ def weight_is_known(op: spike.SynapseOp) -> str | None:
 
 
 def launch_trits(
-    op: spike.SynapseOp, s: SegmentLowering, x: SSAValue, rows: Dim, bias: SSAValue | None, y: SSAValue
+    weight: WeightOp, s: SegmentLowering, x: SSAValue, rows: Dim, bias: SSAValue | None, y: SSAValue
 ) -> None:
     """y[rows, N] = x[rows, K]·Wᵀ + bias for a ternary weight, its integer sums exact; x, bias and y are buffers."""
-    weight = defining_weight(op.weight)
-    type_ = op.trits
-    assert type_ is not None
+    type_ = type_of(weight)
     kind, layout = untiled(s, type_, rows_of(type_))
     acc = s.temp(rows * (4 * type_.groups * rows_of(type_)))
     launch_product(s, x, rows, pack_weight(s, weight, kind, layout), acc)
@@ -88,7 +88,7 @@ def lower_linear(op: spike.LinearOp, s: SegmentLowering) -> None:
     rows, bias = product(dims_of(op.x)[:-1]), None if op.bias is None else s.buffer(op.bias)
     weight = s.constant(op.weight) if op.trits is None else None
     if weight is None:
-        launch_trits(op, s, s.buffer(op.x), rows, bias, s.buffer(op.current))
+        launch_trits(defining_weight(op.weight), s, s.buffer(op.x), rows, bias, s.buffer(op.current))
         return
     x = numbers(op.x, s)
     if element_of(x) == i32 and weight.dtype != np.int8:
@@ -101,8 +101,6 @@ def _unsupported_conv(op: spike.ConvOp) -> str | None:
         return reason
     if len(dims_of(op.x)) - 2 > _MOST_AXES:
         return f"{op.name} over {len(dims_of(op.x)) - 2} spatial axes; kernels take up to {_MOST_AXES}"
-    if op.trits is not None and op.group.value.data > 1:
-        return f"{op.name} in groups with ternary weights has no CPU kernel: make the weights int8 or f32"
     if op.trits is None and element_of(op.weight) == i8 and element_of(op.x) == i32:
         return f"{op.name} of i32 with weights in i8 has no CPU kernel"
     return None
@@ -150,12 +148,25 @@ def _lower_integer_conv(op: spike.ConvOp, s: SegmentLowering) -> None:
         patches, sums = s.temp(rows * k), s.temp(rows * (4 * own))
         s.launch(windows, [s.buffer(op.x), patches, g * per_group, channels, *sizes, *positions], work=work)
         if weight is None:
-            launch_trits(op, s, patches, rows, None, sums)
+            launch_trits(_rows_of_group(op, g, s), s, patches, rows, None, sums)
         else:
             launch_rows(s, patches, "i8", rows, weight[g * own : (g + 1) * own].reshape(-1, k), None, sums)
         shape = [images, product(positions), Dim.of(own)]
         parts.append(value_of(sums, tensor_type(element_of(op.current), shape), s))
     _channels_first(op, s, parts, own)
+
+
+def _rows_of_group(op: spike.ConvOp, g: int, s: SegmentLowering) -> WeightOp:
+    """The ternary weight of one group's output channels."""
+    weight, group = defining_weight(op.weight), op.group.value.data
+    if group == 1:
+        return weight
+    type_, (trits, scales) = type_of(weight), weight_arrays(weight, s.store)
+    own = type_.rows // group
+    part = (slice(None), slice(g * own, (g + 1) * own))
+    name = f"{weight.trits.data}.group{g}"
+    parts = np.ascontiguousarray(trits[part]), np.ascontiguousarray(scales[part])
+    return make_weight(name, *parts, s.store, scale=type_.scale, levels=type_.level_set)
 
 
 def _channels_first(op: spike.ConvOp, s: SegmentLowering, parts: list[SSAValue], filters: int) -> None:
