@@ -175,11 +175,11 @@ class _LinearEmitter:
                 self._by_tokens(tokens, lambda panels: panels.prepare(at, tokens), self.products.prepare)
             first_row = row_block * t.block_rows
             rows = b.min(t.rows - first_row, b.i64(t.block_rows))
-            at = LinearPlaces(b.scratch, self._scales(row_block), first, first_row, t.padded_block_rows, s)
+            ends = LinearPlaces(b.scratch, self._scales(row_block), first, first_row, t.padded_block_rows, s)
             self._by_tokens(
                 tokens,
-                lambda panels: self._write_panels(panels, row_block, at, tokens, rows),
-                lambda few: self._write_vectors(few, row_block, at, rows),
+                lambda panels: self._write_panels(panels, row_block, ends, tokens, rows),
+                lambda few: self._write_vectors(few, row_block, ends, rows),
             )
             unit.yield_([token_block])
 
@@ -193,14 +193,14 @@ class _LinearEmitter:
         with branch.else_():
             few(tokens)
 
-    def _write_panels(self, panels: PanelProducts, row_block: Val, at: LinearPlaces, tokens: Val, rows: Val) -> None:
+    def _write_panels(self, panels: PanelProducts, row_block: Val, ends: LinearPlaces, tokens: Val, rows: Val) -> None:
         b, nbytes = self.b, self.tiling.row_block_bytes
         weights, following = (b.ptr(b.arg_ptr(1), block * nbytes) for block in (row_block, self.next_block))
-        panels.write(self.products.at, weights, following, at, tokens, rows)
+        panels.write(self.products.at, weights, following, ends, tokens, rows)
 
-    def _write_vectors(self, tokens: Val, row_block: Val, at: LinearPlaces, rows: Val) -> None:
+    def _write_vectors(self, tokens: Val, row_block: Val, ends: LinearPlaces, rows: Val) -> None:
         self._vectors(tokens, row_block)
-        self.writer.write(at, tokens, rows)
+        self.writer.write(ends, tokens, rows)
 
     def _scales(self, row_block: Val) -> Val:
         e, t = self.spec.epilogue, self.tiling
