@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from neuc.runtime.npu.gemm_plan import SPREADS, GemmPlan, blocks, kernel_cycles
+from neuc.errors import Error
+from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, GemmPlan, blocks, kernel_cycles
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import DTYPES
 
@@ -170,6 +171,9 @@ def choose_plans(machine: Machine, products: tuple[Product, ...], avoid: frozens
         machine: the array.
         products: in the order they run.
         avoid: plans that turned out not to fit.
+
+    Raises:
+        Error: NEUC-E677, a core holds no tile of a product; NEUC-E688, the machine has no rate for its operands.
     """
     kinds = sorted({p.operands for p in products})
     # Trits are int8 values, too: one int8 program may serve layers of both kinds.
@@ -177,6 +181,9 @@ def choose_plans(machine: Machine, products: tuple[Product, ...], avoid: frozens
     distinct = list(dict.fromkeys(products))
     table: dict[GemmPlan, dict[Product, float]] = {}
     for kind in kinds:
+        if OPERANDS[kind].rate not in machine.gemm:
+            hint = f'add a line "{OPERANDS[kind].rate}" to the section gemm of its file'
+            raise Error("NEUC-E688", f"{machine.name} has no rate for products of {kind}", hint=hint)
         served = [p for p in distinct if kind in usable[p.operands]]
         for plan in candidates(machine, kind, served):
             if plan not in avoid:
@@ -184,6 +191,10 @@ def choose_plans(machine: Machine, products: tuple[Product, ...], avoid: frozens
     kept: dict[GemmPlan, None] = {}
     for product in distinct:
         able = [plan for plan, times in table.items() if product in times]
+        if not able:
+            what = f"{product.m} x {product.k} x {product.n} of {product.operands}"
+            hint = "a machine file with more memory a core, or let the layer stay on the CPU"
+            raise Error("NEUC-E677", f"a core of {machine.name} holds no tile of the product {what}", hint=hint)
         kept.update(dict.fromkeys(sorted(able, key=lambda plan: table[plan][product])[:_KEPT]))
     total = {
         plan: sum(times[p] for p in products) for plan, times in table.items() if all(p in times for p in distinct)

@@ -14,6 +14,7 @@ from neuc.backends.npu.graph_ir import checked, graph_of
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.tiling import Product, candidates, choose_plans, product_cost
 from neuc.dialects.interp.npu import run_graph
+from neuc.errors import Error
 from neuc.runtime.npu.gemm import gemm_graph, with_sizes
 from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, GemmPlan, blocks, tiled_weights
 from neuc.runtime.npu.program import Design
@@ -120,6 +121,18 @@ def test_ternary_and_int8_layers_may_share_a_program():
     choice = choose_plans(XDNA1, products)
     assert {plan.operands for plan in choice.plans} == {"int8"}
     assert choice.switches == 0
+
+
+def test_a_machine_without_room_or_rate_is_named():
+    small = replace(XDNA1.classes["core"], memory_bytes=2048)
+    tiny = replace(XDNA1, classes={**XDNA1.classes, "core": small})
+    with pytest.raises(Error, match="holds no tile of the product 8 x 8 x 8 of int8") as caught:
+        choose_plans(tiny, (Product(8, 8, 8),))
+    assert caught.value.code == "NEUC-E677"
+    slow = replace(XDNA1, gemm={})
+    with pytest.raises(Error, match="npu-xdna1 has no rate for products of bf16") as caught:
+        choose_plans(slow, (Product(8, 8, 8, operands="bf16"),))
+    assert caught.value.code == "NEUC-E688"
 
 
 def test_plans_fit_a_core():
