@@ -85,6 +85,8 @@ class Session:
         self._openmp.omp_set_num_threads(threads)
 
     def _make(self, facts: dict[str, Any], head: str) -> Any:
+        if head not in ("int8", "int4"):
+            raise RuntimeError(f"a head is int8 or int4, not {head!r}")
         hidden, inner, vocabulary = (facts[name] for name in ("hidden_size", "intermediate_size", "vocab_size"))
         config = self._classes.BitNetConfig(
             hidden_size=hidden,
