@@ -7,6 +7,7 @@ that can be printed, edited, interpreted and compiled. Importers turn Ising mode
 
 from __future__ import annotations
 
+from neuc.compiler.energy.acting import Life
 from neuc.compiler.energy.agent import Agent
 from neuc.compiler.energy.importers import from_bqm, from_coo, from_graph, linear_system
 from neuc.compiler.energy.learning import Trained, train
@@ -25,7 +26,9 @@ from neuc.compiler.energy.model import Model, Parameter, Variable
 from neuc.compiler.energy.netlist import netlist
 from neuc.compiler.energy.networks import Layer, Network, from_onnx, network
 from neuc.compiler.energy.program import Program, Results, read_program
+from neuc.compiler.energy.spiking import spiking
 from neuc.compiler.energy.states import Samples, State, Value, contrast
+from neuc.compiler.energy.thermodynamic import inverse, log_determinant, solve
 
 __all__ = [
     "Agent",
@@ -38,6 +41,7 @@ __all__ = [
     "HolomorphicEquilibriumPropagation",
     "IncrementalPredictiveCoding",
     "Layer",
+    "Life",
     "Model",
     "Network",
     "Parameter",
@@ -57,10 +61,14 @@ __all__ = [
     "from_coo",
     "from_graph",
     "from_onnx",
+    "inverse",
     "learning_program",
     "linear_system",
+    "log_determinant",
     "netlist",
     "network",
     "read_program",
+    "solve",
+    "spiking",
     "train",
 ]

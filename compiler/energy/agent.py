@@ -57,9 +57,23 @@ class Agent:
         factors = range(len(self.D))
         self.A_dependencies = [tuple(deps) for deps in (A_dependencies or [factors] * len(self.A))]
         self.B_dependencies = [tuple(deps) for deps in (B_dependencies or [[f] for f in factors])]
-        self.num_iter, self.gamma = num_iter, gamma
+        self.num_iter, self.gamma, self.policy_len = num_iter, gamma, policy_len
         self._check()
         self.policies = all_policies([b.shape[-1] for b in self.B], policy_len)
+
+    def changed(self, *, A: Sequence[ArrayLike] | None = None, B: Sequence[ArrayLike] | None = None) -> Agent:
+        """The agent with other A or B, such as learned ones."""
+        return Agent(
+            self.A if A is None else A,
+            self.B if B is None else B,
+            self.C,
+            self.D,
+            A_dependencies=self.A_dependencies,
+            B_dependencies=self.B_dependencies,
+            policy_len=self.policy_len,
+            num_iter=self.num_iter,
+            gamma=self.gamma,
+        )
 
     def program(self, batch: int | str = "batch") -> Program:
         """One step by fixed-point iteration: inputs `obs0` … i32 and `log_prior0` … f32, results `q0` … and `neg_efe`.

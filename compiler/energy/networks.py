@@ -133,7 +133,8 @@ def from_onnx(
     """
     from neuc.compiler.energy.onnx_chain import layers_of
 
-    return network(layers_of(model), as_, steps=steps, dt=dt)
+    # Seen through the folder and through the package, this file has two classes of one name for pyright.
+    return network(layers_of(model), as_, steps=steps, dt=dt)  # pyright: ignore[reportArgumentType]
 
 
 def apply(activation: str, x: Array) -> Array:

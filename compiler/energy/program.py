@@ -58,10 +58,12 @@ class Program:
     Attributes:
         module: @main and what it calls.
         context: its context and weights.
+        target: what `run` compiles it for.
     """
 
-    def __init__(self, module: ModuleOp, context: NeucContext) -> None:
+    def __init__(self, module: ModuleOp, context: NeucContext, target: str = TARGET) -> None:
         module.verify()
+        self.target = target
         self.module = module
         self.context = context
         self._session: Session | None = None
@@ -83,7 +85,7 @@ class Program:
     def edited(self, text: str) -> Program:
         """The program that a changed text says, with the same weights."""
         context = new_context(self.context.weights)
-        return Program(diagnostics.parse_module(text, context, "edited text"), context)
+        return Program(diagnostics.parse_module(text, context, "edited text"), context, self.target)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write ``F.mlir`` and ``F.weights.safetensors``: `neuc compile F.mlir` goes on from there."""
@@ -117,7 +119,7 @@ class Program:
         from neuc.compiler.source import Source
 
         source = Source(self.module.clone(), self.context, "energy", None, graph_level=False)
-        return compile_model(source, CompileOptions(target=TARGET, isa=isa)).session(threads=threads)
+        return compile_model(source, CompileOptions(target=self.target, isa=isa)).session(threads=threads)
 
     def feeds(self, *, sweeps: ArrayLike | None = None, **inputs: ArrayLike) -> dict[str, Array]:
         """All inputs of a run, as `Session.run` takes them."""

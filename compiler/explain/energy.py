@@ -56,6 +56,14 @@ At least one epoch, a batch of one to all images, and rates, nudges and numbers 
 it was; energy.EquilibriumPropagation, PredictiveCoding and ForwardForward list the options and what they mean.""",
     "NEUC-E620": """Weights became infinite or NaN while learning.
 The steps were too large: give a smaller rate, for predictive coding also a smaller dt, and scale pixels to 0 to 1.""",
+    "NEUC-E631": """A system to be solved by sampling does not fit together.
+A is a square matrix, b has one number a row, and there is at least one sample and one point of integration.""",
+    "NEUC-E632": """An agent is used in a way that cannot work.
+It observes one number for each modality before it acts; Dirichlet parameters have the shapes of A and B, are 0 or more,
+and have something in every column. The message says which of these it was.""",
+    "NEUC-E633": """A relaxation has no form as a network of integrate-and-fire neurons.
+It is of one real vector in [0, high] with a quadratic energy and constant parameters; other variables are clamped, and
+costs do not nudge. The message says what is different. Other relaxations run on target cpu-relax.""",
     "NEUC-E634": """A model is no resistor network that SPICE could check.
 A netlist has real variables as nodes, resistor terms and linear ones (currents), with constant conductances, and a
 voltage for every clamped site. The message says what else there is.""",
