@@ -202,3 +202,23 @@ def test_edges_that_share_weights() -> None:
     outer = np.zeros(mapped.weights)
     np.add.at(outer, number, (a.T @ e)[below, above])
     np.testing.assert_allclose(mapped.slope(a, e), outer)
+
+
+def test_energies_of_every_chain() -> None:
+    model = Model()
+    x, z = model.real(3, 4, name="x"), model.real(5, name="z")
+    spin, target = model.spin(12, name="spin"), model.real(5, name="target", clamped=True)
+    half = RNG.normal(size=(5, 5))
+    model.quad(x, 0.7, RNG.normal(size=(3, 4)))
+    model.linear(z, RNG.normal(size=5))
+    model.couple(model.rho(x, "tanh"), RNG.normal(size=(12, 12)), spin)
+    model.couple(z, half + half.T)
+    model.edges(z, [0, 3, 3], [1, 2, 0], RNG.normal(size=3))
+    model.grid(x, 0.4)
+    model.predict(z, RNG.normal(size=(5, 12)), x, RNG.normal(size=5), precision=0.6)
+    model.resistors(x, RNG.random((12, 5)), z)
+    model.cost(z, target)
+    state = model.state("batch")
+    program = model.program(free=state.energy(), nudged=state.energy(0.5))
+    inputs = {name: RNG.normal(size=(BATCH, *v)) for name, v in (("x", (3, 4)), ("z", (5,)), ("target", (5,)))}
+    close(program, "host", TOLERANCE, spin=RNG.choice([-1, 1], (BATCH, 12)), **inputs)

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from xdsl.dialects import llvm
 from xdsl.ir import Attribute
 
-from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i8, i32, i64, vec
+from neuc.backends.cpu.builder import KernelBuilder, Val, f32, f64, i8, i32, i64, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.relax_rows_code import Code
 from neuc.backends.cpu.kernels.relax_rows_products import Frame
 from neuc.backends.cpu.kernels.strided import Args
 
-_IN_MEMORY: dict[str, Attribute] = {"f32": f32, "i8": i8, "i32": i32}
+_IN_MEMORY: dict[str, Attribute] = {"f32": f32, "i8": i8, "i32": i32, "f64": f64}
 
 
 @dataclass(frozen=True)
 class Port:
-    """Rows that come from memory or go there: `size` rows from `row` on, elements of `dtype` (f32, i8, i32)."""
+    """Rows that come from memory or go there: `size` from `row` on, elements of `dtype` f32, i8 or i32; f64 only out."""
 
     row: int
     size: int
@@ -123,7 +123,7 @@ def _write(b: KernelBuilder, port: Port, target: Val, first: Val, chains: Val) -
         with b.loop(0, port.size) as site:
             value = b.load(b.elem(b.scratch, (site.i + port.row) * b.lanes + lane.i, f32), f32)
             if port.dtype != "f32":
-                value = b.fptosi(value, memory)
+                value = b.fpext(value, f64) if port.dtype == "f64" else b.fptosi(value, memory)
             b.store(value, b.elem(row, site.i, memory))
 
 

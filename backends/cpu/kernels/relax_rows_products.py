@@ -63,7 +63,9 @@ class Frame:
 
 
 class Product(ABC):
-    """Something that adds up over other rows."""
+    """Something that adds up over other rows, from `source` on."""
+
+    source: int
 
     @abstractmethod
     def add(self, f: Frame, sums: list[Val], first: Val | int) -> list[Val]:

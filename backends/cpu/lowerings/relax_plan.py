@@ -6,7 +6,7 @@ What each term adds to a gradient is in `relax_terms.py`; which steps a method t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -132,10 +132,9 @@ class Plan:
         """The slot of an array that is known now."""
         return self._slot((name, values.shape, values.dtype.str, values.tobytes()), lambda: self.s.weight(name, values))
 
-    def _slot(self, key: object, buffer: object) -> int:
+    def _slot(self, key: object, buffer: Callable[[], SSAValue]) -> int:
         if key not in self._slots:
             self._slots[key] = len(self._parameters)
-            assert callable(buffer)
             self._parameters.append(buffer())
         return self._slots[key]
 
@@ -148,7 +147,7 @@ class Plan:
         body = self.body if where is None else where
         moving, fixed = list[Product](), list[Product]()
         for product in products:
-            (fixed if getattr(product, "source", -1) in self.fixed and body is self.body else moving).append(product)
+            (fixed if product.source in self.fixed and body is self.body else moving).append(product)
         if fixed:
             key = (size, tuple(fixed))
             known = self.has(key)
@@ -161,8 +160,12 @@ class Plan:
     def output(self, first: int, size: int, dtype: str = "f32") -> SSAValue:
         """A buffer [C, size] that these rows go to in the end."""
         target = self.s.temp(self.chains * (size * (1 if dtype == "i8" else 4)))
-        self._outputs.append((Port(first, size, dtype), target))
+        self.output_to(target, first, size, dtype)
         return target
+
+    def output_to(self, target: SSAValue, first: int, size: int, dtype: str = "f32") -> None:
+        """Let these rows go to a buffer [C, size] in the end."""
+        self._outputs.append((Port(first, size, dtype), target))
 
     @property
     def has_outputs(self) -> bool:

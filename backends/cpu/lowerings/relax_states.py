@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from xdsl.dialects.builtin import f64
 from xdsl.ir import Operation, SSAValue
@@ -94,9 +96,8 @@ def _boxed(variable: SSAValue) -> Then:
     return Then("clip", low=low, high=high)
 
 
-def _all_at_once(plan: Plan, found: list[Part], steps: object) -> None:
+def _all_at_once(plan: Plan, found: list[Part], steps: Callable[[SSAValue], tuple[Then, ...]]) -> None:
     """Every variable's new value from the old values of all; `steps` says what follows its gradient."""
-    assert callable(steps)
     moved: list[tuple[SSAValue, int]] = []
     for variable in plan.free:
         products, then = gradient(plan, variable, found)
