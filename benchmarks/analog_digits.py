@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +121,20 @@ def target(noise: int, extra: str = "") -> str:
     return f"xbar-pcm{{adc_bits=8,dac_bits=8,adc_bound=10,doublings=6,{factors}{extra}}}"
 
 
-def accuracies(model: onnx.ModelProto, where: str, data: Digits, draws: int) -> Iterator[dict[str, float]]:
+def settings() -> dict[str, str]:
+    """Targets by what is measured: noise factors, no compensation, stuck devices with and without remapping."""
+    found = {f"{noise}x noise": target(noise) for noise in NOISE}
+    found["1x noise, no compensation"] = target(1, ",compensation=none")
+    for rate in STUCK[1:]:
+        half = f",stuck_low={rate / 2:g},stuck_high={rate / 2:g}"
+        found[f"{rate:.0%} stuck"] = target(1, half + ",remap=no")
+        found[f"{rate:.0%} stuck, remapped"] = target(1, half)
+    return found
+
+
+def accuracies(
+    model: onnx.ModelProto, where: str, feeds: Mapping[str, np.ndarray], labels: np.ndarray, draws: int
+) -> Iterator[dict[str, float]]:
     """Accuracy at each time, for each draw."""
     session = neuc.compile(model, where).session(threads=1)
     assert session.analog is not None
@@ -129,8 +142,8 @@ def accuracies(model: onnx.ModelProto, where: str, data: Digits, draws: int) -> 
         found: dict[str, float] = {}
         for label, time in TIMES.items():
             session.analog.set(time, seed)
-            scores = session.run(None, {"x": data.test_x})[0]
-            found[label] = float(np.mean(scores.argmax(axis=1) == data.test_y))
+            scores = session.run(None, feeds)[0]
+            found[label] = float(np.mean(scores.argmax(axis=1) == labels))
         yield found
 
 
@@ -146,21 +159,16 @@ class Cell:
 
 
 def measure(networks: int, draws: int) -> list[Cell]:
-    """All settings: digital, noise factors, no compensation, stuck devices with and without remapping."""
+    """All settings, and digital accuracy."""
     data, cells = digits(), list[Cell]()
-    settings = {f"{noise}x noise": target(noise) for noise in NOISE}
-    settings["1x noise, no compensation"] = target(1, ",compensation=none")
-    for rate in STUCK[1:]:
-        half = f",stuck_low={rate / 2:g},stuck_high={rate / 2:g}"
-        settings[f"{rate:.0%} stuck"] = target(1, half + ",remap=no")
-        settings[f"{rate:.0%} stuck, remapped"] = target(1, half)
+    feeds = {"x": data.test_x}
     for mode in MODES:
         nets = [train(mode, seed, data) for seed in range(networks)]
         digital = [_digital(p, data) for p in nets]
         cells.append(Cell(mode, "digital", "-", float(np.mean(digital)), float(np.std(digital))))
         models = [network(p) for p in nets]
-        for setting, where in settings.items():
-            rows = [row for model in models for row in accuracies(model, where, data, draws)]
+        for setting, where in settings().items():
+            rows = [row for model in models for row in accuracies(model, where, feeds, data.test_y, draws)]
             for time in TIMES:
                 values = [row[time] for row in rows]
                 cells.append(Cell(mode, setting, time, float(np.mean(values)), float(np.std(values))))

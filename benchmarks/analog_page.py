@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path(__file__).parents[1] / "docs" / "analog.md")
     arguments = parser.parse_args()
     digits = _rows(arguments.digits, lambda: analog_digits.measure(3, 4))
-    fashion = _rows(arguments.fashion, lambda: analog_fashion.measure(1, 3, 1000))
+    fashion = _rows(arguments.fashion, lambda: analog_fashion.measure(1, 3, 500))
     language = _rows(arguments.language, lambda: analog_language.measure(3))
     training = _rows(arguments.training, lambda: analog_training.ours(1, 12))
     models = _rows(arguments.models, lambda: [row() for row in analog_models.MODELS.values()])

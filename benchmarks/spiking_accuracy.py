@@ -154,7 +154,7 @@ def measure(
         best, record["best_peer"] = best_peer(peers)
         record["peers"] = {name: summary(right, ann, None) for name, right in peers.right.items()}
         record["peer_notes"] = peers.notes
-    record["recipes"] = {name: summary(right, ann, best) for name, right in ours.right.items()}
+    record["recipes"] = {name: summary(right, ann, best) for name, right in ours.right.items() if right}
     record["notes"] = ours.notes
     return record
 

@@ -34,7 +34,7 @@ from spiking_networks import EXAMPLES, PIXELS, Network, build, read
 STEPS = (2, 4, 8, 32)
 BATCHES = (1, 100)
 ROUNDS = 5
-REPEATS = {1: 20, 100: 2}
+REPEATS = {1: 20, 100: 3}
 """Runs of an engine in a turn, by batch."""
 OURS = ("neuc cpu-spike", "neuc cpu-spike int8")
 ANNS = ("neuc cpu, ANN", "torch ANN")
@@ -155,7 +155,7 @@ def measure(name: str, steps: Sequence[int], python: str | None) -> tuple[list[R
         if peers is not None:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "network.npz"
-                _save(path, network)
+                save(path, network)
                 facts = peers.ask(op="load", path=str(path))
         ann = runner(ann_session(name), images.reshape(-1, 1, 28, 28))
         whole = np.round(images * PIXELS).astype(np.int8)
@@ -191,7 +191,8 @@ def _turns(
     return list(found.values())
 
 
-def _save(path: Path, network: Network) -> None:
+def save(path: Path, network: Network) -> None:
+    """Write a network for the worker."""
     arrays: dict[str, np.ndarray] = {"layers": np.array(len(network.layers)), "images": network.images}
     for index, layer in enumerate(network.layers):
         arrays |= {f"w{index}": layer.weight, f"b{index}": layer.bias, f"pooled{index}": np.array(layer.pooled)}

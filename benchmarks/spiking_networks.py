@@ -26,6 +26,8 @@ from image_sets import ImageSet, fashion  # noqa: E402
 
 CALIBRATION = 300
 QUANTILE = 0.999
+LEAST = 1e-3
+"""Of a channel's threshold, in parts of the layer's."""
 EPS = 1e-5
 PIXELS = 127
 """What a white pixel is in integer networks."""
@@ -63,25 +65,42 @@ class Network:
     labels: np.ndarray
 
 
-def read(name: str, data: ImageSet | None = None) -> Network:
-    """`fashion_mlp` or `fashion_cnn` with thresholds at a quantile of the activations on some training images."""
+def read(name: str, data: ImageSet | None = None, *, channels: bool = False) -> Network:
+    """`fashion_mlp` or `fashion_cnn` with thresholds at a quantile of the activations on some training images.
+
+    Args:
+        name: which.
+        data: its images.
+        channels: a threshold for each channel, as SpikingJelly's channel-wise recipe has it, instead of each layer.
+    """
     data = data or fashion()
     values = np.load(EXAMPLES / "parameters" / f"{name}.npz")
     plain = _mlp(values) if name.endswith("mlp") else _cnn(values)
     shape = (-1, 784) if name.endswith("mlp") else (-1, 1, 28, 28)
     x = data.train_images[:CALIBRATION].reshape(shape)
     layers: list[Layer] = []
-    before = 1.0
+    before = np.ones(1)
     for index, layer in enumerate(plain):
-        last = index == len(plain) - 1
         current = synapse(x.reshape(len(x), -1) if not layer.is_conv else x, layer)
-        threshold = 1.0 if last else float(np.quantile(np.maximum(current, 0), QUANTILE))
-        weight = (layer.weight * (before / threshold)).astype(np.float32)
+        threshold = np.ones(1) if index == len(plain) - 1 else _thresholds(current, channels)
+        rank = layer.weight.ndim
+        incoming = np.repeat(before, layer.weight.shape[1] // len(before)).reshape(1, -1, *[1] * (rank - 2))
+        weight = (layer.weight * incoming / threshold.reshape(-1, *[1] * (rank - 1))).astype(np.float32)
         layers.append(Layer(weight, (layer.bias / threshold).astype(np.float32), layer.pooled))
         x = sums(np.maximum(current, 0)) / 4 if layer.pooled else np.maximum(current, 0)
         # Sums of 2x2 are four times the mean.
         before = threshold / 4 if layer.pooled else threshold
     return Network(name, tuple(layers), np.ascontiguousarray(data.test_images.reshape(shape)), data.test_labels)
+
+
+def _thresholds(current: np.ndarray, channels: bool) -> np.ndarray:
+    """One for all, or one a channel: [1] or [C]. Channels that hardly fire keep one that weights stay finite with."""
+    active = np.maximum(current, 0)
+    whole = np.quantile(active, QUANTILE, keepdims=True).reshape(1)
+    if not channels:
+        return whole
+    other = tuple(axis for axis in range(active.ndim) if axis != 1)
+    return np.maximum(np.quantile(active, QUANTILE, axis=other), LEAST * whole)
 
 
 def _mlp(values: np.lib.npyio.NpzFile) -> list[Layer]:
@@ -117,16 +136,21 @@ def sums(x: np.ndarray) -> np.ndarray:
     return x[:, :, : h // 2 * 2, : w // 2 * 2].reshape(n, c, h // 2, 2, w // 2, 2).sum((3, 5))
 
 
-def integers(layers: tuple[Layer, ...]) -> tuple[list[Layer], list[int]]:
-    """Int8 weights and int32 biases, and what a threshold is in each layer."""
+def integers(layers: tuple[Layer, ...]) -> tuple[list[Layer], list[np.ndarray]]:
+    """Int8 weights and int32 biases, and what thresholds are in each layer: i32 [N], or [O, 1, 1] of a convolution."""
     made: list[Layer] = []
-    units: list[int] = []
+    units: list[np.ndarray] = []
     for index, layer in enumerate(layers):
         scale = PIXELS if index == 0 else 1
-        step = 127 / float(np.abs(layer.weight).max())
-        weight = np.round(layer.weight * step).astype(np.int8)
+        largest = np.abs(layer.weight).reshape(len(layer.weight), -1).max(1)
+        if index == len(layers) - 1:
+            # Outputs are compared with each other: one scale for all.
+            largest = np.full_like(largest, largest.max())
+        step = 127 / np.maximum(largest, np.finfo(np.float32).tiny)
+        weight = np.round(layer.weight * step.reshape(-1, *[1] * (layer.weight.ndim - 1))).astype(np.int8)
         made.append(Layer(weight, np.round(layer.bias * step * scale).astype(np.int32), layer.pooled))
-        units.append(max(1, round(step * scale)))
+        unit = np.maximum(1, np.round(step * scale)).astype(np.int32)
+        units.append(unit.reshape(-1, 1, 1) if layer.is_conv else unit)
     return made, units
 
 
@@ -139,7 +163,10 @@ def build(network: Network, steps: int, *, whole: bool = False) -> tuple[func.Fu
         whole: in integers: int8 images (0 to 127) and weights, int32 potentials.
     """
     store = WeightStore()
-    layers, units = integers(network.layers) if whole else (list(network.layers), [1] * len(network.layers))
+    if whole:
+        layers, units = integers(network.layers)
+    else:
+        layers, units = list(network.layers), [np.ones(1, np.float32)] * len(network.layers)
     element, dtype = (i32, np.int32) if whole else (f32, np.float32)
     input_type = tensor_type(i8 if whole else f32, ["B", *network.images.shape[1:]])
     block = Block(arg_types=[input_type])
@@ -150,12 +177,12 @@ def build(network: Network, steps: int, *, whole: bool = False) -> tuple[func.Fu
         return op.result
 
     weights = [(constant(layer.weight), constant(layer.bias)) for layer in layers]
-    thresholds = [constant(np.array([unit], dtype)) for unit in units]
+    thresholds = [constant(unit) for unit in units]
     shapes = neuron_shapes(network)
     states: list[SSAValue] = []
     for unit, shape in zip(units, shapes, strict=True):
-        start = 0 if shape == shapes[-1] else unit * START
-        op = dense.BroadcastOp(constant(np.array([start], dtype)), tensor_type(element, ["B", *shape]))
+        start = unit * (0 if shape == shapes[-1] else START)
+        op = dense.BroadcastOp(constant(start.astype(dtype)), tensor_type(element, ["B", *shape]))
         block.add_op(op)
         states.append(op.result)
     current = _synapse_op(block, block.args[0], layers[0], weights[0])

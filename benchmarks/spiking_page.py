@@ -21,7 +21,14 @@ PAGE = HERE.parent / "docs" / "spiking.md"
 GOALS = {"a": 8, "b": 4, "c": 4}
 """T within which a recipe has to come within `ALLOWED` of the float network."""
 ALLOWED = 0.005
-SCRIPTS = ("spiking_accuracy.py", "spiking_blocks.py", "spiking_models.py", "spiking_events.py")
+SCRIPTS = (
+    "spiking_accuracy.py",
+    "spiking_blocks.py",
+    "spiking_models.py",
+    "spiking_events.py",
+    "spiking_equal.py",
+)
+WITH_PEERS = ("spiking_accuracy.py", "spiking_equal.py")
 
 Records = dict[str, Record]
 
@@ -52,7 +59,7 @@ def accuracy(records: Records) -> str:
         return "No records yet."
     parts = [where(list(found.values()))]
     for name, record in found.items():
-        steps = [row["T"] for row in next(iter(record["recipes"].values()))]
+        steps = sorted({row["T"] for tool in ("recipes", "peers") for cells in record[tool].values() for row in cells})
         rows = []
         for tool, recipes in (("neuc", record["recipes"]), ("SpikingJelly", record["peers"])):
             for recipe, cells in recipes.items():
@@ -166,12 +173,46 @@ def events(records: Records) -> str:
     return "\n\n".join(parts)
 
 
+def speed(records: Records) -> str:
+    """Engines at the smallest T that keeps accuracy; how often the best other one ours is."""
+    found = [record for key, record in records.items() if key.startswith("speed/")]
+    if not found:
+        return "No records yet."
+    head = ["engine", "T", "accuracy, %", "batch 1: images/s a core", "median µs", "of the best other"]
+    head += ["batch 100: images/s a core", "median µs", "of the best other"]
+    parts = [where(found)]
+    for r in found:
+        batches = [{row["engine"]: row for row in r["rows"] if row["batch"] == batch} for batch in (1, 100)]
+        others = [name for name, row in batches[0].items() if row["accuracy"] is not None and not _is_ours(name)]
+        rows: list[list[str]] = []
+        for name, first in batches[0].items():
+            counted = first["accuracy"] is not None
+            row = [name, str(first["T"]) if counted else "–", share(first["accuracy"] if counted else r["ann"])]
+            for batch in batches:
+                own = batch[name]
+                best = max((batch[other]["rate"] for other in others), default=None)
+                times = f"{own['rate'] / best:.1f} ×" if best and counted and _is_ours(name) else ""
+                row += [f"{own['rate']:,.0f}", f"{own['median'] * 1e6:,.0f}", times]
+            rows.append(row)
+        title = f"### {r['network']}: float network {share(r['ann'])} % of {r['images']:,} test images"
+        missed = ", ".join(f"{name} ({share(best)} % at best)" for name, best in r["missed"].items())
+        parts += [title, table(head, rows)]
+        if missed:
+            parts.append(f"Not within half a point at T ≤ {max(r['steps'])}: {missed}.")
+    return "\n\n".join(parts)
+
+
+def _is_ours(engine: str) -> bool:
+    return engine.startswith("neuc")
+
+
 TABLES: dict[str, Callable[[Records], str]] = {
     "accuracy": accuracy,
     "goals": goals,
     "blocks": blocks,
     "models": models,
     "events": events,
+    "speed": speed,
 }
 
 
@@ -188,12 +229,12 @@ def main() -> None:
     """Measure if asked to, then write."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--measure", action="store_true", help="run every benchmark first")
-    options.add_argument("--peers", help="of `spiking_accuracy.py`")
+    options.add_argument("--peers", help="of `spiking_accuracy.py` and `spiking_equal.py`")
     options.add_argument("--history", type=Path, default=HISTORY)
     options.add_argument("--page", type=Path, default=PAGE)
     given = options.parse_args()
     for script in SCRIPTS if given.measure else ():
-        peers = ["--peers", given.peers] if given.peers and script == "spiking_accuracy.py" else []
+        peers = ["--peers", given.peers] if given.peers and script in WITH_PEERS else []
         subprocess.run([sys.executable, str(HERE / script), *peers], check=True)
     given.page.write_text(filled(given.page.read_text(encoding="utf-8"), newest(given.history)), encoding="utf-8")
 

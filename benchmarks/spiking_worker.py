@@ -1,6 +1,7 @@
 """The child process of `spiking_engine.py` that runs other engines; needs torch and any of the engines it knows.
 
-Imports nothing of neuc. Requests and answers are JSON, a line each: `load` (an .npz of layers), then `run`.
+Imports nothing of neuc. Requests and answers are JSON, a line each: `load` (an .npz of layers), then `run`, which is
+timed, or `classes` of some images.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 START = 0.5
+BATCH = 100
+"""Images at a time, where only classes are asked for."""
 Runner = Callable[[Tensor, int], Tensor]
 
 
@@ -107,9 +110,16 @@ def snntorch(layers: list[Synapses]) -> Runner:
 def norse(layers: list[Synapses]) -> Runner:
     """Integrate-and-fire cells; they reset to 0."""
     import norse.torch as norse_torch
+    from norse.torch.functional.iaf import IAFFeedForwardState
 
     cells = [norse_torch.IAFCell() for _ in layers[:-1]]
-    return step_by_step(layers, lambda index, current, state: cells[index](current, state))
+
+    def cell(index: int, current: Tensor, state: Any) -> tuple[Tensor, Any]:
+        if state is None:
+            state = IAFFeedForwardState(v=torch.full_like(current, START))
+        return cells[index](current, state)
+
+    return step_by_step(layers, cell)
 
 
 def sinabs(layers: list[Synapses]) -> Runner:
@@ -122,8 +132,9 @@ def sinabs(layers: list[Synapses]) -> Runner:
     def run(x: Tensor, steps: int) -> Tensor:
         h = x.unsqueeze(1).expand(-1, steps, *x.shape[1:])
         for node, synapses in zip(nodes, layers[:-1], strict=True):
-            node.reset_states()
             current = synapses(h.reshape(-1, *h.shape[2:]))
+            node.init_state_with_shape((len(x), *current.shape[1:]))
+            node.v_mem += START
             h = node(current.reshape(len(x), steps, *current.shape[1:]))
         return layers[-1](h.reshape(-1, *h.shape[2:])).reshape(len(x), steps, -1).sum(1)
 
@@ -186,6 +197,11 @@ class Worker:
             classes = y.argmax(1).tolist()
         return {"wall": wall, "cpu": cpu, "classes": classes}
 
+    def classes(self, engine: str, steps: int, count: int) -> dict[str, Any]:
+        """The class of each of the first images."""
+        parts = [self.runners[engine](part, steps).argmax(1) for part in self.images[:count].split(BATCH)]
+        return {"classes": torch.cat(parts).tolist()}
+
 
 def main() -> None:
     """Answer requests until the pipe closes."""
@@ -196,12 +212,13 @@ def main() -> None:
     with torch.inference_mode():
         for line in sys.stdin:
             request = json.loads(line)
-            if request.pop("op") == "load":
+            asked = request.pop("op")
+            if asked == "load":
                 worker = Worker(request["path"])
                 answer: dict[str, Any] = {"versions": worker.versions, "missing": worker.missing}
             else:
                 assert worker is not None
-                answer = worker.run(**request)
+                answer = worker.run(**request) if asked == "run" else worker.classes(**request)
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
 
