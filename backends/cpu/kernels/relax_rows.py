@@ -24,7 +24,7 @@ _IN_MEMORY: dict[str, Attribute] = {"f32": f32, "i8": i8, "i32": i32, "f64": f64
 
 @dataclass(frozen=True)
 class Port:
-    """Rows that come from memory or go there: `size` from `row` on, elements of `dtype` f32, i8 or i32; f64 only out."""
+    """Rows that come from memory or go there: `size` from `row` on, of `dtype` f32, i8 or i32; out f64, too."""
 
     row: int
     size: int
