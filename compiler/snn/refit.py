@@ -94,7 +94,7 @@ def refit(
 ) -> list[tuple[SSAValue, Array]]:
     """Give a product weights, and a bias, that bring its currents closer to the float network's.
 
-    The penalty is chosen on a third of the samples; nothing changes where no penalty helps there.
+    The penalty is chosen on a third of the inputs; nothing changes where no penalty helps there.
 
     Args:
         op: a product with constant weights; its constants are replaced.
@@ -123,9 +123,9 @@ def _refit_matmul(
         return []
     rows = (weight if op.transpose_b is not None else weight.T) * alpha
     flat = x.reshape(-1, x.shape[-1])
-    picked = rng.permutation(len(flat))[:ROWS]
+    picked, held = _drawn(x.shape[0], len(flat) // x.shape[0], rng)
     wanted, beside = _rows(target, picked, -1)
-    found = _solve(flat[picked], wanted, beside, target.rectified, rows, bias)
+    found = _solve(flat[picked], wanted, beside, held, target.rectified, rows, bias)
     if found is None:
         return []
     rows, bias = found[0] / alpha, found[1]
@@ -143,14 +143,14 @@ def _refit_conv(
     patches = windows(pad_spatial(x, op.pads.get_values()), weight.shape[2:], op.strides, op.dilations)
     # [N, C, positions…, kernel…]: each position of each sample is a row.
     positions = (x.shape[0], *patches.shape[2 : 2 + n])
-    picked = rng.permutation(int(np.prod(positions)))[:ROWS]
+    picked, held = _drawn(x.shape[0], int(np.prod(positions[1:])), rng)
     where = np.unravel_index(picked, positions)
     columns = np.moveaxis(patches, 1, 1 + n)[where].reshape(len(picked), group, -1)
     wanted, beside = _rows(target, picked, 1)
     outputs = np.arange(weight.shape[0]).reshape(group, -1)
     old = weight.reshape(group, weight.shape[0] // group, -1)
     found = [
-        _solve(columns[:, g], wanted[:, of], beside[:, of], target.rectified, old[g], bias[of])
+        _solve(columns[:, g], wanted[:, of], beside[:, of], held, target.rectified, old[g], bias[of])
         for g, of in enumerate(outputs)
     ]
     if all(part is None for part in found):
@@ -158,6 +158,16 @@ def _refit_conv(
     rows = np.stack([old[g] if part is None else part[0] for g, part in enumerate(found)])
     shift = np.stack([bias.reshape(group, -1)[g] if part is None else part[1] for g, part in enumerate(found)])
     return _replaced(op, [(1, rows.reshape(weight.shape)), (2, shift.reshape(bias.shape))], store)
+
+
+def _drawn(samples: int, places: int, rng: np.random.Generator) -> tuple[Array, int]:
+    """Some rows of all places of all samples, those that are held out first, and how many these are.
+
+    All places of a sample are on one side: what is fitted to one place of an image suits the others, too.
+    """
+    picked = rng.permutation(samples * places)[:ROWS]
+    held = np.isin(picked // places, rng.permutation(samples)[: max(1, samples // 3)])
+    return np.concatenate([picked[held], picked[~held]]), int(held.sum())
 
 
 def _rows(target: Target, picked: Array, axis: int) -> tuple[Array, Array]:
@@ -172,10 +182,9 @@ def _rows(target: Target, picked: Array, axis: int) -> tuple[Array, Array]:
 
 
 def _solve(
-    x: Array, wanted: Array, beside: Array, rectified: bool, rows: Array, bias: Array
+    x: Array, wanted: Array, beside: Array, held: int, rectified: bool, rows: Array, bias: Array
 ) -> tuple[Array, Array] | None:
-    """Rows and bias with less error on held-out samples; None if no ridge finds any."""
-    held = max(1, len(x) // 3)
+    """Rows and bias with less error on the first `held` samples than before; None if no ridge finds any."""
     wide = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1).astype(np.float64)
     base = x.astype(np.float64) @ rows.T.astype(np.float64) + bias + beside
     fit, test, every = slice(held, None), slice(0, held), slice(None)
@@ -197,8 +206,10 @@ def _solve(
             change = change + inverse @ (wide[part].T @ off(change, part) - penalty * change)
         return change
 
+    if held < 1 or len(x) - held < 2:
+        return None
     best, error = None, GAIN * float(np.mean(off(None, test) ** 2))
-    if len(x) - held < 2 or error == 0:
+    if error == 0:
         return None
     square = wide[fit].T @ wide[fit]
     for ridge in RIDGES:

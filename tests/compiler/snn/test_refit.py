@@ -86,6 +86,17 @@ def test_exact_inputs_change_nothing():
     assert refit.refit(op, x, refit.Target(x @ w + b), store, np.random.default_rng(0)) == []
 
 
+def test_what_helps_on_the_same_images_alone_is_not_taken():
+    """Many places of three images: weights fitted to them are wrong for a fourth, as the held-out one shows."""
+    rng = np.random.default_rng(0)
+    w, b = rng.standard_normal((WIDE, OUT)).astype(np.float32), rng.standard_normal(OUT).astype(np.float32)
+    images = rng.standard_normal((3, 1, WIDE)) * 3 + 0.1 * rng.standard_normal((3, 200, WIDE))
+    off = np.repeat(rng.standard_normal((3, 1, OUT)), 200, axis=1)  # what differs from image to image
+    x = images.astype(np.float32)
+    op, store = _product(w, b)
+    assert refit.refit(op, x, refit.Target(x @ w + b + off), store, np.random.default_rng(0)) == []
+
+
 def _calibrated(samples: int) -> tuple[front.Marked, dict[str, np.ndarray]]:
     recipe = recipe_of("a")
     marked = front.mark(cnn(), recipe)
