@@ -142,13 +142,12 @@ def train(
     rng = np.random.default_rng(seed)
     y = np.eye(classes, dtype=np.float32)[t]
     trained = Trained(rule, rule.start(checked, rng), tuple(checked))
-    slopes = rule.slopes
+    native: NativeSlopes | None = None
     if engine == "native" and type(rule) in WITH_PROGRAMS:
         start = time.process_time()
         native = NativeSlopes(rule, trained.layers, batch)
         trained.layers, trained.engine = native.layers, "native"
         trained.compile_seconds = time.process_time() - start
-        slopes = lambda _, x, y, rng: native(x, y, rng)  # noqa: E731 - the signature of Rule.slopes
     optimiser = _Optimiser(rule, trained.layers)
     with _progress(epochs) as advance:
         for epoch in range(epochs):
@@ -156,11 +155,8 @@ def train(
             order = rng.permutation(len(x))
             for begin in range(0, len(x) - batch + 1, batch):
                 chosen = order[begin : begin + batch]
-                if isinstance(rule, IncrementalPredictiveCoding):
-                    for found in rule.passes(trained.layers, x[chosen], y[chosen], rng):
-                        optimiser.step(found, epoch)
-                else:
-                    optimiser.step(slopes(trained.layers, x[chosen], y[chosen], rng), epoch)
+                for slopes in _passes(rule, native, trained.layers, x[chosen], y[chosen], rng):
+                    optimiser.step(slopes, epoch)
             trained.cpu_seconds += time.process_time() - start
             if not all(np.isfinite(w).all() and np.isfinite(b).all() for w, b in trained.layers):
                 raise _error("NEUC-E620", f"in epoch {epoch + 1} weights became infinite", "a smaller rate or dt")
@@ -171,6 +167,16 @@ def train(
             advance()
     trained.peak_bytes = _peak_of(lambda: rule.slopes(trained.layers, x[:batch], y[:batch], rng)) + optimiser.bytes
     return trained
+
+
+def _passes(
+    rule: Rule, native: NativeSlopes | None, layers: Layers, x: Array, y: Array, rng: np.random.Generator
+) -> Iterator[Layers]:
+    """The slopes of a batch: once, or after every step of the latents."""
+    if isinstance(rule, IncrementalPredictiveCoding):
+        yield from rule.passes(layers, x, y, rng)
+    else:
+        yield rule.slopes(layers, x, y, rng) if native is None else native(x, y, rng)
 
 
 class _Optimiser:

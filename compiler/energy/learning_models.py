@@ -49,7 +49,7 @@ def learning_program(
 
 
 def answer_program(rule: EquilibriumPropagation, layers: Layers) -> Program:
-    """The program that settles a network: inputs ``x``, ``layer1``, … as zeros, ``w1``, ``b1``, …, result ``scores``."""
+    """The program that settles a network: inputs ``x``, ``layer1``, … (zeros), ``w1``, ``b1``, …; result ``scores``."""
     made = _Network(Model(), layers, transposed=False, given=True)
     top = _hopfield(made, None)
     return made.model.program(scores=made.model.state("batch").relax("block_min", rule.answer_steps)[top])
