@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import networkx as nx
@@ -80,6 +80,7 @@ def grid_arrays() -> dict[str, np.ndarray]:
     return {"n": np.array(site.size), "i": i, "j": j, "w": np.ones(len(i), np.float32), "color": color}
 
 
+@cache
 def regular_arrays() -> dict[str, np.ndarray]:
     """A random regular graph with couplings ±1."""
     graph = nx.random_regular_graph(DEGREE, NODES, seed=1)
