@@ -25,6 +25,7 @@ from neuc.dialects import energy as e
 from neuc.dialects.dense import ReshapeOp
 from neuc.dialects.dims import DimLike, product
 from neuc.dialects.energy_factors import FactorGraph
+from neuc.dialects.energy_model import term_variables
 from neuc.dialects.onnx import NAME, encode_name
 from neuc.dialects.store import dims_of, element_of, make_constant, tensor_type
 from neuc.errors import Error, Exit
@@ -320,6 +321,7 @@ class Model:
     def model(self) -> SSAValue:
         """The `energy.model` of what there is; made once, when the first state is."""
         if self._made is None:
+            self._refuse_loose_clamps()
             self._made = self.add(e.ModelOp([v.value for v in self.variables], self._terms))
         return self._made
 
@@ -370,9 +372,22 @@ class Model:
         self._still_open()
         self._terms.append(self.add(op))
 
+    def _refuse_loose_clamps(self) -> None:
+        """A clamped variable that no term reads holds nothing: a forgotten coupling, most likely."""
+        read = {variable for term in self._terms for variable in term_variables(term)}
+        loose = [v.name for v in self.variables if _is_clamped(v) and v.value not in read]
+        if loose:
+            hint = "couple it with what it should act on, or leave it out"
+            raise Error("NEUC-E630", f"{loose[0]} is clamped and no term reads it", hint=hint, exit_code=Exit.USAGE)
+
     def _still_open(self) -> None:
         if self._made is not None:
             raise _usage("the model has states already", "add variables and terms before the first state")
+
+
+def _is_clamped(variable: Variable) -> bool:
+    owner = variable.value.owner
+    return isinstance(owner, e.VarOp) and owner.clamped
 
 
 def _named(name: str) -> DictionaryAttr:

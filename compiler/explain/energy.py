@@ -56,6 +56,9 @@ At least one epoch, a batch of one to all images, and rates, nudges and numbers 
 it was; energy.EquilibriumPropagation, PredictiveCoding and ForwardForward list the options and what they mean.""",
     "NEUC-E620": """Weights became infinite or NaN while learning.
 The steps were too large: give a smaller rate, for predictive coding also a smaller dt, and scale pixels to 0 to 1.""",
+    "NEUC-E630": """A clamped variable is in no term of the model.
+Whatever is clamped there, nothing feels it, so a coupling was probably forgotten. Add a term that reads it, or leave
+the variable out.""",
     "NEUC-E631": """A system to be solved by sampling does not fit together.
 A is a square matrix, b has one number a row, and there is at least one sample and one point of integration.""",
     "NEUC-E632": """An agent is used in a way that cannot work.

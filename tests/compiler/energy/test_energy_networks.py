@@ -134,3 +134,36 @@ def test_kinds_and_layers_that_make_no_sense() -> None:
         energy.network([layer, layer])
     with pytest.raises(Error, match=r"E635.*images of 5 numbers"):
         energy.network([layer]).feeds(np.zeros((2, 5)))
+
+
+def test_a_clamped_variable_that_nothing_reads_is_named() -> None:
+    model = energy.Model()
+    model.quad(model.real(2, name="x"))
+    model.real(3, name="forgotten", clamped=True)
+    with pytest.raises(Error, match=r"E630.*forgotten is clamped and no term reads it"):
+        model.state(1)
+
+
+@pytest.mark.parametrize("kind", ["spin", "cat", "real", "simplex", "phase", "complex"])
+def test_every_kind_of_variable_is_taken_by_some_energy_and_printed(kind: str) -> None:
+    model = energy.Model(precise=kind == "complex")
+    match kind:
+        case "spin" | "cat":
+            x = model.spin(2, name="x") if kind == "spin" else model.categories(3, 2, name="x")
+            model.linear(x, np.ones(2) if kind == "spin" else np.ones((2, 3)))
+            program = model.program(last=model.init(1).sample(sweeps=2, beta=1.0).last[x])
+        case "simplex":
+            x = model.beliefs(3, 2, name="x")
+            model.linear(x, np.log([[0.2, 0.3, 0.5]] * 2))
+            program = model.program(last=model.state(1, x=np.full((1, 2, 3), 1 / 3)).relax("mean_field", 1)[x])
+        case _:
+            x = {"real": model.real, "phase": model.phase, "complex": model.complex}[kind](2, name="x")
+            model.quad(model.rho(x, "sin") if kind == "phase" else x)
+            start = np.ones((1, 2, 2) if kind == "complex" else (1, 2))
+            program = model.program(last=model.state(1, x=start).relax("flow", 2, dt=0.1)[x])
+    text = program.text()
+    assert f"!energy.var<{kind}" in text
+    found, again = program.interpret().last, program.edited(text).interpret().last
+    np.testing.assert_array_equal(found, again)
+    if kind == "simplex":
+        np.testing.assert_allclose(found[0, 0], [0.2, 0.3, 0.5], rtol=1e-6)
