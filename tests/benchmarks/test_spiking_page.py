@@ -76,4 +76,34 @@ def test_all_tables_of_the_page_have_their_marks() -> None:
 
 def test_multiplying_takes_more_than_adding() -> None:
     assert all(table.mac > table.ac > 0 and table.source for table in ENERGY_TABLES)
+    assert len({table.source.split(",")[0] for table in ENERGY_TABLES}) >= 2  # of different authors
     assert ENERGY_TABLES[0].picojoules(2, 3) == pytest.approx(2 * 4.6 + 3 * 0.9)
+
+
+def test_speeds_are_compared_with_the_best_other_engine() -> None:
+    def row(engine: str, batch: int, rate: float, accuracy: float | None) -> Record:
+        return {"engine": engine, "T": 4, "batch": batch, "rate": rate, "median": 1 / rate, "accuracy": accuracy}
+
+    rows = [
+        row(engine, batch, rate * batch, accuracy)
+        for batch in (1, 100)
+        for engine, rate, accuracy in (
+            ("neuc, recipe a", 5000.0, 0.898),
+            ("Slow", 100.0, 0.897),
+            ("Quick", 250.0, 0.899),
+            ("torch ANN", 9000.0, None),
+        )
+    ]
+    record: Record = {
+        "date": "2026-01-01", "cpu": "some CPU", "network": "net", "images": 2000, "ann": 0.9, "steps": [1, 4],
+        "missed": {"Norse": 0.85}, "rows": rows,
+    }  # fmt: skip
+    text = spiking_page.speed({"speed/net": record})
+    ours, _, quick, ann = (
+        line for line in text.splitlines() if line.startswith(("| neuc", "| Slow", "| Quick", "| torch"))
+    )
+    assert ours.count("20.0 ×") == 2
+    assert "×" not in quick + ann
+    assert "| – | 90.00 |" in ann
+    assert "Norse (85.00 % at best)" in text
+    assert "T ≤ 4" in text
