@@ -67,7 +67,7 @@ def peer_runs(task: Task, python: str, *, kept_only: bool = False) -> tuple[Runs
     files, ann = peer_pieces(task, python, recipes, STEPS, kept_only=kept_only)
     runs = Runs()
     for recipe, row in zip(recipes, files, strict=True):
-        pieces = list(takewhile(bool, map(read_piece, row)))
+        pieces = [piece for piece in takewhile(bool, map(read_piece, row)) if piece is not None]
         if not pieces:
             continue
         runs.notes[recipe] = pieces[0][1]

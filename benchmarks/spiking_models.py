@@ -1,16 +1,17 @@
 """Real networks as spiking ones: how far outputs are from the float network's, against T.
 
-    python benchmarks/spiking_models.py [speech] [efficientnet_lite0]
+    python benchmarks/spiking_models.py [speech] [efficientnet_lite0] [--recipes b]
 
-Nothing says what is right for these inputs, so outputs are compared with those of the float network. The result goes to
-the history that `spiking_page.py` reads.
+Nothing says what is right for these inputs, so outputs are compared with those of the float network. A network is
+converted once for each recipe, and read after several numbers of steps of one run. The result goes to the history that
+`spiking_page.py` reads.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,10 @@ from neuc.errors import Error
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 sys.path += [str(EXAMPLES), str(EXAMPLES / "spiking")]
 
-STEPS = {"b": (1, 2, 4, 8), "a": (8, 32), "c": (4,)}
+CONVERTED = {"b": 8, "a": 32, "c": 8}
+"""T that thresholds are found for."""
+STEPS = (1, 2, 4, 8, 16, 32)
+"""T after which outputs are read."""
 CALIBRATION, TEST = 8, 16
 
 
@@ -71,32 +75,33 @@ MODELS = {
 }
 
 
-def measure(name: str) -> Record:
-    """Errors of one network for each recipe and T, converted for the most steps of the recipe."""
+def measure(name: str, recipes: Sequence[str]) -> Record:
+    """Errors of one network for each recipe and T."""
     model = MODELS[name]
     source, inputs = model.load()
     calibration, test = inputs[:CALIBRATION], inputs[CALIBRATION:]
     rows: list[Record] = []
-    for recipe, step in ((recipe, step) for recipe, steps in STEPS.items() for step in steps):
+    for recipe in recipes:
         try:
-            snn = neuc.convert_to_snn(source, calibration, recipe=recipe, steps=step)
+            snn = neuc.convert_to_snn(source, calibration, recipe=recipe, steps=CONVERTED[recipe])
         except Error as error:
-            rows.append({"recipe": recipe, "T": step, "refused": error.message})
+            rows.append({"recipe": recipe, "T": CONVERTED[recipe], "refused": error.message})
             continue
         exact = snn.run_float(test)[0].reshape(TEST, -1).astype(np.float64)
         activity = Activity()
-        found = snn.run_over_time(test, step, activity)[0][-1].reshape(TEST, -1).astype(np.float64)
+        over_time = snn.run_over_time(test, STEPS[-1], activity)[0]
         neurons = sum(layer.neurons for layer in activity.layers)
-        same = float(np.mean(found.argmax(1) == exact.argmax(1))) if model.classes else None
-        rows.append({
-            "recipe": recipe,
-            "T": step,
-            "error": float(np.linalg.norm(found - exact) / np.linalg.norm(exact)),
-            "correlation": float(np.corrcoef(found.reshape(-1), exact.reshape(-1))[0, 1]),
-            "agreement": same,
-            "spikes": sum(sum(layer.spikes) for layer in activity.layers) / neurons / TEST,
-        })  # fmt: skip
-        print(name, rows[-1], file=sys.stderr, flush=True)
+        for step in STEPS:
+            found = over_time[step - 1].reshape(TEST, -1).astype(np.float64)
+            rows.append({
+                "recipe": recipe,
+                "T": step,
+                "error": float(np.linalg.norm(found - exact) / np.linalg.norm(exact)),
+                "correlation": float(np.corrcoef(found.reshape(-1), exact.reshape(-1))[0, 1]),
+                "agreement": float(np.mean(found.argmax(1) == exact.argmax(1))) if model.classes else None,
+                "spikes": sum(sum(layer.spikes[:step]) for layer in activity.layers) / neurons / TEST,
+            })  # fmt: skip
+            print(name, rows[-1], file=sys.stderr, flush=True)
     return {"model": name, "inputs": f"{TEST} {model.inputs}", "rows": rows}
 
 
@@ -104,8 +109,10 @@ def main() -> None:
     """Measure the networks named."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("names", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}; default: all")
-    for name in options.parse_args().names or list(MODELS):
-        add(f"models/{name}", measure(name))
+    options.add_argument("--recipes", default=",".join(CONVERTED), help="separated by commas")
+    given = options.parse_args()
+    for name in given.names or list(MODELS):
+        add(f"models/{name}", measure(name, given.recipes.split(",")))
 
 
 if __name__ == "__main__":

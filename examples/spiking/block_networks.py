@@ -22,7 +22,7 @@ MOST = 4
 """Most unit spikes of one signed-integer spike."""
 UNIT = 0.75
 """A unit is so many times a neuron's mean magnitude of input."""
-LEAK = 0.25
+LEAK = 0.0
 """How much of a signed-integer neuron's rest stays for the next token."""
 TOKENS, PIXELS = 16, 4
 """An 8x8 image is 16 patches of 2x2 pixels, row by row."""

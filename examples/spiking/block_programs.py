@@ -29,7 +29,7 @@ from neuc.dialects.weight_store import WeightStore
 PARAMETERS = Path(__file__).parent / "parameters"
 STEPS, DECAY, MATCH = 4, 0.5, 0.5
 """Of the spike-driven Transformer: time steps, decay of membranes, weight of one match of query and key."""
-LEAK, MOST = 0.25, 4
+LEAK, MOST = 0.0, 4
 """Of signed-integer neurons: what stays of the rest, and the largest integer."""
 TOKENS, PIXELS, BATCH = 16, 4, "batch"
 
