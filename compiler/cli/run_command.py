@@ -89,9 +89,9 @@ def run_command(
 
         feeds = check_decoder_inputs(session.manifest["decoder"], feeds, inputs)
     if plots is not None:
-        from neuc.compiler.energy.plots import require_matplotlib
+        from neuc.compiler.energy.plots import prepare
 
-        require_matplotlib()
+        prepare(plots)
     start = time.perf_counter()
     names = [spec.name for spec in session.program.outputs]
     results = dict(zip(names, session.run(None, feeds)))

@@ -88,10 +88,10 @@ def write_plots(plots: list[Plot], folder: Path) -> list[Path]:
     """Write a PNG for each, and ``plots.json`` with their numbers.
 
     Raises:
-        Error: NEUC-E636, matplotlib is missing.
+        Error: NEUC-E636, matplotlib is missing; NEUC-E005, the folder cannot be made.
     """
+    prepare(folder)
     figures = _matplotlib()
-    folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for plot in plots:
         figure = figures.Figure(figsize=(6.4, 4.0), layout="constrained")
@@ -113,13 +113,18 @@ def _matplotlib() -> Any:
         raise Error("NEUC-E636", "pictures need matplotlib", hint='pip install "neuc[plot]"') from error
 
 
-def require_matplotlib() -> None:
-    """Raise before a long run rather than after it.
+def prepare(folder: Path) -> None:
+    """Make the folder, and see that pictures can be drawn: before a long run rather than after it.
 
     Raises:
-        Error: NEUC-E636, matplotlib is missing.
+        Error: NEUC-E636, matplotlib is missing; NEUC-E005, the folder cannot be made.
     """
     _matplotlib()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"cannot make the folder {folder}: {error.strerror or error}"
+        raise Error("NEUC-E005", what, hint="choose another place", exit_code=Exit.USAGE) from error
 
 
 def _file_name(name: str) -> str:

@@ -84,6 +84,12 @@ def test_nothing_to_draw_and_nothing_to_draw_with(tmp_path: Path, monkeypatch: p
         write_plots([Plot("x", "bars", "", ("", ""), np.zeros(2))], tmp_path)
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Error, match=r"E005.*cannot make the folder"):
+        write_plots([Plot("x", "bars", "", ("", ""), np.zeros(2))], tmp_path / "file" / "plots")
+
+
 def test_more_sweeps_than_a_run_makes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     artifact = ising(tmp_path)
     assert main(["run", artifact, "--sweeps", str(10**14)]) == Exit.USAGE
