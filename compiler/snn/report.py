@@ -55,7 +55,7 @@ class ConversionReport:
             "model": self.model,
             "recipe": {**dataclasses.asdict(self.recipe), "steps": self.steps, "start": self.start},
             "support": [dataclasses.asdict(v) for v in self.verdicts],
-            "calibration": dataclasses.asdict(self.calibration),
+            "calibration": dataclasses.asdict(dataclasses.replace(self.calibration, original={})),  # no IR
             "layer_errors": errors,
             "limiting_layer": None if most is None else {"name": most.name, "cause": most.worst, "error": most.own},
             "refitted": self.calibration.refitted,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -142,5 +143,7 @@ def test_wide_read_outs_are_fitted_on_all_inputs(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(refit, "refit", spy)
     monkeypatch.setattr("neuc.compiler.snn.calibrate.LEAST_INPUTS", 16)
     monkeypatch.setattr("neuc.compiler.snn.calibrate.MOST_INPUTS", 16)
-    neuc.convert_to_snn(cnn(), inputs(cnn(), 40), recipe="a", steps=4)
+    model = neuc.convert_to_snn(cnn(), inputs(cnn(), 40), recipe="a", steps=4)
     assert rows == [40]
+    assert model.report.calibration.original  # operations, which a report leaves out
+    assert json.loads(json.dumps(model.report.as_json()))["refitted"]
