@@ -104,14 +104,19 @@ class PlaceNpu(ModulePass):
         avoid: frozenset[GemmPlan] = frozenset()
         while True:
             choice = choose_plans(machine, products, avoid)
-            try:
-                for plan in dict.fromkeys(choice.plans):
-                    block_program(self.machine, plan)
+            unfit = next((plan for plan in dict.fromkeys(choice.plans) if not self._fits(plan, len(avoid))), None)
+            if unfit is None:
                 return choice
-            except Error:
-                avoid |= {plan}
-                if len(avoid) > _TRIES:
-                    raise
+            avoid |= {unfit}
+
+    def _fits(self, plan: GemmPlan, refused: int) -> bool:
+        try:
+            block_program(self.machine, plan)
+        except Error:
+            if refused >= _TRIES:
+                raise
+            return False
+        return True
 
 
 Layer: TypeAlias = AccumulateOp | MatmulOp

@@ -65,9 +65,11 @@ def make_rule(method: str | Rule, options: dict[str, float]) -> Rule:
         raise _wrong(f"option {next(iter(options))!r} beside a rule that is made already", "give it to the rule")
     else:
         rule = method
-    if isinstance(rule, tuple(METHODS.values())):
-        for field in fields(rule):
-            _check_option(field.name, getattr(rule, field.name))
+    for named in METHODS.values():
+        if isinstance(rule, named):
+            for field in fields(named):
+                _check_option(field.name, getattr(rule, field.name))
+            break
     return rule
 
 

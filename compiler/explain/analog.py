@@ -48,7 +48,8 @@ Compile it for xbar-pcm, xbar-reram or another crossbar target; `neuc targets` l
 It is not installed (pip install "neuc[cluster]"), or no scheduler answers at the address. Without --scheduler the CPUs
 of this machine are used.""",
     "NEUC-E657": """The picture of a chip's arrays cannot be drawn.
-matplotlib is missing (pip install "neuc[analog]"), or there are too many arrays for one picture; larger tiles make fewer.""",
+matplotlib is missing (pip install "neuc[analog]"), or there are too many arrays for one picture; larger tiles make
+fewer.""",
     "NEUC-E658": """Conductances or netlists cannot be exported as asked.
 There is no such tile or array, the suffix of the file is neither .csv nor .h5, or h5py is missing
 (pip install "neuc[analog]").""",

@@ -78,7 +78,8 @@ It is a chain of layers from one input to one output: affine operations, and bet
 needs matplotlib: pip install "neuc[plot]".""",
     "NEUC-E637": """A model of spins does not fit the grid of a sampling chip.
 Each spin takes one cell, and every coupling has to be a wire between two cells: few neighbours for each spin, no cycles
-of odd length, a shape like the grid's. The message names the spins that fit nowhere. Target cpu-relax takes any graph.""",
+of odd length, a shape like the grid's. The message names the spins that fit nowhere. Target cpu-relax takes any
+graph.""",
     "NEUC-E638": """A program asks a sampling chip for what it does not do.
 The chip makes Gibbs sweeps over spins with fields and couplings of two. Categories, factors of three spins, Metropolis
 steps and exchanges of replicas run on target cpu-relax.""",

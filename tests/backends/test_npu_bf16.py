@@ -98,9 +98,9 @@ def attention() -> onnx.ModelProto:
 
 def test_attention_runs_in_bf16_near_the_float_model(attention: onnx.ModelProto):
     x = RNG.standard_normal((2, 2, 9, 16)).astype(np.float32)
-    exact = neuc.compile(attention, "cpu").session().run(None, {"x": x})[0]
+    exact = np.asarray(neuc.compile(attention, "cpu").session().run(None, {"x": x})[0], np.float32)
     compiled = neuc.compile(attention, TARGET, quantize="none")
-    got = compiled.session().run(None, {"x": x})[0]
+    got = np.asarray(compiled.session().run(None, {"x": x})[0], np.float32)
     error = np.linalg.norm(got - exact) / np.linalg.norm(exact)
     assert 1e-4 < error < BF16_ERROR
     notes = " ".join(compiled.report.hints)

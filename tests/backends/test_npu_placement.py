@@ -96,7 +96,10 @@ def test_the_interval_comes_before_the_way():
     placed = place_design(_path(256, "npu-xdna1"), XDNA1, seconds=BUSY_SECONDS)
     at = {k.name: k.tile for k in placed.design.kernels}
     assert placed.score.interval == 40, "a core's 10 cycles and its call; the heavy channel needs no DMA"
-    assert distance(at["a"], at["c"]) == 1
+    first, last = at["a"], at["c"]
+    assert first is not None
+    assert last is not None
+    assert distance(first, last) == 1
     assert placed.optimal
     apart = dict(zip("abc", [(0, 2), (0, 3), (0, 4)]))
     assert score(problem_of(_path(256, "npu-xdna1"), XDNA1), apart).interval == 256

@@ -40,7 +40,8 @@ def test_a_seed_is_one_training_and_the_network_compiles(tmp_path: Path) -> None
     assert not np.array_equal(first.layers[0][0], other.layers[0][0])
     x = digits()[0][:20]
     first.to_onnx(tmp_path / "net.onnx")
-    found = neuc.compile(tmp_path / "net.onnx").session().run(None, {"x": x.astype(np.float32)})[0]
+    session = neuc.compile(tmp_path / "net.onnx").session()
+    found = np.asarray(session.run(None, {"x": x.astype(np.float32)})[0], np.float32)
     np.testing.assert_allclose(found, first.scores(x), rtol=1e-4, atol=1e-5)
 
 

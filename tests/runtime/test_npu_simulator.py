@@ -180,6 +180,7 @@ def test_settings_of_mlir_air_1822(k_l2: int, cure: int | None):
     assert verdict.deadlock is None, "its tokens alone would pass"
     assert verdict.hangs == (cure is not None), str(verdict)
     if cure is not None:
+        assert verdict.cure is not None
         assert verdict.cure == {"bcast": cure}
         assert not diagnose_design(with_depths(design, verdict.cure), find_machine("npu-xdna2")).hangs
         assert diagnose_design(with_depths(design, {"bcast": cure - 1}), find_machine("npu-xdna2")).hangs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,7 +180,7 @@ def test_a_few_digits_are_learnt_and_the_onnx_file_answers_alike(method: str, tm
     """Six times chance on unseen images after a few epochs over 500; the same answers where scores are clear."""
     images, labels = digits()
     held_out = images[500:800], labels[500:800]
-    options = {"answer_steps": 6} if method == "ep" else {}  # few sweeps: the file has a node for each
+    options: dict[str, Any] = {"answer_steps": 6} if method == "ep" else {}  # few sweeps: the file has a node for each
     trained = energy.train(
         LEARNERS[method], images[:500], labels[:500], method, epochs=12, batch=20, test=held_out, curve=True, **options
     )

@@ -5,14 +5,40 @@ States stay where they are in scratch memory; what is exchanged is which chain h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from neuc.backends.cpu.builder import Val, f32, f64, i32, i64
+from neuc.backends.cpu.builder import KernelBuilder, Val, f32, f64, i32, i64
 from neuc.backends.cpu.kernels import relax_random as random
 from neuc.dialects.interp.energy_random import EXCHANGE
 
-if TYPE_CHECKING:
-    from neuc.backends.cpu.kernels.relax_spins import SpinsBuilder
+
+class _Spec(Protocol):
+    @property
+    def sums(self) -> bool: ...
+    @property
+    def observes(self) -> bool: ...
+
+
+class Spins(Protocol):
+    """What is needed of `relax_spins.SpinsBuilder`: code for one chain, and which chain it is for."""
+
+    b: KernelBuilder
+    philox: random.Philox
+    spins: Val
+    sum_scratch: Val
+    count: Val
+    period: Val
+    sweeps: Val
+    places: Val
+
+    @property
+    def spec(self) -> _Spec: ...
+    def beta_of(self, sweep: Val, chain: Val) -> Val: ...
+    def fetch(self, chain: Val) -> None: ...
+    def write(self, chain: Val) -> None: ...
+    def sweep(self, sweep: Val, chain: Val, two_beta: Val) -> None: ...
+    def observe(self, sweep: Val, chain: Val) -> None: ...
+    def energy(self) -> Val: ...
 
 
 class Exchange:
@@ -23,7 +49,7 @@ class Exchange:
         size: bytes of a chain's spins.
     """
 
-    def __init__(self, spins: SpinsBuilder, size: Val) -> None:
+    def __init__(self, spins: Spins, size: Val) -> None:
         self.spins, self.b, self.size = spins, spins.b, size
         b, count = self.b, spins.count
         self.first = b.ptr(b.scratch, random.WORD_BYTES)

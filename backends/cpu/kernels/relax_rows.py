@@ -72,8 +72,10 @@ class RelaxRowsKernel(KernelSpec):
         chains = args.int()
         frame = Frame(b, parameters)
         steps = b.i64(self.steps)
+        sampling: tuple[Val, Val] | None = None
         if self.sampled:
-            beta, ladder, seed, steps = args.ptr(), args.int(), args.ptr(), args.int()
+            sampling = args.ptr(), args.int()
+            seed, steps = args.ptr(), args.int()
             frame.seeded(b.load(seed, i64))
         with b.loop(b.begin, b.end) as group:
             first = group.i * b.lanes
@@ -84,8 +86,8 @@ class RelaxRowsKernel(KernelSpec):
                 code.emit(frame)
             with b.loop(0, steps) as step:
                 frame.step, frame.steps = step.i, steps
-                if self.sampled:
-                    frame.beta = _betas(b, beta, ladder, step.i, first, chains)  # pyright: ignore[reportPossiblyUnbound]
+                if sampling is not None:
+                    frame.beta = _betas(b, *sampling, step.i, first, chains)
                 for code in self.body:
                     code.emit(frame)
             for code in self.after:

@@ -24,7 +24,8 @@ def _unsupported(op: e.EvaluateOp) -> str | None:
         entropy = isinstance(term.owner, e.CostOp) and term.owner.kind.data is CostKind.CE
         if type(term.owner) not in _ENERGIES or (entropy and op.nudge.value.data):
             return f"energies of {term.owner.name} have no CPU kernel"
-    if any(element_of(v) == f64 for t in model.terms for v in t.owner.operands if not isinstance(v.type, e.VarType)):
+    owners = [t.owner for t in model.terms if isinstance(t.owner, EnergyOp)]
+    if any(element_of(v) == f64 for owner in owners for v in owner.operands if not isinstance(v.type, e.VarType)):
         return "parameters in f64 have no CPU kernels"
     return terms_unsupported(model)
 

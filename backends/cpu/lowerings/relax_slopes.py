@@ -97,8 +97,9 @@ def _launch(op: e.GradOp | e.ContrastOp, s: SegmentLowering, sums: Sums, chains:
 def _at_state(op: e.GradOp | e.ContrastOp, s: SegmentLowering, state: SSAValue, factor: float, sums: Sums) -> None:
     """Note the slopes of all terms at one state."""
     model, asked = e.model_of(op.model), set(op.parameters)
-    terms = [t.owner for t in model.terms if asked & set(t.owner.operands)]
-    plan = Plan(s, model, pieces(s, state), e.chains_of(state), [t for t in terms if isinstance(t, EnergyOp)])
+    owners = [t.owner for t in model.terms if isinstance(t.owner, EnergyOp)]
+    terms = [owner for owner in owners if asked & set(owner.operands)]
+    plan = Plan(s, model, pieces(s, state), e.chains_of(state), terms)
     for term in plan.terms:
         match term:
             case e.LinearOp():

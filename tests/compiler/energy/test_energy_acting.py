@@ -98,6 +98,7 @@ def test_dirichlet_parameters_learn_what_an_environment_does() -> None:
             (action,) = life.act(sample=True)
             state = state if action == 0 else 1 - state
         life.learn()
+        assert life.pA is not None
         np.testing.assert_allclose(life.pA[0], expected, rtol=1e-6)
         np.testing.assert_allclose(life.agent.A[0], expected / expected.sum(0), rtol=1e-6)
         assert episode < 2 or np.abs(life.agent.A[0] - likelihood).max() < 0.15

@@ -64,7 +64,7 @@ def test_predictive_coding_answers_as_the_model_does(build) -> None:
     (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": images})
     made = energy.from_onnx(model, as_="pc", steps=3)
     for found in (made.interpret(images), made.run(images)):
-        np.testing.assert_allclose(found.answer, expected, atol=TOLERANCE)
+        np.testing.assert_allclose(found.answer, np.asarray(expected), atol=TOLERANCE)
         # A forward pass is where every prediction is met: nothing moves.
         np.testing.assert_allclose(found.state1, made.feeds(images)["layer1"], atol=TOLERANCE)
 

@@ -76,7 +76,7 @@ def test_onnxruntime_agrees_with_the_float_model_on_rows_held_out(files: tuple[P
     assert 0 < done.agreement.relative_l2 < INT8_ERROR
     assert [(layer.node, layer.kept) for layer in done.layers] == [(n, "") for n in ("conv", "point", "fc", "out")]
     x = np.load(files[1])["x"][:4]
-    ours, theirs = (reference_session(p).run(None, {"x": x})[0] for p in (tmp_path / "q.onnx", files[0]))
+    ours, theirs = (np.asarray(reference_session(p).run(None, {"x": x})[0]) for p in (tmp_path / "q.onnx", files[0]))
     assert np.linalg.norm(ours - theirs) < INT8_ERROR * np.linalg.norm(theirs)
 
 
@@ -139,8 +139,8 @@ def test_an_npu_computes_the_int8_model(files: tuple[Path, Path], tmp_path: Path
     compiled = neuc.compile(str(tmp_path / "q.onnx"), "npu-xdna1", quantize="none")
     assert any("4 products run on npu-xdna1" in hint for hint in compiled.report.hints)
     x = np.load(files[1])["x"][:3]
-    theirs = reference_session(tmp_path / "q.onnx").run(None, {"x": x})[0]
-    ours = compiled.session().run(None, {"x": x})[0]
+    theirs = np.asarray(reference_session(tmp_path / "q.onnx").run(None, {"x": x})[0])
+    ours = np.asarray(compiled.session().run(None, {"x": x})[0])
     step = next(v for k, v in _constants(onnx.load(tmp_path / "q.onnx")).items() if k == "y_scale")
     # Sums are exact on both sides; a value halfway between two codes may become either.
     assert np.abs(ours - theirs).max() <= 1.001 * step
