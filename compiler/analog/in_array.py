@@ -98,8 +98,12 @@ def train_in_array(
     held = (x, labels) if test is None else _checked(sizes, *test)
     if rule not in RULES:
         raise _bad(f"learning rule {rule!r}", f"choose {', '.join(RULES)}")
-    if not (0 < rate <= 100 and 1 <= batch <= len(x) and 1 <= epochs <= 100_000):
-        raise _bad(f"rate {rate:g}, batch {batch}, {epochs} epochs", "the batch is 1 to the number of samples")
+    if not 0 < rate <= 100:
+        raise _bad(f"rate {rate:g}", "give a number above 0, up to 100")
+    if not 1 <= batch <= len(x):
+        raise _bad(f"batch {batch}", f"give 1 to the number of samples, {len(x)}")
+    if not 1 <= epochs <= 100_000:
+        raise _bad(f"{epochs} epochs", "give 1 to 100,000")
     rng, kind = np.random.default_rng(seed), pulsed_device(device)
     layers: list[LearningRule] = []
     for inputs, outputs in pairwise(sizes):
@@ -146,8 +150,11 @@ def _checked(sizes: Sequence[int], x: np.ndarray, labels: np.ndarray) -> tuple[n
     if len(sizes) < 2 or not all(1 <= size <= MOST_WIDTH for size in sizes):
         raise _bad(f"layers of {list(sizes)}", f"give inputs, hidden layers and classes, each 1 to {MOST_WIDTH}")
     x, labels = np.asarray(x, np.float64), np.asarray(labels)
-    if x.ndim != 2 or x.shape[1] != sizes[0] or not len(x) or not np.isfinite(x).all():
-        raise _bad(f"samples of shape {list(x.shape)}", f"give finite numbers [N, {sizes[0]}]")
+    if x.ndim != 2 or x.shape[1] != sizes[0] or not len(x):
+        raise _bad(f"samples of shape {list(x.shape)}", f"give numbers [N, {sizes[0]}]")
+    bad = int(np.count_nonzero(~np.isfinite(x).all(axis=1)))
+    if bad:
+        raise _bad(f"{bad} of {len(x)} samples with NaN or infinity", "give finite numbers")
     whole = labels.shape == (len(x),) and np.issubdtype(labels.dtype, np.integer)
     if not whole or labels.min() < 0 or labels.max() >= sizes[-1]:
         raise _bad("labels", f"give {len(x)} integers from 0 to {sizes[-1] - 1}")

@@ -77,3 +77,18 @@ def test_samples_that_make_no_sense(sizes: tuple[int, ...], x: np.ndarray, label
     with pytest.raises(Error) as caught:
         neuc.train_in_array(sizes, x, labels)
     assert caught.value.code == "NEUC-E662"
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"rate": np.nan}, "rate nan will"), ({"batch": 4}, "batch 4 will"), ({"epochs": 0}, "0 epochs will")],
+)
+def test_the_wrong_number_alone_is_named(settings: dict[str, float], named: str) -> None:
+    call = {"batch": 1, **settings}
+    with pytest.raises(Error, match=named):
+        neuc.train_in_array((4, 2), np.zeros((3, 4)), np.zeros(3, int), **call)  # pyright: ignore[reportArgumentType]
+
+
+def test_samples_with_nan_are_counted() -> None:
+    with pytest.raises(Error, match="1 of 3 samples with NaN or infinity"):
+        neuc.train_in_array((4, 2), np.array([[0.0] * 4, [np.nan] * 4, [1.0] * 4]), np.zeros(3, int))
