@@ -54,13 +54,15 @@ class Anytime:
         """Prepare a program.
 
         Args:
-            session: of a program with the fact `spike_state`.
+            session: a session, as `neuc.load` gives, of a program with the fact `spike_state`; no path.
             bound: a sample stops when its largest output is so much above the second largest; see `calibrate`.
             chunk: steps between two looks.
 
         Raises:
             Error: NEUC-E544, the program cannot stop early, or the arguments make no sense.
         """
+        if not isinstance(session, Session):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass paths
+            raise _misused(f"{type(session).__name__} is no session", 'write Anytime(neuc.load("steps.neuc"))')
         fact = session.manifest.get("spike_state")
         if not isinstance(fact, Mapping):
             raise _refused("its manifest has no spike_state", "compile it with the pass expose-spike-state")
@@ -79,10 +81,10 @@ class Anytime:
         """Run until every sample is clear, or the most steps.
 
         Args:
-            inputs: [N, …] by name, without states: arrays of the program's types, or lists of numbers.
+            inputs: a mapping of [N, …] by name, without states: arrays of the program's types, or lists of numbers.
 
         Raises:
-            Error: NEUC-E544, inputs are missing, are no arrays, or differ in N.
+            Error: NEUC-E544, inputs are no mapping, are missing, are no arrays, differ in N, or hold NaN or infinity.
         """
         arrays = self._arrays(inputs)
         count = self._samples(arrays)
@@ -141,6 +143,9 @@ class Anytime:
 
     def _arrays(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
         """Inputs as arrays; what is none yet gets the program's type."""
+        if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass lists
+            names = ", ".join(f"{name!r}: samples" for name in self._inputs)
+            raise _misused(f"inputs are {type(inputs).__name__}, not named", f"give a mapping: run({{{names}}})")
         types = {spec.name: _DTYPES.get(spec.type) for spec in self._session.get_inputs()}
         return {name: _array(name, given, types.get(name)) for name, given in inputs.items()}
 
@@ -174,7 +179,7 @@ class Anytime:
 def _array(name: str, given: ArrayLike, dtype: type[np.generic] | None) -> Array:
     """An input as an array; what is none yet gets the program's type, if that holds its numbers."""
     if isinstance(given, np.ndarray):
-        return cast(Array, given)
+        return _finite(name, cast(Array, given))
     try:
         found = np.asarray(given)
         made = found if dtype is None else found.astype(dtype)
@@ -183,7 +188,13 @@ def _array(name: str, given: ArrayLike, dtype: type[np.generic] | None) -> Array
         raise _refused(f"input {name} is no array: {error}", hint) from error
     if made.dtype.kind == "i" and (made != found).any():
         raise _refused(f"input {name} has numbers that {made.dtype} does not hold", f"give an array of {made.dtype}")
-    return made
+    return _finite(name, made)
+
+
+def _finite(name: str, array: Array) -> Array:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise _misused(f"input {name} holds NaN or infinity", "give finite numbers: a margin of NaN is never clear")
+    return array
 
 
 def margins(outputs: Array) -> NDArray[np.float64]:
@@ -196,3 +207,7 @@ def margins(outputs: Array) -> NDArray[np.float64]:
 
 def _refused(what: str, hint: str) -> Error:
     return Error("NEUC-E544", f"this program cannot stop early: {what}", hint=hint, exit_code=Exit.USAGE)
+
+
+def _misused(what: str, hint: str) -> Error:
+    return Error("NEUC-E544", f"early exits: {what}", hint=hint, exit_code=Exit.USAGE)

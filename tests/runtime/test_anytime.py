@@ -153,3 +153,13 @@ def test_what_makes_no_sense_is_refused(program: tuple[Session, np.ndarray, np.n
             Anytime(session).calibrate({"x0": x}, agreement=share)
     with pytest.raises(Error, match=r"chunks of 1\.5"):
         Anytime(session, chunk=1.5)  # pyright: ignore[reportArgumentType]
+
+
+def test_other_forms_and_nan_are_refused_with_the_cure(program: tuple[Session, np.ndarray, np.ndarray]) -> None:
+    session, x, _ = program
+    with pytest.raises(Error, match=r"neuc\.load"):
+        Anytime("steps.neuc")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(Error, match=r"list, not named.*run\(\{'x0': samples\}\)"):
+        Anytime(session).run([x])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(Error, match="x0 holds NaN"):
+        Anytime(session).run({"x0": np.full(x.shape, np.nan, np.float32)})
