@@ -17,7 +17,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from neuc.dialects.dense import ConvOp, MapOp, MatMulOp, PoolOp, ReduceOp
 from neuc.dialects.locations import node_names
 from neuc.dialects.store import dims_of
-from neuc.errors import Error
+from neuc.errors import Error, Exit
 from neuc.passes.analysis.affine import is_affine, moves
 from neuc.passes.analysis.neuron_sites import CLIP, IDENTITY, RELU, is_site, mark
 from neuc.passes.expand_activations import clip_bound, is_relu
@@ -137,7 +137,8 @@ def _last_named(function: func.FuncOp, name: str) -> Operation:
     named = {known: op for op in function.body.block.ops for known in node_names(op)}
     if name not in named:
         hint = f"nodes are {', '.join(list(named)[:20])}"
-        raise Error("NEUC-E527", f"there is no node {name!r} for spiking to begin behind", hint=hint)
+        what = f"there is no node {name!r} for spiking to begin behind"
+        raise Error("NEUC-E527", what, hint=hint, exit_code=Exit.USAGE)
     return named[name]
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from neuc.compiler.cli.convert_command import convert_command
 from neuc.compiler.driver import read_module
-from neuc.errors import Error
+from neuc.errors import Error, Exit
 from snn_models import inputs, mlp
 
 
@@ -80,6 +80,8 @@ def test_refusals(folder: Path):
     assert refused(folder).code == "NEUC-E002"
     assert refused(folder, *calib, "--recipe", "a", "--steps", "0").code == "NEUC-E523"
     assert refused(folder, *calib, "--recipe", "x").code == "NEUC-E527"
+    unknown = refused(folder, *calib, "--recipe", "b", "--spiking-after", "nonsense")
+    assert (unknown.code, unknown.exit_code) == ("NEUC-E527", Exit.USAGE)
     assert refused(folder, *calib, "--sweep", "a,b").code == "NEUC-E002"
     assert refused(folder, "--calib", str(folder / "none.npz")).code == "NEUC-E006"
     # What does not fit is refused before the conversion, which takes long.
