@@ -235,6 +235,14 @@ def page(pictures: Path, models: Path | None, patience: float) -> str:
         "config, value, unit. Constants are fitted once a dtype or kernel library, from rows of the same sources: "
         "these are errors on calibration rows. Exit code 4: a gate is missed; 3: no row could be predicted. "
         "Two rows of tibrezus stand below, with what their source says of them.",
+        "Words of `config`, in any order: `tile 64x64x64` or `kernel=64x64x64` (m x k x n of one core), "
+        "`rate=133.1` (multiply-adds a cycle of the kernel), `one core`, `8 cores`, `4x8 cores` (rows x columns) "
+        "or `2 columns` at work (all if not said), `dispatch=275us` (of the host program that measured), "
+        "`order=MxNxK` (of the shape, otherwise MxKxN), `b_row_maj` (B lies row by row in host memory), `47 MB of "
+        "DDR traffic`, `x100 repeats`, the kernel library (`flm`, `iron.gemm`, `chess`, `stock`); of shim "
+        "transfers `MM2S` or `S2MM`, `first` or `following` task and `K=8` (tasks), of dma `hops=3`. Other words "
+        "are remarks; an unknown word with `=`, more cores than there are, or tiles that a core's memory cannot "
+        "hold, leave the row without a prediction, with the reason.",
         "Rows that nothing was fitted to, predicted with our own kernel model:",
         *unseen(),
         "tibrezus measures whole calls from Python; its dispatch of 275 us is its own figure for an addition of 4096 "

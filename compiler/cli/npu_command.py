@@ -41,7 +41,20 @@ def validate_command(rows: Path, rates: str, as_json: bool) -> int:
 
     Exit code 3 if no row could be predicted, 4 if errors are beyond a gate: median 3 % and largest 8 % of gemm_array, 5
     and 15 % of DMA times, 12 and 25 % of everything else, Kendall's tau 0.8.
-    """
+
+    \b
+    Words of config, in any order; others without "=" are remarks, others with it are refused:
+      tile 64x64x64, kernel=64x64x64   m x k x n of one core
+      rate=133.1                       multiply-adds a cycle of the kernel
+      one core, 8 cores, 4x8 cores, 2 columns   at work (rows x columns); all if not said
+      dispatch=275us                   of the host program that measured
+      order=MxNxK                      of the shape, which is MxKxN if not said
+      b_row_maj                        B lies row by row in host memory
+      47 MB of DDR traffic, x100 repeats
+      flm, iron.gemm, chess, stock     the kernel library
+      MM2S or S2MM, first or following task, K=8 (tasks)   shim_single_bd, shim_chained
+      hops=3                           dma: tiles apart
+    """  # noqa: D301  (click takes the backspace for "as it is")
     from neuc.compiler.npu.row_models import predict
     from neuc.compiler.npu.rows import read_rows
     from neuc.compiler.npu.validate import summarise

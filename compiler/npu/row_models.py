@@ -1,9 +1,6 @@
 """What the machine model says about a row of measurements, by its kind. No figure here is fitted to a row.
 
-Words of `config` that count: `tile 64x64x64` or `kernel=` (m x k x n of one core), `rate=` (multiply-adds a cycle of
-the kernel), `dispatch=275us` (of the host program that measured), `one core`, `4x8 cores`, `2 columns`,
-`order=MxNxK`, `b_row_maj`, `x100 repeats`, the names of kernel libraries; of transfers MM2S or S2MM, `first` or
-`following` task, `K=8` tasks, `hops=3`.
+Words of `config` that count stand in docs/npu.md and in the help of `neuc npu validate`; `row_config.py` checks them.
 """
 
 from __future__ import annotations
@@ -16,6 +13,7 @@ from math import prod
 
 from neuc.backends.npu import timing_model as timing
 from neuc.backends.npu.known_machines import ARRAYS, find_machine
+from neuc.compiler.npu.row_config import config_fault, shape_fault, tile_fault, type_fault
 from neuc.compiler.npu.rows import Prediction, Row
 from neuc.runtime.npu.machine import Machine, Sku
 
@@ -57,11 +55,15 @@ def predict(row: Row, *, own_rates: bool) -> Prediction:
     """What the model says about one row; with `own_rates`, kernel rates that the row gives are not used."""
     machine, sku = _machine_for(row.device)
     if machine is None or sku is None:
-        why = f"no machine model for device {row.device or '(none)'}; known: {', '.join(known_devices())}"
+        what = f"no machine model for device {row.device}" if row.device else "device is missing"
+        why = f"{what}; known: {', '.join(known_devices())}"
         return Prediction(row, None, "", why_not=why)
     model = _MODELS.get(row.kind.strip().lower())
     if model is None:
-        why = f"kind {row.kind or '(none)'} is an input of the model, or unknown; known: {', '.join(_MODELS)}"
+        what = f"kind {row.kind} is an input of the model, or unknown" if row.kind else "kind is missing"
+        return Prediction(row, None, "", why_not=f"{what}; known: {', '.join(_MODELS)}")
+    why = config_fault(row.config, machine)
+    if why:
         return Prediction(row, None, "", why_not=why)
     dispatch = re.search(r"\bdispatch=(\d{1,7}(?:\.\d+)?)us", row.config)
     if dispatch:
@@ -145,7 +147,7 @@ def _cores(config: str, machine: Machine) -> tuple[int, int]:
 def _shim(row: Row, machine: Machine, sku: Sku) -> Prediction:
     words = _numbers(row.shape)
     if len(words) != 1:
-        return Prediction(row, None, "", why_not=f"shape {row.shape!r} is no number of words")
+        return Prediction(row, None, "", why_not=shape_fault(row.shape, words, "words"))
     direction = "MM2S" if "MM2S" in row.config.upper() else "S2MM"
     tasks = re.search(r"K ?= ?(\d{1,6})\b", row.config)
     chained = row.kind == "shim_chained"
@@ -159,7 +161,7 @@ def _shim(row: Row, machine: Machine, sku: Sku) -> Prediction:
 def _on_chip(row: Row, machine: Machine, sku: Sku) -> Prediction:
     words = _numbers(row.shape)
     if len(words) != 1:
-        return Prediction(row, None, "", why_not=f"shape {row.shape!r} is no number of 32-bit words")
+        return Prediction(row, None, "", why_not=shape_fault(row.shape, words, "words"))
     hops = re.search(r"hops ?= ?(\d{1,3})\b", row.config)
     cycles = timing.on_chip_cycles(machine, words[0], int(hops[1]) if hops else 1)
     return _in_unit(row, cycles / sku.clock_hz, sku, 0, "")
@@ -167,8 +169,9 @@ def _on_chip(row: Row, machine: Machine, sku: Sku) -> Prediction:
 
 def _kernel(row: Row, machine: Machine, sku: Sku) -> Prediction:
     shape, kind = _numbers(row.shape), _type(row.dtype)
-    if len(shape) != 3 or kind is None:
-        return Prediction(row, None, "", why_not=f"no kernel model for {row.dtype} {row.shape or 'without a shape'}")
+    why = shape_fault(row.shape, shape, "MxKxN") or type_fault(row.dtype, kind)
+    if why or kind is None:
+        return Prediction(row, None, "", why_not=why)
     library = _library(row)
     rate = timing.kernel_macs_per_cycle(
         machine, kind, timing.Tiling(shape[0], shape[1], shape[2], 1, 1), library, streamed=library != _RESIDENT
@@ -199,8 +202,9 @@ def _rate(text: str) -> float | None:
 
 def _gemm(row: Row, machine: Machine, sku: Sku) -> Prediction:
     shape, kind = _numbers(row.shape), _type(row.dtype)
-    if len(shape) != 3 or kind is None:
-        return Prediction(row, None, "", why_not=f"no GEMM model for {row.dtype} {row.shape or 'without a shape'}")
+    why = shape_fault(row.shape, shape, "MxKxN") or type_fault(row.dtype, kind)
+    if why or kind is None:
+        return Prediction(row, None, "", why_not=why)
     if "order=MxNxK" in row.config:
         shape = [shape[0], shape[2], shape[1]]
     library = _library(row) if row.kind == "gemm" else ""
@@ -208,6 +212,9 @@ def _gemm(row: Row, machine: Machine, sku: Sku) -> Prediction:
     sizes = _tile_of(row.config, _DEFAULT_TILE_I16 if small else _DEFAULT_TILE)
     if len(sizes) != 3:
         return Prediction(row, None, "", why_not=f"config {row.config[:40]!r}: sizes of the tile make no sense")
+    why = tile_fault((sizes[0], sizes[1], sizes[2]), kind, machine)
+    if why:
+        return Prediction(row, None, "", why_not=why)
     tile = timing.Tiling(sizes[0], sizes[1], sizes[2], *_cores(row.config, machine))
     given = re.search(r"rate=([\d.]+)", row.config)
     if given:
@@ -240,10 +247,9 @@ def _gemm(row: Row, machine: Machine, sku: Sku) -> Prediction:
 
 def _gemv(row: Row, machine: Machine, sku: Sku) -> Prediction:
     shape, kind = _numbers(row.shape), _type(row.dtype)
-    if len(shape) < 2 or kind is None:
-        return Prediction(
-            row, None, "", why_not=f"no matrix-vector model for {row.dtype} {row.shape or 'without a shape'}"
-        )
+    why = shape_fault(row.shape, shape[:2], "MxK") or type_fault(row.dtype, kind)
+    if why or kind is None:
+        return Prediction(row, None, "", why_not=why)
     rows, cols = shape[0], shape[1]
     a, b, c = kind.nbytes
     moved = rows * cols * a + cols * b + rows * c
@@ -253,10 +259,9 @@ def _gemv(row: Row, machine: Machine, sku: Sku) -> Prediction:
 
 def _elementwise(row: Row, machine: Machine, sku: Sku, *, computes: bool) -> Prediction:
     sizes, kind = _numbers(row.shape), _type(row.dtype)
-    if not sizes or kind is None:
-        return Prediction(
-            row, None, "", why_not=f"no model of {row.kind} for {row.dtype} {row.shape or 'without a shape'}"
-        )
+    why = shape_fault(row.shape, sizes, "sizes") or type_fault(row.dtype, kind)
+    if why or kind is None:
+        return Prediction(row, None, "", why_not=why)
     count = prod(sizes)
     # Unlike a product's sums, elements keep their type unless the row names another.
     result = kind.c if "->" in row.dtype else kind.a
@@ -282,7 +287,8 @@ def _in_unit(row: Row, seconds: float, sku: Sku, macs: int, source: str) -> Pred
         return Prediction(row, seconds / _SECONDS[row.unit], source, seconds)
     if row.unit not in _SCALES or not macs:
         known = ", ".join(("cycles", *_SECONDS, *(_SCALES if macs else ())))
-        why = f"unit {row.unit or '(none)'} is none that kind {row.kind} is predicted in; known: {known}"
+        what = f"unit {row.unit} is none that kind {row.kind} is predicted in" if row.unit else "unit is missing"
+        why = f"{what}; known: {known}"
         return Prediction(row, None, source, why_not=why)
     return Prediction(row, 2 * macs / seconds / _SCALES[row.unit], source, seconds)
 

@@ -177,3 +177,34 @@ def test_rows_from_elsewhere_are_predicted_if_not_well():
     halo = summarise([predict(row, own_rates=True) for row in rows if row.id.startswith("halo_tile")])
     assert halo is not None
     assert halo.missed("gemm") == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("config", "9x9 cores", "9x9 cores is more than there are, or none; npu-xdna1 has 4x4 cores"),
+        ("config", "17 cores", "17 cores is more"),
+        ("config", "5 columns", "5 columns is more"),
+        ("config", "0 columns", "0 columns is more than there are, or none"),
+        ("config", "qwertz=12", "qwertz=12 is unknown; known: tile="),
+        ("config", "rate=0", "rate=0 makes no sense; known: multiply-adds"),
+        ("config", "rate=-3", "rate=-3 makes no sense"),
+        ("config", "tile 1000x1000x1000", "a core of npu-xdna1 has 65536"),
+        ("config", "tile 64x64", "'tile 64x64' makes no sense"),
+        ("shape", "0x512x512", "shape 0x512x512 makes no sense; known: MxKxN"),
+        ("shape", "512x512", "shape 512x512 makes no sense"),
+        ("shape", "", "shape is missing"),
+        ("dtype", "i7", "dtype i7 is unknown; known: i8"),
+        ("dtype", "", "dtype is missing"),
+        ("kind", "", "kind is missing; known: shim_single_bd"),
+        ("device", "", "device is missing; known: aie2"),
+        ("unit", "", "unit is missing; known: cycles"),
+    ],
+)
+@pytest.mark.parametrize("own_rates", [False, True])
+def test_the_wrong_field_is_named(field: str, value: str, said: str, own_rates: bool):
+    fields = {"device": "npu-xdna1", "kind": "gemm", "shape": "512x512x512", "dtype": "i8->i32", "config": ""}
+    row = Row(**{"id": "a", "unit": "ms", **fields, field: value}, value=None)
+    prediction = predict(row, own_rates=own_rates)
+    assert prediction.value is None
+    assert said in prediction.why_not

@@ -1,0 +1,77 @@
+"""The fields of a row that measurements get wrong: words of `config` no model knows, shapes and element types.
+
+Everything here returns why a row is not predicted, "" if nothing is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from neuc.backends.npu.timing_model import ELEMENT_BYTES, GemmType
+from neuc.runtime.npu.machine import Machine
+
+_SHOWN = 40
+_VALUES: Mapping[str, tuple[str, str]] = {
+    "tile": (r"\d{1,9}([x/])\d{1,9}\1\d{1,9}", "64x64x64, sizes from 1"),
+    "kernel": (r"\d{1,9}([x/])\d{1,9}\1\d{1,9}", "64x64x64, sizes from 1"),
+    "rate": (r"(?=.*[1-9])\d{1,9}(\.\d{1,9})?", "multiply-adds a cycle, a number above 0"),
+    "dispatch": (r"\d{1,7}(\.\d+)?us", "microseconds, such as 275us"),
+    "order": (r"MxNxK", "MxNxK"),
+    "K": (r"0*[1-9]\d{0,5}", "tasks, from 1"),
+    "hops": (r"\d{1,3}", "tiles apart, such as 3"),
+}
+"""Words that have a value: its form, and how that is said."""
+
+
+def config_fault(config: str, machine: Machine) -> str:
+    """What in `config` is unknown or more than the machine has; words without a value may be remarks."""
+    for key, value in re.findall(r"([^\s;,=]+) ?= ?([^\s;,]*)", config):
+        key = {"tiles": "tile", "kernels": "kernel"}.get(key, key)
+        if key not in _VALUES:
+            return f"config {key[:_SHOWN]}={value[:_SHOWN]} is unknown; known: {', '.join(f'{k}=' for k in _VALUES)}"
+        if not re.fullmatch(_VALUES[key][0], value):
+            return f"config {key}={value[:_SHOWN]} makes no sense; known: {_VALUES[key][1]}"
+    for key, value in re.findall(r"\b(tile|kernel)s?[ :]+(\d[^\s;,]*)", config):
+        if not re.fullmatch(_VALUES[key][0], value):
+            return f"config '{key} {value[:_SHOWN]}' makes no sense; known: {_VALUES[key][1]}"
+    rows = sum(machine.classes[name].kind == "core" for name in machine.row_classes)
+    has = f"{machine.name} has {rows}x{machine.cols} cores (rows x columns)"
+    for down, across in re.findall(r"(?<![\dx/-])(-?\d+)x(-?\d+)(?![\dx/])", config):
+        if not (_within(down, rows) and _within(across, machine.cols)):
+            return f"config {down[:_SHOWN]}x{across[:_SHOWN]} cores is more than there are, or none; {has}"
+    for word, most in (("cores", rows * machine.cols), ("columns", machine.cols)):
+        for count in re.findall(rf"(?<![\dx])(-?\d+)[ _-]?(?:{word}?|{word[:3]}s?)\b", config):
+            if not _within(count, most):
+                return f"config {count[:_SHOWN]} {word} is more than there are, or none; {has}"
+    return ""
+
+
+def tile_fault(sizes: tuple[int, int, int], kind: GemmType, machine: Machine) -> str:
+    """Whether one tile of each operand and of the result is more than a core's memory."""
+    m, k, n = sizes
+    a, b, c = kind.nbytes
+    needs, has = m * k * a + k * n * b + m * n * c, machine.classes["core"].memory_bytes
+    if not has or needs <= has:
+        return ""
+    return f"config tile {m}x{k}x{n} of {kind.key} is {needs:.0f} bytes; a core of {machine.name} has {has}"
+
+
+def shape_fault(shape: str, sizes: list[int], form: str) -> str:
+    """Why a shape is none of this form, such as MxKxN; `sizes` is what was read of it."""
+    if not shape:
+        return f"shape is missing; known: {form}"
+    good = len(sizes) == len(form.split("x")) if form != "sizes" else bool(sizes)
+    return "" if good else f"shape {shape[:_SHOWN]} makes no sense; known: {form}, every size from 1 to 999999999"
+
+
+def type_fault(dtype: str, kind: GemmType | None) -> str:
+    """Why element types are none that are known."""
+    known = f"known: {', '.join(ELEMENT_BYTES)}, and pairs such as i8->i32 or i8 x i4"
+    if not dtype:
+        return f"dtype is missing; {known}"
+    return "" if kind is not None else f"dtype {dtype[:_SHOWN]} is unknown; {known}"
+
+
+def _within(text: str, most: int) -> bool:
+    return len(text) < len("99999") and 1 <= int(text) <= most
