@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from neuc.compiler import pipeline
+from neuc.compiler import energies, pipeline
 from neuc.compiler.driver import LEVELS, Driver
 from neuc.compiler.options import CompileOptions
 from neuc.compiler.report import Report
@@ -67,8 +67,10 @@ def check_model(model: object, options: CompileOptions) -> Checked:
             exit_code=Exit.USAGE,
         )
     # Decoders come as operations on tensors already.
-    kinds = ("dense.", "ternary.") if source.is_decoder else ("onnx.",)
+    kinds = ("dense.", "ternary.") if source.is_decoder else ("onnx.", "energy.")
     operators = sum(op.name.startswith(kinds) for op in entry_of(source.module).walk())
+    energies.refuse_quantization(source.module, options, chosen, source.name)
+    energies.refuse_sampling(source.module, chosen, source.name)
     driver = Driver(source.module, source.context)
     lenient = dataclasses.replace(options, fallback="host")
     to_dense = [] if source.is_decoder else [*pipeline.graph_passes(), *pipeline.float_passes(options)]
@@ -76,4 +78,6 @@ def check_model(model: object, options: CompileOptions) -> Checked:
     report = Report(model=source.name, target=chosen.name)
     describe_hosts(driver.module, report)
     nodes = [NodeRef(row.node, row.op, row.reason) for row in report.hosts]
+    if energies.of_energies(driver.module) is not None:
+        driver.run([*chosen.finishing(), *chosen.passes()])  # energies run nowhere else: what is refused is an error
     return Checked(operators, nodes, report.native_share)

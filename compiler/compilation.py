@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from xdsl.dialects.builtin import ModuleOp
 
 from neuc.backends.cpu.ahead import objects_ahead
-from neuc.compiler import program
+from neuc.compiler import energies, program
 from neuc.compiler.accuracy import Agreement
 from neuc.compiler.driver import LEVELS, Driver
 from neuc.compiler.evaluate import Evaluator, Outputs
@@ -80,6 +80,8 @@ class Compilation:
             )
         if self.driver.level in ("graph", "paradigm"):
             check_names(self.driver.module)
+            if "machine" in steps:
+                energies.refuse_sampling(self.driver.module, self.chosen, self.name)
         self._reached(LEVELS[start])
         with objects_ahead() if to_level == LEVELS[-1] else nullcontext():
             self._go(steps)
@@ -203,24 +205,12 @@ class Compilation:
         """What ``--quantize`` means: what was asked for, else what the target is for."""
         if decoder_facts(self.driver.module) is not None:
             return self._quantized_already()
+        energies.refuse_quantization(self.driver.module, self.options, self.chosen, self.name)
         if self.options.quantize is not None:
             return self.options.quantize
         if self.options.max_error is not None:
             return "auto"
-        found = "ternary" if self.options.planes is not None else self.chosen.default_quantize
-        if found != "none":
-            self._refuse_energies()
-        return found
-
-    def _refuse_energies(self) -> None:
-        """A target whose layers are quantised has none of a model of energies to run."""
-        first = next((op.name for op in self.driver.module.walk() if op.name.startswith("energy.")), None)
-        if first is not None:
-            raise Error(
-                "NEUC-E689",
-                f"target {self.chosen.name} runs networks of layers; {self.name} is a model of energies ({first})",
-                hint="use --target cpu-relax or tsu-sim",
-            )
+        return "ternary" if self.options.planes is not None else self.chosen.default_quantize
 
     def _quantized_already(self) -> str:
         """What there is to quantise of a decoder: nothing.

@@ -56,9 +56,9 @@ Compile the model again.""",
     "NEUC-E688": """A prediction cannot be made for this machine or this work.
 The machine file is of another family or lacks a figure the prediction needs, or the work does not fit the machine. The
 message names it.""",
-    "NEUC-E689": """A model of energies was given to a target for networks of layers.
-Such targets quantise layers and run their products on an array or with ternary kernels. Models of energies run on
-targets cpu-relax and tsu-sim.""",
+    "NEUC-E689": """A model of energies was given to a target that does not run it.
+Targets for networks quantise layers, or run them in floats, and sweep over no spins. All models of energies run on
+target cpu-relax, samplers of spins also on tsu-sim, relaxations of real variables also on xbar-*.""",
     "NEUC-E699": """A model cannot be written in int8 QDQ form with these calibration data.
 Each input needs an array of its type and shape with rows along the first axis, values stay finite, and the model has
 convolutions or products of float32 for int8 to replace.""",
