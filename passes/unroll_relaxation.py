@@ -55,6 +55,8 @@ class UnrollRelaxation(ModulePass):
         """Run the pass."""
         store = store_of(ctx)
         for inner in list(op.walk()):
+            if isinstance(inner, e.SampleOp):
+                add_notes(op, f"a sampler stays on the CPU as it is: rule {inner.rule.data.value} makes no products")
             if isinstance(inner, e.RelaxOp):
                 reason = self._reason(inner, store)
                 if reason:
@@ -68,8 +70,10 @@ class UnrollRelaxation(ModulePass):
     def _reason(self, op: e.RelaxOp, store: WeightStore) -> str:
         """Why a relaxation is not unrolled; empty if it can be."""
         model = e.model_of(op.model)
-        if op.method.data not in (Method.FLOW, Method.BLOCK_MIN) or op.nudge_imag.value.data:
-            return f"method {op.method.data.value}, or a complex nudge"
+        if op.method.data not in (Method.FLOW, Method.BLOCK_MIN):
+            return f"method {op.method.data.value} (only flow and block_min become products)"
+        if op.nudge_imag.value.data:
+            return "its nudge is complex"
         if any(var_type(v).space is not Space.REAL for v in model.variables):
             return "it has other variables than real ones"
         if op.steps.value.data * len(_free(model)) > self.updates:

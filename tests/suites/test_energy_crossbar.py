@@ -125,3 +125,16 @@ def test_what_no_netlist_holds_and_what_no_tile_relaxes_is_named() -> None:
     program = bad.program(y1=bad.state(1).relax("block_min", 1)[y])
     with pytest.raises(Error, match="E608"):
         on(program, "xbar-sim")
+
+
+def test_what_stays_on_the_cpu_is_told_with_the_reason() -> None:
+    model, x = energy.linear_system(np.eye(3), np.ones(3))
+    sampled = model.state("batch").sample(sweeps=2, rule="ou_exact", dt=1.0)
+    relaxed = model.state("batch").relax("bifurcation", 2, dt=0.1)
+    for program, reason in (
+        (model.program(last=sampled.last[x]), "rule ou_exact"),
+        (model.program(last=relaxed[x]), "method bifurcation (only"),
+    ):
+        source = Source(program.module.clone(), program.context, "energy", None, graph_level=False)
+        compiled = compile_model(source, CompileOptions(target="xbar-pcm"))
+        assert len([hint for hint in compiled.report.hints if reason in hint]) == 1
