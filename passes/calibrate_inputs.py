@@ -76,5 +76,8 @@ def _arrays(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
                 raise Error("NEUC-E654", f"{path} has no array {missing[0]!r}", hint=hint, exit_code=Exit.USAGE)
             return [np.asarray(file[name]) for name in names]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and error.strerror:
+            what = f"cannot read {path}, option range: {error.strerror}"
+            raise Error("NEUC-E004", what, hint="check the path") from error
         hint = "give an .npz file with an array for each input"
         raise Error("NEUC-E654", f"{path} cannot be read ({error})", hint=hint, exit_code=Exit.USAGE) from error

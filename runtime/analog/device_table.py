@@ -19,12 +19,15 @@ def read_table(path: Path) -> dict[str, object]:
     """Parameters of `neuc.runtime.analog.devices.TableDevice`.
 
     Raises:
-        Error: NEUC-E649, the file is no such table.
+        Error: NEUC-E004, the file cannot be opened; NEUC-E649, it is no such table.
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = list(_rows(csv.DictReader(stream), path))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        what = f"cannot read the device table {path}: {error.strerror or error}"
+        raise Error("NEUC-E004", what, hint="check the path") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise _bad(path, f"cannot be read ({error})") from error
     targets = sorted({row["target"] for row in rows})
     times = sorted({row["time"] for row in rows})
