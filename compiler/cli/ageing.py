@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neuc.compiler.analog.sweep import Sweep, parse_times, spell_time, sweep
 from neuc.compiler.cli import arguments, console
 from neuc.errors import Exit
+
+if TYPE_CHECKING:
+    from neuc.runtime.session import Session
 
 
 def run_ageing(
@@ -60,6 +64,27 @@ def run_ageing(
         console.product(_table(found))
     console.product("\n".join(cost.describe()))
     return Exit.OK
+
+
+def age(session: Session, model: Path, times: str) -> None:
+    """Have a single run be so long after programming.
+
+    Raises:
+        Error: NEUC-E002, several ages, or no simulated devices; NEUC-E648, a time that makes no sense.
+    """
+    from neuc.runtime.analog.tiles import check_time
+
+    ages = parse_times(times)
+    if len(ages) != 1:
+        raise arguments.usage_error(
+            f"--time {times} is several ages for one run", "give one, or --eval FILE.npz:LABELS"
+        )
+    if session.analog is None:
+        raise arguments.usage_error(
+            f"{model} has no simulated devices", "compile for xbar-pcm or another crossbar target"
+        )
+    check_time(ages[0])
+    session.analog.set(ages[0], 0)
 
 
 def _print_plain(found: Sweep | None, *, as_json: bool) -> int:

@@ -34,7 +34,9 @@ _EXPECTED_RTOL, _EXPECTED_ATOL = 1e-4, 1e-5
 @click.option("--rtol", default=_EXPECTED_RTOL, show_default=True, help="Relative tolerance of --expected.")
 @click.option("--atol", default=_EXPECTED_ATOL, show_default=True, help="Absolute tolerance of --expected.")
 @click.option("--eval", "evaluate", metavar="FILE.npz:LABELS", help="Accuracy on labelled data instead of one run.")
-@click.option("--time", "times", metavar="1d,30d,1y", help="Ages of simulated memory devices, with --eval.")
+@click.option(
+    "--time", "times", metavar="1d,30d,1y", help="Ages of simulated memory devices, with --eval; one age, with --input."
+)
 @click.option("--seeds", default=1, show_default=True, help="Draws of simulated devices, with --eval.")
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to share the draws out; else all CPUs.")
 @click.option("--tile-map", type=click.Path(path_type=Path), help="Draw where crossbar tiles are (.png, .svg).")
@@ -71,7 +73,9 @@ def run_command(
             check_writable(path)
     single = {"--input": inputs or None, "--output": output, "--expected": expected, "--profile": profile}
     single |= {"--sweeps": sweeps, "--beta": beta, "--seed": seed, "--plots": plots}
-    if times is not None or seeds != 1 or scheduler is not None or tile_map is not None:
+    alone = evaluate is None and seeds == 1 and scheduler is None and tile_map is None
+    once = times if alone and (inputs or output or expected) else None
+    if once is None and (times is not None or seeds != 1 or scheduler is not None or tile_map is not None):
         from neuc.compiler.cli.ageing import run_ageing
 
         _refuse_with("--time, --seeds, --scheduler and --tile-map", single | {"--threads": threads})
@@ -82,6 +86,10 @@ def run_command(
     session = arguments.open_session(model, target, threads, profile=profile is not None)
     if evaluate is not None:
         return _evaluate(session, evaluate, as_json)
+    if once is not None:
+        from neuc.compiler.cli.ageing import age
+
+        age(session, model, once)
     feeds = parse_inputs(inputs, session.program.inputs)
     feeds |= _sampler_inputs(session.manifest, inputs, sweeps, beta, seed)
     if "decoder" in session.manifest:

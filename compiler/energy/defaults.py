@@ -85,4 +85,6 @@ def _noted_sweeps(plan: dict[str, object]) -> int:
 
 
 def _without(what: str) -> Error:
-    return Error("NEUC-E605", f"the model has no {what} to replace", hint="leave the option out", exit_code=Exit.USAGE)
+    devices = "; draws of simulated devices are --seeds N, with --eval" if what == "seed" else ""
+    hint = f"leave the option out{devices}"
+    return Error("NEUC-E605", f"the model has no {what} to replace", hint=hint, exit_code=Exit.USAGE)

@@ -242,3 +242,22 @@ def test_costs_are_sums_of_labelled_figures() -> None:
     assert cost.products == 64000
     assert {figure.label for figure in FIGURES.values()} <= {"measured", "published", "assumed"}
     assert all(figure.source for figure in FIGURES.values())
+
+
+def test_one_run_at_an_age(folder: Path, tmp_path: Path) -> None:
+    given = ("run", folder / "model.neuc", "--input", "x=random:1")
+    for name, ages in (("new", ()), ("old", ("--time", "1y"))):
+        assert neuc(*given, *ages, "-o", tmp_path / f"{name}.npz")[0] == Exit.OK
+    new, old = (np.load(tmp_path / f"{name}.npz")["y"] for name in ("new", "old"))
+    assert not np.array_equal(new, old)
+    status, _, told = neuc(*given, "--time", "1d,1y")
+    assert status == Exit.USAGE
+    assert "several ages" in told
+
+
+@pytest.mark.parametrize("option", ["range=nothere.npz", "device=nothere.csv"])
+def test_files_in_braces_that_are_missing(option: str, folder: Path) -> None:
+    status, _, told = neuc("compile", folder / "model.onnx", "--target", f"xbar-pcm{{tile=16x8,{option}}}")
+    assert status == Exit.FAULT
+    assert "NEUC-E004" in told
+    assert "Errno" not in told
