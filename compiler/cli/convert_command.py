@@ -60,6 +60,10 @@ def convert_command(
     are named with the reason. With --format qdq-int8 a float ONNX model becomes int8, weights and activations, as
     Ryzen AI's Vitis AI and others take it; --calib is needed, and the error on rows held out is told.
     """
+    if source.is_file() and target.exists() and source.samefile(target):
+        raise arguments.usage_error(f"OUT {target} is IN: the original would be lost", "give OUT another name")
+    if to is None:
+        _refuse_spiking_options(name)
     if to == "snn":
         return convert_snn.convert_snn(source, target, others, as_json)
     if to == "nir":
@@ -115,6 +119,18 @@ def convert_command(
         console.note(f"note: {text}")
     console.note(f"wrote {target}")
     return Exit.OK
+
+
+def _refuse_spiking_options(name: str | None) -> None:
+    """Options of --to snn do nothing with --format."""
+    context = click.get_current_context()
+    own = {"calib"} if name == convert_qdq.FORMAT else set[str]()
+    for parameter in convert_snn.parameters(context.command) if name is not None else ():
+        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if given and parameter.name not in own:
+            raise arguments.usage_error(
+                f"{parameter.opts[0]} does nothing with --format {name}", f"leave {parameter.opts[0]} out"
+            )
 
 
 def _convert_onnx(source: Path, target: Path, form: str, as_json: bool) -> int:

@@ -41,6 +41,8 @@ def convert_qdq(source: Path, target: Path, options: Mapping[str, Any], as_json:
     power = options["power_of_two"]
     form = Form(power_of_two=power, per_channel=not power, layers_only=options["layers_only"])
     done = quantize_onnx(source, target, options["calib"], form)
+    for text in done.notes:
+        console.note(f"warning: {text}")
     if as_json:
         console.product_json(
             {
@@ -52,6 +54,7 @@ def convert_qdq(source: Path, target: Path, options: Mapping[str, Any], as_json:
                 "calibrated_on": done.calibrated_on,
                 "held_out": done.held_out,
                 "agreement": done.agreement.to_json(),
+                "notes": list(done.notes),
             }
         )
         return Exit.OK

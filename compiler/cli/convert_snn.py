@@ -63,6 +63,11 @@ def snn_options(command: CommandT) -> CommandT:
     return command
 
 
+def parameters(command: click.Command) -> list[click.Parameter]:
+    """The parameters of `command` that `snn_options` gave it."""
+    return [p for p in command.params if (getattr(p, "help", None) or "").startswith("snn")]
+
+
 COUNTED = 8
 """Samples that NeuroBench's metrics are counted on."""
 
@@ -120,13 +125,14 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
     for text in _ignored(options, model):
         console.note(f"warning: {text}")
     found = _swept(model, labelled, arrays, swept, timed=options["timed"])
-    model.save(target)
     data = {"file": str(target), **model.report.as_json(), "sweep": found.as_json()}
     data["sweep"]["data"] = "calibration data" if labelled is None else labelled.source
     few = {name: array[:COUNTED] for name, array in _feeds(model, labelled, arrays).items()}
     data["neurobench"] = dataclasses.asdict(model.neurobench(few))
+    report = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    model.save(target)  # last, when nothing can fail any more but the disk
     if options["report"] is not None:
-        write_text(options["report"], json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        write_text(options["report"], report)
     pictures = (
         [] if options["plots"] is None else write_plots(model, _feeds(model, labelled, arrays), found, options["plots"])
     )

@@ -25,6 +25,12 @@ OPSET = 20
 """Newest opset that is written: what int8 tools of 2026 take."""
 MOST_ROWS = 512
 """Calibration rows that are used at most."""
+LARGE_ERROR = 0.1
+"""Relative L2 error above which something is wrong with the form or the data."""
+_INTEGERS = frozenset(
+    ["QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"]
+)
+"""Operators of models whose activations are integers already."""
 _HELD_OUT = 4
 """One row in so many is kept from calibration, to measure on, if there are so many."""
 
@@ -33,7 +39,8 @@ _HELD_OUT = 4
 class Quantized:
     """What was written: layers, tensors in int8, rows used, and the agreement with the float model on other rows.
 
-    ``held_out`` is 0 if there were too few rows, and the agreement then on those that calibrated it.
+    ``held_out`` is 0 if there were too few rows, and the agreement then on those that calibrated it. ``notes`` say what
+    makes the result doubtful.
     """
 
     layers: tuple[QdqLayer, ...]
@@ -41,6 +48,7 @@ class Quantized:
     calibrated_on: int
     held_out: int
     agreement: Agreement
+    notes: tuple[str, ...] = ()
 
 
 def quantize_onnx(source: Path, target: Path, calib: Path, form: Form) -> Quantized:
@@ -48,13 +56,15 @@ def quantize_onnx(source: Path, target: Path, calib: Path, form: Form) -> Quanti
 
     Raises:
         Error: what importing raises; NEUC-E006, the data cannot be read; NEUC-E260, onnxruntime cannot run the model;
-            NEUC-E699, the data do not fit it or nothing in it can be int8; NEUC-E005.
+            NEUC-E311 and NEUC-E699, the data do not fit it; NEUC-E699, it is int8 already or nothing in it can be;
+            NEUC-E005.
     """
     check_writable(target)
     context = NeucContext()
     module = import_model(source, context)
     FoldBatchNorm().apply(context, module)
     model = export_onnx(module, context.weights, newest=OPSET)
+    _refuse_integers(source, model)
     feeds = feeds_of(load_npz(calib), model.graph.input, MOST_ROWS)
     tested = feeds[-(len(feeds) // _HELD_OUT) :] if len(feeds) >= _HELD_OUT else []
     used = feeds[: len(feeds) - len(tested)]
@@ -75,7 +85,28 @@ def quantize_onnx(source: Path, target: Path, calib: Path, form: Form) -> Quanti
     agreement = compare(_outputs(model, tested or used), _outputs(quantized, tested or used))
     with replacing(target) as temporary:
         onnx.save_model(quantized, temporary)
-    return Quantized(tuple(layers), len(scales), len(used), len(tested), agreement)
+    return Quantized(tuple(layers), len(scales), len(used), len(tested), agreement, _notes(feeds, agreement, form))
+
+
+def _refuse_integers(source: Path, model: ModelProto) -> None:
+    found = next((node for node in model.graph.node if node.op_type in _INTEGERS), None)
+    if found is not None:
+        what = f"{found.op_type} {found.name}".rstrip()
+        raise Error(
+            "NEUC-E699", f"{source.name} is int8 already ({what})", hint="give the float model it was made from"
+        )
+
+
+def _notes(feeds: list[Arrays], agreement: Agreement, form: Form) -> tuple[str, ...]:
+    """What makes the result doubtful, and what may help."""
+    notes: list[str] = []
+    for name, first in feeds[0].items() if feeds else ():
+        if first.dtype.kind == "f" and not any(feed[name].any() for feed in feeds):
+            notes.append(f"calibration data {name!r} are all zeros: scales fit no real input; give real rows")
+    if agreement.relative_l2 > LARGE_ERROR:
+        cure = "real or more --calib rows may" if form.layers_only else "--layers-only, or real --calib rows, may"
+        notes.append(f"relative L2 error {agreement.relative_l2:.2g} is large: {cure} help")
+    return tuple(notes)
 
 
 def _outputs(model: ModelProto, feeds: list[Arrays]) -> list[list[np.ndarray]]:

@@ -124,14 +124,17 @@ class _Writer:
         self._plan, self._scales, self._form = plan, scales, form
         self._outputs = {output.name for output in graph.output}
         self._read: dict[str, str] = {}
-        self._constants: dict[str, str] = {}
+        self._taken = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
+        self._taken |= {name for node in graph.node for name in node.output}
+        self._names: dict[tuple[str, str], str] = {}
 
     def pair(self, name: str, source: str) -> None:
         """QuantizeLinear and DequantizeLinear of tensor `name`, which is there as `source`; readers read the result."""
-        result = name if name in self._outputs else f"{name}_dequantized"
-        scale, zero = self._constant(f"{name}_scale", self._scales[name]), self._constant("zero_i8", np.int8(0))
-        self.nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero], [f"{name}_i8"]))
-        self.nodes.append(helper.make_node("DequantizeLinear", [f"{name}_i8", scale, zero], [result]))
+        result = name if name in self._outputs else self._name(f"{name}_dequantized")
+        scale, zero = self._constant(f"{name}_scale", self._scales[name]), self._constant("zero_i8", np.int8(0), "zero")
+        codes = self._name(f"{name}_i8")
+        self.nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero], [codes]))
+        self.nodes.append(helper.make_node("DequantizeLinear", [codes, scale, zero], [result]))
         self._read[name] = result
 
     def node(self, node: NodeProto) -> None:
@@ -148,7 +151,7 @@ class _Writer:
         self.nodes.append(made)
         for i, name in enumerate(node.output):
             if name in self._scales and name in self._outputs:
-                made.output[i] = f"{name}_float"
+                made.output[i] = self._name(f"{name}_float")
             if name in self._scales:
                 self.pair(name, made.output[i])
 
@@ -194,11 +197,12 @@ class _Writer:
         if np.abs(codes).max(initial=0) > _INT32:
             return None
         name = f"{node.input[2]}_{len(self.layers)}"
-        data = self._constant(f"{name}_i32", codes.astype(np.int32))
-        scale = self._constant(f"{name}_scale", steps if steps.size > 1 else steps[0])
-        zero = self._constant(f"{name}_zero", np.zeros(steps.shape if steps.size > 1 else (), np.int32))
-        self.nodes.append(helper.make_node("DequantizeLinear", [data, scale, zero], [f"{name}_dequantized"], axis=0))
-        return f"{name}_dequantized"
+        data = self._constant(f"{name}_i32", codes.astype(np.int32), "bias")
+        scale = self._constant(f"{name}_scale", steps if steps.size > 1 else steps[0], "bias")
+        zero = self._constant(f"{name}_zero", np.zeros(steps.shape if steps.size > 1 else (), np.int32), "bias")
+        result = self._name(f"{name}_dequantized", "bias")
+        self.nodes.append(helper.make_node("DequantizeLinear", [data, scale, zero], [result], axis=0))
+        return result
 
     def _operand(self, name: str) -> str | None:
         """A constant operand of an element-wise node, in int8; None if it is no float constant."""
@@ -220,23 +224,35 @@ class _Writer:
         axis: int | None,
     ) -> str:
         """An int8 constant and its DequantizeLinear; made once."""
-        result = f"{name}_dequantized"
-        if result in self._constants:
-            return result
+        form = f"axis {axis}"
+        known = self._names.get((form, f"{name}_dequantized"))
+        if known is not None:
+            return known
+        result = self._name(f"{name}_dequantized", form)
         codes = np.clip(np.rint(array / spread), -HIGH, HIGH).astype(np.int8)
         scale = np.asarray(scale, np.float32)
-        inputs = [self._constant(f"{name}_i8", codes), self._constant(f"{name}_scale", scale)]
-        inputs.append(self._constant(f"{name}_zero", np.zeros(scale.shape, np.int8)))
+        inputs = [self._constant(f"{name}_i8", codes, form), self._constant(f"{name}_scale", scale, form)]
+        inputs.append(self._constant(f"{name}_zero", np.zeros(scale.shape, np.int8), form))
         node = helper.make_node("DequantizeLinear", inputs, [result])
         if scale.ndim:
             assert axis is not None
             node.attribute.append(helper.make_attribute("axis", axis))
         self.nodes.append(node)
-        self._constants[result] = result
         return result
 
-    def _constant(self, name: str, value: np.ndarray | np.generic) -> str:
-        if name not in self._constants:
-            self._constants[name] = name
+    def _constant(self, wanted: str, value: np.ndarray | np.generic, role: str = "") -> str:
+        made = (role, wanted) in self._names
+        name = self._name(wanted, role)
+        if not made:
             self.tensors.append(numpy_helper.from_array(np.asarray(value), name))
         return name
+
+    def _name(self, wanted: str, role: str = "") -> str:
+        """`wanted`, or with a number behind it if the graph or another role has that name; the same at every call."""
+        if (role, wanted) not in self._names:
+            name = next(
+                n for n in (wanted, *(f"{wanted}_{i}" for i in range(len(self._taken) + 1))) if n not in self._taken
+            )
+            self._taken.add(name)
+            self._names[role, wanted] = name
+        return self._names[role, wanted]

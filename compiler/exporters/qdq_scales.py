@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto, ValueInfoProto, helper
 
 from neuc.compiler.inputs import Arrays
-from neuc.errors import Error
+from neuc.errors import Error, Exit
 
 HIGH = 127
 _SAMPLES = 4096
@@ -73,7 +73,7 @@ def feeds_of(arrays: Arrays, inputs: Sequence[ValueInfoProto], most: int) -> lis
     """Calibration arrays cut into feeds of the model's own leading size (1 where that is free), at most `most`.
 
     Raises:
-        Error: NEUC-E699, an input has no array, or one of another shape.
+        Error: NEUC-E699, an input has no array, or one of another shape; NEUC-E311, of another element type.
     """
     feeds: list[Arrays] = []
     counts: dict[str, tuple[int, int]] = {}
@@ -89,6 +89,14 @@ def feeds_of(arrays: Arrays, inputs: Sequence[ValueInfoProto], most: int) -> lis
         if not fits or array.ndim == 0 or array.shape[0] < lead:
             wanted = [dim.dim_value or dim.dim_param or "?" for dim in shape]
             raise Error("NEUC-E699", f"array {value.name!r} is {list(array.shape)}, the input {wanted}", hint=hint)
+        dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        if array.dtype.newbyteorder("=") != dtype:
+            raise Error(
+                "NEUC-E311",
+                f"input '{value.name}': expected {dtype}, got {array.dtype}",
+                hint=f"convert it with .astype(np.{dtype.name.replace('bool', 'bool_')})",
+                exit_code=Exit.USAGE,
+            )
         counts[value.name] = (array.shape[0] // lead, lead)
     rows = min(count for count, _ in counts.values())
     for row in range(min(rows, most)):

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import neuc
+from neuc.compiler.accuracy import Agreement
 from neuc.compiler.cli import main
 from neuc.compiler.exporters.qdq_file import quantize_onnx
 from neuc.compiler.exporters.qdq_int8 import Form
@@ -165,6 +166,64 @@ def test_wrong_data_are_named(files: tuple[Path, Path], tmp_path: Path, capsys: 
         with pytest.raises(Error, match=words) as caught:
             quantize_onnx(files[0], tmp_path / "q.onnx", tmp_path / f"{name}.npz", Form())
         assert caught.value.code == "NEUC-E699"
+    np.savez(tmp_path / "wide.npz", x=np.zeros((4, 3, 6, 6)))
+    with pytest.raises(Error, match="expected float32, got float64") as caught:
+        quantize_onnx(files[0], tmp_path / "q.onnx", tmp_path / "wide.npz", Form())
+    assert caught.value.code == "NEUC-E311"
     assert not (tmp_path / "q.onnx").exists()
     assert main(["convert", str(files[0]), str(tmp_path / "q.onnx"), "--format", "qdq-int8"]) == 2
     assert "needs --calib" in capsys.readouterr().err
+
+
+def test_int8_models_and_the_model_itself_as_output_are_refused(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    quantize_onnx(*_with(files, tmp_path), Form())
+    with pytest.raises(Error, match=r"q\.onnx is int8 already") as caught:
+        quantize_onnx(tmp_path / "q.onnx", tmp_path / "q2.onnx", files[1], Form())
+    assert caught.value.code == "NEUC-E699"
+    before = files[0].read_bytes()
+    call = ["convert", str(files[0]), str(files[0]), "--format", "qdq-int8", "--calib", str(files[1])]
+    assert main(call) == 2
+    assert "is IN" in capsys.readouterr().err
+    assert files[0].read_bytes() == before
+    call[2] = str(tmp_path / "q3.onnx")
+    assert main([*call, "--steps", "4"]) == 2
+    assert "--steps does nothing with --format qdq-int8" in capsys.readouterr().err
+
+
+def test_names_of_the_model_are_not_taken_twice(tmp_path: Path):
+    arrays = [RNG.standard_normal(shape).astype(np.float32) for shape in ((4, 4), (4,), (4, 4), (4, 4))]
+    # Rows held out are among the others: nothing in them is beyond what was seen.
+    rows = np.tile(RNG.uniform(-1, 1, (8, 4)), (4, 1)).astype(np.float32)
+    np.savez(tmp_path / "rows.npz", x=rows)
+
+    def agreement(*names: str) -> Agreement:
+        w1, bias, w2, w3, h1, h2, h3 = names
+        nodes = [
+            helper.make_node("MatMul", ["x", w1], [h1], name="1"),
+            helper.make_node("MatMul", [h1, w2], [h2], name="2"),
+            helper.make_node("Gemm", [h2, w3, bias], [h3], name="3"),
+            helper.make_node("Gemm", [h3, w3], ["y"], name="4", transB=1),
+        ]
+        tensors = [numpy_helper.from_array(array, name) for array, name in zip(arrays, names, strict=False)]
+        x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in "xy")
+        model = helper.make_model(helper.make_graph(nodes, "g", [x], [y], tensors), ir_version=9)
+        onnx.save(model, tmp_path / "m.onnx")
+        return quantize_onnx(tmp_path / "m.onnx", tmp_path / "q.onnx", tmp_path / "rows.npz", Form()).agreement
+
+    plain = agreement("w1", "bias", "w2", "w3", "h1", "h2", "h3")
+    assert plain.relative_l2 < INT8_ERROR
+    assert agreement("zero", "b", "zero_i8", "x_scale", "x_i8", "b_2", "x_dequantized") == plain
+    assert agreement("zero", "b", "x_zero", "y_i8", "b_3", "b_2", "b_3_scale") == plain
+
+
+def test_doubtful_results_are_said_to_be(files: tuple[Path, Path], tmp_path: Path):
+    np.savez(tmp_path / "zeros.npz", x=np.zeros((8, 3, 6, 6), np.float32))
+    done = quantize_onnx(files[0], tmp_path / "q.onnx", tmp_path / "zeros.npz", Form())
+    assert "'x' are all zeros" in done.notes[0]
+    data = RNG.standard_normal((8, 3, 6, 6)).astype(np.float32)
+    data[-2:] *= 1000
+    np.savez(tmp_path / "outliers.npz", x=data)
+    done = quantize_onnx(files[0], tmp_path / "q.onnx", tmp_path / "outliers.npz", Form())
+    assert "--layers-only" in done.notes[0]
