@@ -83,8 +83,14 @@ class Compilation:
             if "machine" in steps:
                 energies.refuse_sampling(self.driver.module, self.chosen, self.name)
         self._reached(LEVELS[start])
+        self._tell_plain()
         with objects_ahead() if to_level == LEVELS[-1] else nullcontext():
             self._go(steps)
+
+    def _tell_plain(self) -> None:
+        """Say that a target for energies does nothing of its own for a network of layers."""
+        if self.chosen.target.relaxes and energies.of_energies(self.driver.module) is None:
+            self.report.hints.append(f"{self.name} has no energy to sample or relax: same code as --target cpu")
 
     def _go(self, steps: tuple[str, ...]) -> None:
         if decoder_facts(self.driver.module) is not None:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
+import neuc
 from neuc.compiler.cli.convert_command import convert_command
 from neuc.compiler.driver import read_module
 from neuc.errors import Error, Exit
@@ -99,3 +100,29 @@ def test_options_that_do_nothing_are_told(folder: Path):
     assert auto.exception is None, auto.exception
     assert "--levels is ignored: recipe auto" in auto.stderr
     assert "--keep-weights is ignored" in auto.stderr
+
+
+def test_the_first_command_of_the_readme(folder: Path):
+    result = convert(
+        folder,
+        *("--recipe", "b", "--steps", "4", "--calib", str(folder / "calib.npz"), "--sweep", "1,4"),
+        *("--eval", f"{folder / 'eval.npz'}:labels", "--report", str(folder / "r.json")),
+    )
+    assert result.exception is None, result.exception
+    assert json.loads((folder / "r.json").read_text())["sweep"]["rows"]
+    assert "spike.loop" in (folder / "out.mlir").read_text()
+
+
+def test_nothing_is_written_if_the_report_cannot_be_made(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise ValueError("no report")
+
+    monkeypatch.setattr("neuc.compiler.snn.report.ConversionReport.as_json", broken)
+    result = convert(folder, "--calib", str(folder / "calib.npz"), "--recipe", "b", "--steps", "2", "--sweep", "1")
+    assert isinstance(result.exception, ValueError)
+    assert not list(folder.glob("out.*"))
+
+
+def test_a_target_for_energies_says_that_a_network_gets_nothing_of_it():
+    told = [hint for hint in neuc.compile(mlp(), "cpu-relax").report.hints if "no energy" in hint]
+    assert len(told) == 1
