@@ -163,6 +163,8 @@ class Agent:
     def _check(self) -> None:
         for name, arrays in (("A", self.A), ("B", self.B), ("D", self.D)):
             for index, array in enumerate(arrays):
+                if not np.isfinite(array).all():
+                    raise Error("NEUC-E607", f"{name}[{index}] holds NaN or infinity", hint="repair its entries")
                 if not (array >= 0).all() or not np.allclose(array.sum(0), 1.0, atol=_SUM_TOLERANCE):
                     raise Error(
                         "NEUC-E607", f"{name}[{index}] is not normalised", hint="divide it by its sum over axis 0"

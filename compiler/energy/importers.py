@@ -93,10 +93,14 @@ def linear_system(a: ArrayLike, b: ArrayLike | None = None, *, precise: bool = F
         precise: f64 states, for the interpreter alone.
 
     Raises:
-        Error: NEUC-E600, A is not symmetric.
+        Error: NEUC-E600, A is not symmetric; NEUC-E601, it holds NaN or infinity.
     """
     matrix = np.asarray(a, np.float64)
-    if matrix.ndim != 2 or not np.allclose(matrix, matrix.T):
+    if not np.isfinite(matrix).all():
+        raise Error("NEUC-E601", "A holds NaN or infinity", hint="repair its entries")
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise Error("NEUC-E600", f"A has shape {list(matrix.shape)}", hint="a square matrix [n, n]")
+    if not np.allclose(matrix, matrix.T):
         raise Error("NEUC-E600", "A is not symmetric", hint="solve Aᵀ A x = Aᵀ b instead")
     model = Model(precise=precise)
     x = model.real(len(matrix), name="x")

@@ -20,6 +20,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from neuc.compiler.energy.program import Program
 from neuc.compiler.energy.results import result_facts
+from neuc.compiler.energy.usage import chosen, refused, usage_error, variable_type
 from neuc.compiler.universe import new_context
 from neuc.dialects import energy as e
 from neuc.dialects.dense import ReshapeOp
@@ -88,34 +89,34 @@ class Model:
 
     def spin(self, *shape: int, name: str = "", clamped: bool = False) -> Variable:
         """Spins -1 and +1."""
-        return self._variable(e.VarType.of(e.Space.SPIN, shape), name, clamped)
+        return self._variable(variable_type(e.Space.SPIN, shape), name, clamped)
 
     def categories(self, k: int, *shape: int, name: str = "", clamped: bool = False) -> Variable:
         """Categories 0 … k − 1."""
-        return self._variable(e.VarType.of(e.Space.CAT, shape, k), name, clamped)
+        return self._variable(variable_type(e.Space.CAT, shape, k), name, clamped)
 
     def real(
         self, *shape: int, box: tuple[float, float] | None = None, name: str = "", clamped: bool = False
     ) -> Variable:
         """Real numbers, within a box or free."""
         bounds = (-math.inf, math.inf) if box is None else box
-        return self._variable(e.VarType.of(e.Space.REAL, shape, box=bounds), name, clamped)
+        return self._variable(variable_type(e.Space.REAL, shape, box=bounds), name, clamped)
 
     def beliefs(self, k: int, *shape: int, name: str = "", clamped: bool = False) -> Variable:
         """Probability vectors of k entries."""
-        return self._variable(e.VarType.of(e.Space.SIMPLEX, shape, k), name, clamped)
+        return self._variable(variable_type(e.Space.SIMPLEX, shape, k), name, clamped)
 
     def phase(self, *shape: int, name: str = "") -> Variable:
         """Angles in radians."""
-        return self._variable(e.VarType.of(e.Space.PHASE, shape), name, clamped=False)
+        return self._variable(variable_type(e.Space.PHASE, shape), name, clamped=False)
 
     def complex(self, *shape: int, name: str = "", clamped: bool = False) -> Variable:
         """Complex numbers."""
-        return self._variable(e.VarType.of(e.Space.COMPLEX, shape), name, clamped)
+        return self._variable(variable_type(e.Space.COMPLEX, shape), name, clamped)
 
     def rho(self, x: Variable, fn: str) -> Variable:
         """ρ(x) for terms to read: hardsigmoid, tanh, sigmoid, relu, cos, sin."""
-        return Variable(x.name, self.add(e.RhoOp(x.value, e.RhoKind(fn))))
+        return Variable(x.name, self.add(e.RhoOp(x.value, chosen(e.RhoKind, fn, "ρ"))))
 
     # ---------------------------------------------------------------- terms
 
@@ -157,9 +158,9 @@ class Model:
 
     def table(self, variables: Sequence[Variable], values: Weights, sites: Sequence[ArrayLike] | None = None) -> None:
         """−Σ_f Π spins·T[f, categories…]; without `sites`, one factor over variables of one site each."""
-        chosen = [[0]] * len(variables) if sites is None else sites
+        places = [[0]] * len(variables) if sites is None else sites
         table = self.weights(values if sites is not None or isinstance(values, Parameter) else np.asarray(values)[None])
-        self._term(e.TableOp([v.value for v in variables], [self.integers(s) for s in chosen], table))
+        self._term(e.TableOp([v.value for v in variables], [self.integers(s) for s in places], table))
 
     def quad(self, x: Variable, precision: Weights = 1.0, mean: Weights | None = None) -> None:
         """½ Σ p (x − μ)²."""
@@ -208,7 +209,7 @@ class Model:
 
     def cost(self, x: Variable, target: Variable, kind: str = "mse") -> None:
         """What `nudge` of a relaxation multiplies."""
-        self._term(e.CostOp(x.value, target.value, e.CostKind(kind)))
+        self._term(e.CostOp(x.value, target.value, chosen(e.CostKind, kind, "cost")))
 
     def force(self, x: Variable, w: Weights, y: Variable) -> None:
         """A force W y on x that comes from no energy."""
@@ -277,7 +278,9 @@ class Model:
             raise Error("NEUC-E614", "a program without results computes nothing", hint="program(spins=state[x])")
         shared = [name for name in results if name in self.inputs]
         if shared:
-            raise _usage(f"{shared[0]} is an input and a result", f"call the result something else: last_{shared[0]}=…")
+            raise usage_error(
+                f"{shared[0]} is an input and a result", f"call the result something else: last_{shared[0]}=…"
+            )
         values = [value.value for value in results.values()]
         block = Block(arg_types=[a.type for a in self.block.args])
         copies: dict[SSAValue, SSAValue] = dict(zip(self.block.args, block.args))
@@ -308,9 +311,7 @@ class Model:
         try:
             op.verify()
         except VerifyException as error:
-            raise _usage(
-                f"{op.name}: {str(error).splitlines()[0]}", "see the term's formula in its docstring"
-            ) from error
+            raise refused(op, error) from error
         self.block.add_op(op)
         return op.results[0]
 
@@ -321,6 +322,8 @@ class Model:
     def model(self) -> SSAValue:
         """The `energy.model` of what there is; made once, when the first state is."""
         if self._made is None:
+            if not self.variables:
+                raise usage_error("the model has no variables", "add some before the first state: model.spin(8, 8)")
             self._refuse_loose_clamps()
             self._made = self.add(e.ModelOp([v.value for v in self.variables], self._terms))
         return self._made
@@ -359,12 +362,12 @@ class Model:
 
     def _variable(self, type_: e.VarType, name: str, clamped: bool) -> Variable:
         self._still_open()
-        chosen = name or f"x{len(self.variables)}"
-        if any(v.name == chosen for v in self.variables):
-            raise _usage(f"there are two variables called {chosen}", "give each a name of its own")
-        made = Variable(chosen, self.add(e.VarOp(type_, e.Role.CLAMPED if clamped else e.Role.FREE)))
-        if SSAValue.is_valid_name(chosen):
-            made.value.name_hint = chosen
+        called = name or f"x{len(self.variables)}"
+        if any(v.name == called for v in self.variables):
+            raise usage_error(f"there are two variables called {called}", "give each a name of its own")
+        made = Variable(called, self.add(e.VarOp(type_, e.Role.CLAMPED if clamped else e.Role.FREE)))
+        if SSAValue.is_valid_name(called):
+            made.value.name_hint = called
         self.variables.append(made)
         return made
 
@@ -382,7 +385,7 @@ class Model:
 
     def _still_open(self) -> None:
         if self._made is not None:
-            raise _usage("the model has states already", "add variables and terms before the first state")
+            raise usage_error("the model has states already", "add variables and terms before the first state")
 
 
 def _is_clamped(variable: Variable) -> bool:
@@ -392,7 +395,3 @@ def _is_clamped(variable: Variable) -> bool:
 
 def _named(name: str) -> DictionaryAttr:
     return DictionaryAttr({NAME: StringAttr(encode_name(name))})
-
-
-def _usage(message: str, hint: str) -> Error:
-    return Error("NEUC-E614", message, hint=hint, exit_code=Exit.USAGE)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from xdsl.dialects.builtin import f32
 from xdsl.ir import SSAValue
 
+from neuc.compiler.energy.usage import check_schedule, chosen
 from neuc.dialects import energy as e
 from neuc.dialects.dims import Dim
 
@@ -48,7 +49,9 @@ class State:
 
     def relax(self, method: str, steps: int, *, dt: float = 0.0, scale: float = 1.0, nudge: complex = 0.0) -> State:
         """Steps downhill: flow, block_min, mean_field, messages, bifurcation; see `energy.relax`."""
-        op = e.RelaxOp(self.model.model(), self.value, e.Method(method), steps, dt=dt, scale=scale, nudge=nudge)
+        op = e.RelaxOp(
+            self.model.model(), self.value, chosen(e.Method, method, "method"), steps, dt=dt, scale=scale, nudge=nudge
+        )
         return State(self.model, self.model.add(op))
 
     def gradient(self, *parameters: Parameter) -> list[Value]:
@@ -89,6 +92,8 @@ class State:
                 sample, but they depend on each other: never take error bars from their spread.
         """
         model = self.model
+        counts = isinstance(beta, Sequence) and len(beta) != 2
+        check_schedule(len(beta) if counts and isinstance(beta, Sequence) else sweeps, warmup, ramp, ladder)
         if ladder:
             count = len(beta) if isinstance(beta, Sequence) else sweeps or 1
             table = np.tile(np.asarray(ladder, np.float32), (count, 1))
@@ -105,7 +110,7 @@ class State:
             self.value,
             betas,
             model.seed(),
-            rule=e.Rule(rule),
+            rule=chosen(e.Rule, rule, "rule"),
             warmup=warmup,
             thin=thin,
             exchange=exchange,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.special import ellipk
 
-from neuc.compiler.energy import Model, linear_system
+from neuc.compiler.energy import Model, Variable, linear_system
 from neuc.errors import Error
 
 SIGMAS = 3.0
@@ -102,3 +104,26 @@ def test_packed_chains_against_onsager() -> None:
     values = -bonds / SIDE**2
     error = values.std(ddof=1) / np.sqrt(chains)
     assert abs(values.mean() - onsager_energy(beta)) < SIGMAS * error
+
+
+@pytest.mark.parametrize(
+    ("code", "made"),
+    [
+        ("E614.*no sites", lambda m, s: m.spin(0, 4)),
+        ("E614.*is empty", lambda m, s: m.real(3, box=(1.0, -1.0))),
+        ("E614.*no variables", lambda m, s: Model().state(0)),
+        ("E614.*'gradient'.*flow", lambda m, s: m.init(3).relax("gradient", 5)),
+        ("E614.*'mala'.*langevin", lambda m, s: m.init(3).sample(rule="mala")),
+        ("E614.*change what the message names", lambda m, s: m.init(0)),
+        ("E605.*ramp 'x'", lambda m, s: m.init(3).sample(ramp="x")),
+        ("E605.*warmup", lambda m, s: m.init(3).sample(200, warmup=500)),
+        ("E605.*ladder", lambda m, s: m.init(2).sample(ladder=(-0.1, 0.2))),
+        (r"E600.*\[2, 3\]", lambda m, s: linear_system(np.ones((2, 3)))),
+        ("E601.*NaN", lambda m, s: linear_system(np.full((2, 2), np.nan))),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(code: str, made: Callable[[Model, Variable], object]) -> None:
+    model = Model()
+    spins = model.spin(4)
+    with pytest.raises(Error, match=code):
+        made(model, spins)
