@@ -16,7 +16,7 @@ from xdsl.passes import ModulePass
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lowering import unsupported_reason
 from neuc.backends.cpu.target import TARGET_ATTRIBUTE, TARGETS, CpuTarget, is_cpu_target, isa_from_text
-from neuc.backends.paradigm_target import ParadigmTarget
+from neuc.backends.paradigm_target import ParadigmTarget, paradigm_targets
 from neuc.compiler import universe
 from neuc.compiler.options import CompileOptions
 from neuc.errors import Error, Exit
@@ -106,15 +106,19 @@ def _isa(target: CpuTarget, options: CompileOptions) -> Isa:
 
 def _parsed(text: str) -> tuple[str, dict[str, str]]:
     """``name{a=1,b=2}`` as a name and options; blanks part options, too."""
+    if not text.strip():
+        hint = f"known: {', '.join(sorted((*TARGETS, *paradigm_targets())))}"
+        raise Error("NEUC-E001", "target '': the name is empty", hint=hint, exit_code=Exit.USAGE)
     found = _TARGET.fullmatch(text)
     parts = [] if found is None else re.split(r"[,\s]+", (found["options"] or "").strip(", "))
     pairs = [part.partition("=") for part in parts if part]
     if found is None or not all(key and equals and value for key, equals, value in pairs):
-        raise _bad_option(text, "it cannot be read", _TARGET_OPTIONS)
+        unclosed = text.count("{") > text.count("}")
+        raise _bad_option(text, "the closing brace is missing" if unclosed else "it cannot be read", _options_of(text))
     given: dict[str, str] = {}
     for key, _, value in pairs:
         if key in given:
-            raise _bad_option(text, f"option {key} stands there twice", _TARGET_OPTIONS)
+            raise _bad_option(text, f"option {key} stands there twice", _options_of(text))
         given[key] = value
     return found["name"], given
 
@@ -152,11 +156,19 @@ def partition_pass(options: CompileOptions, chosen: ChosenTarget) -> Partition:
     return Partition(target=chosen.target.name, fallback=options.fallback)
 
 
+def _options_of(text: str) -> Sequence[str]:
+    """What the target at the beginning of a text that cannot be read takes; a CPU's options if there is none."""
+    machine = paradigm_targets().get(text.partition("{")[0].strip())
+    return _TARGET_OPTIONS if machine is None else tuple(machine.options)
+
+
 def _bad_option(text: str, why: str, known: Sequence[str]) -> Error:
     options = f"options are {', '.join(known)}" if known else "it has no options"
+    name = text.partition("{")[0].strip()
+    form = f"{name}{{{known[0]}=…}}" if name in paradigm_targets() and known else "cpu-tl2{bm=64 bk=32}"
     return Error(
         "NEUC-E002",
         f"target {text!r}: {why}",
-        hint=f"write 'cpu-tl2{{bm=64 bk=32}}'; {options}",
+        hint=f"write '{form}'; {options}",
         exit_code=Exit.USAGE,
     )

@@ -28,6 +28,9 @@ def find_machine(name: str) -> Machine:
         Error: NEUC-E671, there is no such machine; NEUC-E670, the file makes no sense.
     """
     if name.endswith(".toml"):
+        if not Path(name).exists():
+            hint = f"known: {', '.join(machine_names())}, or the path of a .toml file"
+            raise Error("NEUC-E671", f"no such machine or file: {name}", hint=hint, exit_code=Exit.USAGE)
         return load_machine(Path(name))
     partition = re.fullmatch(r"(.+)-(\d+)col", name)
     if partition is not None:

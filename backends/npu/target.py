@@ -22,20 +22,25 @@ OPTIONS = {
 }
 
 _MOST_FREE = 65536
+_MOST_DIGITS = 9
 
 
 def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
     machine = options.get("machine", name)
     if "columns" in options:
-        if not options["columns"].isdecimal():
+        if not options["columns"].isdecimal() or len(options["columns"]) > _MOST_DIGITS:
             raise option_error(name, "columns", options["columns"], "a number of columns")
-        if int(options["columns"]) != find_machine(machine).cols:
-            machine = f"{machine}-{options['columns']}col"
-    key = "columns" if "columns" in options else "machine"
     try:
         found = find_machine(machine)
     except Error as error:
-        raise option_error(name, key, options.get(key, machine), f"{error.message}; {error.hint}") from error
+        raise option_error(name, "machine", machine, f"{error.message}; {error.hint}") from error
+    columns = int(options.get("columns", found.cols))
+    if not 1 <= columns <= found.cols:
+        why = f"no partition of {columns} columns; {found.name} has 1 to {found.cols}"
+        raise option_error(name, "columns", options["columns"], why)
+    if columns != found.cols:
+        machine = f"{machine}-{columns}col"
+        found = find_machine(machine)
     lacking = [kind for kind in ("shim", "mem", "core") if kind not in found.classes or found.classes[kind].dma is None]
     if lacking:
         why = f"{found.name} has no {' or '.join(lacking)} tiles with DMA: its file predicts, no program runs on it"
@@ -65,7 +70,7 @@ def place_xdna2(options: Mapping[str, str]) -> Sequence[ModulePass]:
 TARGETS = tuple(
     ParadigmTarget(
         name,
-        f"{find_machine(name).summary}; simulated, ternary and int8 products",
+        f"{find_machine(name).summary}; simulated, ternary, int8 and bf16 products",
         f"{__name__}:place_{name.removeprefix('npu-')}",
         OPTIONS,
         default_quantize="ternary",

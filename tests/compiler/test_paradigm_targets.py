@@ -20,6 +20,7 @@ from neuc.backends.paradigm_target import ParadigmTarget, option_error
 from neuc.backends.placed import PlacedProgram
 from neuc.compiler import pipeline
 from neuc.compiler.options import CompileOptions
+from neuc.compiler.pipeline import choose_target
 from neuc.dialects.context import store_of
 from neuc.dialects.dense_arithmetic import MatMulOp
 from neuc.dialects.store import constant_value
@@ -150,3 +151,19 @@ def test_options_are_checked_before_the_model(target: str, words: str):
         pipeline.choose_target(CompileOptions(target=target))
     assert caught.value.code in ("NEUC-E001", "NEUC-E002")
     assert words in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("target", "said", "cure"),
+    [
+        ("npu-xdna2{float=bf16", "closing brace is missing", "float"),
+        ("xbar-pcm{tile=64,tile=32}", "option tile stands there twice", "adc_bits"),
+        ("", "the name is empty", "npu-xdna1"),
+        ("npu-xdna2{columns=0}", "columns=0 makes no sense", "1 to 8"),
+        ("npu-xdna2{machine=nothere.toml}", "makes no sense", "no such machine or file: nothere.toml; known: npu-dimc"),
+    ],
+)
+def test_what_is_wrong_with_a_target_is_said_in_its_own_options(target: str, said: str, cure: str):
+    with pytest.raises(Error, match=said) as caught:
+        choose_target(CompileOptions(target=target))
+    assert cure in (caught.value.hint or "")
