@@ -68,11 +68,13 @@ def _stays(op: Operation) -> str:
         case ConvOp() | dense.ConvOp() if op.group.value.data > 1:
             return "a grouped convolution is many small products"
         case ConvOp() | LinearOp():
-            return "it is not tiled"
+            return "weights are not tiled"
         case dense.MatMulOp():
-            return obstacle(op) or "its operands are floats (float=bf16 takes them)"
-        case dense.ConvOp() | dense.LstmOp():
-            return "its operands are floats"
+            return obstacle(op) or "operands are floats (float=bf16 takes them)"
+        case dense.ConvOp():
+            return "convolutions of floats have no lowering to the array"
+        case dense.LstmOp():
+            return "LSTMs of floats have no lowering to the array"
         case _:
             return ""
 

@@ -50,11 +50,11 @@ def obstacle(op: MatMulOp) -> str:
     """Why a float product cannot be one of bf16; "" if it can."""
     a, b = dims_of(op.a), dims_of(op.b)
     if element_of(op.a) != f32 or element_of(op.b) != f32:
-        return "its operands are no float32"
+        return "operands are no float32"
     if op.transpose_a is not None:
-        return "its first operand is transposed"
+        return "the first operand is transposed"
     if len(a) < 2 or (len(b) > 2 and (len(b) != len(a) or any(shapes.differ(x, y) for x, y in zip(a[:-2], b[:-2])))):
-        return "its leading axes are broadcast"
+        return "leading axes are broadcast"
     return ""
 
 
