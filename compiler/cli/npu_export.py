@@ -61,13 +61,13 @@ def _cells(number: int, product: PlacedProduct) -> tuple[str, ...]:
 
 
 @click.command("export")
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.argument("output", type=click.Path(path_type=Path))
+@click.argument("artifact", type=click.Path(path_type=Path), required=False)
+@click.argument("output", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--product", type=click.IntRange(0), default=0, show_default=True, help="Which one: # of `neuc npu show`."
 )
 @click.option("--form", help="What to write; by OUTPUT's suffix if left out. `--form list` names all.")
-def export_command(artifact: Path, output: Path, product: int, form: str | None) -> int:
+def export_command(artifact: Path | None, output: Path | None, product: int, form: str | None) -> int:
     """Write a product's placed program: picture, timeline, mlir-aie text and more."""
     from neuc.backends.npu.export.forms import FORMS, export
     from neuc.compiler.files import check_writable, replacing
@@ -75,6 +75,9 @@ def export_command(artifact: Path, output: Path, product: int, form: str | None)
     if form == "list":
         console.product(arguments.table(("form", "what it is"), [(name, what) for name, (what, _) in FORMS.items()]))
         return Exit.OK
+    if artifact is None or output is None:
+        missing = "ARTIFACT" if artifact is None else "OUTPUT"
+        raise arguments.usage_error(f"{missing} is missing", "neuc npu export model.neuc out.svg, or --form list alone")
     form = form or _BY_SUFFIX.get(output.suffix)
     if form is None:
         raise arguments.usage_error(f"{output} says no form", f"--form {', '.join(FORMS)}")

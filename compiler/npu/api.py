@@ -59,6 +59,14 @@ class Kernel:
         if isinstance(self.function, str) and self.function not in FUNCTIONS:
             hint = f"library functions: {', '.join(sorted(FUNCTIONS))}; or pass a Python function"
             raise Error("NEUC-E680", f"no kernel function {self.function!r}", hint=hint, exit_code=Exit.USAGE)
+        times: list[object] = list(self.cycles) if isinstance(self.cycles, Sequence) else [self.cycles]
+        if not times or not all(isinstance(time, int) and time >= 0 for time in times):
+            raise Error(
+                "NEUC-E680",
+                f"kernel {self.function_name}: cycles={self.cycles} makes no sense",
+                hint="give a whole number from 0, or one for each phase",
+                exit_code=Exit.USAGE,
+            )
 
     @property
     def function_name(self) -> str:

@@ -26,8 +26,8 @@ _VALUES: Mapping[str, tuple[str, str]] = {
 
 def config_fault(config: str, machine: Machine) -> str:
     """What in `config` is unknown or more than the machine has; words without a value may be remarks."""
-    for key, value in re.findall(r"([^\s;,=]+) ?= ?([^\s;,]*)", config):
-        key = {"tiles": "tile", "kernels": "kernel"}.get(key, key)
+    for word, value in re.findall(r"([^\s;,=]+) ?= ?([^\s;,]*)", config):
+        key = str(word).removesuffix("s") if word in ("tiles", "kernels") else str(word)
         if key not in _VALUES:
             return f"config {key[:_SHOWN]}={value[:_SHOWN]} is unknown; known: {', '.join(f'{k}=' for k in _VALUES)}"
         if not re.fullmatch(_VALUES[key][0], value):

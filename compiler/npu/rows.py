@@ -64,8 +64,11 @@ def read_rows(path: Path) -> list[Row]:
                 "NEUC-E684", f"{path.name} is larger than {MAX_BYTES >> 20} MiB", hint=hint, exit_code=Exit.USAGE
             )
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Error("NEUC-E684", f"cannot read {path}: {error}", hint=hint, exit_code=Exit.USAGE) from error
+    except UnicodeDecodeError as error:
+        cure = f"give a CSV file in UTF-8: {hint}"
+        raise Error("NEUC-E684", f"{path.name} is no text", hint=cure, exit_code=Exit.USAGE) from error
+    except OSError as error:
+        raise Error("NEUC-E684", f"cannot read {path}: {error.strerror}", hint=hint, exit_code=Exit.USAGE) from error
     reader = csv.DictReader(text.splitlines())
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ()) and name != "value"]
     if missing:

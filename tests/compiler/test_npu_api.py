@@ -194,3 +194,10 @@ def test_an_application_compiled_for_speed_is_faster_and_gives_the_same_pixels()
     first, second = plain.run({"x": image}), fast.run({"x": image})
     np.testing.assert_array_equal(first.outputs["y"], second.outputs["y"])
     assert second.cycles < 0.6 * first.cycles, "the picture no longer waits for its edges"
+
+
+@pytest.mark.parametrize("cycles", [-1, float("nan"), 1.5, (), (3, -1)])
+def test_cycles_are_whole_numbers(cycles: int):
+    with pytest.raises(Error, match="kernel invert: cycles=") as caught:
+        npu.Kernel("invert", cycles=cycles)
+    assert caught.value.code == "NEUC-E680"

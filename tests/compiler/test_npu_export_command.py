@@ -84,3 +84,10 @@ def test_forms_by_suffix_and_what_is_wrong(artifact: Path, tmp_path: Path, capsy
     ):
         assert main(["npu", "export", *arguments]) != 0
         assert words in capsys.readouterr().err
+
+
+def test_forms_are_listed_without_an_artifact(capsys: pytest.CaptureFixture[str]):
+    assert main(["npu", "export", "--form", "list"]) == 0
+    assert "svg" in capsys.readouterr().out
+    assert main(["npu", "export", "m.neuc"]) != 0
+    assert "OUTPUT is missing" in capsys.readouterr().err

@@ -208,3 +208,11 @@ def test_the_wrong_field_is_named(field: str, value: str, said: str, own_rates: 
     prediction = predict(row, own_rates=own_rates)
     assert prediction.value is None
     assert said in prediction.why_not
+
+
+def test_a_file_that_is_no_text_is_told_apart(tmp_path: Path):
+    path = tmp_path / "digits.onnx"
+    path.write_bytes(b"\x08\xff\xfe")
+    with pytest.raises(Error, match="is no text") as caught:
+        read_rows(path)
+    assert "CSV" in (caught.value.hint or "")
