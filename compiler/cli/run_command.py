@@ -108,6 +108,7 @@ def run_command(
         save_npz(output, results)
     if profile is not None and session.profile is not None:
         session.profile.save(profile)
+        console.note(f"wrote {profile}")
     remarks = _remarks(session.manifest, feeds, results, plots)
     agreement = None if expected is None else _compare(load_npz(expected), results, rtol, atol)
     if as_json:
