@@ -37,6 +37,7 @@ DEFAULT_PLANES = 2
 _SHOWN = 160
 """Characters of onnxruntime's complaints that a report repeats."""
 _HINT = "use more --planes, --scale group, a larger --max-error, or real inputs with --calib"
+_HINT_INT8 = "use --quantize auto, which leaves layers float, a larger --max-error, or real inputs with --calib"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def budget_missed(agreement: Agreement, budget: float, options: CompileOptions) 
     return Error(
         "NEUC-E262",
         f"{agreement.measure} {agreement.error:.3g} on {options.measured_on} is above the budget {budget:g}",
-        hint=_HINT,
+        hint=_HINT_INT8 if options.quantize == "int8" else _HINT,
         exit_code=Exit.MISMATCH,
     )
 

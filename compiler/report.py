@@ -19,7 +19,7 @@ class LayerRow:
         node: the layer's name: its first ONNX node, with `#2` … where a node became several layers.
         op: what it became, such as ``ternary.linear``.
         shape: the weight matrix, (outputs, inputs).
-        ternary: whether its weights are.
+        ternary: whether its weights are; of few levels, that is, and not int8.
         encoding: kernel layout of the weights: ``tl2``, ``i2``, ``i8`` or ``f32``.
         planes: ternary planes; 0 for a float layer.
         scale: ``row``, ``tensor`` or ``group<128>``.
@@ -34,6 +34,7 @@ class LayerRow:
         ulp: how far recognised weights are from the model's at most, in units in the last place; None for others.
         activations: who rounds the layer's activations to 8 bits: ``model`` or ``neuc``; ``float`` if nobody does.
         why: why its encoding is what it is; empty where the target fixes it.
+        int8: whether its weights are int8: one plane of more levels than are taken for few.
     """
 
     node: str
@@ -53,6 +54,7 @@ class LayerRow:
     ulp: int | None = None
     activations: str = "float"
     why: str = ""
+    int8: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Report:
         target: the target's name.
         isa: instruction set compiled for.
         features: CPU features the code needs.
-        quantize: ``none``, ``ternary`` or ``auto``.
+        quantize: ``none``, ``ternary``, ``int8`` or ``auto``.
         layers: layers with weights, in order.
         hosts: nodes left to onnxruntime.
         native_share: share of multiply-adds that run natively; None when there are none.
@@ -148,6 +150,13 @@ class Report:
         sizes = [(_size(row), row.ternary) for row in self.layers]
         total = sum(size for size, _ in sizes)
         return sum(size for size, ternary in sizes if ternary) / total if total else None
+
+    @property
+    def int8_share(self) -> float | None:
+        """Share of layer weights (by count) that are int8; None without layers."""
+        sizes = [(_size(row), row.int8) for row in self.layers]
+        total = sum(size for size, _ in sizes)
+        return sum(size for size, int8 in sizes if int8) / total if total else None
 
 
 def _row(plain: Mapping[str, object]) -> LayerRow:

@@ -41,12 +41,22 @@ def write_report(report: Report, stream: TextIO, *, colour: bool, times: bool = 
 
     console = Console(file=stream, highlight=False)
     for line in lines:
-        style = "bold" if line is lines[0] else "green" if "  ternary" in line else "dim" if "  float" in line else ""
+        style = (
+            "bold"
+            if line is lines[0]
+            else "green"
+            if "  ternary" in line or "  int8" in line
+            else "dim"
+            if "  float" in line
+            else ""
+        )
         console.print(Text(line, style=style), soft_wrap=True)
 
 
 def layer_form(row: LayerRow) -> str:
     """What a layer's weights are now."""
+    if row.int8:
+        return f"int8, kernel {row.encoding}, scale {row.scale}"
     return f"ternary {row.encoding}, {_counted(row.planes, 'plane')}, scale {row.scale}" if row.ternary else "float"
 
 
@@ -91,8 +101,11 @@ def summary_lines(report: Report) -> list[str]:
     """What is true of the whole: how much is ternary, errors, launches."""
     lines: list[str] = []
     share = report.ternary_share
-    if share or (report.quantize != "none" and share is not None):
+    int8 = report.int8_share
+    if share or (report.quantize not in ("none", "int8") and share is not None):
         lines.append(f"ternary: {share:.1%} of the layers' weights")
+    if int8 or (report.quantize == "int8" and int8 is not None):
+        lines.append(f"int8: {int8:.1%} of the layers' weights")
     chosen = Counter((row.encoding, row.why) for row in report.layers if row.why)
     lines += [f"{kind} for {_counted(count, 'layer')}: {why}" for (kind, why), count in chosen.items()]
     if report.layer_errors:

@@ -21,6 +21,7 @@ from neuc.compiler.report import HostRow, LayerRow, Report
 from neuc.compiler.signature import signature_of
 from neuc.dialects.context import NeucContext
 from neuc.dialects.onnx import decode_name
+from neuc.passes.analysis.level_sets import BOUNDS
 from neuc.passes.analysis.multiply_adds import multiply_adds
 from neuc.passes.analysis.ternary_layers import QuantRecord, quantization_report
 from neuc.passes.partition import host_nodes, is_host
@@ -63,7 +64,7 @@ def describe_layers(module: ModuleOp, context: NeucContext, report: Report) -> N
             node=record.layer,
             op=f"{'ternary' if record.planes else 'dense'}.{record.kind}",
             shape=(record.n, record.k),
-            ternary=record.planes > 0,
+            ternary=record.planes > 0 and not _is_int8(record),
             encoding=record.encoding or "f32",
             planes=record.planes,
             scale=record.scale,
@@ -76,10 +77,16 @@ def describe_layers(module: ModuleOp, context: NeucContext, report: Report) -> N
             ulp=record.ulp,
             activations=record.activations,
             why=record.why,
+            int8=_is_int8(record),
         )
         for record in quantization_report(module, context.weights)
         if record.bytes_before
     ]
+
+
+def _is_int8(record: QuantRecord) -> bool:
+    """Whether a layer's weights are int8: one plane of more levels than are taken for few."""
+    return record.planes == 1 and max(map(abs, record.levels), default=0) > BOUNDS[-1]
 
 
 def _note(record: QuantRecord) -> str:

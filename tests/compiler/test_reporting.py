@@ -7,6 +7,8 @@ import onnx
 import pytest
 
 from neuc.compiler.api import compile as compile_model
+from neuc.compiler.report_text import report_lines
+from neuc.errors import Error
 from onnx_models import model, node, value
 
 RNG = np.random.default_rng(8)
@@ -73,3 +75,19 @@ def test_every_product_with_constant_weights_has_a_row(name: str) -> None:
     assert (row.node, row.note, row.ternary) == ("fc", reason, not reason)
     assert row.bytes_before == 4 * int(np.prod(shape))
     assert row.shape[1] == (8 if name == "few columns" else K)
+
+
+def test_int8_layers_are_no_ternary_ones() -> None:
+    source = model(
+        [node("MatMul", "x w", "y", name="fc")], [value("x", [2, K])], [value("y", None)], {"w": weights(K, N)}
+    )
+    report = compile_model(source, target="cpu", quantize="int8").report
+    assert [(row.ternary, row.int8) for row in report.layers] == [(False, True)]
+    text = "\n".join(report_lines(report))
+    assert "int8, kernel " in text
+    assert "int8: 100.0% of the layers' weights" in text
+    assert "ternary" not in text
+    with pytest.raises(Error, match="above the budget") as caught:
+        compile_model(source, target="cpu", quantize="int8", max_error=1e-9)
+    assert "--planes" not in caught.value.hint
+    assert "--quantize auto" in caught.value.hint
