@@ -15,7 +15,17 @@ from xdsl.passes import ModulePass
 from neuc.backends.tsu.embedding import embed
 from neuc.backends.tsu.machines import MACHINES, Machine
 from neuc.dialects.context import store_of
-from neuc.dialects.energy import ColorOp, ObserveOp, SampleOp, StateOp, chains_of, model_of, state_model, var_type
+from neuc.dialects.energy import (
+    ColorOp,
+    ObserveOp,
+    SampleOp,
+    StateOp,
+    StencilOp,
+    chains_of,
+    model_of,
+    state_model,
+    var_type,
+)
 from neuc.dialects.energy_factors import FactorGraph
 from neuc.dialects.energy_types import Rule, Space
 from neuc.dialects.onnx import function_names
@@ -58,7 +68,16 @@ class PlaceTsu(ModulePass):
             _check_kind(sample)
             graph = FactorGraph.of(model, lambda value: known(value, store))
             edges, start = _edges(graph)
-            cells = embed(graph.sites, edges, machine, lambda site, s=sample: site_name(s, site), start)
+            try:
+                cells = embed(graph.sites, edges, machine, lambda site, s=sample: site_name(s, site), start)
+            except Error as error:
+                if not any(
+                    isinstance(term.owner, StencilOp) and term.owner.periodic is not None for term in model.terms
+                ):
+                    raise
+                what = f"the model is a periodic grid, whose couplings around the border have no wires; {error.message}"
+                hint = "leave the borders open: model.grid(…, periodic=False), or use target cpu-relax"
+                raise Error(error.code, what, hint=hint) from error
             colors = (cells.sum(1) % 2).astype(np.int64)
             # Where all free spins are of one colour, the other's sweep is empty: blocks are numbered as they come.
             colors[graph.free] = np.unique(colors[graph.free], return_inverse=True)[1]

@@ -69,6 +69,8 @@ class Life:
         Raises:
             Error: NEUC-E632, an observation of another form.
         """
+        if np.ndim(observation) != 1:
+            raise _wrong(f"observation {observation!r} is no list", "one number for each modality: observe([0])")
         seen = [int(o) for o in observation]
         sizes = [len(a) for a in self.agent.A]
         if len(seen) != len(sizes) or not all(0 <= o < n for o, n in zip(seen, sizes, strict=True)):

@@ -33,7 +33,7 @@ def default_inputs(
     known = cast("dict[str, object]", facts) if isinstance(facts, dict) else {}
     found: dict[str, Array] = {}
     if "seed" in known:
-        found["seed"] = _seed(known["seed"] if seed is None else seed)
+        found["seed"] = check_seed(known["seed"] if seed is None else seed)
     elif seed is not None:
         raise _without("seed")
     schedule = known.get("beta")
@@ -62,7 +62,13 @@ def default_inputs(
     return found
 
 
-def _seed(value: object) -> Array:
+def check_seed(value: object) -> Array:
+    """A seed as an array.
+
+    Raises:
+        Error: NEUC-E605, it is no integer of 64 bits.
+    """
+    value = value.item() if isinstance(value, np.generic | np.ndarray) else value
     if not isinstance(value, int) or not -(1 << 63) <= value < 1 << 63:
         raise Error(
             "NEUC-E605", f"seed {value} is not an integer of 64 bits", hint="-2^63 to 2^63 - 1", exit_code=Exit.USAGE

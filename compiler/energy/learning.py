@@ -84,7 +84,11 @@ class Trained:
         from neuc.compiler.energy.learning_export import onnx_model
 
         ends = _count(self.sizes[0]), _count(self.sizes[-1])
-        onnx.save(onnx_model(self.rule, self.layers, *ends), os.fspath(path))
+        try:
+            onnx.save(onnx_model(self.rule, self.layers, *ends), os.fspath(path))
+        except OSError as error:
+            hint = "a path in a directory that exists and can be written"
+            raise Error("NEUC-E005", f"cannot write {os.fspath(path)}: {error.strerror}", hint=hint) from error
 
 
 def train(
@@ -105,7 +109,7 @@ def train(
 
     Args:
         sizes: inputs, hidden layers, classes: ``(64, 128, 10)``; ``((1, 28, 28), Conv(16, 5, 2), 10)`` convolves.
-        images: f32 [images, inputs], pixels row by row; numbers of size 1, such as pixels in [0, 1].
+        images: f32 [images, inputs], pixels row by row, or [images, C, H, W]; of size 1, such as in [0, 1].
         labels: integers 0 … classes − 1.
         method: one of `learning_methods.METHODS`, such as ``ep``, ``pc``, ``ff`` and ``bp`` (backpropagation, to
             compare with), or a rule of one's own.
@@ -271,6 +275,8 @@ def _count(size: int | tuple[int, int, int] | Conv) -> int:
 
 def _images(images: ArrayLike, inputs: int) -> Array:
     found = np.asarray(images, np.float32)
+    if found.ndim > 2 and math.prod(found.shape[1:]) == inputs:
+        found = found.reshape(len(found), inputs)
     if found.ndim != 2 or not found.size or found.shape[1] != inputs:
         raise _error("NEUC-E617", f"images have shape {list(found.shape)}", f"they should have [images, {inputs}]")
     if not np.isfinite(found).all():

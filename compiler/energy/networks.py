@@ -60,7 +60,10 @@ class Network:
 
     def feeds(self, x: ArrayLike) -> dict[str, Array]:
         """The program's inputs for images [batch, in]: zeros to start from, or a forward pass."""
-        images = np.asarray(x, np.float32).reshape(len(np.asarray(x)), -1)
+        images = np.asarray(x, np.float32)
+        images = images.reshape(len(images), -1 if len(images) else len(self.layers[0].w))
+        if not len(images):
+            raise network_error("no images", "at least one")
         if images.shape[1] != len(self.layers[0].w):
             what = f"images of {images.shape[1]} numbers for a network of {len(self.layers[0].w)} inputs"
             raise network_error(what, "rows as long as the first layer's inputs")

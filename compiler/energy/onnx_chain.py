@@ -11,6 +11,7 @@ from math import prod
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper, shape_inference
 
 from neuc.compiler.energy.networks import Layer, network_error
@@ -70,7 +71,7 @@ def layers_of(model: str | os.PathLike[str] | onnx.ModelProto) -> list[Layer]:
 def _loaded(path: str | os.PathLike[str]) -> onnx.ModelProto:
     try:
         return onnx.load(os.fspath(path))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DecodeError) as error:
         raise network_error(f"{os.fspath(path)} cannot be read: {error}", "the path of an ONNX model") from error
 
 

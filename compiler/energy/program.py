@@ -14,7 +14,7 @@ from xdsl.dialects.func import FuncOp
 
 from neuc.compiler import diagnostics
 from neuc.compiler.driver import print_module, read_module, write_module
-from neuc.compiler.energy.defaults import default_inputs
+from neuc.compiler.energy.defaults import check_seed, default_inputs
 from neuc.compiler.universe import new_context
 from neuc.dialects.context import NeucContext
 from neuc.dialects.interp.core import interpret
@@ -127,6 +127,8 @@ class Program:
 
     def _feeds(self, inputs: Mapping[str, ArrayLike], sweeps: ArrayLike | None) -> dict[str, Array]:
         count = None if sweeps is None else _whole(sweeps)
+        if "seed" in inputs and np.ndim(inputs["seed"]) == 0:
+            inputs = {**inputs, "seed": check_seed(inputs["seed"])}
         given = dict(default_inputs(facts_of(self.module).get("energy"), count)) | dict(inputs)
         names = self.inputs
         missing, unknown = [n for n in names if n not in given], [n for n in inputs if n not in names]

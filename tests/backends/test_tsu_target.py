@@ -121,6 +121,7 @@ def test_sampled_moments_equal_enumeration(tmp_path: Path) -> None:
     ("build", "message"),
     [
         (lambda m, s: m.couple(s, 1.0 - np.eye(20)), r"E637.*spins\[0\] has 19.*and 12 more"),
+        (lambda m, s: m.grid(m.spin(8, 8), 1.0), r"E637.*periodic grid.*no wires"),
         (lambda m, s: m.edges(s, [0, 1, 2], [1, 2, 0], np.ones(3)), r"E637.*spins\[.*odd cycle of 3"),
         (lambda m, s: m.table([s, s, s], np.ones(1), [[0], [1], [2]]), r"E638.*factor of 3 spins"),
         (lambda m, s: m.linear(m.categories(3, 2, name="colors"), np.ones((2, 3))), r"E638.*colors is cat"),

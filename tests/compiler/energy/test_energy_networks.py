@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -167,3 +169,21 @@ def test_every_kind_of_variable_is_taken_by_some_energy_and_printed(kind: str) -
     np.testing.assert_array_equal(found, again)
     if kind == "simplex":
         np.testing.assert_allclose(found[0, 0], [0.2, 0.3, 0.5], rtol=1e-6)
+
+
+def test_files_shapes_and_seeds_that_cannot_be_are_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"\x08\x0a\x12\xff\xff\xffjunk")
+    with pytest.raises(Error, match=r"E635.*cannot be read"):
+        energy.from_onnx(broken)
+    images, labels = np.random.default_rng(0).random((20, 1, 4, 4)), np.arange(20) % 2
+    trained = energy.train((16, 4, 2), images, labels, epochs=1, batch=5, engine="numpy")
+    assert trained.predict(images).shape == (20,)
+    with pytest.raises(Error, match=r"E005"):
+        trained.to_onnx(tmp_path / "nowhere" / "x.onnx")
+    model = energy.Model()
+    spins = model.spin(3)
+    program = model.program(last=model.init(2).sample(3).last[spins])
+    for seed in (1.5, 2**70):
+        with pytest.raises(Error, match=r"E605.*64 bits"):
+            program.interpret(seed=seed)
