@@ -151,5 +151,5 @@ def test_a_model_of_energies_is_told_its_targets(tmp_path: Path):
     for target in ("cpu", "cpu-ref", "xbar-pcm"):
         with pytest.raises(Error, match=rf"E689.*samples a model of energies, and target {target} does not"):
             neuc.compile(str(path), target)
-    with pytest.raises(Error, match="E002.*are for networks"):
+    with pytest.raises(Error, match=r"E002.*are for networks"):
         neuc.compile(str(path), "cpu-relax", quantize="int8")
