@@ -34,8 +34,8 @@
 // BITS-SAME: adc_bits = 40
 // CHIP: NEUC-E653
 // CHIP-SAME: the layers need 2 arrays of 256 x 256, the chip has 1
-// DATA: NEUC-E654
-// DATA-SAME: missing.npz cannot be read
+// DATA: NEUC-E004
+// DATA-SAME: cannot read missing.npz
 func.func @main(%x: tensor<5x4xf32> {"onnx.name" = "x"}) -> (tensor<5x3xf32> {"onnx.name" = "y"}) {
   %w = store.constant value dense<[[1.0, 2.0, 3.0], [-1.0, 0.5, 0.25], [2.0, 0.0, 1.0], [0.5, 0.5, -4.0]]> : tensor<4x3xf32> : tensor<4x3xf32>
   %b = store.constant value dense<[1.0, 2.0, 3.0]> : tensor<3xf32> : tensor<3xf32>
