@@ -41,6 +41,7 @@ class ParadigmTarget:
         default_quantize: what ``--quantize`` means when it is not given.
         deviation: how far its devices and converters may take a result from the model's, as a share of the largest:
             what `neuc doctor` takes for healthy. 0 for machines that compute exactly.
+        networks: whether it runs neural networks, such as the one `neuc doctor` tries.
         int8_layers: whether layers that a model has in int8 are worth recognising as such, as those of few levels are.
     """
 
@@ -52,6 +53,7 @@ class ParadigmTarget:
     host: str = "cpu"
     default_quantize: str = "none"
     deviation: float = 0.0
+    networks: bool = True
     int8_layers: bool = False
 
     def placing(self, options: Mapping[str, str]) -> list[ModulePass]:

@@ -38,5 +38,6 @@ TARGETS = (
         f"{__name__}:place",
         OPTIONS,
         host="cpu-relax",
+        networks=False,
     ),
 )
