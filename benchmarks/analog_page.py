@@ -25,6 +25,7 @@ import analog_models
 import analog_training
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+from page_marks import fill
 
 import neuc
 from neuc.runtime.analog import aihwkit_order
@@ -32,7 +33,6 @@ from neuc.runtime.analog.devices_pcm import NandakumarPcm
 from neuc.runtime.analog.tiles import Chip
 from neuc.runtime.cpu_features import host_cpu_name
 
-BEGIN, END = "<!-- analog: begin -->", "<!-- analog: end -->"
 SIZE, SAMPLES, RUNS = 512, 64, 60
 TIMES = {"0": 0.0, "1 h": 3600.0, "1 d": 86400.0, "30 d": 2592000.0, "1 y": 31536000.0}
 TILE = "tile=512x512"
@@ -195,12 +195,7 @@ def main() -> None:
     language = _rows(arguments.language, lambda: analog_language.measure(3))
     training = _rows(arguments.training, lambda: analog_training.ours(1, 12))
     models = _rows(arguments.models, lambda: [row() for row in analog_models.MODELS.values()])
-    text = arguments.page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    arguments.page.write_text(
-        f"{before}{BEGIN}\n{page(digits, fashion, language, training, models)}\n{END}{after}", encoding="utf-8"
-    )
+    fill(arguments.page, "analog", page(digits, fashion, language, training, models))
 
 
 if __name__ == "__main__":

@@ -27,42 +27,37 @@ from aihwkit.simulator.parameters.training import UpdateParameters
 from torch import nn
 
 
+def shared(numbers: dict[str, float]) -> dict[str, float | bool]:
+    """What both of aihwkit's devices below call the same."""
+    return {
+        "dw_min": numbers["step"],
+        "dw_min_dtod": numbers["step_dtod"],
+        "dw_min_std": numbers["step_noise"],
+        "up_down": numbers["up_down"],
+        "up_down_dtod": numbers["up_down_dtod"],
+        "w_min": numbers["w_min"],
+        "w_max": numbers["w_max"],
+        "w_min_dtod": numbers["bounds_dtod"],
+        "w_max_dtod": numbers["bounds_dtod"],
+        "mult_noise": bool(numbers["multiplicative"]),
+    }
+
+
 def device(numbers: dict[str, float]) -> LinearStepDevice:
     """Our device in aihwkit's words."""
     return LinearStepDevice(
-        dw_min=numbers["step"],
-        dw_min_dtod=numbers["step_dtod"],
-        dw_min_std=numbers["step_noise"],
-        up_down=numbers["up_down"],
-        up_down_dtod=numbers["up_down_dtod"],
-        w_min=numbers["w_min"],
-        w_max=numbers["w_max"],
-        w_min_dtod=numbers["bounds_dtod"],
-        w_max_dtod=numbers["bounds_dtod"],
+        **shared(numbers),
         gamma_up=numbers["slope_up"],
         gamma_down=numbers["slope_down"],
         gamma_up_dtod=numbers["slope_dtod"],
         gamma_down_dtod=numbers["slope_dtod"],
-        mult_noise=bool(numbers["multiplicative"]),
         mean_bound_reference=False,
     )
 
 
 def referenced(numbers: dict[str, float]) -> SoftBoundsReferenceDevice:
     """Soft bounds read against their symmetric points."""
-    return SoftBoundsReferenceDevice(
-        dw_min=numbers["step"],
-        dw_min_dtod=numbers["step_dtod"],
-        dw_min_std=numbers["step_noise"],
-        up_down=numbers["up_down"],
-        up_down_dtod=numbers["up_down_dtod"],
-        w_min=numbers["w_min"],
-        w_max=numbers["w_max"],
-        w_min_dtod=numbers["bounds_dtod"],
-        w_max_dtod=numbers["bounds_dtod"],
-        mult_noise=bool(numbers["multiplicative"]),
-        subtract_symmetry_point=True,
-    )
+    return SoftBoundsReferenceDevice(**shared(numbers), subtract_symmetry_point=True)
 
 
 def config(rule: str, numbers: dict[str, float]) -> SingleRPUConfig | UnitCellRPUConfig:

@@ -32,6 +32,7 @@ from typing import Any
 from energy import EnergyCounter, energy_lines
 from engines import TABLES, Engine, EngineSpec, Table, native_table, read_specs, refusal
 from limits import READ_STREAMS, DotProductPeak, ReadBandwidth, Spread
+from page_marks import fill
 
 from neuc.runtime.cpu_features import host_cpu_name
 
@@ -93,7 +94,7 @@ def main() -> None:
         systems = [f"- {engine.spec.name}: {engine.system.strip()}" for engine in engines]
         where = f"{datetime.now().date()}, {host_cpu_name()}, {os.cpu_count()} CPUs, 2B-4T shape; {lines[0]}"
         one = f" {threads[0]}" if len(threads) == 1 else ""
-        write_page(options.page, options.table + one, [where, "", *lines[1:], "", *systems])
+        fill(options.page, f"decoder {options.table}{one}", "\n".join([where, "", *lines[1:], "", *systems]))
     if options.history is not None:
         with options.history.open("a") as file:
             file.write(json.dumps(record(run, options, load_before)) + "\n")
@@ -164,20 +165,6 @@ def read_limit(samples: Samples, threads: int) -> Spread:
     """GB/s with the better number of streams."""
     spreads = [Spread.of(values) for (name, _, count), values in samples.items() if (name, count) == (READ, threads)]
     return max(spreads, key=lambda spread: spread.median)
-
-
-def write_page(page: Path, table: str, lines: list[str]) -> None:
-    """Put lines between the marks of a table (`native 1` for a run on one thread alone).
-
-    Raises:
-        SystemExit: the page has no such marks.
-    """
-    begin, end = f"<!-- decoder {table}: begin -->", f"<!-- decoder {table}: end -->"
-    text = page.read_text(encoding="utf-8")
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise SystemExit(f"{page} has no {begin} … {end}")
-    before, after = text.split(begin)[0], text.split(end)[1]
-    page.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}", encoding="utf-8")
 
 
 def limit_lines(samples: Samples, threads: list[int]) -> list[str]:

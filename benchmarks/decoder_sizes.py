@@ -32,8 +32,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from decoder import write_page
 from decoder_models import SHAPES, Shape, write_model
+from page_marks import fill
 
 from neuc.runtime.artifact import Artifact
 from neuc.runtime.generation import load_decoder
@@ -122,7 +122,7 @@ def main() -> None:
     lines = [where, "", *table(rows), "", *claims(rows)]
     print("\n".join(lines))
     if options.page is not None:
-        write_page(options.page, "sizes", lines)
+        fill(options.page, "decoder sizes", "\n".join(lines))
 
 
 def make(source: Path, shape: Shape) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import energy_learning
 import numpy as np
+from page_marks import fill
 
 from neuc import energy
 from neuc.compiler.api import compile_model
@@ -161,11 +162,8 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     if options.page:
-        page = options.page.read_text(encoding="utf-8")
-        before, rest = page.split("<!-- crossbar -->\n")
-        after = rest.split("<!-- /crossbar -->")[1]
         note = f"450 test images, {options.draws} draws of the devices; mean ± standard deviation.\n\n"
-        options.page.write_text(f"{before}<!-- crossbar -->\n{note}{text}\n<!-- /crossbar -->{after}", encoding="utf-8")
+        fill(options.page, "crossbar", note + text)
 
 
 if __name__ == "__main__":

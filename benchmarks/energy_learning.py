@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from page_marks import fill
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -125,10 +126,7 @@ def main() -> None:
     text = convolution_table() if options.convolutions else table(options.seeds)
     print(text)
     if options.page is not None:
-        page = options.page.read_text(encoding="utf-8")
-        head, rest = page.split(f"<!-- {mark} -->")
-        _, tail = rest.split(f"<!-- /{mark} -->")
-        options.page.write_text(f"{head}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{tail}", encoding="utf-8")
+        fill(options.page, mark, text)
 
 
 if __name__ == "__main__":

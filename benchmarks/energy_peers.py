@@ -21,11 +21,11 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 from energy_speed import Peers
+from page_marks import fill
 
 from neuc import energy
 
 ROUNDS = 3
-BEGIN, END = "<!-- peers -->", "<!-- /peers -->"
 OU_SIZES = ((16, 10000), (128, 2000))
 DT = 0.1
 READS, SWEEPS = 64, 1000
@@ -220,10 +220,7 @@ def main() -> None:
     text = "\n".join("\n".join(part) for part in ([*head, ""], *([*part, ""] for part in parts))).rstrip()
     print(text)
     if options.page is not None:
-        page = options.page.read_text(encoding="utf-8")
-        before, rest = page.split(BEGIN)
-        _, after = rest.split(END)
-        options.page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        fill(options.page, "peers", text)
 
 
 if __name__ == "__main__":

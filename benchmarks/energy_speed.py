@@ -23,6 +23,7 @@ from pathlib import Path
 
 import networkx as nx
 import numpy as np
+from page_marks import fill
 
 from neuc.compiler.energy import Model, Program, from_coo
 
@@ -31,7 +32,6 @@ BETA = 0.4
 SIDE, NODES, DEGREE = 256, 32768, 6
 MANY = 65536
 """Spins whose building and compiling is timed alone."""
-BEGIN, END = "<!-- speed -->", "<!-- /speed -->"
 PACKED = "neuc, 512 packed chains, each its own stream"
 SHARED = "neuc, 512 packed chains, one stream for all: no error bars"
 PEERS = ("thrml", "thrml, 16 chains", "dwave Metropolis", "dwave Gibbs")
@@ -212,10 +212,7 @@ def main() -> None:
     text = page_text(found, versions, options.rounds)
     print(text)
     if options.page is not None:
-        page = options.page.read_text(encoding="utf-8")
-        head, rest = page.split(BEGIN)
-        _, tail = rest.split(END)
-        options.page.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+        fill(options.page, "speed", text)
 
 
 if __name__ == "__main__":

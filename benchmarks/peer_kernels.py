@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
@@ -26,6 +25,7 @@ import llvmlite.binding as llvmlite
 import numpy as np
 from engines import Engine, native_table, read_specs, refusal
 from linear_layers import Layer, one_token, products
+from page_marks import fill
 from team import Team
 
 from neuc.backends.cpu.isa import Isa
@@ -38,7 +38,6 @@ WITHOUT_TILES = " without AMX"
 POOL = 256 << 20
 """Bytes of copies of the weights of one token: more than any cache here."""
 _PRODUCTS = 4
-_MARKS = ("<!-- peer kernels: begin -->", "<!-- peer kernels: end -->")
 PUBLISHED = """
 Kernels that no engine has, measured elsewhere, not in this run: tommyyliu/lut_mm (1.6 bits, AVX-512 look-ups; no
 rounding of activations, no scales) on 2 vCPUs of a Zen 4 EPYC at 3.69 GHz, GOPS:
@@ -172,12 +171,7 @@ def main() -> None:
                 engine.close()
     print(text)
     if options.page is not None:
-        begin, end = map(re.escape, _MARKS)
-        replaced = "\n".join((_MARKS[0], text.rstrip(), _MARKS[1]))
-        written, count = re.subn(f"{begin}.*{end}", lambda _: replaced, options.page.read_text(), flags=re.DOTALL)
-        if count != 1:
-            raise SystemExit(f"{options.page} has no place for it: {_MARKS[0]}")
-        options.page.write_text(written)
+        fill(options.page, "peer kernels", text)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 from kernels_ternary import LEVEL_SETS, Case, Variant, here_isas, measured
+from page_marks import fill
 
 from neuc.backends.cpu.encodings import CPU_ENCODINGS
 from neuc.runtime.cpu_features import host_cpu_name
 
 ROWS, COLUMNS = 2560, 2560
 BATCHES = (1, 4, 16, 128)
-BEGIN, END = "<!-- kernels: begin -->", "<!-- kernels: end -->"
 TARGET_GOPS = 1.5 * 130
 """What issue and page promise of tl2 at batch 1: one and a half times bitnet.cpp's TL2 on a machine like this."""
 
@@ -101,9 +101,7 @@ def main() -> int:
         "weights in cache; GOPS (two operations a multiply-add), building of look-up tables included; in bold the best "
         "of each instruction set and batch."
     )
-    text = options.page.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    options.page.write_text(f"{before}{BEGIN}\n{where}\n\n{table(rows)}\n{END}{after}", encoding="utf-8")
+    fill(options.page, "kernels", f"{where}\n\n{table(rows)}")
     if options.json:
         options.json.write_text(json.dumps({"where": where, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     tl2 = next((row.gops[1] for row in rows if (row.levels, row.encoding) == ("ternary", "tl2")), 0.0)

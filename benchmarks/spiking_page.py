@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from page_marks import filled as between_marks
 from spiking_records import HISTORY, Record, newest
 
 HERE = Path(__file__).resolve().parent
@@ -219,9 +220,7 @@ TABLES: dict[str, Callable[[Records], str]] = {
 def filled(text: str, records: Records) -> str:
     """The page with all tables anew."""
     for name, make in TABLES.items():
-        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        before, after = text.split(begin)[0], text.split(end)[1]
-        text = f"{before}{begin}\n{make(records)}\n{end}{after}"
+        text = between_marks(text, name, make(records))
     return text
 
 

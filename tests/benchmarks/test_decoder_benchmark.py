@@ -194,12 +194,3 @@ def test_a_history_line_is_json(folder: Path) -> None:
     run = argparse.Namespace(engines=[], samples={("peer", "decode", 1): [1.0]}, joules={})
     line = json.dumps(decoder.record(run, argparse.Namespace(table="avx2"), 0.5))  # pyright: ignore[reportArgumentType]
     assert json.loads(line)["samples"] == [{"name": "peer", "work": "decode", "threads": 1, "values": [1.0]}]
-
-
-def test_tables_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("a\n<!-- decoder avx2: begin -->\nold\n<!-- decoder avx2: end -->\nb\n")
-    decoder.write_page(page, "avx2", ["new", "| 1 |"])
-    assert page.read_text() == "a\n<!-- decoder avx2: begin -->\nnew\n| 1 |\n<!-- decoder avx2: end -->\nb\n"
-    with pytest.raises(SystemExit, match="decoder native: begin"):
-        decoder.write_page(page, "native", [])

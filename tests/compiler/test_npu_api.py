@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from example_files import load_example
 from neuc.backends.npu.build import build
 from neuc.backends.npu.known_machines import find_machine
 from neuc.compiler import npu
@@ -15,24 +16,7 @@ from neuc.runtime.npu.simulator import with_depths
 
 LINES, WIDTH = 12, 16
 COLUMN = "npu-xdna1-1col"
-
-
-def _riallto():
-    import importlib.util
-    import sys
-    from pathlib import Path
-
-    path = Path(__file__).parents[2] / "examples" / "npu" / "riallto.py"
-    spec = importlib.util.spec_from_file_location("riallto_examples", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-RIALLTO = _riallto()
+RIALLTO = load_example("npu/riallto.py")
 
 
 def _edges(x: np.ndarray) -> np.ndarray:

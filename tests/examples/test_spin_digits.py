@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -12,20 +9,15 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
-FOLDER = Path(__file__).parent.parent.parent / "examples" / "energy" / "digits"
+from example_files import load_example
+
 AGREEMENT = 0.9
 """Of drawn digits, the classifier has to name so many as asked for; measured: 0.94 to 0.98, chance 0.1."""
 FLIPS = 0.12
 
 
 def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"spin_digits_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_example(f"energy/digits/{name}.py")
 
 
 @pytest.fixture(scope="module")

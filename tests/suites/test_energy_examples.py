@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from example_files import EXAMPLES as EXAMPLES_FOLDER
+from example_files import load_example
 from neuc.compiler.cli import main
 from neuc.compiler.energy import Program, read_program
 from neuc.errors import Exit
 
-FOLDER = Path(__file__).parent.parent.parent / "examples" / "energy"
+FOLDER = EXAMPLES_FOLDER / "energy"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.py"))
 LINES = 30
 NATIVE = {"active_inference", "ising", "max_cut", "spins_and_categories"}
 
 
 def load(name: str) -> tuple[Program, dict[str, np.ndarray]]:
-    spec = importlib.util.spec_from_file_location(f"energy_example_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.build()
+    return load_example(f"energy/{name}.py").build()
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

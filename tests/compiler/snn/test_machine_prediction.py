@@ -7,20 +7,10 @@ import pytest
 from neuc.backends.npu.known_machines import find_machine
 from neuc.compiler.snn.convert import convert_to_snn
 from neuc.compiler.snn.machine_prediction import predict_on_machine, predicted
-from neuc.compiler.snn.simulate import Activity, Layer, Synapses
+from neuc.compiler.snn.simulate import Activity
 from neuc.errors import Error
 from snn_models import inputs, mlp
-
-
-def activity() -> Activity:
-    """Two inputs, three steps: 10 and 9000 neurons, which are on two cores, an analog front, two products of spikes."""
-    layers = [Layer("a", 10, [4, 6, 8], 1.0), Layer("b", 9000, [20, 0, 2], 1.0)]
-    synapses = [
-        Synapses("front", [50.0], spikes=False, once=True, dense=100),
-        Synapses("ab", [400.0, 600.0, 800.0], spikes=True, once=False, dense=90_000),
-        Synapses("out", [200.0, 0.0, 20.0], spikes=True, once=False, dense=90_000),
-    ]
-    return Activity(layers, synapses, samples=2)
+from spike_counts import activity
 
 
 def test_steps_wait_for_the_busiest_core_and_the_barrier() -> None:
