@@ -68,10 +68,10 @@ def multi_threshold(currents: Sequence[Array], threshold: Array, levels: int, *,
     m = np.zeros(currents[0].shape, np.float32)
     total = np.zeros_like(m)
     for current in currents:
-        m = m + current
+        m += current
         out = fired(m, total, threshold, levels, positive)
-        m = m - out
-        total = total + out
+        m -= out
+        total += out
         yield out
 
 
@@ -88,26 +88,31 @@ def differential(
     xi = static.astype(np.float32)
     m, total, xo = (np.zeros(xi.shape, np.float32) for _ in range(3))
     for t, change in enumerate(changes, start=1):
-        m = m + xi - xo
-        total = total + xo
+        m += xi
+        m -= xo
+        total += xo
         if change is not None:
-            m = m + change
-            xi = xi + change / np.float32(t)
+            m += change
+            xi += change / np.float32(t)
         out = fired(m, total, threshold, levels, positive)
-        m = m - out
-        total = total + out
-        xo = xo + out / np.float32(t)
+        m -= out
+        total += out
+        xo += out / np.float32(t)
         yield out
 
 
 def fired(m: Array, total: Array, threshold: Array, levels: int, positive: bool) -> Array:
     """What multi-threshold neurons with membranes `m` and sums `total` fire."""
-    out = np.zeros(m.shape, np.float32)
-    for k in reversed(range(levels)):
+    # A neuron that reaches n levels fires the n-th smallest: counting bytes is many times faster than choosing floats.
+    up, down = np.zeros(m.shape, np.uint8), np.zeros(m.shape, np.uint8)
+    reached, covered = np.empty(m.shape, np.bool_), np.empty(m.shape, np.bool_)
+    for k in range(levels):
         level = threshold * np.float32(2.0**-k)
-        out = np.where(m >= FIRE * level, level, out)
-        down = m <= -FIRE * level
+        up += np.greater_equal(m, FIRE * level, out=reached).view(np.uint8)
+        np.less_equal(m, -FIRE * level, out=reached)
         if positive:
-            down &= total >= level
-        out = np.where(down, -level, out)
-    return out.astype(np.float32)
+            reached &= np.greater_equal(total, level, out=covered)
+        down += reached.view(np.uint8)
+    one = np.uint8(1)
+    multiple = ((one << up) >> one).view(np.int8) - ((one << down) >> one).view(np.int8)
+    return (multiple * (threshold * np.float32(2.0 ** (1 - levels)))).astype(np.float32, copy=False)

@@ -1,7 +1,8 @@
 """Meaning of the `dense` operations.
 
-f32 stays f32: element-wise operations round after every step; matmul and conv add up in f32 in the order numpy's BLAS
-chooses; sums over an axis (reduce, softmax, layer_norm, pool) add up in f64 and round once.
+f32 stays f32 (and f64 f64, for who computes with it): element-wise operations round after every step; matmul and conv
+add up in the order numpy's BLAS chooses; sums over an axis (reduce, softmax, layer_norm, pool) add up in f64 and round
+once.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ _ACTIVATIONS: dict[ActivationKind, Callable[[Array, np.float32, np.float32], Arr
 
 
 def activate(x: Array, activation: ActivationAttr) -> Array:
-    """The activation applied to every element, in f32."""
+    """The activation applied to every element, in the precision of x."""
     alpha, beta = np.float32(activation.alpha), np.float32(activation.beta)
-    return _ACTIVATIONS[activation.kind](x, alpha, beta).astype(np.float32, copy=False)
+    return _ACTIVATIONS[activation.kind](x, alpha, beta).astype(x.dtype, copy=False)
 
 
 @implements(dense.MapOp)
@@ -190,7 +191,12 @@ def _pool(op: dense.PoolOp, args: list[Array], env: Env) -> list[Array]:
         count = np.sum(windows(counted, kernel, op.strides, op.dilations)[positions], axis=axes)
     else:
         count = np.sum(windowed(counted, 0.0), axis=axes)
-    return [(np.sum(windowed(x, 0.0), axis=axes, dtype=np.float64) / count).astype(np.float32)]
+    view = windowed(x.astype(np.float64), 0.0)
+    if np.prod(kernel) <= np.prod(out):
+        total = functools.reduce(np.add, (view[(..., *element)] for element in np.ndindex(*kernel)))
+    else:
+        total = np.sum(view, axis=axes)
+    return [(total / count).astype(x.dtype)]
 
 
 @implements(dense.ReshapeOp)
