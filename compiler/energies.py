@@ -1,15 +1,21 @@
-"""Models of energies given to targets or options of networks: what to use instead."""
+"""Models of energies given to targets or options of networks: what to use instead.
+
+The dialect is loaded for modules that have operations of it, and for no others.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 
 from neuc.compiler.options import CompileOptions
 from neuc.compiler.pipeline import ChosenTarget
-from neuc.dialects.energy import ColorOp, SampleOp, VarOp
-from neuc.dialects.energy_types import Rule, Space
 from neuc.errors import Error, Exit
+
+if TYPE_CHECKING:
+    from neuc.dialects.energy import SampleOp
 
 _SAMPLERS = ("cpu-relax", "tsu-sim")
 """Targets that find the blocks to sweep."""
@@ -47,19 +53,29 @@ def refuse_sampling(module: ModuleOp, chosen: ChosenTarget, name: str) -> None:
     Raises:
         Error: NEUC-E689.
     """
-    if chosen.name not in _SAMPLERS and any(not isinstance(op.model.owner, ColorOp) for op in _sweeps(module)):
+    if chosen.name in _SAMPLERS or of_energies(module) is None:
+        return
+    from neuc.dialects.energy import ColorOp
+
+    if any(not isinstance(op.model.owner, ColorOp) for op in _sweeps(module)):
         what = f"{name} samples a model of energies, and target {chosen.name} does not"
         raise Error("NEUC-E689", what, hint=_instead(module))
 
 
 def _sweeps(module: ModuleOp) -> list[SampleOp]:
     """Samplers over spins and categories."""
+    from neuc.dialects.energy import SampleOp
+    from neuc.dialects.energy_types import Rule
+
     real = (Rule.LANGEVIN, Rule.OU_EXACT)
     return [op for op in module.walk() if isinstance(op, SampleOp) and op.rule.data not in real]
 
 
 def _instead(module: ModuleOp) -> str:
     """Targets for the kinds of variables there are."""
+    from neuc.dialects.energy import VarOp
+    from neuc.dialects.energy_types import Space
+
     spaces = {op.result.type.space for op in module.walk() if isinstance(op, VarOp)}
     if _sweeps(module):
         return "use --target cpu-relax" + (" or tsu-sim" if spaces == {Space.SPIN} else "")

@@ -179,14 +179,22 @@ def signatures() -> tuple[Signature, ...]:
     )
 
 
-@lru_cache(maxsize=16)
 def newest_opset(domain: str = "") -> int:
     """The newest version of `domain` onnx knows; 1 for foreign domains."""
     from onnx import defs
 
-    if not domain:
-        return defs.onnx_opset_version()
-    return max((s.since_version for s in defs.get_all_schemas_with_history() if s.domain == domain), default=1)
+    return _newest_opsets().get(domain, 1) if domain else defs.onnx_opset_version()
+
+
+@lru_cache
+def _newest_opsets() -> dict[str, int]:
+    """The newest version of every domain, in one walk over the schemas."""
+    from onnx import defs
+
+    newest: dict[str, int] = {}
+    for schema in defs.get_all_schemas_with_history():
+        newest[schema.domain] = max(schema.since_version, newest.get(schema.domain, 1))
+    return newest
 
 
 def _convert(schema: OpSchema) -> Schema:

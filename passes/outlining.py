@@ -11,7 +11,6 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import FunctionType, ModuleOp, StringAttr, SymbolRefAttr
 from xdsl.ir import Block, Operation, Region, SSAValue
 
-from neuc.dialects.crossbar_tiles import CompensateOp, ProgramOp, VerifyOp
 from neuc.dialects.onnx_base import NoneOp
 from neuc.dialects.store import ConstantOp
 from neuc.dialects.ternary import WeightOp
@@ -19,10 +18,13 @@ from neuc.dialects.ternary import WeightOp
 EXECUTOR = "neuc.executor"
 """Attribute of a function placed on a machine: the kind of executor that runs it."""
 
+_OF_TILES = ("crossbar.program", "crossbar.verify", "crossbar.compensate")
+"""By name, as modules without them do not load their dialect."""
+
 
 def is_copied(op: Operation) -> bool:
     """Whether `op` is copied to wherever it is used: constants are, and what is known of a programmed tile."""
-    return isinstance(op, ConstantOp | NoneOp | WeightOp | ProgramOp | VerifyOp | CompensateOp)
+    return isinstance(op, ConstantOp | NoneOp | WeightOp) or op.name in _OF_TILES
 
 
 def outer_operands(op: Operation) -> list[SSAValue]:

@@ -114,7 +114,7 @@ def check_operators(model: ModelProto) -> None:
     functions = {(f.domain, f.name) for f in model.functions}
     nodes = list(all_nodes(model.graph.node)) + [n for f in model.functions for n in all_nodes(f.node)]
     for domain in DOMAIN_PREFIX:
-        version, newest = opsets.get(domain), newest_opset(domain)
+        version = opsets.get(domain)
         if version is None:
             if any(node.domain == domain for node in nodes):
                 raise Error(
@@ -122,7 +122,8 @@ def check_operators(model: ModelProto) -> None:
                     f"the model uses operators of domain {domain or 'ai.onnx'!r} but imports no version of it",
                     hint="add it to opset_import, or export the model again",
                 )
-        elif not 1 <= version <= newest:
+        elif version < 1 or version > newest_opset(domain):
+            newest = newest_opset(domain)
             raise Error(
                 "NEUC-E109",
                 f"the model uses version {version} of domain {domain or 'ai.onnx'!r}; versions 1 to {newest} are known",

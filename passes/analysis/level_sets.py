@@ -70,7 +70,7 @@ def find_levels(matrix: Array, most: int = BOUNDS[-1]) -> LevelFit | None:
         for each row, or one for each group of columns, at least `MIN_GROUP` and a multiple of `GROUP_MULTIPLE` of them.
     """
     n, k = matrix.shape
-    rows = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(int))
+    rows = np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(int)
     head = matrix[rows, :MIN_GROUP]
     if not matrix.size or not np.isfinite(head).all():
         return None
@@ -97,7 +97,7 @@ def obstacle(matrix: Array) -> str:
     if not matrix.any():
         return "are all zero"
     n, k = matrix.shape
-    sample = matrix[np.unique(np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(int))]
+    sample = matrix[np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(int)]
     size = _group_size(sample, BOUNDS[-1])
     if size and ("group", size) not in _partitions(k):
         taken = f"{MIN_GROUP} or more that divide {k} and come in {GROUP_MULTIPLE}s, or {', '.join(map(str, _GROUPS))}"
