@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from neuc.compiler.cli import arguments, console, convert_nir, convert_qdq, convert_snn, weight_files
+from neuc.compiler.cli import arguments, console, convert_nir, convert_qdq, convert_snn, idle_options, weight_files
 from neuc.compiler.report_text import human_bytes
 from neuc.errors import Exit
 
@@ -62,18 +62,19 @@ def convert_command(
     """
     if source.is_file() and target.exists() and source.samefile(target):
         raise arguments.usage_error(f"OUT {target} is IN: the original would be lost", "give OUT another name")
-    if to is None:
-        _refuse_spiking_options(name)
-    if to == "snn":
-        return convert_snn.convert_snn(source, target, others, as_json)
-    if to == "nir":
-        return convert_nir.convert_nir(source, target, others, as_json)
+    if to is not None:
+        idle_options.refuse_others(to, f"with --to {to}")
+        make = convert_snn.convert_snn if to == "snn" else convert_nir.convert_nir
+        return make(source, target, others, as_json)
     if name is None:
         raise arguments.usage_error("neither --format nor --to is given", "--format tq2_0, say, or --to snn")
     if name == convert_qdq.FORMAT:
+        idle_options.refuse_others(name, f"with --format {name}")
         return convert_qdq.convert_qdq(source, target, others, as_json)
     if source.suffix == ".onnx":
+        idle_options.refuse_others("onnx", f"with an ONNX model and --format {name}")
         return _convert_onnx(source, target, name, as_json)
+    idle_options.refuse_others("weights", f"with --format {name}")
     from neuc.compiler.files import check_writable
     from neuc.compiler.formats import table
     from neuc.compiler.formats.convert import Options, convert
@@ -119,18 +120,6 @@ def convert_command(
         console.note(f"note: {text}")
     console.note(f"wrote {target}")
     return Exit.OK
-
-
-def _refuse_spiking_options(name: str | None) -> None:
-    """Options of --to snn do nothing with --format."""
-    context = click.get_current_context()
-    own = {"calib"} if name == convert_qdq.FORMAT else set[str]()
-    for parameter in convert_snn.parameters(context.command) if name is not None else ():
-        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
-        if given and parameter.name not in own:
-            raise arguments.usage_error(
-                f"{parameter.opts[0]} does nothing with --format {name}", f"leave {parameter.opts[0]} out"
-            )
 
 
 def _convert_onnx(source: Path, target: Path, form: str, as_json: bool) -> int:

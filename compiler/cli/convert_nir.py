@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from neuc.compiler.cli import arguments, console
+from neuc.compiler.cli import arguments, console, idle_options
 from neuc.errors import Exit
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def convert_nir(source: Path, target: Path, options: Mapping[str, Any], as_json:
     """Write the spiking network in `source` to `target`.
 
     Raises:
-        Error: NEUC-E507, NIR cannot say everything (exit code 3).
+        Error: NEUC-E507, NIR cannot say everything (exit code 3); NEUC-E002, options that do nothing.
     """
     from neuc.compiler.exporters.nir_graph import export_nir
     from neuc.compiler.files import check_writable, replacing
@@ -52,6 +52,8 @@ def convert_nir(source: Path, target: Path, options: Mapping[str, Any], as_json:
 
     arguments.require_file(source)
     traces = cast("Path | None", options["traces"])
+    if traces is None:
+        idle_options.refuse({"traces_on": "--traces-on"}, "without --traces")
     for path in (target, traces):
         if path is not None:
             check_writable(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from neuc.compiler.cli import arguments, console
+from neuc.compiler.cli import arguments, console, idle_options
 from neuc.errors import Exit
 
 if TYPE_CHECKING:
@@ -63,13 +63,10 @@ def snn_options(command: CommandT) -> CommandT:
     return command
 
 
-def parameters(command: click.Command) -> list[click.Parameter]:
-    """The parameters of `command` that `snn_options` gave it."""
-    return [p for p in command.params if (getattr(p, "help", None) or "").startswith("snn")]
-
-
 COUNTED = 8
 """Samples that NeuroBench's metrics are counted on."""
+CHOSEN_BY_AUTO = ("thresholds", "levels", "coding", "start", "keep_weights")
+"""Parameters that recipe auto has no use for."""
 
 
 def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json: bool) -> int:
@@ -88,6 +85,7 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
     from neuc.compiler.source import read_model
 
     arguments.require_file(source)
+    _refuse_idle(options)
     if options["calib"] is None:
         raise arguments.usage_error("--to snn needs --calib", "an .npz with some inputs of the model, by name")
     if target.suffix != ".mlir":
@@ -122,8 +120,6 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
         labels=labels,
         spiking_after=options["spiking_after"],
     )
-    for text in _ignored(options, model):
-        console.note(f"warning: {text}")
     found = _swept(model, labelled, arrays, swept, timed=options["timed"])
     data = {"file": str(target), **model.report.as_json(), "sweep": found.as_json()}
     data["sweep"]["data"] = "calibration data" if labelled is None else labelled.source
@@ -154,14 +150,21 @@ def _steps(text: str) -> list[int]:
         raise arguments.usage_error(f"--sweep {text}: not a list of whole numbers", "1,2,4,8") from error
 
 
-def _ignored(options: Mapping[str, Any], model: SpikingModel) -> list[str]:
-    """Options that were given and do nothing."""
-    if options["recipe"] == "auto":
-        given = [name for name in ("levels", "coding", "start", "keep_weights") if options[name]]
-        return [f"--{name.replace('_', '-')} is ignored: recipe auto chooses" for name in given]
-    if options["start"] and model.recipe.coding == "differential":
-        return ["--start is ignored: with differential coding the outputs of the last step count, no sum over steps"]
-    return []
+def _refuse_idle(options: Mapping[str, Any]) -> None:
+    """Refuse options that the recipe has no use for, before a conversion that takes long."""
+    from neuc.compiler.snn.recipes import RECIPES
+
+    recipe = options["recipe"]
+    if recipe == "auto":
+        chosen = {name: f"--{name.replace('_', '-')}" for name in CHOSEN_BY_AUTO}
+        idle_options.refuse(chosen, "with --recipe auto, which chooses", "name a recipe, --recipe b")
+        if options["steps"] is not None:
+            idle_options.refuse({"max_steps": "--max-steps"}, "beside --steps")
+        return
+    idle_options.refuse({"max_steps": "--max-steps", "max_drop": "--max-drop"}, f"with --recipe {recipe}")
+    coding = options["coding"] or (RECIPES[recipe].coding if recipe in RECIPES else None)
+    if coding == "differential":
+        idle_options.refuse({"start": "--start"}, "with differential coding, whose outputs are no sums over steps")
 
 
 def _feeds(model: SpikingModel, labelled: LabelledData | None, arrays: Mapping[str, Any]) -> dict[str, Any]:

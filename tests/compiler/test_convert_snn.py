@@ -92,14 +92,57 @@ def test_refusals(folder: Path):
     assert not (folder / "out.mlir").exists()
 
 
-def test_options_that_do_nothing_are_told(folder: Path):
-    calib = ("--calib", str(folder / "calib.npz"), "--sweep", "1", "--thresholds", "max")
-    told = convert(folder, *calib, "--recipe", "b", "--steps", "2", "--start", "1")
-    assert "--start is ignored" in told.stderr
-    auto = convert(folder, *calib, "--max-steps", "1", "--max-drop", "0.99", "--levels", "2", "--keep-weights")
-    assert auto.exception is None, auto.exception
-    assert "--levels is ignored: recipe auto" in auto.stderr
-    assert "--keep-weights is ignored" in auto.stderr
+IDLE = [
+    ("--start", ("--recipe", "b", "--start", "1")),
+    ("--start", ("--recipe", "c", "--coding", "differential", "--start", "1")),
+    ("--max-drop", ("--recipe", "a", "--max-drop", "0.1")),
+    ("--levels", ("--levels", "2")),
+    ("--thresholds", ("--recipe", "auto", "--thresholds", "search")),
+    ("--keep-weights", ("--keep-weights",)),
+    ("--max-steps", ("--steps", "4", "--max-steps", "8")),
+    ("--dt", ("--recipe", "b", "--dt", "1e-3")),
+    ("--soft-reset", ("--recipe", "b", "--soft-reset", "subgraph")),
+    ("--power-of-two", ("--recipe", "b", "--power-of-two")),
+    ("--lossy-scales", ("--recipe", "b", "--lossy-scales")),
+    ("--format", ("--recipe", "b", "--format", "tq2_0")),
+]
+
+
+@pytest.mark.parametrize(("option", "given"), IDLE, ids=[" ".join(given) for _, given in IDLE])
+def test_options_that_would_do_nothing_are_refused(folder: Path, option: str, given: tuple[str, ...]):
+    error = refused(folder, "--calib", str(folder / "calib.npz"), *given)
+    assert (error.code, error.exit_code) == ("NEUC-E002", Exit.USAGE)
+    assert error.message.startswith(f"{option} does nothing")
+
+
+OTHERS = [
+    ("--recipe", ("--to", "nir", "--recipe", "b")),
+    ("--calib", ("--to", "nir", "--calib", "calib.npz")),
+    ("--layers-only", ("--to", "nir", "--layers-only")),
+    ("--traces-on", ("--to", "nir", "--traces-on", "x=random:1")),
+    ("--power-of-two", ("--format", "int2-qdq", "--power-of-two")),
+    ("--layers-only", ("--format", "int2-qdq", "--layers-only")),
+    ("--read-as", ("--format", "int2-qdq", "--read-as", "tl2")),
+    ("--dt", ("--format", "qdq-int8", "--calib", "calib.npz", "--dt", "1")),
+]
+
+
+@pytest.mark.parametrize(("option", "given"), OTHERS, ids=[" ".join(given) for _, given in OTHERS])
+def test_other_conversions_refuse_options_that_are_not_theirs(folder: Path, option: str, given: tuple[str, ...]):
+    arguments = [str(folder / "net.onnx"), str(folder / "out.nir"), *given]
+    error = CliRunner().invoke(convert_command, arguments, standalone_mode=False).exception
+    assert isinstance(error, Error), error
+    assert error.message.startswith(f"{option} does nothing")
+    assert not (folder / "out.nir").exists()
+
+
+def test_options_of_other_conversions_are_refused_beside_weight_files(tmp_path: Path):
+    (tmp_path / "w.gguf").write_bytes(b"GGUF")
+    for option in (("--power-of-two",), ("--layers-only",), ("--calib", "x.npz"), ("--traces", "t.nir")):
+        arguments = [str(tmp_path / "w.gguf"), str(tmp_path / "o.gguf"), "--format", "tq2_0", *option]
+        error = CliRunner().invoke(convert_command, arguments, standalone_mode=False).exception
+        assert isinstance(error, Error), error
+        assert error.message == f"{option[0]} does nothing with --format tq2_0"
 
 
 def test_the_first_command_of_the_readme(folder: Path):
