@@ -8,7 +8,8 @@ tiles read them again. Constants are the machine file's, fitted once a dtype or 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isinf
+from typing import Literal
 
 from neuc.runtime.npu.machine import GemmRate, Machine, Sku
 
@@ -17,6 +18,8 @@ ELEMENT_BYTES = {
     **{"i4": 0.5, "bf16": 2.0, "f32": 4.0, "bfp16": 9 / 8, "ternary": 0.25},
 }
 WORD = 4
+MEMORY_LINE = 64
+"""Bytes of one burst of DDR5, and of LPDDR5X: 16 beats of 32 bits; nothing smaller is read."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,23 @@ def kernel_macs_per_cycle(
     return macs / max(cycles, moved / width(machine) if streamed else 0.0)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a GEMM program uses host memory (`gemm_layouts.py` has the published ones).
+
+    Attributes:
+        block_m: Rows of C that are made at once; B is read again for each such block.
+        block_n: Columns of C that are made at once.
+        runs: Bytes of A, B and C that lie together in host memory; infinite if long.
+        waits_for_c: Cores have one buffer of C, and wait while it leaves.
+    """
+
+    block_m: int
+    block_n: int
+    runs: tuple[float, float, float]
+    waits_for_c: bool = False
+
+
 def gemm_seconds(
     machine: Machine,
     sku: Sku,
@@ -86,33 +106,36 @@ def gemm_seconds(
     shape: tuple[int, int, int],
     tile: Tiling,
     rate: float,
+    layout: Layout,
     *,
     padded: bool,
     ddr_bytes: float | None = None,
-    b_row_major: bool = False,
-) -> float:
-    """A whole GEMM of M x K x N; `rate` is the kernel's multiply-adds a cycle.
+) -> tuple[float, str]:
+    """Seconds of a whole GEMM of M x K x N, and what sets them; `rate` is the kernel's multiply-adds a cycle.
 
     With `padded`, partial tiles cost as much as whole ones; shapes of the array paper are whole tiles but for rounding.
-    `ddr_bytes` is the traffic, if it is known better than tiles tell it. With `b_row_major`, B comes in runs of n
-    elements, for which host memory is as slow as the machine's curve of bursts says.
+    `ddr_bytes` is the traffic, if it is known better than blocks tell it; it then comes in runs as long as A's.
     """
     big_m, big_k, big_n = shape
     a, b, c = kind.nbytes
-    across, down = big_n / (tile.n * tile.cols), big_m / (tile.m * tile.rows)
+    tiles = (big_m / (tile.m * tile.rows), big_n / (tile.n * tile.cols))
+    blocks = (big_m / layout.block_m, big_n / layout.block_n)
     if padded:
-        across, down = ceil(across), ceil(down)
-    each = big_k * tile.m * tile.n / rate + tile.m * tile.n * c / width(machine)
-    compute = across * down * each / sku.clock_hz
-    share = burst_efficiency(machine, tile.n * b) if b_row_major else 1.0
-    traffic = ddr_bytes or big_m * big_k * a * across + big_k * big_n * b * down / share + big_m * big_n * c
-    return max(compute, traffic / sku.ddr_bytes_per_second) + sku.dispatch_us * 1e-6
+        tiles, blocks = (ceil(tiles[0]), ceil(tiles[1])), (ceil(blocks[0]), ceil(blocks[1]))
+    leaving = tile.m * tile.n * c / width(machine) if layout.waits_for_c else 0.0
+    compute = tiles[0] * tiles[1] * (big_k * tile.m * tile.n / rate + leaving) / sku.clock_hz
+    moved = (big_m * big_k * a * blocks[1], big_k * big_n * b * blocks[0], big_m * big_n * c)
+    shares = [burst_efficiency(machine, run) for run in layout.runs]
+    traffic = ddr_bytes / shares[0] if ddr_bytes else sum(x / share for x, share in zip(moved, shares))
+    host = traffic / sku.ddr_bytes_per_second
+    return max(compute, host) + sku.dispatch_us * 1e-6, "host memory" if host > compute else "cores"
 
 
 def burst_efficiency(machine: Machine, run: float) -> float:
-    """The share of host memory's rate that contiguous runs of `run` bytes reach."""
-    half = machine.ddr.get("burst_half_bytes", 0.0)
-    return run / (run + half)
+    """The share of host memory's rate that contiguous runs of `run` bytes reach; short ones take a line of 64 bytes."""
+    if isinf(run):
+        return 1.0
+    return run / (max(run, MEMORY_LINE) + machine.ddr.get("burst_half_bytes", 0.0))
 
 
 def streamed_seconds(
@@ -134,13 +157,26 @@ def on_chip_cycles(machine: Machine, words: int, hops: int) -> float:
     return start + words * WORD / width(machine)
 
 
-def shim_task_cycles(machine: Machine, direction: str, words: int, *, first_of_many: bool) -> float:
-    """A single transfer of `words` between host memory and a shim DMA; the first of several queued ones costs more."""
+def shim_task_cycles(
+    machine: Machine, direction: str, words: int, *, place: Literal["only", "first", "later"]
+) -> float:
+    """A transfer of `words` between host memory and a shim DMA: the only task, or the first or a later one of a queue.
+
+    What begins takes a while to answer. An only task streams meanwhile; of several, the first waits for its followers.
+    """
     t, way = machine.timing, direction.lower()
-    per_word = t["shim_mm2s_per_word"] if way == "mm2s" else 1.0
-    per_word *= WORD / width(machine)
-    start = t[f"first_task_{way}"] if first_of_many else 0.0
-    return t[f"shim_{way}_task"] + words * per_word + start
+    stream, begins = _stream_cycles(machine, direction, words), t[f"first_task_{way}"]
+    return t[f"shim_{way}_task"] + {"only": max(stream, begins), "first": stream + begins, "later": stream}[place]
+
+
+def waits_for_host_memory(machine: Machine, direction: str, words: int) -> bool:
+    """Whether an only task of `words` is over before host memory answers its first."""
+    return _stream_cycles(machine, direction, words) < machine.timing[f"first_task_{direction.lower()}"]
+
+
+def _stream_cycles(machine: Machine, direction: str, words: int) -> float:
+    per_word = machine.timing["shim_mm2s_per_word"] if direction == "MM2S" else 1.0
+    return words * per_word * WORD / width(machine)
 
 
 def sku_of(machine: Machine, device: str) -> Sku | None:

@@ -43,15 +43,20 @@ def validate_command(rows: Path, rates: str, as_json: bool) -> int:
     and 15 % of DMA times, 12 and 25 % of everything else, Kendall's tau 0.8.
 
     \b
-    Words of config, in any order; others without "=" are remarks, others with it are refused:
+    Words of config, in any order; others with "=" are refused, others without are listed as remarks:
       tile 64x64x64, kernel=64x64x64   m x k x n of one core
       rate=133.1                       multiply-adds a cycle of the kernel
       one core, 8 cores, 4x8 cores, 2 columns   at work (rows x columns); all if not said
       dispatch=275us                   of the host program that measured
       order=MxNxK                      of the shape, which is MxKxN if not said
-      b_row_maj                        B lies row by row in host memory
-      47 MB of DDR traffic, x100 repeats
-      flm, iron.gemm, chess, stock     the kernel library
+      herd=8x4                         cores along M x along N, where they are not rows x columns
+      k_l2=512                         columns of A that a memory tile collects, the tile's k if not said
+      b_row_maj, b_col_maj             how B lies in host memory
+      C depth 1, C depth 2             buffers of C in a core
+      47 MB of DDR traffic, x100 repeats, no compute (transfers alone)
+      flm, iron.gemm, stock, iree      whose program: which runs host memory is read in
+      4-level tiling, packed, direct codegen   of IREE's programs, which choose their own tiles
+      chess, peano                     the kernel's compiler
       MM2S or S2MM, first or following task, K=8 (tasks)   shim_single_bd, shim_chained
       hops=3                           dma: tiles apart
     """  # noqa: D301  (click takes the backspace for "as it is")
@@ -89,12 +94,13 @@ def validate_command(rows: Path, rates: str, as_json: bool) -> int:
 
 
 def _print(name: str, predictions: list[Prediction], sums: Mapping[str, Summary | None]) -> None:
+    from neuc.compiler.npu.row_config import remarks_in
     from neuc.compiler.npu.validate import gate_of
 
     console.product(f"\n{name}:")
     console.product(
         arguments.table(
-            ("id", "measured", "predicted", "unit", "error", "kernel rate, or why not predicted"),
+            ("id", "measured", "predicted", "unit", "error", "kernel rate; what is predicted, or why not"),
             [_cells(p) for p in predictions],
             right=(1, 2, 4),
         )
@@ -107,6 +113,10 @@ def _print(name: str, predictions: list[Prediction], sums: Mapping[str, Summary 
         missed = s.missed(kind)
         gate = f"gates {middle:.0%} and {most:.0%}: " + (f"MISSED, {'; '.join(missed)}" if missed else "met")
         console.product(f"{kind}: {s.count} rows, median error {s.median:.1%}, largest {s.maximum:.1%}{tau}; {gate}")
+    remarks = sorted({said for p in predictions if p.value is not None for said in remarks_in(p.row.config)})
+    if remarks:
+        said = ", ".join(f"'{part}' (nearest: {near})" if near else f"'{part}'" for part, near in remarks)
+        console.product(f"words of config that no model reads: {said}")
     left = [p for p in predictions if p.value is None]
     if left:
         console.product(f"{len(left)} of {len(predictions)} rows are not predicted; the table says why")
@@ -116,10 +126,19 @@ def _cells(p: Prediction) -> tuple[str, ...]:
     measured = "" if p.row.value is None else f"{p.row.value:g}"
     predicted = "" if p.value is None else f"{p.value:.4g}"
     error = "" if p.error is None else f"{p.error:+.1%}"
-    return (p.row.id, measured, predicted, p.row.unit, error, p.why_not or p.rate_source)
+    return (
+        p.row.id,
+        measured,
+        predicted,
+        p.row.unit,
+        error,
+        p.why_not or "; ".join(filter(None, (p.rate_source, p.includes))),
+    )
 
 
 def _json(p: Prediction) -> dict[str, object]:
+    from neuc.compiler.npu.row_config import remarks_in
+
     return {
         "id": p.row.id,
         "kind": p.row.kind,
@@ -128,5 +147,7 @@ def _json(p: Prediction) -> dict[str, object]:
         "unit": p.row.unit,
         "error": p.error,
         "kernel_rate": p.rate_source,
+        "includes": p.includes,
         "not_predicted": p.why_not,
+        "remarks": [part for part, _ in remarks_in(p.row.config)],
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 from neuc.backends.npu.timing_model import ELEMENT_BYTES, GemmType
 from neuc.runtime.npu.machine import Machine
@@ -18,10 +19,57 @@ _VALUES: Mapping[str, tuple[str, str]] = {
     "rate": (r"(?=.*[1-9])\d{1,9}(\.\d{1,9})?", "multiply-adds a cycle, a number above 0"),
     "dispatch": (r"\d{1,7}(\.\d+)?us", "microseconds, such as 275us"),
     "order": (r"MxNxK", "MxNxK"),
+    "herd": (r"\d{1,2}x\d{1,2}", "cores along M x along N, such as 8x4"),
+    "k_l2": (r"0*[1-9]\d{0,8}", "columns of A that a memory tile collects, from 1"),
     "K": (r"0*[1-9]\d{0,5}", "tasks, from 1"),
     "hops": (r"\d{1,3}", "tiles apart, such as 3"),
 }
 """Words that have a value: its form, and how that is said."""
+
+_READ = (
+    r"[^\s;,=]+ ?= ?[^\s;,]*",
+    r"\b(?:tile|kernel)s?[ :]+\d[\dx/]*",
+    r"\b(?:one|single|\d+)[ _-]?(?:cores?|col(?:umn)?s?)\b",
+    r"(?<![\dx])\d+x\d+(?: cores)?(?![\dx])",
+    r"[\d.]+ MB of DDR traffic|x\d+ repeats",
+    r"\b(?:b_row_maj|b_col_maj|row-major B|C depth [12])\b",
+    r"\b(?:flm|iron\.GEMM|chess|stock|whole_array|peano|iree)\b",
+    r"\b4-level tiling\b|\bdirect codegen\b|\bno compute\b|\bpacked\b",
+    r"\b(?:MM2S|S2MM)\b|\b(?:first|following|next) tasks?\b|\binstructions\b|\bVMAC\b",
+)
+"""What of a config is read, in any order; the rest are remarks."""
+_WORDS = (
+    *(
+        "tile",
+        "kernel",
+        "one core",
+        "cores",
+        "columns",
+        "b_row_maj",
+        "b_col_maj",
+        "C depth 1",
+        "C depth 2",
+        "flm",
+        "iron.GEMM",
+    ),
+    *("chess", "stock", "whole_array", "peano", "iree", "4-level tiling", "direct codegen", "no compute", "packed"),
+    *("MM2S", "S2MM", "first task", "following task", "MB of DDR traffic", "repeats"),
+)
+
+
+def remarks_in(config: str) -> list[tuple[str, str]]:
+    """The parts of `config` that no model reads, and beside each the known words it nearly is, if any."""
+    rest = config
+    for pattern in _READ:
+        rest = re.sub(pattern, ";", rest, flags=re.IGNORECASE)
+    known = {word.lower(): word for word in _WORDS}
+    found: list[tuple[str, str]] = []
+    for part in (part.strip(" .()") for part in re.split(r"[;,]", rest)):
+        if not re.search(r"[A-Za-z]", part):
+            continue
+        near = get_close_matches(part.lower(), known, n=1, cutoff=0.75)
+        found.append((part[:_SHOWN], known[near[0]] if near else ""))
+    return found
 
 
 def config_fault(config: str, machine: Machine) -> str:
@@ -37,7 +85,10 @@ def config_fault(config: str, machine: Machine) -> str:
             return f"config '{key} {value[:_SHOWN]}' makes no sense; known: {_VALUES[key][1]}"
     rows = sum(machine.classes[name].kind == "core" for name in machine.row_classes)
     has = f"{machine.name} has {rows}x{machine.cols} cores (rows x columns)"
-    for down, across in re.findall(r"(?<![\dx/-])(-?\d+)x(-?\d+)(?![\dx/])", config):
+    herd = re.search(r"\bherd=(\d+)x(\d+)", config)
+    if herd and not _within(str(int(herd[1]) * int(herd[2])), rows * machine.cols):
+        return f"config {herd[0]} is more cores than there are, or none; {has}"
+    for down, across in re.findall(r"(?<![\dx/=-])(-?\d+)x(-?\d+)(?![\dx/])", config):
         if not (_within(down, rows) and _within(across, machine.cols)):
             return f"config {down[:_SHOWN]}x{across[:_SHOWN]} cores is more than there are, or none; {has}"
     for word, most in (("cores", rows * machine.cols), ("columns", machine.cols)):

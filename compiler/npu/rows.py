@@ -33,7 +33,7 @@ class Prediction:
     """A row with what the model says; ``why_not`` where it says nothing.
 
     ``rate_source``: "row" (the row gave the kernel's rate), "model" (our kernel model), "library" (a named kernel
-    library's rate), "" (no kernel). ``seconds`` is the predicted time, for ranking.
+    library's rate), "" (no kernel). ``seconds`` is the predicted time, for ranking; ``includes`` says what it is of.
     """
 
     row: Row
@@ -41,6 +41,7 @@ class Prediction:
     rate_source: str
     seconds: float | None = None
     why_not: str = ""
+    includes: str = ""
 
     @property
     def error(self) -> float | None:

@@ -1,0 +1,82 @@
+"""The fields of a row as numbers: sizes, element types, cores at work; and a predicted time in the row's unit."""
+
+from __future__ import annotations
+
+import re
+
+from neuc.backends.npu import timing_model as timing
+from neuc.compiler.npu.rows import Prediction, Row
+from neuc.runtime.npu.machine import Machine, Sku
+
+_MOST_DIGITS = 9
+"""Of a size; far above what any array multiplies."""
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_SCALES = {"TOPS": 1e12, "TFLOPS": 1e12, "GOPS": 1e9, "GFLOPS": 1e9}
+
+
+def refuse(row: Row, why: str) -> Prediction:
+    """A row without a prediction, and why."""
+    return Prediction(row, None, "", why_not=why)
+
+
+def sizes_in(text: str) -> list[int]:
+    """The sizes in a shape; none if one of them is no size."""
+    found = re.findall(r"(-?\d+)(K?)", text)
+    if any(len(n) > _MOST_DIGITS or int(n) <= 0 for n, _ in found):
+        return []
+    return [int(n) * (1024 if k else 1) for n, k in found]
+
+
+def type_in(text: str) -> timing.GemmType | None:
+    """Element types of a product: `i8`, `i8->i16`, `i8 x i4`, `bf16_f32`; integers add up in 32 bits unless said."""
+    operands, _, result = (
+        re.sub(r"\bint(\d+)", r"i\1", text.replace(" ", "").lower()).replace("_", "->").partition("->")
+    )
+    a, _, b = operands.partition("x")
+    b = b or a
+    kind = timing.GemmType(a, b, result or {"i8": "i32", "i16": "i32"}.get(a, a))
+    return kind if set(vars(kind).values()) <= set(timing.ELEMENT_BYTES) else None
+
+
+def cores_in(config: str, machine: Machine) -> tuple[int, int]:
+    """Cores at work, along M and along N: rows and columns, the whole array, unless the row says something else."""
+    rows = sum(machine.classes[name].kind == "core" for name in machine.row_classes)
+    if re.search(r"\b(one|1|single)[ _-]core\b", config):
+        return 1, 1
+    herd = re.search(r"\bherd=(\d+)x(\d+)", config)
+    if herd:
+        return max(1, int(herd[1])), max(1, int(herd[2]))
+    grid = re.search(r"(?<![\dx/])(\d)x(\d)(?![\dx/])", config)
+    if grid and 1 <= int(grid[1]) <= rows and 1 <= int(grid[2]) <= machine.cols:
+        return int(grid[1]), int(grid[2])
+    columns = re.search(r"\b(\d+)[ _-]?col(?:umn)?s?\b", config)
+    if columns and 1 <= int(columns[1]) <= machine.cols:
+        return rows, int(columns[1])
+    cores = re.search(r"\b(\d+) cores\b", config)
+    if cores and 1 <= int(cores[1]) <= rows * machine.cols:
+        count = int(cores[1])
+        return (count, 1) if count < rows else (rows, max(1, count // rows))
+    return rows, machine.cols
+
+
+def no_figures(machine: Machine, kind: timing.GemmType) -> str:
+    """Why a product of these types is not predicted."""
+    return f"no figures for {kind.key} on {machine.name}; known: {', '.join(sorted(machine.gemm))}"
+
+
+def with_dispatch(sku: Sku) -> str:
+    """How a prediction says that a call of the host program is part of it."""
+    return f"with dispatch {sku.dispatch_us:g} us"
+
+
+def in_unit(row: Row, seconds: float, sku: Sku, macs: int, source: str) -> Prediction:
+    """A predicted time, or the rate it means, in the row's unit; not predicted if the unit is none for its kind."""
+    if row.unit in ("cycles", "count"):
+        return Prediction(row, seconds * sku.clock_hz, source, seconds)
+    if row.unit in _SECONDS:
+        return Prediction(row, seconds / _SECONDS[row.unit], source, seconds)
+    if row.unit not in _SCALES or not macs:
+        known = ", ".join(("cycles", *_SECONDS, *(_SCALES if macs else ())))
+        what = f"unit {row.unit} is none that kind {row.kind} is predicted in" if row.unit else "unit is missing"
+        return Prediction(row, None, source, why_not=f"{what}; known: {known}")
+    return Prediction(row, 2 * macs / seconds / _SCALES[row.unit], source, seconds)
