@@ -107,6 +107,11 @@ class Isa:
         return 4 * self.f32_lanes
 
     @property
+    def has_masks(self) -> bool:
+        """Loads and stores of some lanes cost what those of all lanes do."""
+        return "avx512f" in self.features
+
+    @property
     def has_fma(self) -> bool:
         """Whether a fused multiply-add is one instruction."""
         return "fma" in self.features or self.arch == "aarch64"

@@ -306,9 +306,9 @@ class _Edge:
 
 
 def _with_edges(b: KernelBuilder, tile: Tile, ops: Operands, body: Callable[[_Edge], None]) -> None:
-    """Run `body` without masks for whole panels, with masks for the others."""
-    if ops.columns is None:
-        body(_Edge(b, tile, None))
+    """Run `body` without masks for whole panels, with masks for the others; with masks for all where they are free."""
+    if ops.columns is None or b.isa.has_masks:
+        body(_Edge(b, tile, ops.columns))
         return
     with b.if_(b.icmp("sge", ops.columns, tile.columns)) as branch:
         body(_Edge(b, tile, None))
