@@ -210,8 +210,10 @@ def northpole() -> str:
         f"{TOKENS_A_SECOND}: {rate / TOKENS_A_SECOND - 1:+.0%}. The mapping is the published one, a layer on each of "
         "14 cards and the output layer on two, with 28 users and a context of 2048, whose caches just fit; sizes are "
         f"those of Granite-8B-Code, whose layers it has. The limit is {token.limiter}: a byte a logit is assumed, two "
-        f"would give {wide:.0f} ({wide / TOKENS_A_SECOND - 1:+.0%}). Assumed are {', '.join(token.assumed)}. A model "
-        "without output cards and with 2560 activations a token, as we had before, gives +90%."
+        f"would give {wide:.0f} ({wide / TOKENS_A_SECOND - 1:+.0%}). Assumed are {', '.join(token.assumed)}. The "
+        "latency between cards is what the same group published since for an 8B model, 2.8 ms a token over 96 cards "
+        "(arXiv 2511.15950), less reading and sending: 23 us. We had assumed 10, one hop through a switch, which "
+        "gives +34%. Its servers are linked by Ethernet, the 3B model's cards by PCIe alone, so 23 is rather too long."
     )
 
 
