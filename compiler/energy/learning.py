@@ -18,15 +18,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
+from neuc.compiler.energy.learning_engines import Engine, NativeAnswers, NativeEngine, NumpyEngine, convolves
 from neuc.compiler.energy.learning_maps import Array, Conv, Map, Sizes, maps_of
 from neuc.compiler.energy.learning_methods import CONVOLVE, METHODS, make_rule
-from neuc.compiler.energy.learning_native import WITH_PROGRAMS, NativeAnswers, NativeSlopes, convolves
 from neuc.compiler.energy.learning_rules import EquilibriumPropagation, Layers, Rule
-from neuc.compiler.energy.learning_variants import ContrastiveDivergence, IncrementalPredictiveCoding
+from neuc.compiler.energy.learning_step import has_program
+from neuc.compiler.energy.learning_variants import ContrastiveDivergence
 from neuc.errors import Error, Exit
-
-ADAM = (0.9, 0.999, 1e-8)
-"""Decay of the mean and of the mean square of slopes, and the floor of the divisor (Kingma and Ba 2015)."""
 
 
 @dataclass
@@ -146,21 +144,19 @@ def train(
     rng = np.random.default_rng(seed)
     y = np.eye(classes, dtype=np.float32)[t]
     trained = Trained(rule, rule.start(checked, rng), tuple(checked))
-    native: NativeSlopes | None = None
-    if engine == "native" and type(rule) in WITH_PROGRAMS:
+    learner: Engine = NumpyEngine(rule, trained.layers)
+    if engine == "native" and has_program(rule, trained.layers):
         start = time.process_time()
-        native = NativeSlopes(rule, trained.layers, batch)
-        trained.layers, trained.engine = native.layers, "native"
+        learner, trained.engine = NativeEngine(rule, trained.layers, (batch, inputs, classes)), "native"
         trained.compile_seconds = time.process_time() - start
-    optimiser = _Optimiser(rule, trained.layers)
     with _progress(epochs) as advance:
         for epoch in range(epochs):
             start = time.process_time()
             order = rng.permutation(len(x))
             for begin in range(0, len(x) - batch + 1, batch):
                 chosen = order[begin : begin + batch]
-                for slopes in _passes(rule, native, trained.layers, x[chosen], y[chosen], rng):
-                    optimiser.step(slopes, epoch)
+                learner.step(x[chosen], y[chosen], rng, epoch)
+            trained.layers = learner.layers
             trained.cpu_seconds += time.process_time() - start
             if not all(np.isfinite(w).all() and np.isfinite(b).all() for w, b in trained.layers):
                 raise _error("NEUC-E620", f"in epoch {epoch + 1} weights became infinite", "a smaller rate or dt")
@@ -169,51 +165,8 @@ def train(
             if curve and held_out is not None:
                 trained.test_curve.append(trained.accuracy(*held_out))
             advance()
-    trained.peak_bytes = _peak_of(lambda: rule.slopes(trained.layers, x[:batch], y[:batch], rng)) + optimiser.bytes
+    trained.peak_bytes = _peak_of(lambda: rule.slopes(trained.layers, x[:batch], y[:batch], rng)) + learner.held
     return trained
-
-
-def _passes(
-    rule: Rule, native: NativeSlopes | None, layers: Layers, x: Array, y: Array, rng: np.random.Generator
-) -> Iterator[Layers]:
-    """The slopes of a batch: once, or after every step of the latents."""
-    if isinstance(rule, IncrementalPredictiveCoding):
-        yield from rule.passes(layers, x, y, rng)
-    else:
-        yield rule.slopes(layers, x, y, rng) if native is None else native(x, y, rng)
-
-
-class _Optimiser:
-    """Gradient steps in place: plain, or Adam's."""
-
-    def __init__(self, rule: Rule, layers: Layers) -> None:
-        self.rule = rule
-        self.arrays = [array for layer in layers for array in layer]
-        kept = self.arrays if rule.adaptive else []
-        self.means, self.squares = [np.zeros_like(a) for a in kept], [np.zeros_like(a) for a in kept]
-        self.count = 0
-
-    @property
-    def bytes(self) -> int:
-        """Of weights and of the state that is kept for each."""
-        return sum(a.nbytes for a in (*self.arrays, *self.means, *self.squares))
-
-    def step(self, slopes: Layers, epoch: int) -> None:
-        """One step against the slopes."""
-        rate = self.rule.rate * self.rule.decay**epoch
-        flat = [array for layer in slopes for array in layer]
-        if not self.rule.adaptive:
-            for array, slope in zip(self.arrays, flat, strict=True):
-                array -= np.float32(rate) * slope
-            return
-        self.count += 1
-        first, second, floor = ADAM
-        scale = rate / (1.0 - first**self.count)
-        shrink = 1.0 / (1.0 - second**self.count)
-        for array, mean, square, slope in zip(self.arrays, self.means, self.squares, flat, strict=True):
-            mean += (1.0 - first) * (slope - mean)
-            square += (1.0 - second) * (slope * slope - square)
-            array -= scale * mean / (np.sqrt(shrink * square) + floor)
 
 
 def _peak_of(work: Callable[[], object]) -> int:

@@ -20,6 +20,8 @@ Layers: TypeAlias = "list[tuple[Array, Array]]"
 """Weights and biases [out] of each layer, f32; weights [in, out], or all filters of a convolution in a row."""
 LABEL_SCALE = 2.0
 """What Forward-Forward multiplies the appended one-hot label by."""
+ADAM = (0.9, 0.999, 1e-8)
+"""Decay of the mean and of the mean square of slopes, and the floor of the divisor (Kingma and Ba 2015)."""
 
 
 class Network(list["tuple[Array, Array]"]):

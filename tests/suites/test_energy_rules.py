@@ -12,9 +12,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 from neuc import energy
+from neuc.compiler.energy.learning_engines import NativeEngine, NumpyEngine, Rates
 from neuc.compiler.energy.learning_maps import Sizes
-from neuc.compiler.energy.learning_native import NativeSlopes
-from neuc.compiler.energy.learning_rules import Backpropagation, Layers, Network, maps_in, normalised
+from neuc.compiler.energy.learning_methods import METHODS
+from neuc.compiler.energy.learning_rules import Backpropagation, Layers, Network, Rule, maps_in, normalised
 from neuc.errors import Error
 
 STEP = 1e-5
@@ -22,6 +23,8 @@ DIFFERENCE_TOLERANCE = 1e-7
 """Central differences with step 1e-5 in f64, on numbers of size 1."""
 NATIVE_TOLERANCE = 2e-5
 """f32 against f32 in another order of sums, slopes of size 1 and below."""
+WEIGHT_TOLERANCE = 1e-6
+"""f32: a few roundings a step of weights of size 1."""
 SCORE_TOLERANCE = 2e-3
 """f32, up to 20 sweeps in another order of sums, on scores up to 10."""
 CHANCE = 0.1
@@ -169,7 +172,7 @@ def test_dendrites_come_to_agree_with_backpropagation() -> None:
         local = rule.slopes(layers, x, y, RNG(0))[0][0] - rule.loss * ups[0][0]
         return cosine(exact.reshape(-1), local.reshape(-1))
 
-    trained = energy.train((64, 32, 10), x, t, rule, epochs=100)
+    trained = energy.train((64, 32, 10), x, t, rule, epochs=100, engine="numpy")
     assert agreement(rule.start((64, 32, 10), RNG(0))) < 0.5
     assert agreement(trained.layers) > 0.9
     assert trained.accuracy(x, t) > 0.9
@@ -178,7 +181,10 @@ def test_dendrites_come_to_agree_with_backpropagation() -> None:
 def test_a_neuron_with_dendrites_solves_exclusive_or() -> None:
     x, t = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]]), np.array([0, 1, 1, 0])
     assert all(
-        energy.train((2, 6, 2), x, t, "dendritic", epochs=600, batch=4, seed=seed, rate=0.2).accuracy(x, t) == 1.0
+        energy.train((2, 6, 2), x, t, "dendritic", epochs=600, batch=4, seed=seed, rate=0.2, engine="numpy").accuracy(
+            x, t
+        )
+        == 1.0
         for seed in range(3)
     )
 
@@ -205,7 +211,7 @@ def test_a_few_digits_are_learnt_and_the_onnx_file_answers_alike(method: str, tm
     pixels, labels = load_digits(return_X_y=True)
     x, t = (np.asarray(pixels) / 16)[:500].astype(np.float32), np.asarray(labels)[:500]
     sizes = (64, 48, 48, 10) if method == "scff" else (64, 48, 10)
-    trained = energy.train(sizes, x, t, method, epochs=25 if method == "cd" else 8)
+    trained = energy.train(sizes, x, t, method, epochs=25 if method == "cd" else 8, engine="numpy")
     assert trained.accuracy(x, t) > 5 * CHANCE
     trained.to_onnx(tmp_path / "net.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"))
@@ -213,19 +219,57 @@ def test_a_few_digits_are_learnt_and_the_onnx_file_answers_alike(method: str, tm
     np.testing.assert_allclose(scores, trained.scores(x[:50]), rtol=SCORE_TOLERANCE, atol=SCORE_TOLERANCE)
 
 
+FEWER: dict[str, dict[str, float]] = {
+    "ep": {"free_steps": 6, "nudged_steps": 3},
+    "chl": {"free_steps": 6, "nudged_steps": 3},
+    "pc": {"steps": 4},
+    "mupc": {"steps": 4},
+    "hep": {"free_steps": 3, "nudged_steps": 2, "nudges": 5},
+    "cd": {"sweeps": 2},
+}
+"""Options with which programs are short."""
+STEPS = 3
+QUICK = ("ep", "pc", "ff", "cd")
+"""Tested by default; of each kind of program one."""
+DENSE = {method: (8, 7, 4) if method == "cd" else (8, 7, 6, 4) for method in METHODS if method != "ipc"}
+
+
 @pytest.mark.parametrize(
-    "rule", [energy.EquilibriumPropagation(free_steps=6, nudged_steps=3), energy.PredictiveCoding(steps=4)]
+    ("method", "sizes"),
+    [
+        *((method, DENSE[method]) for method in QUICK),
+        *(pytest.param(m, sizes, marks=pytest.mark.slow) for m, sizes in DENSE.items() if m not in QUICK),
+        *(pytest.param(m, IMAGES, marks=pytest.mark.slow) for m in ("ep", "pc", "chl", "mupc")),
+    ],
 )
-@pytest.mark.parametrize("sizes", [SIZES, IMAGES], ids=["dense", "convolutions"])
-def test_generated_code_computes_the_rules_slopes(rule: object, sizes: Sizes) -> None:
-    assert isinstance(rule, energy.EquilibriumPropagation | energy.PredictiveCoding)
+def test_generated_code_computes_the_rules_slopes_and_the_optimisers_steps(method: str, sizes: Sizes) -> None:
+    """Some steps after another, on batches of a size that fills no vector."""
+    rule: Rule = METHODS[method](**FEWER.get(method, {}))  # type: ignore[arg-type]
     layers = rule.start(sizes, RNG(0))
-    inputs, classes = maps_in(layers)[0].inputs, maps_in(layers)[-1].outputs
-    x = RNG(1).random((21, inputs)).astype(np.float32)
-    y = np.eye(classes, dtype=np.float32)[RNG(2).integers(0, classes, 21)]
-    expected = flat(rule.slopes(layers, x, y, RNG(0)))
-    native = NativeSlopes(rule, layers, len(x))
-    np.testing.assert_allclose(flat(native(x, y, RNG(0))), expected, atol=NATIVE_TOLERANCE)
+    inputs, classes = maps_in(layers)[0].inputs if sizes is IMAGES else 8, 10 if sizes is IMAGES else 4
+    native = NativeEngine(rule, layers, (21, inputs, classes))
+    copied = Network([(w.copy(), b.copy()) for w, b in layers], maps_in(layers))
+    optimiser, rates = NumpyEngine(rule, copied), Rates(rule)
+    for step in range(STEPS):
+        x = RNG(step).random((21, inputs)).astype(np.float32)
+        y = np.eye(classes, dtype=np.float32)[RNG(step).integers(0, classes, 21)]
+        expected = flat(rule.slopes(native.layers, x, y, RNG(step)))
+        native.step(x, y, RNG(step), step)
+        np.testing.assert_allclose(flat(native.slopes), expected, atol=NATIVE_TOLERANCE)
+        optimiser.descend([a for layer in native.slopes for a in layer], *rates.next(step))
+        np.testing.assert_allclose(flat(native.layers), flat(optimiser.layers), atol=WEIGHT_TOLERANCE)
+
+
+def test_generated_code_makes_the_steps_of_incremental_predictive_coding() -> None:
+    """Each step of the latents sees the weights that the one before it left."""
+    rule = energy.IncrementalPredictiveCoding(steps=3, adaptive=False, rate=0.1)
+    x, y = (a.astype(np.float32) for a in batch(21))
+    layers = rule.start((8, 9, 7, 4), RNG(0))
+    native, numpy = NativeEngine(rule, layers, (21, 8, 4)), NumpyEngine(rule, layers)
+    for _ in range(STEPS):
+        native.step(x, y, RNG(0), 0)
+        numpy.step(x, y, RNG(0), 0)
+    np.testing.assert_allclose(flat(native.layers), flat(numpy.layers), atol=WEIGHT_TOLERANCE)
 
 
 @pytest.mark.parametrize("method", ["ep", "pc", "bp"])

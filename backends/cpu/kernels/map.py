@@ -51,6 +51,12 @@ class MapKernel(KernelSpec):
     def writes(self) -> tuple[int, ...]:
         return (len(self.inputs),)
 
+    @property
+    def in_place(self) -> tuple[int, int] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The first operand, where every element is read before it is written and at the same place."""
+        same = self.rank == 1 and self.inner[:1] == ("unit",) and self.inputs[0] == self.output
+        return (0, len(self.inputs)) if same else None
+
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Vectors along the innermost dim; one element at a time if an operand has an odd stride there."""
         b = KernelBuilder(self.name, isa)
