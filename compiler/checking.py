@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from xdsl.traits import IsTerminator
+
 from neuc.compiler import energies, pipeline
 from neuc.compiler.driver import LEVELS, Driver
 from neuc.compiler.options import CompileOptions
@@ -18,20 +20,25 @@ from neuc.errors import Error, Exit, NodeRef
 from neuc.runtime.artifact import Artifact
 from neuc.runtime.loader import check_processor
 
+OPERATORS = ("onnx.", "dense.", "ternary.", "spike.")
+"""What operators of networks begin with: decoders and spiking networks come as operations on tensors already."""
+
 
 @dataclass(frozen=True)
 class Checked:
     """What a target can run of a model.
 
     Attributes:
-        operators: how many operators the model has.
+        operators: how many operators of networks the model has.
         nodes: those that cannot run natively, with reasons.
         native_share: share of multiply-adds that can; None when there are none.
+        energies: how many operations on energies it has; they run on the target, or checking it is an error.
     """
 
     operators: int
     nodes: list[NodeRef]
     native_share: float | None
+    energies: int = 0
 
 
 def check_artifact(path: Path) -> tuple[str, Checked]:
@@ -66,9 +73,9 @@ def check_model(model: object, options: CompileOptions) -> Checked:
             hint="check a model, or graph-level IR",
             exit_code=Exit.USAGE,
         )
-    # Decoders come as operations on tensors already.
-    kinds = ("dense.", "ternary.") if source.is_decoder else ("onnx.", "energy.")
-    operators = sum(op.name.startswith(kinds) for op in entry_of(source.module).walk())
+    computing = [op.name for op in entry_of(source.module).walk() if not op.has_trait(IsTerminator)]
+    operators = sum(name.startswith(OPERATORS) for name in computing)
+    on_energies = sum(name.startswith("energy.") for name in computing)
     energies.refuse_quantization(source.module, options, chosen, source.name)
     energies.refuse_sampling(source.module, chosen, source.name)
     driver = Driver(source.module, source.context)
@@ -80,4 +87,4 @@ def check_model(model: object, options: CompileOptions) -> Checked:
     nodes = [NodeRef(row.node, row.op, row.reason) for row in report.hosts]
     if energies.of_energies(driver.module) is not None:
         driver.run([*chosen.finishing(), *chosen.passes()])  # energies run nowhere else: what is refused is an error
-    return Checked(operators, nodes, report.native_share)
+    return Checked(operators, nodes, report.native_share, on_energies)

@@ -44,7 +44,7 @@ def check_command(model: Path, target: str | None, shapes: tuple[str, ...], as_j
     if as_json:
         nodes = [{"name": n.name, "op_type": n.op_type, "reason": n.reason} for n in checked.nodes]
         report = {"model": str(model), "target": target, "unsupported": nodes, "native_share": checked.native_share}
-        console.product_json({**report, "operators": checked.operators})
+        console.product_json({**report, "operators": checked.operators, "energies": checked.energies})
     else:
         what = "launches and nodes" if model.suffix == arguments.ARTIFACT_SUFFIX else "operators"
         console.product("\n".join(_lines(model, target, checked, what)))
@@ -54,7 +54,10 @@ def check_command(model: Path, target: str | None, shapes: tuple[str, ...], as_j
 def _lines(model: Path, target: str, checked: Checked, what: str) -> list[str]:
     nodes, share = checked.nodes, checked.native_share
     if not nodes:
-        return [f"{model.name}: all {checked.operators} {what} run on {target}"]
+        parts = [f"all {checked.operators} {what}"] if checked.operators or not checked.energies else []
+        if checked.energies:
+            parts.append(f"its energies ({arguments.counted(checked.energies, 'operation')})")
+        return [f"{model.name}: {' and '.join(parts)} run on {target}"]
     groups: dict[tuple[str, str], list[str]] = {}
     for node in nodes:
         groups.setdefault((node.op_type, node.reason), []).append(node.name)

@@ -136,7 +136,7 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
         console.product_json(data)
     else:
         _describe(model, found, data["sweep"]["data"])
-        console.note("NeuroBench: " + ", ".join(f"{key} {value:g}" for key, value in data["neurobench"].items()))
+        console.note(_neurobench(data["neurobench"], binary=model.recipe.binary))
     for path in (target, options["report"], *pictures):
         if path is not None:
             console.note(f"wrote {path}")
@@ -178,6 +178,14 @@ def _swept(
     """On labelled data, else on the calibration data, where agreement with the float network is all there is to say."""
     labels = None if labelled is None else labelled.labels
     return model.sweep(_feeds(model, labelled, arrays), labels, swept, timed=timed)
+
+
+def _neurobench(metrics: Mapping[str, float], *, binary: bool) -> str:
+    """The metrics in words, with the rule that surprises where spikes are graded."""
+    words = {name.replace("_", " "): f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for name, v in metrics.items()}
+    named = ", ".join(f"{name} {text}" for name, text in words.items())
+    rule = "" if binary else "; by its rules a step with spikes other than -1, 0, 1 is MACs"
+    return f"NeuroBench, footprint in bytes, operations of one sample: {named}{rule}"
 
 
 def _describe(model: SpikingModel, found: Sweep, data: str) -> None:

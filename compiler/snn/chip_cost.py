@@ -108,7 +108,7 @@ class ChipCost:
         parts = ", ".join(f"{name} {value * 1e9:.3g}" for name, value in self.energy.items())
         found = [
             f"{self.chip.name} (estimate from counts, not measured): {self.total_energy * 1e9:.3g} nJ ({parts}), "
-            f"{self.latency * 1e6:.3g} µs for {self.steps} steps on {self.used_cores} cores",
+            f"{self.latency * 1e6:.3g} µs; T = {self.steps}, cores: {self.used_cores}",
             f"of one input: {self.spikes:.3g} spikes, {self.operations:.3g} synaptic operations, "
             f"{self.updates:.3g} neuron updates; not on the chip: {self.analog_operations:.3g} analog multiply-adds",
         ]

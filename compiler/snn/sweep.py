@@ -81,27 +81,37 @@ class Sweep:
 
     def text(self) -> str:
         """A table for people."""
-        head = (
-            "    T  accuracy  agreement  output error  spikes/neuron  accumulations  multiplications  chip, µs  CPU, ms"
-        )
-        lines = [head]
         chip = {cost.steps: cost for cost in self.chip}
+        timed = any(r.cpu_seconds is not None for r in self.rows)
+        head = "    T  accuracy  agreement  output error  spikes/neuron  accumulations  multiplications"
+        lines = [head + "  chip, nJ  chip, µs" + ("  CPU, ms" if timed else "")]
         for r in self.rows:
-            modelled = f"{1e6 * chip[r.steps].latency:.3g}" if r.steps in chip else "-"
-            measured = "-" if r.cpu_seconds is None else f"{1e3 * r.cpu_seconds:.3g}"
+            cost = chip.get(r.steps)
+            energy, latency = (
+                ("-", "-") if cost is None else (_short(1e9 * cost.total_energy), _short(1e6 * cost.latency))
+            )
+            measured = "-" if r.cpu_seconds is None else _short(1e3 * r.cpu_seconds)
             accuracy = "-" if r.accuracy is None else f"{100 * r.accuracy:.2f}%"
             lines.append(
                 f"{r.steps:>5}  {accuracy:>8}  {100 * r.agreement:>8.2f}%  {100 * r.error:>11.2f}%"
                 f"  {r.spikes_per_neuron:>13.3f}  {r.accumulations:>13,.0f}  {r.multiplications:>15,.0f}"
-                f"  {modelled:>8}  {measured:>7}"
+                f"  {energy:>8}  {latency:>8}" + (f"  {measured:>7}" if timed else "")
             )
         known = "" if self.float_accuracy is None else f"{100 * self.float_accuracy:.2f}%"
         lines.append(f"float  {known:>8}  {'':>9}  {'':>12}  {'':>13}  {'':>13}  {self.float_multiplications:>15,.0f}")
+        lines.append(
+            "all of one sample, over its T steps; accumulations: weights that spikes met, multiplications: numbers"
+        )
         if self.chip:
-            lines.append(f"latency of one sample: chip as {self.chip[0].chip.name} is modelled, CPU as measured here")
-        for cost in self.chip:
-            lines.append(f"T = {cost.steps}: {cost.lines()[0]}")
+            lines.append(f"chip: {self.chip[0].chip.name}, estimated from these counts, not measured")
+        if timed:
+            lines.append("CPU: latency as measured here, compiled")
         return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    """Three digits, without an exponent where numbers are large."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def checked_steps(steps: Sequence[int]) -> list[int]:

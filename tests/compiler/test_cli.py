@@ -22,6 +22,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from decoder_files import random_decoder, write_gguf_decoder
+from neuc import energy
 from neuc.compiler.cli import main
 from neuc.errors import Error, Exit
 
@@ -196,6 +197,17 @@ def test_check_lists_what_cannot_run_with_reasons(tmp_path: Path):
     assert "NEUC-E101" in refused.err
     assert not (tmp_path / "m.neuc").exists()
     assert neuc("compile", path, "-o", tmp_path / "m.neuc", "--verify").status == Exit.OK
+
+
+def test_check_counts_energies_apart_from_operators(tmp_path: Path):
+    model = energy.Model()
+    model.grid(model.spin(4, 4, name="spins"), 1.0)
+    samples = model.init(chains=1).sample(sweeps=2, beta=1.0)
+    (tmp_path / "e.mlir").write_text(model.program(energies=samples.energies()).text())
+    made = json.loads(neuc("check", tmp_path / "e.mlir", "--target", "cpu-relax", "--json").out)
+    assert (made["operators"], made["energies"]) == (0, 6)  # a variable, a term, the model, a state, samples, energies
+    said = neuc("check", tmp_path / "e.mlir", "--target", "cpu-relax").out
+    assert said == "e.mlir: its energies (6 operations) run on cpu-relax\n"
 
 
 def test_check_of_artifacts_and_decoders(model: Path, tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import neuc
+from neuc.compiler.cli.check_command import check_command
 from neuc.compiler.cli.convert_command import convert_command
 from neuc.compiler.driver import read_module
 from neuc.errors import Error, Exit
@@ -66,7 +68,9 @@ def test_latency_stands_in_the_sweep(folder: Path):
     assert plain.exception is None, plain.exception
     text = plain.output
     assert "chip, µs" in text
-    assert "chip as Loihi-2-like is modelled" in text
+    assert "chip: Loihi-2-like, estimated" in text
+    assert "CPU, ms" not in text, "nothing was timed"
+    assert "CPU, ms" in convert(folder, *calib, "--sweep", "2", "--time").output
 
 
 def test_the_text_names_what_matters(folder: Path):
@@ -154,6 +158,12 @@ def test_the_first_command_of_the_readme(folder: Path):
     assert result.exception is None, result.exception
     assert json.loads((folder / "r.json").read_text())["sweep"]["rows"]
     assert "spike.loop" in (folder / "out.mlir").read_text()
+    assert "by its rules a step with spikes other than -1, 0, 1 is MACs" in result.stderr
+    checked = CliRunner().invoke(check_command, [str(folder / "out.mlir"), "--target", "cpu-spike"])
+    spiking = sum(op.name.startswith("spike.") for op in read_module(folder / "out.mlir")[0].walk())
+    said = re.search(r"all (\d+) operators run on cpu-spike", checked.output)
+    assert said is not None
+    assert int(said[1]) >= spiking - 1, "all of them but the yield of the loop"
 
 
 def test_nothing_is_written_if_the_report_cannot_be_made(folder: Path, monkeypatch: pytest.MonkeyPatch):
