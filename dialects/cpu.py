@@ -146,6 +146,9 @@ class LaunchOp(IRDLOperation):
     Slots of the kernel's argument array, in order: a buffer's address (`%b`, or `%b at "bytes"`), an integer (a string
     with a dim expression) or the bits of an f32. `out` stands before buffers that the kernel writes; where it stands
     nowhere, the kernel may write any of them but weights.
+
+    Neighbours that are `for "t" below "T"` are the body of one loop, run T times with t = 0, 1, …; their expressions
+    may hold t.
     """
 
     name = "cpu.launch"
@@ -157,6 +160,8 @@ class LaunchOp(IRDLOperation):
     scratch = prop_def(StringAttr)
     writes = opt_prop_def(DenseArrayBase.constr(i64))
     concurrent = opt_prop_def(UnitAttr)
+    step = opt_prop_def(StringAttr)
+    steps = opt_prop_def(StringAttr)
 
     def __init__(
         self,
@@ -167,6 +172,7 @@ class LaunchOp(IRDLOperation):
         grain: int = 1,
         scratch: DimLike = 0,
         writes: Sequence[int] | None = None,
+        loop: tuple[str, Dim] | None = None,
     ) -> None:
         buffers: list[SSAValue] = []
         slots: list[Attribute] = []
@@ -191,7 +197,14 @@ class LaunchOp(IRDLOperation):
         if writes is not None:
             named = [place for place in writes if isinstance(slots[place], BufferArgAttr)]
             properties["writes"] = DenseArrayBase.from_list(i64, named)
+        if loop is not None:
+            properties |= {"step": StringAttr(loop[0]), "steps": StringAttr(str(loop[1]))}
         super().__init__(operands=[buffers], properties=properties)
+
+    @property
+    def loop(self) -> tuple[str, str] | None:
+        """The symbol and the number of steps of the loop it is in; equal for neighbours of one loop."""
+        return None if self.step is None or self.steps is None else (self.step.data, self.steps.data)
 
     def written(self) -> set[SSAValue]:
         """Buffers that the kernel writes, or may write if that is not known."""
@@ -219,6 +232,12 @@ class LaunchOp(IRDLOperation):
         _check_expr(self.scratch.data, "scratch")
         if self.grain.value.data < 1:
             raise VerifyException("grain is less than 1")
+        if (self.step is None) != (self.steps is None):
+            raise VerifyException("a loop has a symbol and a number of steps")
+        if self.step is not None and self.steps is not None:
+            _check_expr(self.steps.data, "steps")
+            if not self.step.data.isidentifier():
+                raise VerifyException(f"{self.step.data!r} is no symbol")
         for place in () if self.writes is None else self.writes.get_values():
             if not (0 <= place < len(self.slots) and isinstance(self.slots.data[place], BufferArgAttr)):
                 raise VerifyException(f"slot {place} is said to be written, but is no buffer")
@@ -248,6 +267,8 @@ class LaunchOp(IRDLOperation):
         if self.scratch.data != "0":
             printer.print_string(" scratch ")
             printer.print_attribute(self.scratch)
+        if self.loop is not None:
+            printer.print_string(f' for "{self.loop[0]}" below "{self.loop[1]}"')
         if self.concurrent is not None:
             printer.print_string(" concurrent")
         printer.print_op_attributes(self.attributes)
@@ -284,6 +305,10 @@ class LaunchOp(IRDLOperation):
         }
         if written:
             properties["writes"] = DenseArrayBase.from_list(i64, written)
+        if parser.parse_optional_keyword("for"):
+            properties["step"] = StringAttr(parser.parse_str_literal())
+            parser.parse_keyword("below")
+            properties["steps"] = StringAttr(parser.parse_str_literal())
         if parser.parse_optional_keyword("concurrent"):
             properties["concurrent"] = UnitAttr()
         return cls.create(operands=operands, properties=properties, attributes=parser.parse_optional_attr_dict())

@@ -46,13 +46,14 @@ MAX_BITS = 16
 _INT = IntegerAttr.constr(i64)
 _FLOAT = FloatAttr.constr(f64)
 ADC_KINDS = ("uniform", "sar", "ramp")
+USES_OF_TURN = 32
 WHOLE = "whole"
 
 
 def use_number(part: str, turn: int) -> int:
     """Tells uses of a tile apart in random counters: 32 a turn, plus 0 whole, 1 positive, 2 negative, 3 … bits."""
     fixed = {WHOLE: 0, "positive": 1, "negative": 2}
-    return 32 * turn + (fixed[part] if part in fixed else 3 + int(part.removeprefix("bit")))
+    return USES_OF_TURN * turn + (fixed[part] if part in fixed else 3 + int(part.removeprefix("bit")))
 
 
 def levels_of(bits: int) -> int:
@@ -196,12 +197,13 @@ class AdcOp(IRDLOperation):
     half the input, so many times at most (iterative bound management). `kind` decides time and energy, and what
     `draw-converters` writes into `errors`, an entry f32 [levels + 1] of the weight store: how many steps each code is
     off, so that round(q) is round(q - errors[round(q) + levels / 2]). `turn` tells apart the uses of one tile in a run,
-    whose noise differs.
+    whose noise differs; in a loop, the number of its `step` is added to it.
     """
 
     name = "crossbar.adc"
     currents = operand_def(CurrentsType)
     gains = operand_def(TensorType)
+    step = opt_operand_def(TensorType)
     levels = prop_def(_INT, default_value=int_attr(0))
     bound = prop_def(_FLOAT, default_value=number(0))
     noise = prop_def(_FLOAT, default_value=number(0))
@@ -213,12 +215,16 @@ class AdcOp(IRDLOperation):
     result = result_def(TensorType)
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format = "$currents `,` $gains attr-dict `:` type($currents) `,` type($gains) `->` type($result)"
+    assembly_format = (
+        "$currents `,` $gains (`step` $step^ `:` type($step))? attr-dict `:` type($currents) `,` type($gains) `->` "
+        "type($result)"
+    )
 
     def __init__(
         self,
         currents: SSAValue,
         gains: SSAValue,
+        step: SSAValue | None = None,
         *,
         levels: int = 0,
         bound: float = 0.0,
@@ -238,10 +244,12 @@ class AdcOp(IRDLOperation):
         assert isinstance(currents.type, CurrentsType)
         x = chain_of(currents)[1].x
         result = tensor_type(f32, [*dims_of(x)[:-1], Dim.of(currents.type.count.data)])
-        super().__init__(operands=[currents, gains], result_types=[result], properties=properties)
+        super().__init__(operands=[currents, gains, step], result_types=[result], properties=properties)
 
     def verify_(self) -> None:
         assert isinstance(self.currents.type, CurrentsType)
+        if self.step is not None:
+            shapes.check("step", self.step, [], i64)
         columns = Dim.of(self.currents.type.count.data)
         shapes.check("gains", self.gains, [columns], f32)
         verify_converter(self.levels, self.bound, self.noise.value.data)

@@ -10,7 +10,7 @@ import numpy as np
 from xdsl.context import Context
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
 from neuc.dialects.context import store_of
@@ -18,6 +18,7 @@ from neuc.dialects.crossbar import DacOp
 from neuc.dialects.crossbar_tiles import number
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.onnx import function_names
+from neuc.dialects.spike_time import LoopOp
 from neuc.errors import Error, Exit, InternalError
 
 _DEVIATIONS = 3.0
@@ -41,11 +42,13 @@ class CalibrateInputs(ModulePass):
         if main is None:
             raise InternalError("calibrate-inputs: the module has no @main")
         names, _ = function_names(main)
-        wanted = {dac.x for dac in main.walk() if isinstance(dac, DacOp)}
-        seen: dict[SSAValue, np.ndarray] = {}
+        wanted = {source for dac in main.walk() if isinstance(dac, DacOp) for source in _sources(dac.x)}
+        seen: dict[SSAValue, list[np.ndarray]] = {}
 
         def observe(made: Operation, results: list[np.ndarray]) -> None:
-            seen.update((value, array) for value, array in zip(made.results, results) if value in wanted)
+            for value, array in zip(made.results, results):
+                if value in wanted:
+                    seen.setdefault(value, []).append(array)
 
         inputs = _arrays(Path(self.data), names)
         try:
@@ -53,11 +56,23 @@ class CalibrateInputs(ModulePass):
         except InternalError as error:
             hint = "give range=absmax or a number: parts of this model run outside of compiled code"
             raise Error("NEUC-E654", f"cannot calibrate inputs: {error}", hint=hint) from error
-        seen.update((value, array) for value, array in zip(main.body.block.args, inputs) if value in wanted)
+        seen.update((value, [array]) for value, array in zip(main.body.block.args, inputs) if value in wanted)
         for inner in main.walk():
             if isinstance(inner, DacOp):
-                first = inner.first.value.data
-                inner.range = number(_range(seen[inner.x][..., first : first + inner.rows]))
+                arrays = [array for source in _sources(inner.x) for array in seen.get(source, [])]
+                lines = [x.reshape(-1, x.shape[-1])[:, inner.first.value.data :][:, : inner.rows] for x in arrays]
+                inner.range = number(_range(np.concatenate(lines)))
+
+
+def _sources(x: SSAValue) -> list[SSAValue]:
+    """Where the numbers of a value come from: of a loop's state, from before the loop and from each step."""
+    loop = x.owner.parent_op() if isinstance(x.owner, Block) else None
+    if not isinstance(loop, LoopOp):
+        return [x]
+    if x in loop.slices:
+        return _sources(loop.scanned[loop.slices.index(x)])
+    place = loop.states.index(x)
+    return [*_sources(loop.initial[place]), loop.terminator.states[place]]
 
 
 def _range(x: np.ndarray) -> float:

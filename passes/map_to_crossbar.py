@@ -14,13 +14,15 @@ from xdsl.dialects.builtin import ModuleOp, f32
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import PatternRewriter
+from xdsl.rewriter import InsertPoint
 
 from neuc.dialects.context import store_of
 from neuc.dialects.crossbar import AccumulateOp, AdcOp, DacOp, MvmOp
 from neuc.dialects.crossbar_tiles import COMPENSATIONS, CompensateOp, ProgramOp, VerifyOp
 from neuc.dialects.crossbar_types import CELLS, MAX_LINES, TileType, tile_of
-from neuc.dialects.dense import LstmOp, MatMulOp, ReshapeOp
+from neuc.dialects.dense import MatMulOp, ReshapeOp
 from neuc.dialects.locations import node_names
+from neuc.dialects.spike_time import LoopOp
 from neuc.dialects.store import ConstantOp, dims_of, tensor_type
 from neuc.dialects.ternary import LookupOp, QuantizeOp, WeightOp
 from neuc.dialects.weight_store import WeightStore
@@ -87,7 +89,8 @@ class MapToCrossbar(ModulePass):
            ternary weights are then -1, 0 and 1, each one device pair at full scale, and planes are tiles of their own.
         4. As many groups of a grouped convolution as fit are one block-diagonal tile.
         5. With ``slices`` > 1, weights are cut into digits of ``slice_bits`` bits, each on tiles of its own.
-        6. What stays on the CPU is noted, with the reason.
+        6. In a loop over time, tiles are programmed before it, and a conversion knows the step it is in.
+        7. What stays on the CPU is noted, with the reason.
 
     Before and after::
 
@@ -134,8 +137,7 @@ class MapToCrossbar(ModulePass):
         for name, layer in list(layers(op)):
             reason = reason_for_cpu(layer, store)
             if reason or not isinstance(layer, MAPPABLE):
-                what = _recurrent(layer) if isinstance(layer, LstmOp) else reason
-                kept.setdefault(what, []).append(name)
+                kept.setdefault(reason, []).append(name)
             else:
                 mapped.append(layer)
         self._check_count(mapped)
@@ -186,7 +188,8 @@ class MapToCrossbar(ModulePass):
         for tile in self._programmed(layer, mapped, label, store, made, rewriter):
             voltages = DacOp(x, tile_of(tile.tile).rows.data, first=tile.row)
             currents = MvmOp(rewriter.insert(voltages).result, tile.tile)
-            parts.append(rewriter.insert(AdcOp(rewriter.insert(currents).result, tile.gains, turn=tile.uses)).result)
+            read = rewriter.insert(currents).result
+            parts.append(rewriter.insert(AdcOp(read, tile.gains, _step_around(layer), turn=tile.uses)).result)
             starts.append(tile.column)
             tile.uses += 1
         bias = mapped.bias
@@ -208,15 +211,18 @@ class MapToCrossbar(ModulePass):
         rewriter: PatternRewriter,
     ) -> list[_Programmed]:
         """The tiles of a layer, programmed where they are read first."""
-        key = shared_name(layer)
+        key, parent = shared_name(layer), layer.parent_op()
         if key is not None and key in made.shared:
             return made.shared[key]
+        if isinstance(parent, LoopOp):
+            rewriter.insertion_point = InsertPoint.before(parent)
         found: list[_Programmed] = []
         for tile in (t for block in mapped.blocks for t in self._tiles(block.matrix, block.row, block.column)):
             found.append(self._tile(tile, f"{label}.tile{made.count}", made.count, store, rewriter))
             made.count += 1
         if key is not None:
             made.shared[key] = found
+        rewriter.insertion_point = InsertPoint.before(layer)
         return found
 
     def _tiles(self, matrix: np.ndarray, row: int, column: int) -> Iterator[_Tile]:
@@ -254,8 +260,11 @@ class MapToCrossbar(ModulePass):
 
 
 def shared_name(layer: Mappable) -> tuple[str, str] | None:
-    """What layers with the same matrix have in common; None for layers that share none."""
-    if not isinstance(layer, MatMulOp) or not isinstance(layer.b.owner, ConstantOp):
+    """What layers with the same matrix have in common; None for layers that share none.
+
+    A loop uses its tiles in every turn and leaves none to others.
+    """
+    if not isinstance(layer, MatMulOp) or not isinstance(layer.b.owner, ConstantOp) or _step_around(layer) is not None:
         return None
     constant, form = layer.b.owner, f"{layer.transpose_b is not None} {layer.alpha.value.data}"
     return None if constant.entry is None else (constant.entry.data, form)
@@ -269,12 +278,10 @@ def drop_unread(module: ModuleOp) -> None:
             op.erase()
 
 
-def _recurrent(layer: LstmOp) -> str:
-    """Why `unroll-lstm` left a layer, and what helps."""
-    steps = dims_of(layer.x)[0]
-    if not steps.is_static:
-        return f"a recurrent layer of {steps} steps, which only run time knows; --shape fixes them"
-    return f"a recurrent layer of {steps} steps; the target's option steps={steps} puts it on arrays"
+def _step_around(layer: Operation) -> SSAValue | None:
+    """The number of the step of the loop that a layer is in, if it is in one."""
+    parent = layer.parent_op()
+    return parent.step if isinstance(parent, LoopOp) else None
 
 
 def _note(reason: str, names: list[str]) -> str:

@@ -12,10 +12,10 @@ from typing import TypeAlias, cast
 
 from neuc.runtime.checked_json import Node, dump_json, parse_json
 
-FORMAT = (1, 2)
+FORMAT = (1, 3)
 """Program format (major, minor): a reader takes its own major and any minor up to its own.
 
-1.1 has checks, 1.2 launches without a barrier, and outputs in the place of inputs.
+1.1 has checks, 1.2 launches without a barrier, and outputs in the place of inputs, 1.3 launches that are repeated.
 """
 
 DTYPES = "float32 float64 float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()  # numpy's names
@@ -99,11 +99,20 @@ Arg: TypeAlias = BufferArg | IntArg | F32Arg
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """A loop over ``count`` steps: in each, ``symbol`` is the step's number, from 0, in the launches' expressions."""
+
+    symbol: str
+    count: Scalar
+
+
+@dataclass(frozen=True)
 class Launch:
     """One kernel over ``work`` units, split between threads in multiples of ``grain``.
 
     Without a ``barrier`` it runs at the same time as the launches before it, back to the last that has one; what it
-    touches, none of them writes, and what it writes, none of them touches.
+    touches, none of them writes, and what it writes, none of them touches. Neighbours with the same ``repeat`` are
+    the body of one loop.
     """
 
     kernel: str
@@ -112,6 +121,7 @@ class Launch:
     grain: int = 1
     label: str = ""
     barrier: bool = True
+    repeat: Repeat | None = None
 
 
 @dataclass(frozen=True)
@@ -297,14 +307,16 @@ def _buffer_json(buffer: Buffer) -> dict[str, object]:
 
 
 def _launch_json(launch: Launch) -> dict[str, object]:
-    free: dict[str, object] = {} if launch.barrier else {"barrier": False}
+    rest: dict[str, object] = {} if launch.barrier else {"barrier": False}
+    if launch.repeat is not None:
+        rest["repeat"] = {"symbol": launch.repeat.symbol, "count": launch.repeat.count}
     return {
         "kernel": launch.kernel,
         "args": [_arg_json(arg) for arg in launch.args],
         "work": launch.work,
         "grain": launch.grain,
         "label": launch.label,
-        **free,
+        **rest,
     }
 
 

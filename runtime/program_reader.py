@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from neuc.errors import Error
 from neuc.runtime.checked_json import Node
@@ -27,6 +28,7 @@ from neuc.runtime.program import (
     OtherSegment,
     OutputBuffer,
     Program,
+    Repeat,
     Requirement,
     Scalar,
     ScheduleStep,
@@ -150,7 +152,7 @@ def _read_native(node: Node) -> NativeSegment:
                 scalar(Node(dim, f"{node.where}.{key}[{index}].shape"))
     counts = {"input": len(inputs), "output": len(outputs)}
     buffers = node.get("buffers").list_of(lambda item: _read_buffer(item, scalar, counts))
-    launches = node.get("launches").list_of(lambda item: _read_launch(item, scalar, len(buffers)))
+    launches = node.get("launches").list_of(lambda item: _read_repeated(item, frozenset(symbols), len(buffers)))
     arena, scratch = scalar(node.get("arena")), scalar(node.get("scratch"))
     conditions: tuple[Requirement, ...] = ()
     if node.has("requirements"):
@@ -194,8 +196,21 @@ def _read_index(node: Node, key: str, kind: str, counts: Mapping[str, int]) -> i
     return index
 
 
+def _read_repeated(node: Node, symbols: frozenset[str], buffers: int) -> Launch:
+    """A launch of a segment with these symbols, which may be part of a loop and then knows its step, too."""
+    if not node.has("repeat"):
+        return _read_launch(node, _scalar_in(symbols), buffers)
+    loop = node.get("repeat")
+    loop.only(("symbol", "count"))
+    symbol = _read_symbol(loop.get("symbol"))
+    if symbol in symbols:
+        raise loop.refuse(f"'{symbol[:40]}' is a symbol of the segment already")
+    repeat = Repeat(symbol, _scalar_in(symbols)(loop.get("count")))
+    return replace(_read_launch(node, _scalar_in(symbols | {symbol}), buffers), repeat=repeat)
+
+
 def _read_launch(node: Node, scalar: Callable[[Node], Scalar], buffers: int) -> Launch:
-    node.only(("kernel", "args", "work", "grain", "label", "barrier"))
+    node.only(("kernel", "args", "work", "grain", "label", "barrier", "repeat"))
     kernel = node.get("kernel").string()
     if not _NAME.fullmatch(kernel) or ".." in kernel:
         raise node.refuse(f"'{kernel[:40]}' is not a kernel name")

@@ -196,7 +196,9 @@ def _launch(op: LaunchOp, numbers: Mapping[SSAValue, int]) -> schema.Launch:
                 args.append(schema.IntArg(_scalar(slot.data)))
             case _:
                 raise InternalError(f"launch slot {slot}")
+    repeat = None if op.loop is None else schema.Repeat(op.loop[0], _scalar(op.loop[1]))
     return schema.Launch(
+        repeat=repeat,
         kernel=op.kernel.string_value(),
         args=tuple(args),
         work=_scalar(op.work.data),

@@ -6,10 +6,12 @@ what they see: buffers of values, packed weights, temporaries, launches. Placing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
+from itertools import count
 from pkgutil import iter_modules
 from typing import TypeAlias, TypeVar, cast
 
@@ -116,6 +118,8 @@ class SegmentLowering:
     _required: set[Dim] = field(default_factory=set[Dim])
     _in_place: dict[LaunchOp, tuple[int, int]] = field(default_factory=dict["LaunchOp", "tuple[int, int]"])
     _op: Operation | None = None
+    _loop: tuple[str, Dim] | None = None
+    _symbols: set[str] = field(default_factory=set[str])
 
     def dims(self, value: SSAValue) -> tuple[Dim, ...]:
         """The dims of a tensor value."""
@@ -213,7 +217,8 @@ class SegmentLowering:
         if name not in self.kernels:
             self.kernels[name] = kernel.build(self.isa)
             begin(self.kernels[name], self.isa)
-        made = self._add(LaunchOp(name, args, work=work, grain=grain, scratch=scratch, writes=kernel.writes()))
+        writes = kernel.writes()
+        made = self._add(LaunchOp(name, args, work=work, grain=grain, scratch=scratch, writes=writes, loop=self._loop))
         if kernel.in_place is not None:
             self._in_place[made] = kernel.in_place
         source = op if op is not None else self._op
@@ -221,6 +226,21 @@ class SegmentLowering:
             made.location = location
         elif source is not None:
             made.location = source.location
+
+    @contextmanager
+    def repeated(self, steps: Dim) -> Iterator[Dim]:
+        """Launches made within are one step of a loop of so many; gives the step's number, from 0.
+
+        Raises:
+            InternalError: in a loop within a loop.
+        """
+        if self._loop is not None:
+            raise InternalError("a loop of launches within another")
+        symbol = next(name for n in count() if (name := f"step{n}") not in self._symbols)
+        self._symbols.add(symbol)
+        self._loop = (symbol, steps)
+        yield Dim.symbol(symbol)
+        self._loop = None
 
     def has_kernel(self, kernel: KernelSpec) -> bool:
         """Whether the module launches this kernel already."""
@@ -270,6 +290,7 @@ def lower_segment(segment: func.FuncOp, isa: Isa, store: WeightStore, kernels: d
     """
     _refuse_unsupported(segment)
     s = SegmentLowering(isa, store, kernels)
+    s._symbols.update(symbol for a in segment.body.block.args for dim in dims_of(a) for symbol in dim.symbols)
     arguments = list(segment.body.block.args)
     for index, argument in enumerate(arguments):
         s._buffers[argument] = s._add(BufferOp("input", s.nbytes(argument), index=index)).result
@@ -335,7 +356,7 @@ def _put_outputs_over_inputs(s: SegmentLowering) -> None:
     """Note which outputs may be the same memory as an input: those a copy of it begins and nothing reads it after."""
     order = {op: place for place, op in enumerate(s.block.ops)}
     for launch, (read, written) in s._in_place.items():
-        if launch not in order:
+        if launch not in order or launch.loop is not None:
             continue
         source, target = (_whole_buffer(launch, place) for place in (read, written))
         if source is None or target is None or source.kind.data != "input" or target.kind.data != "output":

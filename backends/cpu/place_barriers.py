@@ -25,6 +25,7 @@ class PlaceBarriers(ModulePass):
        launches since the last one that is not.
     2. A kernel whose writes are not known writes all its buffers but weights.
     3. An output over an input counts as the same buffer.
+    4. The first launch of a loop is not concurrent, nor is the first one behind it.
 
     ``cpu.launch @k(%x, %w, out %q) …  cpu.launch @k(%x, %v, out %k) …`` becomes
     ``cpu.launch @k(%x, %w, out %q) …  cpu.launch @k(%x, %v, out %k) … concurrent``.
@@ -56,16 +57,17 @@ class _Stretch:
 
 def place_barriers(program: ProgramOp) -> None:
     """Mark the launches of one program; replaces earlier marks, and asks for a new memory plan."""
-    stretch, one = _Stretch(), _in_place(program)
+    stretch, one, loop = _Stretch(), _in_place(program), None
     for index, launch in enumerate(op for op in program.body.block.ops if isinstance(op, LaunchOp)):
         touched = {one.get(buffer, buffer) for buffer in launch.buffers}
         written = {one.get(buffer, buffer) for buffer in launch.written()}
         launch.properties.pop("concurrent", None)
-        if index and not stretch.conflicts(touched, written):
+        if index and launch.loop == loop and not stretch.conflicts(touched, written):
             launch.properties["concurrent"] = UnitAttr()
         else:
             stretch = _Stretch()
         stretch.add(touched, written)
+        loop = launch.loop
 
 
 def _in_place(program: ProgramOp) -> dict[SSAValue, SSAValue]:

@@ -43,6 +43,7 @@ class PlanMemory(ModulePass):
     """Place arena buffers.
 
     1. A buffer is live from the first launch that names it to the last, and as long as launches concurrent with those.
+       A loop is one time: what it writes in one step it may read in the next.
     2. Largest first (at nominal sizes), each goes into the first slot whose buffers it never meets, else a new slot.
     3. Slot offsets are the running sum of slot sizes, rounded up to 64 bytes; the program's `arena` is their total.
 
@@ -79,11 +80,12 @@ def plan_program(program: ProgramOp) -> None:
 
 def _lifetimes(program: ProgramOp) -> list[_Lifetime]:
     found: dict[BufferOp, _Lifetime] = {}
-    time = 0
+    time, loop = 0, None
     for launch in program.body.block.ops:
         if not isinstance(launch, LaunchOp):
             continue
-        time += launch.concurrent is None
+        time += launch.loop != loop if launch.loop is not None else launch.concurrent is None
+        loop = launch.loop
         for value in launch.buffers:
             buffer = value.owner
             if not isinstance(buffer, BufferOp) or buffer.kind.data != "arena":

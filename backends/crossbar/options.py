@@ -60,7 +60,7 @@ OPTIONS: dict[str, str] = {
     "remap": "negate columns where stuck devices make that better: yes, no",
     "cores": "arrays of the chip; 0 for as many as it takes",
     "share": "several tiles on one array: yes, no",
-    "steps": "longest recurrent layer, in steps, whose products go on arrays; longer ones run on the CPU",
+    "steps": "most steps of a recurrent layer compiled one by one; more, or an unknown number, are a loop",
 }
 
 

@@ -21,6 +21,7 @@ from neuc.dialects.crossbar_tiles import CompensateOp, gains_name, program_of, w
 from neuc.dialects.crossbar_types import tile_of
 from neuc.dialects.dims import product
 from neuc.dialects.locations import node_names
+from neuc.dialects.spike_time import LoopOp, YieldOp
 from neuc.dialects.store import dims_of
 from neuc.errors import Error, Exit
 from neuc.passes.insert_converters import MODE
@@ -140,6 +141,9 @@ def _entry(number: int, adcs: Sequence[AdcOp]) -> TileEntry:
     dims = dims_of(dac.x)
     # A first axis that is not known is the batch; so are all others that are not known, for want of better.
     samples = [dim.value for dim in dims[(1 if len(dims) > 1 else 0) : -1] if dim.is_static]
+    loop = adc.parent_op()
+    if isinstance(loop, LoopOp) and loop.step_count.is_static:
+        samples.append(loop.step_count.value)
     return TileEntry(
         number=number,
         layer=next(iter(node_names(adc)), f"tile{number}"),
@@ -161,12 +165,16 @@ def _entry(number: int, adcs: Sequence[AdcOp]) -> TileEntry:
 
 
 def _steps(module: ModuleOp) -> dict[AdcOp, int]:
-    """For each conversion the longest chain of conversions before it."""
+    """For each conversion the longest chain of conversions before it; in loops over time, within one step."""
     depth: dict[SSAValue, int] = {}
     found: dict[AdcOp, int] = {}
     for op in module.walk():
-        if isinstance(op.parent, Block) and op.results:
-            before = max((depth.get(value, 0) for value in op.operands), default=0)
+        before = max((depth.get(value, 0) for value in op.operands), default=0)
+        if isinstance(op, LoopOp):
+            depth.update(dict.fromkeys(op.body.block.args, before))
+        elif isinstance(op, YieldOp) and isinstance(loop := op.parent_op(), LoopOp):
+            depth.update(dict.fromkeys(loop.results, before))
+        elif isinstance(op.parent, Block) and op.results:
             if isinstance(op, AdcOp):
                 found[op] = before
                 before += 1

@@ -137,8 +137,9 @@ def _mvm(op: crossbar.MvmOp, args: list[Array], env: Env) -> list[Array]:
 @implements(crossbar.AdcOp)
 def _adc(op: crossbar.AdcOp, args: list[Array], env: Env) -> list[Array]:
     analog, gains = _unboxed(args[0]), args[1]
+    turn = op.turn.value.data + (0 if op.step is None else int(args[2]))
     mvm, dac = crossbar.chain_of(op.currents)
-    use = crossbar.use_number(dac.part.data, op.turn.value.data)
+    use = crossbar.use_number(dac.part.data, turn)
     tile = program_of(mvm.tile).number.value.data
     levels, bound, noise = op.levels.value.data, op.bound.value.data, op.noise.value.data
     errors = None if op.errors is None else env.store.get(op.errors.data)

@@ -10,6 +10,7 @@ import numpy as np
 
 from neuc.errors import Error, Exit, InternalError
 from neuc.runtime.executors.base import Array, Setting
+from neuc.runtime.executors.loops import run_out
 from neuc.runtime.executors.plan import Memory, Plan, SegmentCode, Table
 from neuc.runtime.profile import Event
 from neuc.runtime.program import NativeSegment, Segment
@@ -94,7 +95,7 @@ class NativeExecutor:
         key = tuple(sizes.values())
         plan = self._plans.get(key)
         if plan is None or len(key) < len(code.segment.symbols):
-            plan = self._plans[key] = Plan(code, sizes)
+            plan = self._plans[key] = Plan(run_out(code, sizes), sizes)
             while len(self._plans) > MAX_PLANS:
                 self._plans.popitem(last=False)
         else:
@@ -141,14 +142,16 @@ class NativeExecutor:
         profile, trace = self._setting.profile, table.trace
         if profile is None or trace is None:
             return
-        code, plan = self._code, table.plan
+        plan = table.plan
+        code = plan.code
         events: list[Event] = []
         for row, launch in enumerate(plan.launches.tolist()):
-            details = {"segment": code.name, "kernel": code.segment.launches[launch].kernel}
+            label, kernel = code.labels[launch]
+            details = {"segment": code.name, "kernel": kernel}
             for thread in range(plan.threads):
                 begin, end, units = (int(value) for value in trace[row, thread])
                 if end:
-                    events.append(Event(code.labels[launch], "native", begin, end, thread, {**details, "work": units}))
+                    events.append(Event(label, "native", begin, end, thread, {**details, "work": units}))
         trace[:] = 0
         profile.add(events)
 

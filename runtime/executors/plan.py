@@ -6,6 +6,7 @@ single run may use, with the addresses of that run's memory filled in.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from collections.abc import Mapping, Sequence
 
@@ -68,11 +69,12 @@ class SegmentCode:
         )
         self.grains = np.array([launch.grain for launch in segment.launches], np.int64)
         self.meets = np.array([launch.barrier for launch in segment.launches], np.bool_)
-        self.labels = [launch.label or launch.kernel for launch in segment.launches]
+        self.labels = [(launch.label or launch.kernel, launch.kernel) for launch in segment.launches]
         self.weights = setting.weights
         self.weight_bytes = np.array([self._weight_bytes(launch) for launch in segment.launches], np.int64)
-        self._exprs: list[Expr] = []
+        self.exprs: list[Expr] = []
         self._numbers: dict[Scalar, int] = {}
+        self._known: Ints | None = None
         self._lay_out_args()
         self.works = np.array([self._number(launch.work) for launch in segment.launches], np.int64)
 
@@ -121,13 +123,55 @@ class SegmentCode:
         """The number of an expression; equal ones are evaluated once."""
         known = self._numbers.get(value)
         if known is None:
-            known = self._numbers[value] = len(self._exprs)
-            self._exprs.append(Expr.of(value))
+            known = self._numbers[value] = len(self.exprs)
+            self.exprs.append(Expr.of(value))
         return known
+
+    def run_out(self, origin: Ints, slots: Ints, works: Ints, numbers: Ints, values: Ints) -> SegmentCode:
+        """The code of other launches, each a copy of one of these.
+
+        Args:
+            origin: which launch each is.
+            slots: for each argument slot of theirs the one here.
+            works: the number of each launch's work among `values`.
+            numbers: for each slot the number of its value, where it has one.
+            values: all expressions, evaluated.
+        """
+        made = copy.copy(self)
+        for name in ("kernels", "grains", "meets", "weight_bytes"):
+            setattr(made, name, getattr(self, name)[origin])
+        made.labels = [self.labels[int(launch)] for launch in origin]
+        made.constants = self.constants[slots]
+        sizes = np.diff(np.append(self.firsts, len(self.constants)))[origin]
+        made.firsts = np.cumsum(sizes) - sizes
+        made.value_slots, _ = _moved(self.value_slots, slots)
+        made.value_numbers = numbers[made.value_slots]
+        made.buffer_slots, places = _moved(self.buffer_slots, slots)
+        made.buffer_numbers = self.buffer_numbers[places]
+        made.arena_slots, _ = _moved(self.arena_slots, slots)
+        made.input_slots, made.output_slots = (
+            [_moved(np.array(old, np.int64), slots)[0].tolist() for old in group]
+            for group in (self.input_slots, self.output_slots)
+        )
+        made.works, made._known = works, values
+        return made
 
     def values(self, symbols: Mapping[str, int]) -> Ints:
         """All expressions, evaluated."""
-        return np.array([expr.evaluate(symbols) for expr in self._exprs], np.int64)
+        return (
+            self._known
+            if self._known is not None
+            else np.array([expr.evaluate(symbols) for expr in self.exprs], np.int64)
+        )
+
+
+def _moved(old: Ints, slots: Ints) -> tuple[Ints, Ints]:
+    """Which of `slots` are among `old`, and where in it each is."""
+    places = np.full(max(int(slots.max(initial=-1)), int(old.max(initial=-1))) + 1, -1)
+    places[old] = np.arange(len(old))
+    found = places[slots]
+    new = np.flatnonzero(found >= 0)
+    return new, found[new]
 
 
 def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:

@@ -5,7 +5,8 @@ Every buffer is its own piece of memory between guard bytes, and arena buffers s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 from xdsl.dialects import func, llvm
@@ -16,7 +17,7 @@ from aarch64 import run_on_aarch64
 from kernel_harness import LoadedKernel, assert_guards, guarded
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lowering import lower_segment, unsupported_reason
-from neuc.dialects.cpu import BufferArgAttr, BufferOp, CheckOp, ExpectOp, LaunchOp, RequireOp
+from neuc.dialects.cpu import BufferArgAttr, BufferOp, CheckOp, ExpectOp, LaunchOp, ProgramOp, RequireOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.store import dims_of, element_of, numpy_dtype
@@ -67,7 +68,7 @@ def run_segment(
     program.verify()
     memory: dict[SSAValue, tuple[np.ndarray, np.ndarray]] = {}
     outputs: dict[int, np.ndarray] = {}
-    for op in program.body.block.ops:
+    for op, known in _in_order(program, symbols):
         match op:
             case BufferOp():
                 memory[op.result] = _allocate(op, arrays, symbols, store)
@@ -76,7 +77,7 @@ def run_segment(
                     outputs[op.index.value.data] = memory[op.result][0]
             case LaunchOp():
                 kept = {buffer: memory[buffer][0].copy() for buffer in set(op.buffers) - op.written()}
-                _launch(op, kernels, memory, symbols, isa, threads_split)
+                _launch(op, kernels, memory, known, isa, threads_split)
                 for _, whole in memory.values():
                     assert_guards(whole)
                 for buffer, content in kept.items():
@@ -94,6 +95,19 @@ def run_segment(
         shape = [d.evaluate(symbols) for d in dims_of(type_)]
         results.append(outputs[index].view(dtype).reshape(shape))
     return results
+
+
+def _in_order(program: ProgramOp, symbols: dict[str, int]) -> Iterator[tuple[Operation, dict[str, int]]]:
+    """Everything but launches, then these as they run, loops run out: each with the symbols it sees."""
+    yield from ((op, symbols) for op in program.body.block.ops if not isinstance(op, LaunchOp))
+    launches = [op for op in program.body.block.ops if isinstance(op, LaunchOp)]
+    for loop, body in groupby(launches, lambda launch: launch.loop):
+        one = list(body)
+        if loop is None:
+            yield from ((op, symbols) for op in one)
+        else:
+            steps = Dim.parse(loop[1]).evaluate(symbols)
+            yield from ((op, {**symbols, loop[0]: step}) for step in range(steps) for op in one)
 
 
 def expected_of(function: func.FuncOp, arrays: Sequence[np.ndarray], store: WeightStore) -> list[np.ndarray]:

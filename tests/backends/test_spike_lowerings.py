@@ -12,6 +12,7 @@ from xdsl.ir import Operation, SSAValue
 
 from kernel_harness import runnable_isas
 from neuc.backends.cpu.lowering import unsupported_reason
+from neuc.backends.cpu.lowerings import spike_loop
 from neuc.backends.cpu.lowerings.spike_plan import LoopPlan, plan_loop
 from neuc.dialects import dense, spike
 from neuc.dialects.store import tensor_type
@@ -234,9 +235,35 @@ def test_what_has_no_code_is_refused_with_the_reason() -> None:
     fed = spike.LoopOp([], [net.zeros(spike.BINARY, ["B", 4])], "T", [])
     w = net.constant(np.ones((4, 4), np.float32))
     current = added(fed.body.block, spike.LinearOp(fed.states[0], w)).results[0]
-    threshold = net.constant(np.ones(1, np.float32))
-    events = added(fed.body.block, spike.ThresholdOp(current, threshold)).results[0]
+    events = added(fed.body.block, spike.EncodeRateOp(current, fed.step)).results[0]
     fed.body.block.add_op(spike.YieldOp([], [events]))
     reason = unsupported_reason(fed)
     assert reason is not None
-    assert "only run time knows" in reason
+    assert "need to know which of T steps they are in" in reason
+
+
+@pytest.mark.parametrize("steps", ["T", 9], ids=["unknown", "many"])
+def test_feedback_over_steps_that_are_a_loop_of_launches(steps: str | int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recurrent neurons, two states that change places in each step, and the step's number."""
+    monkeypatch.setattr(spike_loop, "WORTH_UNROLLING", 10)
+    store, rng = WeightStore(), np.random.default_rng(4)
+    net = Network([tensor_type(f32, [steps, "B", NEURONS])], store)
+    initial = [net.zeros(f32, ["B", NEURONS]), net.zeros(spike.BINARY, ["B", NEURONS])]
+    initial += [net.constant(np.full(3, value, np.float32)) for value in (1, 2)]
+    types = [tensor_type(spike.BINARY, ["B", NEURONS]), tensor_type(i64, [1])]
+    loop = spike.LoopOp([net.inputs[0]], initial, steps, types)
+    body, (v, before, one, two) = loop.body.block, loop.states
+    weight = net.constant((rng.standard_normal((NEURONS, NEURONS)) * 0.3).astype(np.float32))
+    current = added(body, spike.LinearOp(before, weight)).results[0]
+    sums = dense.MapOp([loop.slices[0], current], current.type)
+    total = added(sums.body.block, arith.AddfOp(*sums.body.block.args)).results[0]
+    sums.body.block.add_op(dense.YieldOp(total))
+    threshold = net.constant(np.ones(1, np.float32))
+    neurons = added(body, spike.IfOp(added(body, sums).results[0], [v], [threshold]))
+    events, potential = neurons.results
+    number = added(body, dense.ReshapeOp(loop.step, tensor_type(i64, [1]))).results[0]
+    body.add_op(spike.YieldOp([events, number], [potential, events, two, one]))
+    net.add(loop)
+    x = rng.standard_normal((9, 2, NEURONS)).astype(np.float32)
+    got = check(net.function(list(loop.results)), [x], store)
+    np.testing.assert_array_equal(got[1].ravel(), np.arange(9))

@@ -16,11 +16,12 @@ from neuc.backends.crossbar.packing import pack
 from neuc.backends.crossbar.remap import RemapStuck, better_negated
 from neuc.backends.crossbar.schedule import ScheduleTiles
 from neuc.dialects.context import NeucContext
-from neuc.dialects.crossbar import AccumulateOp, AdcOp, chain_of
+from neuc.dialects.crossbar import AccumulateOp, AdcOp, DacOp, MvmOp, chain_of
 from neuc.dialects.crossbar_tiles import ProgramOp
 from neuc.dialects.dense import ConvOp, LstmOp, MatMulOp
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.interp.core import interpret
+from neuc.dialects.spike_time import LoopOp
 from neuc.dialects.store import make_constant, tensor_type
 from neuc.dialects.ternary import LinearOp
 from neuc.errors import Error
@@ -32,6 +33,7 @@ from neuc.passes.module_facts import facts_of, notes_of
 from neuc.passes.quantize_to_ternary import QuantizeToTernary
 from neuc.passes.unroll_lstm import UnrollLstm
 from neuc.runtime.analog.models import make_model
+from neuc.runtime.analog.program import MANIFEST_KEY
 from neuc.runtime.analog.tiles import Chip
 from segment_harness import function_of
 
@@ -315,51 +317,80 @@ def test_a_second_accumulate_is_left_alone() -> None:
     assert str(module) == text
 
 
-@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
-@pytest.mark.parametrize("given", [3, 4, 6], ids=["no bias", "bias", "states"])
-def test_an_unrolled_lstm_is_the_lstm_and_shares_its_tiles(direction: str, given: int) -> None:
-    ctx, ways = NeucContext(), 2 if direction == "bidirectional" else 1
-    steps, batch, width, hidden = 4, 3, 5, 6
-    types = [TensorType(f32, [steps, batch, width]), *[TensorType(f32, [ways, batch, hidden])] * 2]
+def lstm_module(ctx: NeucContext, steps: int | str, direction: str, given: int) -> tuple[ModuleOp, list[np.ndarray]]:
+    """An LSTM over so many steps (4 for a symbol), and its inputs."""
+    ways, batch, width, hidden = 2 if direction == "bidirectional" else 1, 3, 5, 6
+    types = [tensor_type(f32, [steps, batch, width]), *[TensorType(f32, [ways, batch, hidden])] * 2]
 
     def build(ctx: NeucContext, args: Sequence[SSAValue]) -> Sequence[Operation]:
         shapes = ((ways, 4 * hidden, width), (ways, 4 * hidden, hidden), (ways, 8 * hidden))
         weights = [constant(ctx, *shape) for shape in shapes]
         operands = [args[0], *(w.result for w in weights), args[1], args[2]][:given]
         state = TensorType(f32, [ways, batch, hidden])
-        results = [TensorType(f32, [steps, ways, batch, hidden]), state, state]
+        results = [tensor_type(f32, [steps, ways, batch, hidden]), state, state]
         return [*weights, LstmOp(operands, hidden=hidden, direction=direction, result_types=results)]
 
-    module = module_of(ctx, types, build)
-    (main,) = (op for op in module.ops if isinstance(op, func.FuncOp))
-    arrays = [np.random.default_rng(3).standard_normal(t.get_shape()).astype(np.float32) for t in types]
+    rng = np.random.default_rng(3)
+    count = 4 if isinstance(steps, str) else steps
+    shapes = ((count, batch, width), (ways, batch, hidden), (ways, batch, hidden))
+    return module_of(ctx, types, build), [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("given", [3, 4, 6], ids=["no bias", "bias", "states"])
+@pytest.mark.parametrize("steps", [4, "T"], ids=["unrolled", "loop"])
+def test_an_unrolled_lstm_is_the_lstm_and_shares_its_tiles(direction: str, given: int, steps: int | str) -> None:
+    ctx, ways = NeucContext(), 2 if direction == "bidirectional" else 1
+    module, arrays = lstm_module(ctx, steps, direction, given)
     before = interpret(module, arrays, ctx.weights)
     UnrollLstm().apply(ctx, module)
     module.verify()
-    assert not any(isinstance(op, LstmOp) for op in main.walk())
+    assert not any(isinstance(op, LstmOp) for op in module.walk())
+    assert sum(isinstance(op, LoopOp) for op in module.walk()) == (ways if steps == "T" else 0)
     for found, wanted in zip(interpret(module, arrays, ctx.weights), before, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
     MapToCrossbar(rows=64, columns=64).apply(ctx, module)
     module.verify()
-    # W and R of each direction, however many steps there are; the first step of zero states needs no R.
+    # W and R of each direction, however many steps there are.
     assert sum(isinstance(op, ProgramOp) for op in module.walk()) == 2 * ways
     turns = [op.turn.value.data for op in module.walk() if isinstance(op, AdcOp)]
-    assert sorted(turns) == sorted([0, *range(steps if given == 6 else steps - 1)] * ways)
+    assert sorted(turns) == sorted([0, *(range(4) if steps == 4 else [0])] * ways)
     for found, wanted in zip(interpret(module, arrays, ctx.weights), before, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_long_sequences_stay_as_they_are() -> None:
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_noise_in_a_loop_is_that_of_the_steps_one_by_one(direction: str) -> None:
+    """A tile's noise is drawn for its number, its use and the sample; in a loop the use is the step."""
+    found: list[list[np.ndarray]] = []
+    for steps in (4, "T"):
+        ctx = NeucContext()
+        module, arrays = lstm_module(ctx, steps, direction, 4)
+        UnrollLstm().apply(ctx, module)
+        MapToCrossbar().apply(ctx, module)
+        InsertConverters(mode="pos-neg", out_noise=0.04, cycle_noise=0.02, doublings=2, input_range=1.5).apply(
+            ctx, module
+        )
+        found.append(interpret(module, arrays, ctx.weights))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_long_sequences_are_loops_whose_tiles_are_placed_and_calibrated(tmp_path: Path) -> None:
     ctx = NeucContext()
-
-    def build(ctx: NeucContext, args: Sequence[SSAValue]) -> Sequence[Operation]:
-        weights = [constant(ctx, 1, 8, 3), constant(ctx, 1, 8, 2)]
-        results = [TensorType(f32, [9, 1, 2, 2]), *[TensorType(f32, [1, 2, 2])] * 2]
-        operands = [args[0], *(w.result for w in weights)]
-        return [*weights, LstmOp(operands, hidden=2, direction="forward", result_types=results)]
-
-    module = module_of(ctx, [TensorType(f32, [9, 2, 3])], build)
+    module, arrays = lstm_module(ctx, 9, "forward", 6)
     UnrollLstm(steps=8).apply(ctx, module)
-    MapToCrossbar().apply(ctx, module)
-    assert any(isinstance(op, LstmOp) for op in module.walk())
-    assert "9 steps; the target's option steps=9" in notes_of(module)[0]
+    MapToCrossbar(rows=64, columns=64).apply(ctx, module)
+    (loop,) = (op for op in module.walk() if isinstance(op, LoopOp))
+    programs = [op for op in module.walk() if isinstance(op, ProgramOp)]
+    assert all(op.parent_op() is loop.parent_op() for op in programs)  # once, before the loop
+    np.savez(tmp_path / "data.npz", **{f"in{i}": array for i, array in enumerate(arrays)})
+    CalibrateInputs(str(tmp_path / "data.npz")).apply(ctx, module)
+    (recurrent,) = (op for op in loop.walk() if isinstance(op, DacOp))
+    hidden = interpret(module, arrays, ctx.weights)[0]
+    assert 0.1 < recurrent.range.value.data <= max(np.abs(arrays[1]).max(), np.abs(hidden).max())
+    ScheduleTiles(64, 64).on(Chip(make_model("pcm", {}))).apply(ctx, module)
+    products = [op for op in module.walk() if isinstance(op, MvmOp)]
+    assert [op.step.value.data for op in products if op.step is not None] == [0, 1]
+    entries = {entry["number"]: entry for entry in facts_of(module)[MANIFEST_KEY]["tiles"]}  # type: ignore[index]
+    assert [entries[number]["conversions"] for number in (0, 1)] == [3, 9]

@@ -25,6 +25,7 @@ from neuc.runtime.program import (
     NativeSegment,
     OtherSegment,
     Program,
+    Repeat,
     ScheduleStep,
     WeightBuffer,
     WorkBuffer,
@@ -41,7 +42,10 @@ def everything() -> Program:
         (io,),
         (io,),
         (ArenaBuffer(0, "B*20"), ArenaBuffer("B*4")),
-        (Launch("k.a", (BufferArg(1), BufferArg(0, "B*4"), IntArg(-3), IntArg("B"), F32Arg(math.inf)), "B", 2, "l"),),
+        (
+            Launch("k.a", (BufferArg(1), BufferArg(0, "B*4"), IntArg(-3), IntArg("B"), F32Arg(math.inf)), "B", 2, "l"),
+            Launch("k.a", (BufferArg(1, "t*4"), IntArg("t + B")), "B", repeat=Repeat("t", "B")),
+        ),
         checks=(
             Check(
                 "about k.c",
@@ -97,6 +101,7 @@ def _set(*path: str | int, value: object) -> Callable[[dict[str, Any]], None]:
 _GONE = object()
 _SEG = ("segments", "n")
 _LAUNCH = (*_SEG, "launches", 0)
+_LOOP = (*_SEG, "launches", 1)
 _CHECK = (*_SEG, "checks", 0)
 
 BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
@@ -136,6 +141,12 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "kernel that is a path": (_set(*_LAUNCH, "kernel", value="../../evil"), "NEUC-E302"),
     "kernel with dots": (_set(*_LAUNCH, "kernel", value="a..b"), "NEUC-E302"),
     "kernel without name": (_set(*_LAUNCH, "kernel", value=""), "NEUC-E302"),
+    "loop over a symbol of the segment": (_set(*_LOOP, "repeat", "symbol", value="B"), "NEUC-E302"),
+    "loop over no symbol": (_set(*_LOOP, "repeat", "symbol", value="a b"), "NEUC-E302"),
+    "loop of a negative count": (_set(*_LOOP, "repeat", "count", value=-1), "NEUC-E302"),
+    "loop of its own number of steps": (_set(*_LOOP, "repeat", "count", value="t"), "NEUC-E302"),
+    "loop of an unknown field": (_set(*_LOOP, "repeat", "from", value=1), "NEUC-E302"),
+    "step outside of a loop": (_set(*_LOOP, "repeat", value=_GONE), "NEUC-E302"),
     "check of an unknown field": (_set(*_CHECK, "when", value=1), "NEUC-E302"),
     "check without launches": (_set(*_CHECK, "launches", value=_GONE), "NEUC-E302"),
     "check of 100 launches": (lambda d: d["segments"]["n"]["checks"][0].update(launches=[{}] * 100), "NEUC-E302"),

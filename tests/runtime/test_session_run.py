@@ -22,6 +22,7 @@ from neuc.runtime.program import (
     NativeSegment,
     OutputBuffer,
     Program,
+    Repeat,
     ScheduleStep,
 )
 from neuc.runtime.session import Session
@@ -150,6 +151,34 @@ def two_inputs() -> Program:
     return Program((a, b), (out,), {"s": segment}, (ScheduleStep("s", ("a", "b"), ("out",)),))
 
 
+def running_sums() -> Program:
+    """y[t] = x[t] + y[t - 1] + bias in rows of 5, x doubled first and y halved last; the number of rows is symbolic."""
+    row = f"{4 * runtime_programs.WIDTH}"
+    loop = Repeat("t", "T")
+    buffers = (InputBuffer(0), OutputBuffer(0), ArenaBuffer(0, f"T*{row}"), ArenaBuffer(f"(T*{row}+63)//64*64", row))
+    at = [BufferArg(2, f"t*{row}"), BufferArg(1, f"t*{row}")]
+    width = runtime_programs.WIDTH
+    launches = (
+        Launch("k_scale", (BufferArg(0), BufferArg(2), F32Arg(2.0)), f"T*{width}"),
+        Launch("k_scale", (BufferArg(2), BufferArg(3), F32Arg(0.0)), width),
+        Launch("k_add", (at[0], BufferArg(3), at[1], IntArg(width)), width, repeat=loop),
+        Launch("k_scale", (at[1], BufferArg(3), F32Arg(1.0)), width, repeat=loop),
+        Launch("k_scale", (BufferArg(1), BufferArg(1), F32Arg(0.5)), f"T*{width}"),
+    )
+    io = IoSpec("float32", ("T", width))
+    segment = NativeSegment(("T",), f"(T*{row}+63)//64*64 + {row}", 0, (io,), (io,), buffers, launches)
+    x, y = (IoSpec("float32", ("T", width), name) for name in "xy")
+    return Program((x,), (y,), {"s": segment}, (ScheduleStep("s", ("x",), ("y",)),))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_launches_of_a_loop_run_as_often_as_sizes_say(threads: int) -> None:
+    with session(running_sums(), threads=threads, profile=True) as s:
+        for steps in (4, 1, 300, 4, 0):
+            x = np.round(numbers(steps) * 64)  # sums of integers are exact
+            np.testing.assert_array_equal(s.run(None, {"x": x})[0], np.cumsum(x, axis=0))
+
+
 def test_symbols_must_agree() -> None:
     with session(two_inputs(), threads=2) as s:
         a = np.arange(4, dtype=np.float32)
@@ -171,6 +200,9 @@ def test_symbols_must_agree() -> None:
         ({"outputs": (IoSpec("float32", ("N-5",)),)}, "NEUC-E314"),
         ({"launches": (Launch("k_scale", (), "N*1000000000000"),)}, "NEUC-E314"),
         ({"launches": (Launch("k_scale", (), "N-5"),)}, "NEUC-E314"),
+        ({"launches": (Launch("k_scale", (), 1, repeat=Repeat("t", "N*1000000")),)}, "NEUC-E314"),
+        ({"launches": (Launch("k_scale", (), 1, repeat=Repeat("t", "N-5")),)}, "NEUC-E314"),
+        ({"launches": (Launch("k_scale", (), "t*1000000000000", repeat=Repeat("t", "N")),)}, "NEUC-E314"),
     ],
 )
 def test_sizes_that_make_no_sense(change: dict[str, object], code: str) -> None:

@@ -54,6 +54,38 @@ def test_ideal_crossbars_compute_the_model(expected: np.ndarray) -> None:
     assert relative(session.run(None, {"x": X})[0], expected) < SAME
 
 
+def lstm() -> onnx.ModelProto:
+    """Both directions, a number of steps that only run time knows."""
+    rng = np.random.default_rng(0)
+    shapes = {"w": (2, 32, 6), "r": (2, 32, 8), "b": (2, 64)}
+    graph = helper.make_graph(
+        [helper.make_node("LSTM", ["x", *shapes], ["y", "h"], name="lstm", hidden_size=8, direction="bidirectional")],
+        "lstm",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["T", 3, 6])],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["T", 2, 3, 8]),
+            helper.make_tensor_value_info("h", TensorProto.FLOAT, [2, 3, 8]),
+        ],
+        [numpy_helper.from_array((rng.standard_normal(s) * 0.5).astype(np.float32), n) for n, s in shapes.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_recurrent_layers_of_any_length_are_on_crossbars() -> None:
+    """A loop over time gives the bits of as many steps one by one, read noise included, whatever the length is."""
+    target, x = "xbar-pcm{cycle_noise=0.01}", np.random.default_rng(2).standard_normal((7, 3, 6)).astype(np.float32)
+    compiled = neuc.compile(lstm(), target)
+    text = str(compiled)
+    assert "4 crossbar tiles" in text
+    assert "on the CPU instead of a crossbar" not in text
+    loop = compiled.session(threads=2)
+    loop.run(None, {"x": x[:2]})
+    fixed = neuc.compile(lstm(), target, shapes={"x": [7, 3, 6]}).session(threads=1)
+    fixed.run(None, {"x": x})  # runs are counted, and each has noise of its own
+    for found, wanted in zip(loop.run(None, {"x": x}), fixed.run(None, {"x": x}), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_tiles_on_both_sides_of_a_host_node() -> None:
     """What is known of a tile goes along with the segment that uses it."""
     rng = np.random.default_rng(0)

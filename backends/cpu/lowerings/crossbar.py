@@ -97,12 +97,22 @@ def lower_adc(op: crossbar.AdcOp, s: SegmentLowering) -> None:
             dims[-1],
             dac.first.value.data,
             number,
-            crossbar.use_number(dac.part.data, op.turn.value.data),
+            crossbar.USES_OF_TURN * _step(op, s) + crossbar.use_number(dac.part.data, op.turn.value.data),
             *errors,
         ],
         work=samples.ceildiv(BLOCK),
         scratch=kernel.scratch_bytes(s.isa),
     )
+
+
+def _step(op: crossbar.AdcOp, s: SegmentLowering) -> Dim:
+    """The number of the step of the loop that a conversion is in: known where it is unrolled."""
+    if op.step is None:
+        return Dim.of(0)
+    known, symbol = s.constant(op.step), s.fact(op.step)
+    if known is None and not isinstance(symbol, Dim):
+        raise InternalError("crossbar.adc takes the step of another than its loop")
+    return symbol if isinstance(symbol, Dim) else Dim.of(int(np.asarray(known)))
 
 
 @lowers(crossbar.AccumulateOp)

@@ -1,6 +1,7 @@
 """`spike.loop`: all steps of a layer in one go where its neurons allow it, else step by step.
 
-What "allow" means is `spike_plan.py`'s business, how a layer runs `spike_layers.py`'s; here is the rest, which unrolls.
+What "allow" means is `spike_plan.py`'s business, how a layer runs `spike_layers.py`'s; here is the rest: steps that are
+few and known are unrolled, others are a loop of launches.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from xdsl.ir import Operation, SSAValue
 
+from neuc.backends.cpu.kernels.copy_bytes import BYTES_PER_UNIT, CopyBytesKernel
+from neuc.backends.cpu.kernels.iota import DimsKernel
 from neuc.backends.cpu.lowering import SegmentLowering, lowers, unsupported_reason
 from neuc.backends.cpu.lowerings.iteration import contiguous_strides
 from neuc.backends.cpu.lowerings.movement import copy_strided
@@ -20,6 +23,8 @@ from neuc.dialects.store import dims_of, element_of, make_constant, tensor_type
 
 MOST_UNROLLED = 50_000
 """Operations of all steps together, beyond which a loop is not unrolled."""
+WORTH_UNROLLING = 4_000
+"""… and beyond which it is a loop of launches, if it can be: an operation takes a millisecond to compile."""
 
 
 def unsupported_loop(op: spike.LoopOp) -> str | None:
@@ -32,22 +37,81 @@ def unsupported_loop(op: spike.LoopOp) -> str | None:
         reason = None if isinstance(inner, spike.YieldOp) else unsupported_reason(inner)
         if reason is not None:
             return reason
-    steps = op.step_count
-    if not steps.is_static:
-        return f"a number of steps that only run time knows needs layers without feedback, but {plan}; --shape fixes it"
-    if (count := steps.value * len(op.body.block.ops)) > MOST_UNROLLED:
-        return f"{count} operations of all {steps} steps are too many to run step by step, and {plan}"
+    if not _unrolls(op) and not _repeats(op):
+        return f"operations of its body need to know which of {op.step_count} steps they are in, and {plan}"
     return None
+
+
+def _unrolls(op: spike.LoopOp) -> bool:
+    """Whether the steps are known and few enough to be compiled one by one."""
+    steps, size = op.step_count, len(op.body.block.ops)
+    return steps.is_static and steps.value * size <= (WORTH_UNROLLING if _repeats(op) else MOST_UNROLLED)
+
+
+def _repeats(op: spike.LoopOp) -> bool:
+    """Whether one step's code is every step's: kernels of encoders and decoders know which step they are."""
+    return not any(use.operation.dialect_name() == "spike" for use in op.step.uses)
 
 
 @lowers(spike.LoopOp, supports=unsupported_loop)
 def lower_loop(op: spike.LoopOp, s: SegmentLowering) -> None:
-    """Layer by layer, or unrolled."""
+    """Layer by layer, unrolled, or as a loop of launches."""
     plan = plan_loop(op)
     if isinstance(plan, LoopPlan):
         lower_layers(op, plan, s)
-    else:
+    elif _unrolls(op):
         _unroll(op, s)
+    else:
+        _repeat(op, s)
+
+
+def _repeat(op: spike.LoopOp, s: SegmentLowering) -> None:
+    """Launches of one step, run for every step; states are buffers that the step's last launches write."""
+    changing = _changing(op)
+    states: list[SSAValue] = []
+    for inside, before, after in zip(op.states, op.initial, op.final, strict=True):
+        state = s.temp(s.nbytes(inside))
+        _copy(s.buffer(before), state, s.nbytes(inside), op, s)
+        s.alias(inside, state)
+        s.alias(after, state)
+        states.append(state)
+    inner = [o for o in op.body.block.ops if not isinstance(o, spike.YieldOp)]
+    for once in inner:
+        if once not in changing:
+            s.lower(once)
+    with s.repeated(op.step_count) as t:
+        s.remember(op.step, t)
+        s.launch(DimsKernel(1), [s.buffer(op.step), t], work=1, op=op)
+        for whole, part in zip(op.scanned, op.slices, strict=True):
+            _take(whole, part, t, op, s)
+        for each in inner:
+            if each in changing:
+                s.lower(each)
+        for value, whole in zip(op.terminator.outputs, op.outputs, strict=True):
+            _put(value, whole, t, op, s)
+        ready = [s.buffer(value) for value in op.terminator.states]
+        for place, (value, source, state) in enumerate(zip(op.terminator.states, ready, states, strict=True)):
+            if source in states and source is not state:
+                # States that change places: all are read before any is written.
+                ready[place] = s.temp(s.nbytes(value))
+                _copy(source, ready[place], s.nbytes(value), op, s)
+        for value, source, state in zip(op.terminator.states, ready, states, strict=True):
+            if source is not state:
+                _copy(source, state, s.nbytes(value), op, s)
+
+
+def _copy(source: SSAValue, target: SSAValue, nbytes: Dim, op: spike.LoopOp, s: SegmentLowering) -> None:
+    s.launch(CopyBytesKernel(), [source, target, nbytes], work=nbytes.ceildiv(BYTES_PER_UNIT), op=op)
+
+
+def _take(whole: SSAValue, part: SSAValue, t: Dim, op: spike.LoopOp, s: SegmentLowering) -> None:
+    """Copy step t of what is scanned."""
+    dims = dims_of(part) or (Dim.of(1),)
+    strides = contiguous_strides(dims)
+    size = s.itemsize(part)
+    copy_strided(
+        s, s.buffer(whole), s.buffer(part), size, dims, strides, strides, source_offset=product(dims) * t, op=op
+    )
 
 
 def _unroll(op: spike.LoopOp, s: SegmentLowering) -> None:
@@ -81,7 +145,7 @@ def _unroll(op: spike.LoopOp, s: SegmentLowering) -> None:
         for inner in ops:
             s.lower(inner)
         for value, whole in zip(outputs, op.outputs, strict=True):
-            _put(value, whole, t, op, s)
+            _put(value, whole, Dim.of(t), op, s)
     for value, after in zip(states, op.final, strict=True):
         s.alias(after, value)
 
@@ -112,7 +176,7 @@ def _slice(whole: SSAValue, part: SSAValue, t: int, s: SegmentLowering) -> SSAVa
     return value_of(taken.result, part.type, s)
 
 
-def _put(value: SSAValue, whole: SSAValue, t: int, op: spike.LoopOp, s: SegmentLowering) -> None:
+def _put(value: SSAValue, whole: SSAValue, t: Dim, op: spike.LoopOp, s: SegmentLowering) -> None:
     """Copy a step's output to its place among those of all steps."""
     dims = dims_of(value) or (Dim.of(1),)
     strides = contiguous_strides(dims)

@@ -48,3 +48,10 @@ cpu.program @seg0 inputs [] outputs [] {
     cpu.expect %s is "check.k" stride 1
   }
 }
+
+// -----
+
+// CHECK: 'a b' is no symbol
+cpu.program @seg0 inputs [] outputs [] {
+  cpu.launch @k() work "1" for "a b" below "T"
+}
