@@ -37,6 +37,7 @@ class ParadigmTarget:
             other operations need lowerings of the CPU backend, which may well simulate a machine.
         options: what may stand in braces behind the name, and what each is.
         finish: ``module:function``, a `PassesOf` for the machine level, before the CPU's; empty if there are none.
+        rounding: ``module:function``, a `PassesOf`: those of its passes that round floats, by which errors come in.
         host: the CPU target of the rest.
         default_quantize: what ``--quantize`` means when it is not given.
         deviation: how far its devices and converters may take a result from the model's, as a share of the largest:
@@ -50,6 +51,7 @@ class ParadigmTarget:
     place: str
     options: Mapping[str, str] = field(default_factory=dict[str, str])
     finish: str = ""
+    rounding: str = ""
     host: str = "cpu"
     default_quantize: str = "none"
     deviation: float = 0.0
@@ -63,6 +65,10 @@ class ParadigmTarget:
     def finishing(self, options: Mapping[str, str]) -> list[ModulePass]:
         """The passes at the machine level."""
         return list(_load(self.finish)(options)) if self.finish else []
+
+    def rounds(self, options: Mapping[str, str]) -> list[ModulePass]:
+        """The passes that round floats."""
+        return list(_load(self.rounding)(options)) if self.rounding else []
 
 
 def option_error(target: str, name: str, value: str, hint: str) -> Error:

@@ -5,11 +5,12 @@ Which passes there are stands in `pipeline.py`, how planes are chosen in `quanti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass
 
 from neuc.backends.cpu.ahead import objects_ahead
 from neuc.compiler import energies, program
@@ -23,7 +24,14 @@ from neuc.compiler.pipeline import ChosenTarget, float_passes, graph_passes, par
 from neuc.compiler.program import BuiltProgram
 from neuc.compiler.quantize import PlaneSearch, Reference, budget_missed, quantize_fixed, quantize_within
 from neuc.compiler.report import Report
-from neuc.compiler.reporting import describe_errors, describe_hosts, describe_inputs, describe_layers, describe_program
+from neuc.compiler.reporting import (
+    describe_errors,
+    describe_hosts,
+    describe_inputs,
+    describe_layers,
+    describe_program,
+    describe_rounded,
+)
 from neuc.compiler.signature import check_names
 from neuc.errors import Error, Exit, InternalError
 from neuc.passes.module_facts import notes_of
@@ -105,12 +113,16 @@ class Compilation:
         driver, report = self.driver, self.report
         describe_inputs(driver.module, report)
         driver.run(graph_passes())
-        reference = None if report.quantize == "none" else Reference.of(driver, self.options)
+        rounding = self.chosen.rounding() if report.quantize == "none" else []
+        reference = None if report.quantize == "none" and not rounding else Reference.of(driver, self.options)
         if reference is not None and reference.model is None:
             report.hints.append(f"errors are measured against neuc's interpreters, as {reference.obstacle}")
         driver.run(float_passes(self.options, self.chosen))
         if reference is None:
             self._lower(steps)
+            return
+        if rounding:
+            self._rounded(rounding, reference, steps)
             return
         with LayerErrors(driver.module, driver.context, reference.feeds, self.options.measured_on) as layer_errors:
             if report.quantize in ("ternary", "int8"):
@@ -127,6 +139,24 @@ class Compilation:
         report.measured = agreement.to_json()
         if report.budget is not None and not agreement.error <= report.budget:  # true for NaN, too
             raise budget_missed(agreement, report.budget, self.options)
+
+    def _rounded(self, rounding: Sequence[ModulePass], reference: Reference, steps: tuple[str, ...]) -> None:
+        """Lower a float model whose products the machine rounds, and measure what that costs in the interpreters.
+
+        They give the machine's bits, whatever its tiles are, and do not simulate it.
+        """
+        driver = self.driver
+        rounded = driver.module.clone()
+        for step in rounding:
+            step.apply(driver.context, rounded)
+        with LayerErrors(driver.module, driver.context, reference.feeds, self.options.measured_on) as layer_errors:
+            layer_errors.compare(rounded)
+            self._lower(steps)
+            with driver.timed("measure"):
+                agreement = reference.compare(Evaluator(driver.context, reference.feeds).outputs(rounded))
+            with driver.timed("measure layers"):
+                describe_rounded(rounded, layer_errors.result(), self.report)
+        self.report.measured = agreement.to_json()
 
     def _within(
         self, budget: float, reference: Reference, layer_errors: LayerErrors, steps: tuple[str, ...]

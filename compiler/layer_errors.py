@@ -19,6 +19,7 @@ from neuc.compiler.inputs import Arrays
 from neuc.compiler.signature import signature_of
 from neuc.dialects.context import NeucContext
 from neuc.dialects.dense import MapOp
+from neuc.dialects.npu_products import MatmulOp
 from neuc.dialects.ternary import LinearOp
 from neuc.errors import Error, InternalError
 from neuc.passes.analysis.multiply_adds import multiply_adds
@@ -89,7 +90,7 @@ class FloatLayers:
     def _run(self, module: ModuleOp, meet: Callable[[str, np.ndarray], None]) -> str:
         """Show `meet` the output of every layer; returns why that failed, or nothing."""
         copy = module.clone()
-        for name, layer in layers(copy):
+        for name, layer in layers(copy, MatmulOp):
             _whole(layer).attributes[_LAYER] = StringAttr(name)
 
         def observe(op: Operation, results: list[np.ndarray]) -> None:
@@ -136,7 +137,17 @@ class LayerErrors:
 
 
 def _whole(layer: Operation) -> Operation:
-    """What gives a layer's output with its bias: a bias that is no vector is added after a `ternary.linear`."""
+    """What gives a layer's output with its bias: a bias that is no vector is added after a `ternary.linear`.
+
+    What follows a product in bf16 is always behind it.
+    """
+    if isinstance(layer, MatmulOp):
+        last: Operation = layer
+        while True:
+            users = [use.operation for use in last.results[0].uses]
+            if len(users) != 1 or not isinstance(users[0], MapOp) or users[0].location != layer.location:
+                return last
+            last = users[0]
     if not isinstance(layer, LinearOp) or layer.bias is not None:
         return layer
     users = [use.operation for use in layer.result.uses]

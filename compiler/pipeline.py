@@ -64,6 +64,10 @@ class ChosenTarget:
         """Within the paradigm level, before the module is cut into segments."""
         return [] if self.machine is None else self.machine.placing(self.options)
 
+    def rounding(self) -> list[ModulePass]:
+        """Those of `placing` that round floats."""
+        return [] if self.machine is None else self.machine.rounds(self.options)
+
     def finishing(self) -> list[ModulePass]:
         """What the machine does at the machine level before the CPU's turn."""
         return [] if self.machine is None else self.machine.finishing(self.options)

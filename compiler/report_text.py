@@ -57,7 +57,9 @@ def layer_form(row: LayerRow) -> str:
     """What a layer's weights are now."""
     if row.int8:
         return f"int8, kernel {row.encoding}, scale {row.scale}"
-    return f"ternary {row.encoding}, {_counted(row.planes, 'plane')}, scale {row.scale}" if row.ternary else "float"
+    if not row.ternary:
+        return row.encoding if row.encoding == "bf16" else "float"
+    return f"ternary {row.encoding}, {_counted(row.planes, 'plane')}, scale {row.scale}"
 
 
 def error_text(row: LayerRow) -> str:

@@ -20,10 +20,12 @@ from neuc.compiler.program import BuiltProgram
 from neuc.compiler.report import HostRow, LayerRow, Report
 from neuc.compiler.signature import signature_of
 from neuc.dialects.context import NeucContext
+from neuc.dialects.npu_products import MatmulOp
 from neuc.dialects.onnx import decode_name
+from neuc.dialects.store import ConstantOp, dims_of
 from neuc.passes.analysis.level_sets import BOUNDS
 from neuc.passes.analysis.multiply_adds import multiply_adds
-from neuc.passes.analysis.ternary_layers import QuantRecord, quantization_report
+from neuc.passes.analysis.ternary_layers import QuantRecord, layers, quantization_report
 from neuc.passes.partition import host_nodes, is_host
 from neuc.runtime.program import NativeSegment
 
@@ -102,6 +104,16 @@ def describe_errors(measured: Measured, report: Report) -> None:
     """Note what was measured of the layers of a report."""
     report.layer_errors = measured.basis
     report.layers = [_with_error(row, measured.errors.get(row.node)) for row in report.layers]
+
+
+def describe_rounded(module: ModuleOp, measured: Measured, report: Report) -> None:
+    """Note the layers of a module whose floats were rounded to bf16, before it is placed, and what was measured."""
+    for name, op in layers(module, MatmulOp):
+        if isinstance(op, MatmulOp) and isinstance(op.b.owner, ConstantOp):
+            n, k = (dim.value for dim in (dims_of(op.b)[-2:] if op.transpose_b else dims_of(op.b)[:-3:-1]))
+            before, after = 4 * n * k, 2 * n * k
+            report.layers.append(LayerRow(name, op.name, (n, k), False, "bf16", 0, "", before, after, None))
+    describe_errors(measured, report)
 
 
 def _with_error(row: LayerRow, error: float | None) -> LayerRow:

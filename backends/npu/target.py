@@ -53,8 +53,12 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
     floats = options.get("float", "cpu")
     if floats not in ("cpu", "bf16"):
         raise option_error(name, "float", floats, "cpu or bf16")
-    to_bf16 = [Bf16Products()] if floats == "bf16" else []
-    return [TileLut(encoding="i2"), *to_bf16, PlaceNpu(machine, int(free), int(least))]
+    return [TileLut(encoding="i2"), *rounding(options), PlaceNpu(machine, int(free), int(least))]
+
+
+def rounding(options: Mapping[str, str]) -> list[ModulePass]:
+    """Passes that round floats."""
+    return [Bf16Products()] if options.get("float") == "bf16" else []
 
 
 def place_xdna1(options: Mapping[str, str]) -> Sequence[ModulePass]:
@@ -73,6 +77,7 @@ TARGETS = tuple(
         f"{find_machine(name).summary}; simulated, ternary, int8 and bf16 products",
         f"{__name__}:place_{name.removeprefix('npu-')}",
         OPTIONS,
+        rounding=f"{__name__}:rounding",
         default_quantize="ternary",
         int8_layers=True,
     )

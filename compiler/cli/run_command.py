@@ -109,7 +109,7 @@ def run_command(
     if profile is not None and session.profile is not None:
         session.profile.save(profile)
         console.note(f"wrote {profile}")
-    remarks = _remarks(session.manifest, feeds, results, plots)
+    remarks = _remarks(session.manifest, feeds, results, plots) | _array_time(session)
     agreement = None if expected is None else _compare(load_npz(expected), results, rtol, atol)
     if as_json:
         report: dict[str, object] = {
@@ -190,6 +190,21 @@ def _remarks(
         if costs is not None:
             found["ledger"] = (costs.to_json(), costs.describe())
     return found
+
+
+def _array_time(session: Session) -> dict[str, tuple[object, str]]:
+    """What a profiled run would have taken on a simulated array, as data and as a line; nothing for other machines."""
+    if session.profile is None:
+        return {}
+    from neuc.runtime.npu.executor import array_usage
+
+    used = array_usage(session.profile)
+    if "seconds" not in used:
+        return {}
+    dispatches, switches = (int(used.get(name, 0)) for name in ("dispatches", "switches"))
+    line = f"array: {used['seconds'] * 1e3:.3g} ms as simulated, in {dispatches} dispatches"
+    line += f" and {switches} program switches" if switches else ""
+    return {"array": (used, f"{line}; {used.get('ddr_bytes', 0) / 1e6:.2f} MB of host memory")}
 
 
 def save_npz(path: Path, arrays: Arrays) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from xdsl.dialects.builtin import ArrayAttr, FloatAttr, IntegerAttr, StringAttr
 from xdsl.ir import Attribute
 
+from neuc.dialects.interp import npu_products as _products  # noqa: F401 - registers the meanings of products
 from neuc.dialects.interp.core import Env, implements
 from neuc.dialects.interp.npu_functions import MEANINGS, Meaning, Params, State
 from neuc.dialects.npu import (

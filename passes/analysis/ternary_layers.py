@@ -85,11 +85,11 @@ class QuantRecord:
     why: str = ""
 
 
-def layers(module: ModuleOp) -> Iterator[tuple[str, Operation]]:
-    """Every layer of the module with its name, in program order."""
+def layers(module: ModuleOp, *others: type[Operation]) -> Iterator[tuple[str, Operation]]:
+    """Every layer of the module with its name, in program order; operations of `others` are layers, too."""
     seen: dict[str, int] = {}
     for op in module.walk():
-        if isinstance(op, (*FLOAT_LAYERS, *TERNARY_LAYERS)):
+        if isinstance(op, (*FLOAT_LAYERS, *TERNARY_LAYERS, *others)):
             base = next(iter(node_names(op)), f"{layer_kind(op)}{len(seen)}")
             seen[base] = seen.get(base, 0) + 1
             yield (base if seen[base] == 1 else f"{base}#{seen[base]}"), op

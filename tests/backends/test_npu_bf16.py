@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import neuc
+from neuc.compiler.cli import main
 from neuc.dialects.interp.npu_products import bf16
 from neuc.errors import Error
 from neuc.runtime.npu.functions import to_bf16
@@ -96,7 +99,9 @@ def attention() -> onnx.ModelProto:
     return _model(nodes, weights, {"x": ["B", 2, "S", 16]}, {"y": ["B", 2, "S", 24]})
 
 
-def test_attention_runs_in_bf16_near_the_float_model(attention: onnx.ModelProto):
+def test_attention_runs_in_bf16_near_the_float_model(
+    attention: onnx.ModelProto, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     x = RNG.standard_normal((2, 2, 9, 16)).astype(np.float32)
     exact = np.asarray(neuc.compile(attention, "cpu").session().run(None, {"x": x})[0], np.float32)
     compiled = neuc.compile(attention, TARGET, quantize="none")
@@ -105,6 +110,22 @@ def test_attention_runs_in_bf16_near_the_float_model(attention: onnx.ModelProto)
     assert 1e-4 < error < BF16_ERROR
     notes = " ".join(compiled.report.hints)
     assert "5 products run on npu-xdna1 in 4 dispatches, one program for all" in notes
+    rows = {row.node: row for row in compiled.report.layers}
+    assert [row.encoding for row in rows.values()] == ["bf16"] * 3
+    assert rows["query"].shape == (16, 16)
+    assert rows["linear"].shape == (24, 16)
+    assert all(row.error is not None and 1e-4 < row.error < BF16_ERROR for row in rows.values())
+    measured = compiled.report.measured
+    assert measured is not None
+    assert 1e-4 < float(str(measured["error"])) < BF16_ERROR
+    compiled.save(tmp_path / "a.neuc")
+    run = ["run", str(tmp_path / "a.neuc"), "--input", "x=1x2x4x16xf32=1"]
+    assert main([*run, "--profile", str(tmp_path / "trace.json")]) == 0
+    said = capsys.readouterr().out
+    assert "array: 0." in said
+    assert "ms as simulated, in 4 dispatches" in said
+    assert main(run) == 0
+    assert "array:" not in capsys.readouterr().out
 
 
 def test_floats_stay_on_the_cpu_unless_asked_for(attention: onnx.ModelProto):
