@@ -24,7 +24,7 @@ from neuc.backends.npu.known_machines import find_machine, machine_names
 from neuc.backends.npu.place.placer import place_design
 from neuc.backends.npu.predictions import Decoder, dimc_network, northpole_pipeline
 from neuc.compiler.npu.row_models import predict
-from neuc.compiler.npu.rows import read_rows
+from neuc.compiler.npu.rows import Prediction, read_rows
 from neuc.compiler.npu.validate import gate_of, summarise
 from neuc.passes.module_facts import facts_of
 from neuc.runtime.npu.deadlock import diagnose_design
@@ -90,43 +90,45 @@ def silicon() -> list[str]:
     return lines
 
 
-def unseen() -> list[str]:
-    """Published rows that no constant comes from: by source, those beyond a quarter one by one."""
+def unseen() -> list[tuple[str, Prediction]]:
+    """Published rows that no constant comes from, with their sources, and what our own kernel model says of them."""
     path = ROOT / "tests" / "compiler" / "npu_unseen.csv"
-    rows = read_rows(path)
     with path.open(encoding="utf-8") as file:
-        sources = [f"{fields['source']}, {fields['kind']}" for fields in csv.DictReader(file)]
-    predictions = [predict(row, own_rates=True) for row in rows]
+        sources = [fields["source"] for fields in csv.DictReader(file)]
+    return [(source, predict(row, own_rates=True)) for source, row in zip(sources, read_rows(path))]
+
+
+def unseen_by_source(found: list[tuple[str, Prediction]]) -> list[str]:
+    """Their errors by source and kind, and by kind."""
+    groups: dict[str, list[Prediction]] = {}
+    for source, p in found:
+        groups.setdefault(f"{source}, {p.row.kind}", []).append(p)
+    for kind in ("gemm_array", "gemm", "gemv", "shim_single_bd"):
+        groups[f"all, {kind}"] = [p for _, p in found if p.row.kind == kind]
     lines = [
         "| source, kind | rows | median error | largest | Kendall's tau | not predicted |",
         "|---|---|---|---|---|---|",
     ]
-    for source in [*dict.fromkeys(sources), "all, gemm_array", "all, gemm", "all, gemv", "all, shim_single_bd"]:
-        kind = source.removeprefix("all, ")
-        of_it = [p for s, p in zip(sources, predictions) if s == source or (kind != source and p.row.kind == kind)]
-        found = summarise(of_it)
-        refused = sum(p.value is None for p in of_it)
-        if found is None:
-            lines.append(f"| {source} | 0 | | | | {refused} |")
+    for name, predictions in groups.items():
+        sums = summarise(predictions)
+        refused = sum(p.value is None for p in predictions) or ""
+        if sums is None:
+            lines.append(f"| {name} | 0 | | | | {refused} |")
             continue
-        tau = "" if found.tau is None or found.count < 4 else f"{found.tau:.2f}"
-        cells = (source, found.count, f"{found.median:.0%}", f"{found.maximum:.0%}", tau, refused or "")
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    lines += [
-        "",
-        "Beyond 25 %, or not predicted:",
-        "",
-        "| row | source | measured | predicted | error |",
-        "|---|---|---|---|---|",
-    ]
-    for source, p in zip(sources, predictions):
+        tau = "" if sums.tau is None or sums.count < 4 else f"{sums.tau:.2f}"
+        lines.append(f"| {name} | {sums.count} | {sums.median:.0%} | {sums.maximum:.0%} | {tau} | {refused} |")
+    return lines
+
+
+def unseen_beyond(found: list[tuple[str, Prediction]]) -> list[str]:
+    """Those beyond the largest error a GEMM may have, or not predicted, one by one."""
+    lines = ["| row | source | measured | predicted | error |", "|---|---|---|---|---|"]
+    for source, p in found:
         if p.error is None or abs(p.error) > gate_of("gemm")[1]:
             what = f"{p.row.kind} {p.row.shape} {p.row.dtype}; {p.row.config}"
-            value = p.why_not if p.value is None else f"{p.value:.4g}"
+            said = p.why_not if p.value is None else f"{p.value:.4g}"
             error = "" if p.error is None else f"{p.error:+.0%}"
-            lines.append(
-                f"| {what} | {source.rpartition(', ')[0]} | {p.row.value:g} {p.row.unit} | {value} | {error} |"
-            )
+            lines.append(f"| {what} | {source} | {p.row.value:g} {p.row.unit} | {said} | {error} |")
     return lines
 
 
@@ -243,6 +245,7 @@ def in_memory() -> list[str]:
 
 def page(pictures: Path, models: Path | None, patience: float) -> str:
     """The whole page."""
+    found = unseen()
     times = "" if patience == 1 else f", here {patience:g} times as long, as the machine was busy: look at CPU time"
     parts = [
         "# NPU dataflow",
@@ -271,7 +274,9 @@ def page(pictures: Path, models: Path | None, patience: float) -> str:
         "unknown word with `=`, more cores than there are, or tiles that a core's memory cannot hold, leave the row "
         "without a prediction, with the reason. Every prediction says what bounds it and whether a dispatch is in it.",
         "Rows that no constant comes from, predicted with our own kernel model (`tests/compiler/npu_unseen.csv`):",
-        *unseen(),
+        *unseen_by_source(found),
+        "Beyond 25 %, or not predicted:",
+        *unseen_beyond(found),
         "A program's time follows from how it reads host memory: the block of C it makes at once, and how long runs "
         "A, B and C lie in there "
         "(`backends/npu/gemm_layouts.py`). Before that was in the model, the same GEMM rows but "
