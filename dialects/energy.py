@@ -12,6 +12,7 @@ from xdsl.ir import Dialect
 from neuc.dialects.energy_agent import EfeOp
 from neuc.dialects.energy_model import TERM_OPS, ModelOp, variable_of
 from neuc.dialects.energy_networks import CostOp, LocalOp, LseOp, PredEdgesOp, PredOp, ResistorOp, VectorFieldOp
+from neuc.dialects.energy_prediction import PredictedOp, PredictionOp
 from neuc.dialects.energy_run import RUN_OPS, ContrastOp, GradOp, ObserveOp, RelaxOp, SampleOp
 from neuc.dialects.energy_state import (
     STATE_OPS,
@@ -73,6 +74,8 @@ __all__ = [
     "ObserveOp",
     "PredEdgesOp",
     "PredOp",
+    "PredictedOp",
+    "PredictionOp",
     "QuadOp",
     "Ramp",
     "ReadOp",
@@ -103,7 +106,7 @@ __all__ = [
 
 Energy = Dialect(
     "energy",
-    [VarOp, RhoOp, *TERM_OPS, ModelOp, *STATE_OPS, *RUN_OPS, EfeOp],
+    [VarOp, RhoOp, *TERM_OPS, PredictedOp, ModelOp, *STATE_OPS, *RUN_OPS, EfeOp],
     [
         VarType,
         TermType,

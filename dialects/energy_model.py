@@ -21,6 +21,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects.dense_attrs import int_attr
 from neuc.dialects.energy_networks import CostOp, LocalOp, LseOp, PredEdgesOp, PredOp, ResistorOp, VectorFieldOp
+from neuc.dialects.energy_prediction import PredictionOp
 from neuc.dialects.energy_terms import BilinearOp, EdgesOp, LinearOp, QuadOp, RhoOp, StencilOp, TableOp, VarOp
 from neuc.dialects.energy_types import (
     EnergyOp,
@@ -92,6 +93,7 @@ TERM_OPS: tuple[type[EnergyOp], ...] = (
     TableOp,
     PredEdgesOp,
     PredOp,
+    PredictionOp,
     ResistorOp,
     LseOp,
     LocalOp,

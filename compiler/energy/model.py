@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -20,6 +19,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from neuc.compiler.energy.program import Program
 from neuc.compiler.energy.results import result_facts
+from neuc.compiler.energy.terms import Parameter, Terms, Variable, Weights
 from neuc.compiler.energy.usage import chosen, refused, usage_error, variable_type
 from neuc.compiler.universe import new_context
 from neuc.dialects import energy as e
@@ -39,36 +39,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = np.ndarray
 
 
-@dataclass(frozen=True)
-class Variable:
-    """A variable of a model, or ρ of one (`Model.rho`).
-
-    Attributes:
-        name: what the program's inputs and results call it.
-        value: the SSA value.
-    """
-
-    name: str
-    value: SSAValue
-
-    @property
-    def type(self) -> e.VarType:
-        """Its space and shape."""
-        return e.var_type(self.value)
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """An array that the program takes as an input, or a constant that gradients are asked for."""
-
-    name: str
-    value: SSAValue
-
-
-Weights: TypeAlias = ArrayLike | Parameter
-
-
-class Model:
+class Model(Terms):
     """An energy under construction, F = Σ terms; signs are those of `dialects/energy_terms.py`.
 
     Args:
@@ -117,103 +88,6 @@ class Model:
     def rho(self, x: Variable, fn: str) -> Variable:
         """ρ(x) for terms to read: hardsigmoid, tanh, sigmoid, relu, cos, sin."""
         return Variable(x.name, self.add(e.RhoOp(x.value, chosen(e.RhoKind, fn, "ρ"))))
-
-    # ---------------------------------------------------------------- terms
-
-    def linear(self, x: Variable, b: Weights) -> None:
-        """−Σ b·x; categories and beliefs read b[…, x]."""
-        levels = (x.type.levels,) if x.type.space in (e.Space.CAT, e.Space.SIMPLEX) else ()
-        self._term(e.LinearOp(x.value, self.weights(b, (*x.type.shape, *levels))))
-
-    def couple(self, x: Variable, w: Weights, y: Variable | None = None) -> None:
-        """−xᵀ W y, or −½ xᵀ W x."""
-        other = x if y is None else y
-        self._term(e.BilinearOp(x.value, self.weights(w), other.value))
-
-    def edges(
-        self,
-        x: Variable,
-        i: ArrayLike,
-        j: ArrayLike,
-        w: Weights,
-        y: Variable | None = None,
-        *,
-        shared: ArrayLike | None = None,
-    ) -> None:
-        """−Σ_e w[e]·x[i[e]]·y[j[e]]; with `shared`, the number of each edge's weight, −Σ_e w[shared[e]]·x·y."""
-        first, second = self.integers(i), self.integers(j)
-        k = None if shared is None else self.integers(shared)
-        self._term(e.EdgesOp(x.value, (x if y is None else y).value, first, second, self.weights(w), k))
-
-    def grid(
-        self,
-        x: Variable,
-        coupling: float = 1.0,
-        offsets: Sequence[Sequence[int]] = ((0, 1), (1, 0)),
-        *,
-        periodic: bool = True,
-    ) -> None:
-        """−J Σ x_i·x_{i+o}: neighbours on a grid."""
-        self._term(e.StencilOp(x.value, self.weights([coupling]), offsets, periodic=periodic))
-
-    def table(self, variables: Sequence[Variable], values: Weights, sites: Sequence[ArrayLike] | None = None) -> None:
-        """−Σ_f Π spins·T[f, categories…]; without `sites`, one factor over variables of one site each."""
-        places = [[0]] * len(variables) if sites is None else sites
-        table = self.weights(values if sites is not None or isinstance(values, Parameter) else np.asarray(values)[None])
-        self._term(e.TableOp([v.value for v in variables], [self.integers(s) for s in places], table))
-
-    def quad(self, x: Variable, precision: Weights = 1.0, mean: Weights | None = None) -> None:
-        """½ Σ p (x − μ)²."""
-        self._term(e.QuadOp(x.value, self.weights(precision), None if mean is None else self.weights(mean)))
-
-    def predict(
-        self,
-        x: Variable,
-        w: Weights,
-        z: Variable,
-        bias: Weights | None = None,
-        *,
-        precision: float = 1.0,
-        skip: float = 0.0,
-    ) -> None:
-        """½ p |x − W ρ(z) − b − g z|²."""
-        made = None if bias is None else self.weights(bias)
-        self._term(e.PredOp(x.value, self.weights(w), z.value, made, precision=precision, skip=skip))
-
-    def predict_edges(
-        self,
-        x: Variable,
-        z: Variable,
-        edges: tuple[ArrayLike, ArrayLike, ArrayLike],
-        w: Weights,
-        bias: Weights | None = None,
-        *,
-        precision: float = 1.0,
-    ) -> None:
-        """½ p Σ_a (x_a − Σ w[k[e]] ρ(z)[j[e]] − b_a)² over edges (i, j, k): a convolution's prediction."""
-        made = None if bias is None else self.weights(bias)
-        i, j, k = (self.integers(part) for part in edges)
-        self._term(e.PredEdgesOp(x.value, z.value, (i, j, k), self.weights(w), made, precision=precision))
-
-    def resistors(self, x: Variable, g: Weights, y: Variable) -> None:
-        """½ Σ g (x_i − y_j)²."""
-        self._term(e.ResistorOp(x.value, self.weights(g), y.value))
-
-    def memories(self, x: Variable, patterns: Weights, sharpness: float) -> None:
-        """½|x|² − (1/β) ln Σ exp(β X x)."""
-        self._term(e.LseOp(x.value, self.weights(patterns), sharpness))
-
-    def goodness(self, x: Variable, w: Weights, b: Weights, *, theta: float, negative: bool = False) -> None:
-        """The Forward-Forward loss of one layer."""
-        self._term(e.LocalOp(x.value, self.weights(w), self.weights(b), theta=theta, negative=negative))
-
-    def cost(self, x: Variable, target: Variable, kind: str = "mse") -> None:
-        """What `nudge` of a relaxation multiplies."""
-        self._term(e.CostOp(x.value, target.value, chosen(e.CostKind, kind, "cost")))
-
-    def force(self, x: Variable, w: Weights, y: Variable) -> None:
-        """A force W y on x that comes from no energy."""
-        self._term(e.VectorFieldOp(x.value, self.weights(w), y.value))
 
     def blocks(self, blocks: Sequence[Sequence[int]]) -> None:
         """Sweep these blocks of sites one after another; without this neuc finds blocks itself.
@@ -371,7 +245,8 @@ class Model:
         self.variables.append(made)
         return made
 
-    def _term(self, op: Operation) -> None:
+    def term(self, op: Operation) -> None:
+        """Add the term that an operation makes."""
         self._still_open()
         self._terms.append(self.add(op))
 

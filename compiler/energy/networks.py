@@ -7,7 +7,7 @@ convolutions, averages and norms included, is one matrix.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -49,7 +49,7 @@ class Network:
 
     Attributes:
         kind: ``ep`` or ``pc``.
-        layers: its layers.
+        layers: its layers; none of a network that is no chain.
         program: inputs ``x`` [batch, in] and where each layer starts, ``layer1`` …; results ``answer``, the last
             layer's state, and ``state1`` … of those before it.
     """
@@ -58,21 +58,34 @@ class Network:
     layers: tuple[Layer, ...]
     program: Program
 
-    def feeds(self, x: ArrayLike) -> dict[str, Array]:
-        """The program's inputs for images [batch, in]: zeros to start from, or a forward pass."""
-        images = np.asarray(x, np.float32)
-        images = images.reshape(len(images), -1 if len(images) else len(self.layers[0].w))
-        if not len(images):
-            raise network_error("no images", "at least one")
-        if images.shape[1] != len(self.layers[0].w):
-            what = f"images of {images.shape[1]} numbers for a network of {len(self.layers[0].w)} inputs"
-            raise network_error(what, "rows as long as the first layer's inputs")
-        found, below = {"x": images}, images
+    @property
+    def inputs(self) -> int:
+        """Numbers of one input."""
+        return len(self.layers[0].w)
+
+    def forward(self, images: Array) -> Iterator[tuple[str, Array]]:
+        """The input, and what each variable starts from: zeros, or a forward pass."""
+        yield "x", images
+        below = images
         for number, layer in enumerate(self.layers, 1):
             before = below @ layer.w + layer.b
-            found[f"layer{number}"] = np.zeros_like(before) if self.kind == "ep" else before
+            yield f"layer{number}", np.zeros_like(before) if self.kind == "ep" else before
             below = apply(layer.activation, before)
-        return found
+
+    def feeds(self, x: ArrayLike) -> dict[str, Array]:
+        """The program's inputs for images [batch, …]: zeros to start from, or a forward pass.
+
+        Raises:
+            Error: NEUC-E635, no images, or such of another size.
+        """
+        images = np.asarray(x, np.float32)
+        images = images.reshape(len(images), -1 if len(images) else self.inputs)
+        if not len(images):
+            raise network_error("no images", "at least one")
+        if images.shape[1] != self.inputs:
+            what = f"images of {images.shape[1]} numbers for a network of {self.inputs} inputs"
+            raise network_error(what, "rows as long as the first layer's inputs")
+        return dict(self.forward(images))
 
     def run(self, x: ArrayLike) -> Results:
         """The program's results, by generated code."""
@@ -100,14 +113,13 @@ def network(layers: Sequence[Layer], as_: Kind = "ep", *, steps: int = 20, dt: f
     Raises:
         Error: NEUC-E635, layers that do not follow each other, or activations that the energy has no form for.
     """
-    if as_ not in _KINDS:
-        raise network_error(f"as_={as_!r} is no kind of network", f"kinds: {', '.join(_KINDS)}")
+    check_kind(as_)
     _check(layers)
     model = Model()
     below = model.real(len(layers[0].w), name="x", clamped=True)
     made: list[Variable] = []
     for number, layer in enumerate(layers, 1):
-        here = model.real(len(layer.b), box=_box(layer.activation) if as_ == "ep" else None, name=f"layer{number}")
+        here = model.real(len(layer.b), box=box_of(layer.activation) if as_ == "ep" else None, name=f"layer{number}")
         if as_ == "ep":
             model.quad(here)
             model.couple(below, layer.w, here)
@@ -126,18 +138,27 @@ def network(layers: Sequence[Layer], as_: Kind = "ep", *, steps: int = 20, dt: f
 def from_onnx(
     model: str | os.PathLike[str] | onnx.ModelProto, as_: Kind = "ep", *, steps: int = 20, dt: float = 0.1
 ) -> Network:
-    """The network of an ONNX model: a chain of affine operations and activations from one input to one output.
+    """The network of an ONNX model of one input and one output.
 
-    Weights that a convolution shares become a matrix that no longer shares them. A PyTorch module comes here by
-    ``torch.onnx.export(module, …, dynamo=True)``.
+    A chain of affine operations and activations becomes `Layer` matrices, which then no longer share what convolutions
+    share. Skip connections, maximum pooling and products of branches make a network without `layers`, whose terms are
+    ``energy.prediction`` with the model's own operations; for ``ep`` its activations must have a range that states can
+    keep to, and where a maximum is taken it flows (`dt`) instead of minimising block by block. A PyTorch module comes
+    here by ``torch.onnx.export(module, …, dynamo=True)``.
 
     Raises:
-        Error: NEUC-E635, a model that is no such chain.
+        Error: NEUC-E635, a model that is no such network.
     """
-    from neuc.compiler.energy.onnx_chain import layers_of
+    from neuc.compiler.energy.onnx_chain import layers_of, loaded
+    from neuc.compiler.energy.onnx_graph import graph_network
 
+    check_kind(as_)
+    proto = loaded(model)
+    layers = layers_of(proto)
     # Seen through the folder and through the package, this file has two classes of one name for pyright.
-    return network(layers_of(model), as_, steps=steps, dt=dt)  # pyright: ignore[reportArgumentType]
+    if layers is None or (as_ == "pc" and layers[-1].activation != "none"):
+        return graph_network(proto, as_, steps, dt)  # pyright: ignore[reportReturnType]
+    return network(layers, as_, steps=steps, dt=dt)  # pyright: ignore[reportArgumentType]
 
 
 def apply(activation: str, x: Array) -> Array:
@@ -155,10 +176,16 @@ def apply(activation: str, x: Array) -> Array:
             return x
 
 
-def _box(activation: str) -> tuple[float, float]:
+def box_of(activation: str) -> tuple[float, float]:
     """The range of states: the values that the activation takes."""
     ranges = {"relu": (0.0, np.inf), "clip": (0.0, 1.0), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
     return ranges.get(activation, (-np.inf, np.inf))
+
+
+def check_kind(as_: str) -> None:
+    """Refuse kinds of networks that there are not (NEUC-E635)."""
+    if as_ not in _KINDS:
+        raise network_error(f"as_={as_!r} is no kind of network", f"kinds: {', '.join(_KINDS)}")
 
 
 def _check(layers: Sequence[Layer]) -> None:

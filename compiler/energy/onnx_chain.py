@@ -28,13 +28,12 @@ _AFFINE_TOLERANCE = 1e-3
 """Relative difference between a part and its matrix on random inputs, in f32, that is rounding and no more."""
 
 
-def layers_of(model: str | os.PathLike[str] | onnx.ModelProto) -> list[Layer]:
-    """The layers of a chain.
+def layers_of(proto: onnx.ModelProto) -> list[Layer] | None:
+    """The layers of a chain; None of a model that is none.
 
     Raises:
-        Error: NEUC-E635, it is no chain of affine operations and activations, or a matrix would be too large.
+        Error: NEUC-E635, inputs or outputs that are not one of each, or a matrix would be too large.
     """
-    proto = model if isinstance(model, onnx.ModelProto) else _loaded(model)
     proto = shape_inference.infer_shapes(proto, data_prop=True)
     graph = proto.graph
     known = {tensor.name for tensor in graph.initializer}
@@ -48,50 +47,50 @@ def layers_of(model: str | os.PathLike[str] | onnx.ModelProto) -> list[Layer]:
         if not reads:
             continue
         varying |= set(node.output)
-        outside = [name for name in reads if name not in inside]
-        if outside:
-            what = f"{_label(node)} reads {outside[0]} from before an activation that others have passed"
-            raise network_error(what, "a network without connections that skip layers")
+        if any(name not in inside for name in reads) or _is_other_clip(node, graph):
+            return None
         if node.op_type in _ACTIVATIONS:
-            _check_clip(node, graph)
             parts.append((begin, node.input[0], _ACTIVATIONS[node.op_type]))
             begin, inside = node.output[0], {node.output[0]}
         elif node.op_type in _AFFINE:
             inside |= set(node.output)
         else:
-            hint = "layers, averages, norms of fixed statistics, and Relu, Tanh, Sigmoid or Clip to 0 … 1 between them"
-            raise network_error(f"{_label(node)} is {node.op_type}, neither affine nor one of the activations", hint)
+            return None
     if graph.output[0].name not in inside:
-        raise network_error(f"the output {graph.output[0].name} is not the end of the chain", "one chain to the output")
+        return None
     if begin != graph.output[0].name:
         parts.append((begin, graph.output[0].name, "none"))
-    return [Layer(*_matrix(proto, start, end), activation) for start, end, activation in parts]
+    layers = list[Layer]()
+    for start, end, activation in parts:
+        found = _matrix(proto, start, end)
+        if found is None:
+            return None
+        layers.append(Layer(*found, activation))
+    return layers
 
 
-def _loaded(path: str | os.PathLike[str]) -> onnx.ModelProto:
+def loaded(path: str | os.PathLike[str] | onnx.ModelProto) -> onnx.ModelProto:
+    """The model of a path, or the model itself."""
+    if isinstance(path, onnx.ModelProto):
+        return path
     try:
         return onnx.load(os.fspath(path))
     except (OSError, ValueError, DecodeError) as error:
         raise network_error(f"{os.fspath(path)} cannot be read: {error}", "the path of an ONNX model") from error
 
 
-def _label(node: onnx.NodeProto) -> str:
-    return node.name or (node.output[0] if node.output else node.op_type)
-
-
-def _check_clip(node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
-    """A clip is one to 0 … 1, as states of a Hopfield network have it."""
+def _is_other_clip(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
+    """Whether it is a Clip, but not to 0 … 1, which is the range that `Layer` knows."""
     if node.op_type != "Clip":
-        return
+        return False
     constants = {t.name: t for t in graph.initializer}
     constants |= {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant"}
     bounds = [float(numpy_helper.to_array(constants[n])) for n in node.input[1:] if n in constants]
-    if bounds != [0.0, 1.0]:
-        raise network_error(f"{_label(node)} clips to {bounds}", "a Clip to 0 … 1")
+    return bounds != [0.0, 1.0]
 
 
-def _matrix(proto: onnx.ModelProto, start: str, end: str) -> tuple[Array, Array]:
-    """W [in, out] and b [out] of the part between two tensors."""
+def _matrix(proto: onnx.ModelProto, start: str, end: str) -> tuple[Array, Array] | None:
+    """W [in, out] and b [out] of the part between two tensors; None if it is not affine."""
     import onnxruntime as ort
 
     shape = _shape(proto, start)
@@ -116,7 +115,7 @@ def _matrix(proto: onnx.ModelProto, start: str, end: str) -> tuple[Array, Array]
     probe = np.random.default_rng(0).normal(size=(2, size)).astype(np.float32)
     expected, found = probe @ w + b, run(probe)
     if not np.allclose(found, expected, atol=_AFFINE_TOLERANCE * max(1.0, float(np.abs(expected).max()))):
-        raise network_error(f"from {start} to {end} the model is not affine", "products of constants and data alone")
+        return None
     return w.astype(np.float32), b.astype(np.float32)
 
 

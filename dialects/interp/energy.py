@@ -14,6 +14,7 @@ from neuc.dialects.energy_model import TERM_OPS
 from neuc.dialects.energy_run import _Gradient
 from neuc.dialects.energy_types import Ramp, Space, StateType, var_type
 from neuc.dialects.interp import energy_networks as _networks  # noqa: F401 - registers the meanings of its terms
+from neuc.dialects.interp import energy_prediction as _prediction  # noqa: F401 - registers its meaning
 from neuc.dialects.interp import energy_random as random
 from neuc.dialects.interp.core import Env, implements
 from neuc.dialects.interp.energy_relaxing import relax

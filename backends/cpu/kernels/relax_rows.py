@@ -7,6 +7,7 @@ are read from one array, and neither sites nor edges leave lanes empty. What is 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from xdsl.dialects import llvm
@@ -57,6 +58,12 @@ class RelaxRowsKernel(KernelSpec):
 
     family = "relax_rows"
     written = None
+
+    @property
+    def name(self) -> str:
+        """How much there is for the reader, and a hash of everything."""
+        digest = hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+        return f"{self.family}_{len(self.body)}_codes_{self.rows}_rows_{digest}"
 
     def scratch_bytes(self, isa: Isa) -> int:
         """All rows of a group."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr
-from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from neuc.backends.cpu.kernels.map import MapKernel
 from neuc.backends.cpu.kernels.map_body import CMPF, CMPI, Instr, unsupported
@@ -27,18 +27,18 @@ def dtype_name(element: Attribute) -> str | None:
     return name if name in STORAGE else None
 
 
-def read_body(op: MapOp) -> tuple[tuple[Instr, ...], int] | str:
-    """The region's instructions and the number of the yielded value, or why there is no kernel for them."""
+def read_body(block: Block) -> tuple[tuple[Instr, ...], int] | str:
+    """A body's instructions and the number of the yielded value, or why there is no kernel for them."""
     numbers: dict[SSAValue, int] = {}
     types: list[str] = []
-    for argument in op.body.block.args:
+    for argument in block.args:
         name = dtype_name(argument.type)
         if name is None:
             return f"a map over {argument.type} has no CPU kernel"
         numbers[argument] = len(types)
         types.append(name)
     body: list[Instr] = []
-    for scalar in op.body.block.ops:
+    for scalar in block.ops:
         if isinstance(scalar, YieldOp):
             return tuple(body), numbers[scalar.value]
         instr = _instruction(scalar, numbers)
@@ -73,14 +73,14 @@ def _instruction(scalar: Operation, numbers: dict[SSAValue, int]) -> Instr | str
 
 def supports_map(op: MapOp) -> str | None:
     """Why this map has no kernel; None if it has."""
-    body = read_body(op)
+    body = read_body(op.body.block)
     return body if isinstance(body, str) else None
 
 
 @lowers(MapOp, supports=supports_map)
 def lower_map(op: MapOp, s: SegmentLowering) -> None:
     """One launch; equal bodies over equal kinds of operands share a kernel."""
-    found = read_body(op)
+    found = read_body(op.body.block)
     assert not isinstance(found, str)
     body, result = found
     dims = dims_of(op.result)

@@ -10,6 +10,7 @@ from neuc.backends.cpu.kernels.relax_rows_code import Then, Total
 from neuc.backends.cpu.kernels.relax_rows_products import Product
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.relax_plan import Plan
+from neuc.backends.cpu.lowerings.relax_predictions import Region
 from neuc.backends.cpu.lowerings.relax_states import make_plan, terms_unsupported
 from neuc.backends.cpu.lowerings.relax_terms import edge_error, matrix, parts, prediction_error, sites
 from neuc.dialects import energy as e
@@ -96,6 +97,16 @@ def _pred(sums: _Sums, op: e.PredOp | e.PredEdgesOp) -> None:
     sums.add(error, sites(op.x), error, 0.5 / op.precision.value.data)
 
 
+def _prediction(sums: _Sums, op: e.PredictionOp) -> None:
+    plan, count, p = sums.plan, sites(op.x), op.precision.value.data
+    f, x = Region(plan, op).row(op.predicted), plan.row(op.x)
+    if op.product is not None:
+        sums.add(x, count, f, -p)
+        return
+    away = sums.row(count, (), Then("load", x), Then("add", f, scale=-1.0))
+    sums.add(away, count, away, 0.5 * p)
+
+
 def _cost(sums: _Sums, op: e.CostOp) -> None:
     plan, count = sums.plan, sites(op.x)
     away = sums.row(count, (), Then("load", plan.row(op.x)), Then("add", plan.row(op.target), scale=-1.0))
@@ -111,5 +122,6 @@ _ENERGIES: dict[type[EnergyOp], Callable[..., None]] = {
     e.ResistorOp: _half_of_gradient,
     e.PredOp: _pred,
     e.PredEdgesOp: _pred,
+    e.PredictionOp: _prediction,
     e.CostOp: _cost,
 }

@@ -13,14 +13,29 @@ from neuc.backends.cpu.kernels.relax_rows_code import PairSums, Softmax, Then, T
 from neuc.backends.cpu.kernels.relax_slopes import ROWS, SlopesKernel
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.relax import constant_parameter, pieces
+from neuc.backends.cpu.lowerings.relax_edges import edge_rows, edges_of
 from neuc.backends.cpu.lowerings.relax_plan import Plan, rho_name
-from neuc.backends.cpu.lowerings.relax_terms import edge_error, edge_rows, matrix, prediction_error, sites
+from neuc.backends.cpu.lowerings.relax_predictions import Region, prediction_force, prediction_unsupported, size_of
+from neuc.backends.cpu.lowerings.relax_terms import edge_error, matrix, prediction_error, sites
+from neuc.dialects import dense
 from neuc.dialects import energy as e
 from neuc.dialects.dims import Dim, product
+from neuc.dialects.energy_prediction import moves
 from neuc.dialects.energy_types import EnergyOp, Space, var_type
 from neuc.dialects.store import dims_of, element_of
 
-_WITH_SLOPES = (e.LinearOp, e.BilinearOp, e.EdgesOp, e.PredOp, e.PredEdgesOp, e.LocalOp, e.LseOp, e.ResistorOp)
+Array = np.ndarray
+_WITH_SLOPES = (
+    e.LinearOp,
+    e.BilinearOp,
+    e.EdgesOp,
+    e.PredOp,
+    e.PredEdgesOp,
+    e.PredictionOp,
+    e.LocalOp,
+    e.LseOp,
+    e.ResistorOp,
+)
 _WITHOUT_PARAMETERS = (e.QuadOp, e.CostOp)
 
 
@@ -55,6 +70,10 @@ def _unsupported(op: e.GradOp | e.ContrastOp) -> str | None:
             continue
         if not isinstance(owner, _WITH_SLOPES):
             return f"slopes of {owner.name} have no CPU kernel"
+        if isinstance(owner, e.PredictionOp):
+            found = prediction_unsupported(owner) or _prediction_unsupported(owner, asked)
+            if found is not None:
+                return found
         if any(var_type(v).space not in (Space.REAL, Space.PHASE, Space.SPIN) for v in _variables(owner)):
             return "slopes with other variables than real ones and spins have no CPU kernel"
         if any(isinstance(v.owner, e.RhoOp) and isinstance(v.owner.x.owner, e.RhoOp) for v in _variables(owner)):
@@ -111,6 +130,8 @@ def _at_state(op: e.GradOp | e.ContrastOp, s: SegmentLowering, state: SSAValue, 
                 error = plan.output(prediction_error(plan, term), sites(term.x))
                 sums.add(term.w, -factor, error, _values(plan, term.z))
                 sums.add(term.bias, -factor, None, error)
+            case e.PredictionOp():
+                _prediction(plan, term, factor, asked, sums)
             case e.EdgesOp():
                 each = _pairs(plan, term, plan.row(term.x), plan.row(term.y))
                 sums.add(term.w, -factor, None, each)
@@ -142,6 +163,11 @@ def _pairs(plan: Plan, op: e.EdgesOp | e.PredEdgesOp, x: int, y: int) -> SSAValu
     """Σ x[i]·y[j] over the edges of each weight."""
     i, j = (constant_parameter(plan.s, v) for v in (op.i, op.j))
     k, size = np.arange(len(i)) if op.k is None else constant_parameter(plan.s, op.k), dims_of(op.w)[0].value
+    return pair_sums(plan, i, j, k, size, x, y)
+
+
+def pair_sums(plan: Plan, i: Array, j: Array, k: Array, size: int, x: int, y: int) -> SSAValue:
+    """A buffer [C, size] of Σ row[x + i[e]]·row[y + j[e]] over the edges e with k[e] = n, for each n."""
     order, start, place = edge_rows(k, size)
     ends = [np.full(int(start[-1]), plan.zeros() - row, np.int32) for row in (x, y)]
     for end, index in zip(ends, (i, j)):
@@ -150,6 +176,42 @@ def _pairs(plan: Plan, op: e.EdgesOp | e.PredEdgesOp, x: int, y: int) -> SSAValu
     slots = [plan.array(f"relax.{n}", a) for n, a in (("start", start), ("ends", ends[0]), ("ends", ends[1]))]
     plan.body.append(PairSums(made, size, slots[0], slots[1], slots[2], x, y))
     return plan.output(made, size)
+
+
+def _prediction(plan: Plan, op: e.PredictionOp, factor: float, asked: set[SSAValue], sums: Sums) -> None:
+    """Outer products at matrices, sums over edges at kernels, sums over chains at what maps and biases read."""
+    region = Region(plan, op)
+    region.backward(prediction_force(region)[1], asked)
+    operands = dict[SSAValue, SSAValue](zip(op.block.args, op.args))
+    for user, g in region.weighted:
+        weight, source = user.operands[1], user.operands[0]
+        if operands.get(weight) not in asked:
+            continue
+        parameter, x = operands[weight], region.row(source)
+        if isinstance(user, dense.MatMulOp) and len(dims_of(user.a)) == 2:
+            ends = plan.output(x, size_of(source)), plan.output(g, size_of(user.result))
+            a, b = ends if user.transpose_b is None else ends[::-1]
+            sums.add(parameter, factor * user.alpha.value.data, a, b)
+        else:
+            edges = edges_of(user)
+            each = pair_sums(plan, edges.source, edges.target, edges.weight, size_of(weight), x, g)
+            sums.add(parameter, factor * edges.scale, None, each)
+    for argument, parameter in operands.items():
+        if parameter in asked and argument in region.back:
+            sums.add(parameter, factor, None, plan.output(region.gradient_rows(argument), size_of(argument)))
+
+
+def _prediction_unsupported(op: e.PredictionOp, asked: set[SSAValue]) -> str | None:
+    """Why slopes by parameters of a prediction have no CPU kernel."""
+    for argument, parameter in zip(op.block.args, op.args):
+        if parameter not in asked:
+            continue
+        users = [use.operation for use in argument.uses]
+        if not all(any(moves(v) for v in user.operands) for user in users):
+            return "slopes by what a prediction computes from parameters alone have no CPU kernel"
+        if any(isinstance(u, dense.MatMulOp) and u.b is argument for u in users) and len(users) > 1:
+            return "slopes by a matrix that a prediction reads twice have no CPU kernel"
+    return None
 
 
 def _values(plan: Plan, view: SSAValue) -> SSAValue:

@@ -15,6 +15,7 @@ from neuc.backends.cpu.lowerings.relax import constant_parameter, pieces
 from neuc.backends.cpu.lowerings.relax_beliefs import mean_field, mean_field_unsupported
 from neuc.backends.cpu.lowerings.relax_messages import beliefs_unsupported, relax_beliefs
 from neuc.backends.cpu.lowerings.relax_plan import Plan
+from neuc.backends.cpu.lowerings.relax_predictions import prediction_unsupported
 from neuc.backends.cpu.lowerings.relax_terms import SUPPORTED, Part, gradient, parts, sites, touches
 from neuc.dialects import energy as e
 from neuc.dialects.dims import Dim
@@ -38,6 +39,8 @@ def terms_unsupported(model: e.ModelOp) -> str | None:
         op = term.owner
         if not isinstance(op, SUPPORTED):
             return f"gradients of {op.name if isinstance(op, Operation) else 'a term'} have no CPU kernel"
+        if isinstance(op, e.PredictionOp) and (reason := prediction_unsupported(op)) is not None:
+            return reason
         for operand in op.operands:
             if isinstance(operand.type, e.VarType):
                 if isinstance(operand.owner, e.RhoOp) and isinstance(operand.owner.x.owner, e.RhoOp):

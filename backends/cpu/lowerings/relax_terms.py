@@ -10,9 +10,11 @@ import numpy as np
 from xdsl.ir import SSAValue
 
 from neuc.backends.cpu.kernels.relax_rows_code import Softmax, Then, Total
-from neuc.backends.cpu.kernels.relax_rows_products import UNROLLED, Dense, Product, Sparse
+from neuc.backends.cpu.kernels.relax_rows_products import Dense, Product
 from neuc.backends.cpu.lowerings.relax import constant_parameter
+from neuc.backends.cpu.lowerings.relax_edges import sparse
 from neuc.backends.cpu.lowerings.relax_plan import Plan, rho_name
+from neuc.backends.cpu.lowerings.relax_predictions import Region, prediction_force
 from neuc.dialects import energy as e
 from neuc.dialects.energy_factors import finite, stencil_neighbours, symmetric_if_same
 from neuc.dialects.energy_types import CostKind, EnergyOp, var_type
@@ -89,38 +91,6 @@ def _edges(plan: Plan, op: e.EdgesOp) -> list[Part]:
     ]
 
 
-def sparse(
-    plan: Plan, target: Array, source: Array, k: Array, w: SSAValue | Array, size: int, row: int, scale: float = -1.0
-) -> Sparse:
-    """scale·Σ w[k]·x[source] for each target, as rows of edges filled up with a row of zeros."""
-    order, start, place = edge_rows(target, size)
-    near = np.full(int(start[-1]), plan.zeros() - row, np.int32)
-    near[place] = source[order]
-    shared = np.zeros(int(start[-1]), np.int32)
-    shared[place] = k[order]
-    slots = plan.array("relax.start", start), plan.array("relax.near", near)
-    constant = w if isinstance(w, np.ndarray) else plan.s.constant(w)
-    if constant is None:
-        assert not isinstance(w, np.ndarray)
-        return Sparse(*slots, plan.parameter(w), row, scale, plan.array("relax.shared", shared))
-    return Sparse(*slots, plan.array("relax.weights", finite(constant, "w").astype(np.float32)[shared]), row, scale)
-
-
-def edge_rows(target: Array, size: int) -> tuple[Array, Array, Array]:
-    """The order of edges by target, where each target's begin (i32 [size + 1]), and each edge's place.
-
-    Targets have a multiple of `UNROLLED` places, and at least one edge is there.
-    """
-    order = np.argsort(target, kind="stable")
-    count = np.bincount(target, minlength=size)
-    padded = -(-count // UNROLLED) * UNROLLED
-    start = np.concatenate([[0], np.cumsum(padded)])
-    if not start[-1]:
-        start[-1] = UNROLLED
-    rank = np.arange(len(target)) - np.repeat(np.cumsum(count) - count, count)
-    return order, start.astype(np.int32), np.repeat(start[:-1], count) + rank
-
-
 def _stencil(plan: Plan, op: e.StencilOp) -> list[Part]:
     near = stencil_neighbours(var_type(op.x).shape, op.steps(), periodic=op.periodic is not None)
     target, column = np.nonzero(near >= 0)
@@ -172,6 +142,16 @@ def _pred(plan: Plan, op: e.PredOp) -> list[Part]:
     return found
 
 
+def _prediction(plan: Plan, op: e.PredictionOp) -> list[Part]:
+    """dF/dx, and what the region's backward way gives for each variable that it reads."""
+    region = Region(plan, op)
+    own, seed = prediction_force(region)
+    region.backward(seed)
+    arguments = zip(op.args, op.block.args)
+    reads = [(o, region.back[a]) for o, a in arguments if isinstance(o.type, e.VarType) and a in region.back]
+    return [Part(op.x, (), (own,)), *(Part(o, g.products, g.then) for o, g in reads)]
+
+
 def _resistor(plan: Plan, op: e.ResistorOp) -> list[Part]:
     g = finite(constant_parameter(plan.s, op.g), "g")
     if (g < 0).any():
@@ -212,6 +192,7 @@ _PARTS: dict[type[EnergyOp], Callable[..., list[Part]]] = {
     e.StencilOp: _stencil,
     e.PredEdgesOp: _pred_edges,
     e.PredOp: _pred,
+    e.PredictionOp: _prediction,
     e.ResistorOp: _resistor,
     e.LseOp: _lse,
     e.CostOp: _cost,

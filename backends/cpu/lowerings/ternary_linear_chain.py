@@ -47,7 +47,7 @@ class LinearTail:
     @property
     def tail(self) -> Tail:
         """As kernels take it."""
-        found = read_body(self.op)
+        found = read_body(self.op.body.block)
         assert not isinstance(found, str)
         return Tail(*found, self.kinds)
 
@@ -99,7 +99,7 @@ def _only_user(value: SSAValue) -> Operation | None:
 def _tail(dequantize: DequantizeOp) -> LinearTail | None:
     """The `dense.map` that follows, if it is of f32 and this is the last layer among what it reads."""
     op = _only_user(dequantize.result)
-    if not isinstance(op, MapOp) or op.parent is not dequantize.parent or isinstance(read_body(op), str):
+    if not isinstance(op, MapOp) or op.parent is not dequantize.parent or isinstance(read_body(op.body.block), str):
         return None
     dims = dims_of(dequantize.result)
     if dims_of(op.result) != dims or dtype_name(element_of(op.result)) != "f32":

@@ -92,3 +92,80 @@ func.func @main(%w: tensor<2xf32>, %i: tensor<4xi32>, %k: tensor<3xi32>) {
   %p = energy.pred_edges(%x, %x, %i, %i, %k, %w) : (!energy.var<real, [3]>, !energy.var<real, [3]>, tensor<4xi32>, tensor<4xi32>, tensor<3xi32>, tensor<2xf32>) -> !energy.term
   func.return
 }
+
+// -----
+
+// CHECK: dense.softmax has no derivative in predictions, which take dense.broadcast, dense.concat, dense.conv
+func.func @main() {
+  %x = energy.var() : () -> !energy.var<real, [4]>
+  %t = energy.prediction(%x, %x) : (!energy.var<real, [4]>, !energy.var<real, [4]>) -> !energy.term {
+  ^bb0(%a: tensor<?x4xf32, #store.dims<"chains", "4">>):
+    %f = dense.softmax(%a) {axis = 1} : (tensor<?x4xf32, #store.dims<"chains", "4">>) -> tensor<?x4xf32, #store.dims<"chains", "4">>
+    energy.predicted %f : tensor<?x4xf32, #store.dims<"chains", "4">>
+  }
+  func.return
+}
+
+
+// -----
+
+// CHECK: dense.map in a prediction: math.exp2 has no derivative here
+func.func @main() {
+  %x = energy.var() : () -> !energy.var<real, [4]>
+  %t = energy.prediction(%x, %x) : (!energy.var<real, [4]>, !energy.var<real, [4]>) -> !energy.term {
+  ^bb0(%a: tensor<?x4xf32, #store.dims<"chains", "4">>):
+    %f = dense.map(%a) : (tensor<?x4xf32, #store.dims<"chains", "4">>) -> tensor<?x4xf32, #store.dims<"chains", "4">> {
+    ^bb1(%s: f32):
+      %u = math.exp2 %s : f32
+      dense.yield %u : f32
+    }
+    energy.predicted %f : tensor<?x4xf32, #store.dims<"chains", "4">>
+  }
+  func.return
+}
+
+
+// -----
+
+// CHECK: dense.reduce in a prediction: it mixes chains
+func.func @main() {
+  %x = energy.var() : () -> !energy.var<real, [4]>
+  %t = energy.prediction(%x, %x) : (!energy.var<real, [4]>, !energy.var<real, [4]>) -> !energy.term {
+  ^bb0(%a: tensor<?x4xf32, #store.dims<"chains", "4">>):
+    %f = dense.reduce(%a) {kind = sum, axes = [0]} : (tensor<?x4xf32, #store.dims<"chains", "4">>) -> tensor<4xf32>
+    energy.predicted %f : tensor<4xf32>
+  }
+  func.return
+}
+
+
+// -----
+
+// CHECK: dense.map in a prediction reads a value from outside: make it an operand of the term
+func.func @main(%w: tensor<4xf32>) {
+  %x = energy.var() : () -> !energy.var<real, [4]>
+  %t = energy.prediction(%x, %x) : (!energy.var<real, [4]>, !energy.var<real, [4]>) -> !energy.term {
+  ^bb0(%a: tensor<?x4xf32, #store.dims<"chains", "4">>):
+    %f = dense.map(%a, %w) : (tensor<?x4xf32, #store.dims<"chains", "4">>, tensor<4xf32>) -> tensor<?x4xf32, #store.dims<"chains", "4">> {
+    ^bb1(%s: f32, %v: f32):
+      %u = arith.addf %s, %v : f32
+      dense.yield %u : f32
+    }
+    energy.predicted %f : tensor<?x4xf32, #store.dims<"chains", "4">>
+  }
+  func.return
+}
+
+
+// -----
+
+// CHECK: the region predicts tensor<?x2xf32
+func.func @main() {
+  %x = energy.var() : () -> !energy.var<real, [4]>
+  %t = energy.prediction(%x, %x) : (!energy.var<real, [4]>, !energy.var<real, [4]>) -> !energy.term {
+  ^bb0(%a: tensor<?x4xf32, #store.dims<"chains", "4">>):
+    %f = dense.slice(%a) {starts = ["0", "0"], steps = [1, 1]} : (tensor<?x4xf32, #store.dims<"chains", "4">>) -> tensor<?x2xf32, #store.dims<"chains", "2">>
+    energy.predicted %f : tensor<?x2xf32, #store.dims<"chains", "2">>
+  }
+  func.return
+}

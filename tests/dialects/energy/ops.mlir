@@ -70,3 +70,30 @@ func.func @convolution(%w: tensor<2xf32>, %i: tensor<4xi32>, %k: tensor<4xi32>, 
   %p = energy.pred_edges(%x, %y, %i, %i, %k, %w, %b) {precision = 2.0} : (!energy.var<real, [3]>, !energy.var<real, [4]>, tensor<4xi32>, tensor<4xi32>, tensor<4xi32>, tensor<2xf32>, tensor<3xf32>) -> !energy.term
   func.return
 }
+
+// -----
+
+// CHECK: energy.prediction(%x, %z, %w) {precision = 2.0} : (!energy.var<real, [3]>, !energy.var<real, [4]>, tensor<4x3xf32>) -> !energy.term {
+// CHECK: ^bb0(%a: tensor<?x4xf32, #store.dims<"chains", "4">>, %b: tensor<4x3xf32>):
+// CHECK: energy.predicted %f : tensor<?x3xf32, #store.dims<"chains", "3">>
+// CHECK: energy.prediction(%x, %z) {product}
+func.func @region(%w: tensor<4x3xf32>) {
+  %x = energy.var() : () -> !energy.var<real, [3]>
+  %z = energy.var() : () -> !energy.var<real, [4]>
+  %t = energy.prediction(%x, %z, %w) {precision = 2.0} : (!energy.var<real, [3]>, !energy.var<real, [4]>, tensor<4x3xf32>) -> !energy.term {
+  ^bb0(%a: tensor<?x4xf32, #store.dims<"chains", "4">>, %b: tensor<4x3xf32>):
+    %h = dense.map(%a) : (tensor<?x4xf32, #store.dims<"chains", "4">>) -> tensor<?x4xf32, #store.dims<"chains", "4">> {
+    ^bb0(%s: f32):
+      %u = math.tanh %s : f32
+      dense.yield %u : f32
+    }
+    %f = dense.matmul(%h, %b) : (tensor<?x4xf32, #store.dims<"chains", "4">>, tensor<4x3xf32>) -> tensor<?x3xf32, #store.dims<"chains", "3">>
+    energy.predicted %f : tensor<?x3xf32, #store.dims<"chains", "3">>
+  }
+  %p = energy.prediction(%x, %z) {product} : (!energy.var<real, [3]>, !energy.var<real, [4]>) -> !energy.term {
+  ^bb0(%a: tensor<?x4xf32, #store.dims<"chains", "4">>):
+    %f = dense.slice(%a) {starts = ["0", "1"], steps = [1, 1]} : (tensor<?x4xf32, #store.dims<"chains", "4">>) -> tensor<?x3xf32, #store.dims<"chains", "3">>
+    energy.predicted %f : tensor<?x3xf32, #store.dims<"chains", "3">>
+  }
+  func.return
+}
