@@ -1,4 +1,4 @@
-"""`neuc convert`: ternary weights of GGUF files, Hugging Face folders and ONNX models in another form, exactly."""
+"""`neuc convert`: which of the conversions is asked for; ternary weights of files and ONNX models are written here."""
 
 from __future__ import annotations
 
@@ -47,19 +47,22 @@ def convert_command(
     as_json: bool,
     **others: object,
 ) -> int:
-    """Write the weights of IN to OUT with its ternary tensors in another block format, or make it a spiking network.
+    """Write a model in another form: other weights, int8, spikes, or the exchange format of spiking networks.
 
-    With --to snn, IN is a float network (ONNX, or IR) and OUT.mlir the spiking one; --calib is needed. With --to nir,
-    IN is a spiking network (.mlir, .nir) and OUT.nir the same in NIR, if NIR can say everything in it.
+    \b
+    --to snn             a float network (ONNX, IR) as a spiking one, OUT.mlir; needs --calib
+    --to nir             a spiking network (.mlir, .nir) in NIR, OUT.nir, if NIR can say all of it
+    --format tq2_0 …     a GGUF file's or Hugging Face folder's ternary tensors in another block format
+    --format int2-qdq …  an ONNX model's weights of few levels in a low-bit ONNX form
+    --format qdq-int8    a float ONNX model in int8, weights and activations; needs --calib
 
-    IN is a GGUF file or a Hugging Face folder. Weights stay what they are, or nothing is written and every tensor that
-    stands in the way is named. All other tensors and the metadata are copied.
+    Options that begin with a conversion's name are for that one alone; beside another they are refused.
 
-    IN may also be an ONNX model: its weights of few levels, floats or in a low-bit form already, are then written in a
-    low-bit ONNX form (int2-qdq, int4-qdq, qcdq, qonnx, matmul-2bits, matmul-4bits), and layers that stay as they are
-    are named with the reason. With --format qdq-int8 a float ONNX model becomes int8, weights and activations, as
-    Ryzen AI's Vitis AI and others take it; --calib is needed, and the error on rows held out is told.
-    """
+    Ternary weights stay what they are, or nothing is written and every tensor that stands in the way is named; all
+    other tensors and the metadata are copied. Low-bit ONNX forms are int2-qdq, int4-qdq, qcdq, qonnx, matmul-2bits and
+    matmul-4bits, from floats or another of these; layers that stay as they are are named with the reason. qdq-int8 is
+    what Ryzen AI's Vitis AI and others take; the error on rows held out is told.
+    """  # noqa: D301  (click takes the backspace for "as it is")
     if source.is_file() and target.exists() and source.samefile(target):
         raise arguments.usage_error(f"OUT {target} is IN: the original would be lost", "give OUT another name")
     if to is not None:
