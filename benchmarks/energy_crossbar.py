@@ -125,7 +125,7 @@ def on_chip(net: Network, target: str, images: Array, labels: Array, draws: int)
 
 def rows(draws: int, epochs: int) -> list[list[str]]:
     """The table's rows: learning, digital accuracy, and accuracies on each chip."""
-    x, test_x, y, test_y = energy_learning.digits()
+    (x, y), (test_x, test_y) = energy_learning.digits()
     table: list[list[str]] = []
     for name, rule in (
         ("in floats", energy.EquilibriumPropagation()),

@@ -11,10 +11,12 @@ from neuc.compiler.energy.acting import Life
 from neuc.compiler.energy.agent import Agent
 from neuc.compiler.energy.importers import from_bqm, from_coo, from_graph, linear_system
 from neuc.compiler.energy.learning import Trained, train
-from neuc.compiler.energy.learning_local import DendriticLearning, SelfContrastive, StreamLearner
+from neuc.compiler.energy.learning_local import DendriticLearning, SelfContrastive
 from neuc.compiler.energy.learning_maps import Conv
 from neuc.compiler.energy.learning_models import learning_program
 from neuc.compiler.energy.learning_rules import EquilibriumPropagation, ForwardForward, PredictiveCoding
+from neuc.compiler.energy.learning_step import training_step
+from neuc.compiler.energy.learning_stream import StreamLearner
 from neuc.compiler.energy.learning_variants import (
     ContrastiveDivergence,
     ContrastiveHebbian,
@@ -71,4 +73,5 @@ __all__ = [
     "solve",
     "spiking",
     "train",
+    "training_step",
 ]

@@ -10,7 +10,6 @@ import math
 import os
 import sys
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,9 +38,9 @@ class Trained:
         train_curve: share of training images answered right, after each epoch; empty without `curve`.
         test_curve: the same of the test images.
         cpu_seconds: CPU time of the training steps of this process, all threads; curves are not counted.
-        compile_seconds: CPU time of compiling the rule's program before them.
-        peak_bytes: the most that Python and numpy held while the rule computed one batch's slopes in numpy, and weights
-            and the optimiser's state.
+        compile_seconds: CPU time of compiling the rule's program before them; 0 if one was trained like this before.
+        peak_bytes: the most that a step held, weights and the optimiser's state included: arrays and the program's own
+            memory of generated code, or what Python and numpy allocated.
     """
 
     rule: Rule
@@ -165,23 +164,8 @@ def train(
             if curve and held_out is not None:
                 trained.test_curve.append(trained.accuracy(*held_out))
             advance()
-    trained.peak_bytes = _peak_of(lambda: rule.slopes(trained.layers, x[:batch], y[:batch], rng)) + learner.held
+    trained.peak_bytes = learner.peak(x[:batch], y[:batch], rng)
     return trained
-
-
-def _peak_of(work: Callable[[], object]) -> int:
-    """The most bytes that `work` held at once."""
-    ours = not tracemalloc.is_tracing()
-    if ours:
-        tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        work()
-        return tracemalloc.get_traced_memory()[1] - before
-    finally:
-        if ours:
-            tracemalloc.stop()
 
 
 @contextmanager

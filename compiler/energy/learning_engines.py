@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from neuc.compiler.energy.learning_maps import Array, ConvMap
+from neuc.compiler.energy.learning_maps import Array, ConvMap, Map
 from neuc.compiler.energy.learning_models import answer_program
 from neuc.compiler.energy.learning_rules import (
     ADAM,
@@ -20,8 +23,11 @@ from neuc.compiler.energy.learning_rules import (
 )
 from neuc.compiler.energy.learning_step import drawn, first_latents, training_step
 from neuc.compiler.energy.learning_variants import IncrementalPredictiveCoding
-from neuc.compiler.energy.program import Program
 from neuc.runtime.prepared import PreparedRun, in_place_pairs
+from neuc.runtime.program import NativeSegment
+
+if TYPE_CHECKING:
+    from neuc.runtime.session import Session
 
 _ANSWERS_AT_ONCE = 512
 
@@ -34,13 +40,12 @@ class Engine(Protocol):
         """The network as it is now."""
         ...
 
-    @property
-    def held(self) -> int:
-        """Bytes of weights and of what the optimiser keeps for each."""
-        ...
-
     def step(self, x: Array, y: Array, rng: np.random.Generator, epoch: int) -> None:
         """Learn from a batch: images [batch, inputs], one-hot labels [batch, classes]."""
+        ...
+
+    def peak(self, x: Array, y: Array, rng: np.random.Generator) -> int:
+        """The most bytes that a step on such a batch holds at once, weights and optimiser included."""
         ...
 
 
@@ -73,11 +78,6 @@ class NumpyEngine:
         kept = self._arrays if rule.adaptive else []
         self._means, self._squares = [np.zeros_like(a) for a in kept], [np.zeros_like(a) for a in kept]
 
-    @property
-    def held(self) -> int:
-        """Bytes of weights and of what the optimiser keeps for each."""
-        return sum(a.nbytes for a in (*self._arrays, *self._means, *self._squares))
-
     def step(self, x: Array, y: Array, rng: np.random.Generator, epoch: int) -> None:
         """Learn from a batch."""
         for slopes in self._passes(x, y, rng):
@@ -96,6 +96,11 @@ class NumpyEngine:
             square += (1.0 - second) * (slope * slope - square)
             array -= rate * mean / (np.sqrt(shrink * square) + floor)
 
+    def peak(self, x: Array, y: Array, rng: np.random.Generator) -> int:
+        """What stays, and the most that Python and numpy hold while they compute slopes."""
+        stays = sum(a.nbytes for a in (*self._arrays, *self._means, *self._squares))
+        return stays + _peak_of(lambda: self._rule.slopes(self.layers, x, y, rng))
+
     def _passes(self, x: Array, y: Array, rng: np.random.Generator) -> Iterator[Layers]:
         """The slopes of a batch: once, or after every step of the latents."""
         if isinstance(self._rule, IncrementalPredictiveCoding):
@@ -105,7 +110,7 @@ class NumpyEngine:
 
 
 class NativeEngine:
-    """`training_step` compiled for one batch size, on one thread.
+    """`training_step` compiled for one batch size, on one thread; networks of one rule and shape share a program.
 
     Attributes:
         layers: the network; its arrays change in place.
@@ -116,23 +121,20 @@ class NativeEngine:
         self._rule, self._rates = rule, Rates(rule)
         self._arrays: dict[str, Array] = {}
         self._first: PreparedRun | None = None
+        self._own_bytes = 0
         turned = isinstance(rule, PredictiveCoding)
         for number, (w, b) in enumerate(layers, 1):
             self._arrays[f"w{number}"] = np.array(w.T if turned else w, np.float32, order="C")
             self._arrays[f"b{number}"] = b.copy()
-        self._step, self._moves = self._prepared(training_step(rule, layers, shape))
+        kind = replace(rule, rate=1.0, decay=1.0)  # type: ignore[type-var]  # every rule with a program is a dataclass
+        like = maps_in(layers), tuple((w.shape, b.shape) for w, b in layers)
+        self._step, self._moves = self._prepared(_session(kind, *like, shape))
         self._repeats = 1
         if isinstance(rule, IncrementalPredictiveCoding):
             self._repeats = int(rule.steps)
-            self._first, _ = self._prepared(first_latents(layers, shape))
+            self._first, _ = self._prepared(_session(kind, *like, shape, first=True))
         self.layers: Layers = self._network(self._arrays, "", layers, turned=turned)
         self.slopes: Layers = self._network(self._step.outputs, "d", layers, turned=turned)
-
-    @property
-    def held(self) -> int:
-        """Bytes of weights and of what the optimiser keeps for each."""
-        kept = ("w", "b", "mean_", "square_")
-        return sum(array.nbytes for name, array in self._arrays.items() if name.startswith(kept))
 
     def step(self, x: Array, y: Array, rng: np.random.Generator, epoch: int) -> None:
         """Learn from a batch."""
@@ -151,9 +153,16 @@ class NativeEngine:
             for target, source in self._moves:
                 target[...] = source
 
-    def _prepared(self, program: Program) -> tuple[PreparedRun, list[tuple[Array, Array]]]:
+    def peak(self, x: Array, y: Array, rng: np.random.Generator) -> int:
+        """Inputs, weights, slopes and what the optimiser keeps, and what the program has for itself."""
+        arrays = {id(a): a.nbytes for a in (*self._arrays.values(), *self._step.outputs.values())}
+        return sum(arrays.values()) + self._own_bytes
+
+    def _prepared(self, session: Session) -> tuple[PreparedRun, list[tuple[Array, Array]]]:
         """The program on the engine's arrays; what it cannot replace where it lies, and what replaces it afterwards."""
-        session = program.session(threads=1)
+        for segment in session.program.segments.values():
+            assert isinstance(segment, NativeSegment)
+            self._own_bytes += int(segment.arena) + int(segment.scratch)  # all sizes are known
         binding = session.io_binding()
         inputs, in_place = {spec.name for spec in session.program.inputs}, in_place_pairs(session.program)
         moves: list[tuple[Array, Array]] = []
@@ -178,6 +187,21 @@ class NativeEngine:
         return Network([(w.T if turned and w.ndim == 2 else w, b) for w, b in pairs], maps_in(like))
 
 
+@lru_cache(maxsize=16)
+def _session(
+    rule: Rule,
+    maps: tuple[Map, ...],
+    shapes: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...],
+    shape: tuple[int, int, int],
+    *,
+    first: bool = False,
+) -> Session:
+    """A rule's program compiled for layers of such maps and shapes; `first`: that of the first latents."""
+    layers = Network([(np.zeros(w, np.float32), np.zeros(b, np.float32)) for w, b in shapes], maps)
+    program = first_latents(layers, shape) if first else training_step(rule, layers, shape)
+    return program.session(threads=1)
+
+
 class NativeAnswers:
     """The output layer of a network at rest, by generated code: numpy takes long where there are convolutions."""
 
@@ -199,3 +223,18 @@ class NativeAnswers:
 def convolves(layers: Layers) -> bool:
     """Whether a network has a convolution."""
     return any(isinstance(map_, ConvMap) for map_ in maps_in(layers))
+
+
+def _peak_of(work: Callable[[], object]) -> int:
+    """The most bytes that `work` held at once."""
+    ours = not tracemalloc.is_tracing()
+    if ours:
+        tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        work()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        if ours:
+            tracemalloc.stop()

@@ -57,8 +57,8 @@ def self_contrastive(at: Batch, rule: SelfContrastive) -> list[SSAValue]:
     found = _goodness_slopes(at, at.pairs[:-1], reads, rule.theta)
     a, features = twice, list[SSAValue]()
     for w, b in at.pairs[:-1]:
-        a = t.matmul(_normalised(t, a), w, b, relu=True)
-        features.append(_normalised(t, a))
+        a = t.matmul(normalised(t, a), w, b, relu=True)
+        features.append(normalised(t, a))
     read, (w, b) = t.concat(features, 1), at.pairs[-1]
     error = t.map(lambda p, y: (p - y) * (1.0 / batch), t.softmax(t.matmul(read, w, b)), at.y)
     return [*found, *_slopes(t, read, error)]
@@ -137,7 +137,7 @@ def _goodness_slopes(at: Batch, pairs: Sequence[Pair], a: SSAValue, theta: float
     t, rows, found = at.tensors, 2 * at.shape[0], list[SSAValue]()
     sign = t.constant("sign", np.repeat(np.array([1.0, -1.0], np.float32), at.shape[0])[:, None])
     for w, b in pairs:
-        read = _normalised(t, a)
+        read = normalised(t, a)
         a = t.matmul(read, w, b, relu=True)
         scale = -2.0 / (rows * width(a))
 
@@ -150,7 +150,7 @@ def _goodness_slopes(at: Batch, pairs: Sequence[Pair], a: SSAValue, theta: float
     return found
 
 
-def _normalised(t: Tensors, a: SSAValue) -> SSAValue:
+def normalised(t: Tensors, a: SSAValue) -> SSAValue:
     """Rows of root mean square 1."""
     share = t.map(lambda m: 1.0 / (sqrt(m) + LENGTH_FLOOR), t.mean_square(a))
     return t.map(lambda a, s: a * s, a, share)

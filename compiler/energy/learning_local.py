@@ -1,4 +1,4 @@
-"""Rules by which layers learn for themselves: self-contrastive and recurrent Forward-Forward, dendrites."""
+"""Rules by which layers learn for themselves: self-contrastive Forward-Forward, dendrites. Not those of streams."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from neuc.compiler.energy.learning_maps import Array, Sizes
 from neuc.compiler.energy.learning_rules import Layers, Network, glorot, maps_in, normalised
-from neuc.errors import Error, Exit
 
 
 @dataclass(frozen=True)
@@ -123,67 +122,6 @@ class DendriticLearning:
             basal.append(map_.forward(w, somas[-1] if somas else x) + b)
             somas.append(np.tanh(basal[-1]))
         return somas[:-1], basal
-
-
-class StreamLearner:
-    """A recurrent Forward-Forward layer that learns a stream of symbols while it passes, a step at a time.
-
-    h_t = relu(W [h_{t−1} normalised, symbol t] + b). The symbol that comes raises the goodness mean h², one that does
-    not come lowers it (Hinton 2022, section 3.4); no step looks back further than h_{t−1}, and none is stored.
-
-    Args:
-        symbols: how many there are.
-        hidden: units.
-        rate: step size.
-        theta: the goodness that tells right from wrong.
-        seed: of the weights and of wrong symbols.
-
-    Raises:
-        Error: NEUC-E618, a size that makes no learner; NEUC-E619, a rate that is not above 0.
-    """
-
-    def __init__(
-        self, symbols: int, hidden: int = 64, *, rate: float = 0.03, theta: float = 1.0, seed: int = 0
-    ) -> None:
-        if symbols < 2 or hidden < 1:
-            what = f"{symbols} symbols and {hidden} units make no learner"
-            raise Error("NEUC-E618", what, hint="at least two symbols, one unit", exit_code=Exit.USAGE)
-        if not (np.isfinite(rate) and rate > 0):
-            raise Error("NEUC-E619", f"rate = {rate}", hint="rates are above 0", exit_code=Exit.USAGE)
-        self.symbols, self.rate, self.theta = symbols, rate, theta
-        self.rng = np.random.default_rng(seed)
-        self.w = (self.rng.standard_normal((hidden + symbols, hidden)) / np.sqrt(hidden)).astype(np.float32)
-        self.w[hidden:] *= np.float32(np.sqrt(hidden))
-        self.b = np.zeros(hidden, np.float32)
-        self.h = np.zeros(hidden, np.float32)
-
-    def step(self, symbol: int, *, learn: bool = True) -> int:
-        """Take the next symbol in.
-
-        Returns:
-            What was expected in its place.
-
-        Raises:
-            Error: NEUC-E616, there is no such symbol.
-        """
-        if not 0 <= symbol < self.symbols:
-            what = f"symbol {symbol}, and there are {self.symbols}"
-            raise Error("NEUC-E616", what, hint=f"symbols are 0 to {self.symbols - 1}", exit_code=Exit.USAGE)
-        reads = np.concatenate([np.tile(normalised(self.h[None]), (self.symbols, 1)), np.eye(self.symbols)], 1)
-        reads = reads.astype(np.float32)
-        activity = np.maximum(reads @ self.w + self.b, 0.0)
-        goodness = (activity**2).mean(1)
-        if learn:
-            # Every other symbol is a wrong one; together they weigh as much as the right one.
-            sign = np.full(self.symbols, -1.0)
-            sign[symbol] = 1.0
-            weight = np.where(sign > 0, 1.0, 1.0 / (self.symbols - 1))
-            surprise = weight / (1.0 + np.exp(np.clip(sign * (goodness - self.theta), -50.0, 50.0)))
-            push = ((sign * surprise)[:, None] * activity).astype(np.float32) * np.float32(self.rate)
-            self.w += reads.T @ push
-            self.b += push.sum(0)
-        self.h = activity[symbol]
-        return int(goodness.argmax())
 
 
 def _softmax(scores: Array) -> Array:

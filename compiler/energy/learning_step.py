@@ -98,7 +98,7 @@ def training_step(rule: Rule, layers: Layers, shape: tuple[int, int, int]) -> Pr
 
 
 def first_latents(layers: Layers, shape: tuple[int, int, int]) -> Program:
-    """Where incremental predictive coding starts: results ``layer1``, … of ``x``, weights as in `training_step`."""
+    """Where incremental predictive coding starts: ``next_layer1``, … of ``x`` and the weights of `training_step`."""
     model = Model()
     made = ModelNetwork(model, layers, transposed=True, given=True, batch=shape[0])
     return model.program(**{f"next_{n}": Value(model, z) for n, z in _predictions(Tensors(model), made).items()})

@@ -189,6 +189,25 @@ def test_a_neuron_with_dendrites_solves_exclusive_or() -> None:
     )
 
 
+def test_a_step_of_a_stream_raises_what_comes_and_lowers_what_does_not() -> None:
+    """Against the step as Hinton 2022, section 3.4, has it, in numpy."""
+    learner = energy.StreamLearner(3, 5, rate=0.1, theta=0.7, seed=1)
+    w, b, h = learner.w.astype(np.float64), learner.b.astype(np.float64), learner.h.astype(np.float64)
+    for symbol in (0, 2, 1, 1):
+        reads = np.concatenate([np.tile(normalised(h[None]), (3, 1)), np.eye(3)], 1)
+        activity = np.maximum(reads @ w + b, 0.0)
+        goodness = (activity**2).mean(1)
+        assert learner.step(symbol) == goodness.argmax()
+        right = np.eye(3)[symbol]
+        push = right / (1 + np.exp(goodness - 0.7)) - (1 - right) / 2 / (1 + np.exp(0.7 - goodness))
+        w, b = w + 0.1 * reads.T @ (push[:, None] * activity), b + 0.1 * push @ activity
+        h = activity[symbol]
+        for found, expected in ((learner.w, w), (learner.b, b), (learner.h, h)):
+            np.testing.assert_allclose(found, expected, atol=WEIGHT_TOLERANCE)
+    assert learner.step(2, learn=False) in range(3)
+    np.testing.assert_allclose(learner.w, w, atol=WEIGHT_TOLERANCE)
+
+
 def test_a_stream_is_learnt_step_by_step() -> None:
     """The next symbol depends on the two before: who remembers one only does little better than chance."""
     rng, symbols = RNG(0), [0, 1]
