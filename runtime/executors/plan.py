@@ -35,6 +35,8 @@ from neuc.runtime.shapes import CompiledShape, bad_size, size_of
 MAX_WORK = 2**40
 PIECE_BYTES = 4 * 2**20
 """Weights that are worth a call of a kernel: a call costs as much as reading a few hundredths of them."""
+PIECE_GRAINS = 24
+"""Grains that are worth a call, whatever weights they read."""
 MAX_PIECES = 4
 """Most pieces of a thread's share of a launch."""
 _LINE = 128  # threads' scratch areas share no pair of cache lines
@@ -295,12 +297,13 @@ def pieces_of(ranges: Ints, grains: Ints, weight_bytes: Ints) -> Ints:
     """How many units of each launch a thread takes at a time; 0 for launches of thread 0 alone.
 
     Threads that are done with their own ranges go on with others', so that one that has lost its CPU, or has a slow
-    one, holds up the rest by a piece at most. A range is one piece unless it reads many weights.
+    one, holds up the rest by a piece at most. A range is one piece unless it reads many weights or has many grains.
     """
     sizes = ranges[:, :, 1] - ranges[:, :, 0]
     threads = ranges.shape[1]
-    counts = np.clip(weight_bytes // (threads * PIECE_BYTES), 1, MAX_PIECES)
-    units = -(-sizes.max(axis=1, initial=0) // (grains * counts)) * grains
+    largest = sizes.max(axis=1, initial=0)
+    worth = np.maximum(weight_bytes // (threads * PIECE_BYTES), largest // (grains * PIECE_GRAINS))
+    units = -(-largest // (grains * np.clip(worth, 1, MAX_PIECES))) * grains
     return np.where((sizes > 0).sum(axis=1) > 1, units, 0)
 
 

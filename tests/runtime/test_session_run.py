@@ -10,7 +10,7 @@ import pytest
 
 import runtime_programs
 from neuc.errors import Error, Exit
-from neuc.runtime.executors.plan import MAX_PIECES, PIECE_BYTES, barriers, goals, pieces_of, split_work
+from neuc.runtime.executors.plan import MAX_PIECES, PIECE_BYTES, PIECE_GRAINS, barriers, goals, pieces_of, split_work
 from neuc.runtime.program import (
     ArenaBuffer,
     BufferArg,
@@ -362,6 +362,8 @@ def test_pieces_cover_ranges_in_whole_grains_and_are_all_counted(threads: int) -
             assert (sizes > 0).sum() == 1
             total += 1
         assert end == total
-    assert pieces[1] == max(row[1] - row[0] for row in ranges[1])  # few weights: ranges are taken whole
+    assert pieces[1] == max(row[1] - row[0] for row in ranges[1])  # few weights, few grains: ranges are taken whole
+    if threads > 1 and 125 // threads >= 2 * PIECE_GRAINS:
+        assert pieces[2] < max(row[1] - row[0] for row in ranges[2])  # many grains: in pieces
     assert pieces[3] < max(row[1] - row[0] for row in ranges[3]) or threads > 125 // MAX_PIECES
     assert not pieces_of(split_work(works, grains, 1), grains, weights).any()

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from xdsl.dialects import llvm
 
-from neuc.backends.cpu.builder import KernelBuilder, Val
+from neuc.backends.cpu.builder import KernelBuilder, Val, i1
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.conv_window import (
@@ -20,6 +20,7 @@ from neuc.backends.cpu.kernels.conv_window import (
     load_run,
     multi_index,
     product_of,
+    run_mask,
     store_run,
 )
 from neuc.backends.cpu.kernels.gemm_micro import (
@@ -172,26 +173,36 @@ class ConvKernel(KernelSpec):
         """The part of every panel row that one run of positions has; `starts` is where their windows begin."""
         window, width = self.window, sizes[-1]
         rows, taps = window.count // window.taps[-1], window.taps[-1]
+        zero, stride = b.zero(b.vtype()), window.strides[-1]
+
+        def first(tap: Size, v: int) -> Val:
+            return starts[-1] + (tap * window.dilations[-1] + v * tile.lanes * stride)
+
+        unrolled = [(tap, v) for tap in range(taps) for v in range(tile.vectors)] if taps <= _UNROLLED else []
+        masks = [run_mask(b, first(tap, v), width, stride) for tap, v in unrolled]
         with b.loop(0, channels) as channel, b.loop(0, rows) as line:
             outer = multi_index(b, line.i, [b.i64(t) for t in window.taps[:-1]]) if window.rank > 1 else []
-            # A row in the padding is as good as a row of no width.
-            there, flat = width, channel.i
+            there, flat = b.const(1, i1), channel.i
             for axis, tap in enumerate(outer):
                 place = starts[axis] + tap * window.dilations[axis]
-                there = b.select(b.icmp("ult", place, sizes[axis]), there, 0)
+                there = there & b.icmp("ult", place, sizes[axis])
                 flat = flat * sizes[axis] + place
             source = b.ptr(image, flat * width * F32)
             to = b.ptr(target, (channel.i * rows + line.i) * (taps * tile.columns * F32))
 
-            def copy(tap: Size) -> None:
-                for v in range(tile.vectors):
-                    at = starts[-1] + (tap * window.dilations[-1] + v * tile.lanes * window.strides[-1])
-                    run = load_run(b, source, at, there, window.strides[-1], b.zero(b.vtype()))
-                    store_run(b, run, b.ptr(to, (tap * tile.columns + v * tile.lanes) * F32), length - v * tile.lanes)
+            def store(run: Val, tap: Size, v: int) -> None:
+                store_run(b, run, b.ptr(to, (tap * tile.columns + v * tile.lanes) * F32), length - v * tile.lanes)
 
-            if taps <= _UNROLLED:
-                for tap in range(taps):
-                    copy(tap)
+            if unrolled:
+                with b.if_(there) as branch:
+                    for (tap, v), mask in zip(unrolled, masks):
+                        store(load_run(b, source, first(tap, v), width, stride, zero, mask), tap, v)
+                with branch.else_():
+                    for tap, v in unrolled:
+                        store(zero, tap, v)
             else:
+                # A row in the padding is as good as a row of no width.
                 with b.loop(0, taps) as inner:
-                    copy(inner.i)
+                    for v in range(tile.vectors):
+                        wide = b.select(there, width, 0)
+                        store(load_run(b, source, first(inner.i, v), wide, stride, zero), inner.i, v)

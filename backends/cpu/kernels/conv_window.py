@@ -64,10 +64,19 @@ def product_of(b: KernelBuilder, sizes: Sequence[Val]) -> Val:
     return total
 
 
-def load_run(b: KernelBuilder, row: Val, first: Val, width: Val, step: int, fill: Val) -> Val:
+def run_mask(b: KernelBuilder, first: Val, width: Val, step: int) -> Val | None:
+    """Which of the elements that `load_run` reads exist: where masks are free, to be made once for many rows."""
+    if not b.isa.has_masks or step > _WIDEST_STEP:
+        return None
+    places = b.splat(b.trunc(first, i32), b.lanes * step) + b.vec_const(range(b.lanes * step), i32)
+    return b.icmp("ult", places, b.splat(b.trunc(width, i32), b.lanes * step))
+
+
+def load_run(b: KernelBuilder, row: Val, first: Val, width: Val, step: int, fill: Val, mask: Val | None = None) -> Val:
     """Elements ``first, first + step, …`` of a row of ``width`` f32, one a lane; `fill` where there is none.
 
-    ``first`` may be negative and the run may reach past the end: what is outside is not read.
+    ``first`` may be negative and the run may reach past the end: what is outside is not read. `mask` is `run_mask`'s,
+    if that was asked.
     """
     lanes = b.lanes
     if lanes == 1:
@@ -83,27 +92,26 @@ def load_run(b: KernelBuilder, row: Val, first: Val, width: Val, step: int, fill
     type_ = vec(f32, wide)
     spread = fill if step == 1 else b.shuffle(fill, None, [0] * wide)
 
-    def masked() -> Val:
-        places = b.splat(b.trunc(first, i32), wide) + b.vec_const(range(wide), i32)
-        mask = b.icmp("ult", places, b.splat(b.trunc(width, i32), wide))
+    def masked(mask: Val) -> Val:
         return b.masked_load(b.elem(row, first, f32), type_, mask, spread)
 
-    if b.isa.name == "avx512":
-        found = masked()
+    if (there := run_mask(b, first, width, step) if mask is None else mask) is not None:
+        found = masked(there)
     else:
         # Without mask registers the masked load is slow: take it at the borders only.
         inside = b.icmp("sge", first, 0) & b.icmp("sle", first + wide, width)
         with b.if_(inside) as branch:
             branch.yield_([b.load(b.elem(row, first, f32), type_)])
         with branch.else_():
-            branch.yield_([masked()])
+            places = b.splat(b.trunc(first, i32), wide) + b.vec_const(range(wide), i32)
+            branch.yield_([masked(b.icmp("ult", places, b.splat(b.trunc(width, i32), wide)))])
         found = branch.results[0]
     return found if step == 1 else b.shuffle(found, None, range(0, wide, step))
 
 
 def store_run(b: KernelBuilder, value: Val, address: Val, left: Val) -> None:
     """Store a vector, or its first ``left`` lanes if there are fewer."""
-    if b.isa.name == "avx512":
+    if b.isa.has_masks:
         b.masked_store(value, address, b.mask_below(left, b.lanes))
         return
     with b.if_(b.icmp("sge", left, b.lanes)) as branch:

@@ -22,6 +22,9 @@ from neuc.backends.cpu.kernels.conv_window import (
     visit_rows,
 )
 
+_UNROLLED = 4
+"""Taps along the innermost axis that are written out; longer ones are a loop."""
+
 
 @dataclass(frozen=True)
 class PoolKernel(KernelSpec):
@@ -65,16 +68,21 @@ class PoolKernel(KernelSpec):
         first = column * window.strides[-1] - window.pads[-1]
         nothing = b.const(float("-inf") if self.kind == "max" else 0.0, b.vtype())
 
+        def join(total: Val, address: Val, tap: Val | int) -> Val:
+            x = load_run(b, address, first + tap * window.dilations[-1], sizes[-1], window.strides[-1], nothing)
+            if self.kind == "avg":
+                return total + x
+            # A NaN in x wins by max's choice, one in the total by the test; llvm.maximum orders zeros, too.
+            return b.select(b.fcmp("uno", total, total), total, b.max(total, x))
+
         def row(_: Val, address: Val, sums: list[Val]) -> list[Val]:
+            (total,) = sums
+            if window.taps[-1] <= _UNROLLED:
+                for tap in range(window.taps[-1]):
+                    total = join(total, address, tap)
+                return [total]
             with b.loop(0, window.taps[-1], init=sums) as loop:
-                at = first + loop.i * window.dilations[-1]
-                x = load_run(b, address, at, sizes[-1], window.strides[-1], nothing)
-                (total,) = loop.carried
-                if self.kind == "max":
-                    # A NaN in x wins by max's choice, one in the total by the test; llvm.maximum orders zeros, too.
-                    loop.yield_([b.select(b.fcmp("uno", total, total), total, b.max(total, x))])
-                else:
-                    loop.yield_([total + x])
+                loop.yield_([join(loop.carried[0], address, loop.i)])
             return loop.results
 
         return visit_rows(b, window, image, outer, sizes, row, [nothing])[0]
