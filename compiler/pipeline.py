@@ -150,7 +150,9 @@ def float_passes(options: CompileOptions, chosen: ChosenTarget | None = None) ->
     and int8 ones where the target computes with them.
     """
     int8 = chosen is not None and chosen.machine is not None and chosen.machine.int8_layers
-    recognition = [RecognizeTernary(most_level=127) if int8 else RecognizeTernary()] if options.recognize else []
+    recognition = (
+        [RecognizeTernary(min_k=1, most_level=127) if int8 else RecognizeTernary()] if options.recognize else []
+    )
     rest = [universe.PASSES[name]()() for name in _AFTER_LOWERING]
     return [LowerOnnxToDense(supports=unsupported_reason), *recognition, *rest]
 

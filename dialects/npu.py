@@ -37,7 +37,7 @@ from xdsl.traits import IsolatedFromAbove, NoTerminator, SymbolOpInterface, Symb
 from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects.npu_attrs import CircuitAttr, DmaAttr, NumbersAttr, PoolAttr, names, numbers
-from neuc.dialects.npu_products import MatmulOp
+from neuc.dialects.npu_products import MatmulOp, RequantizeOp
 
 LINK_MODES = ("forward", "split", "join", "broadcast")
 OpT = TypeVar("OpT", bound=Operation)
@@ -332,6 +332,7 @@ Npu = Dialect(
         SetParamOp,
         RunOp,
         MatmulOp,
+        RequantizeOp,
     ],
     [NumbersAttr, PoolAttr, DmaAttr, CircuitAttr],
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import TensorType, UnitAttr, f32
+from xdsl.dialects.builtin import TensorType, UnitAttr, f32, i8, i32, i64
 from xdsl.ir import SSAValue
 from xdsl.irdl import (
     IRDLOperation,
     ParsePropInAttrDict,
     irdl_op_definition,
     operand_def,
+    opt_operand_def,
     opt_prop_def,
     result_def,
     traits_def,
@@ -17,7 +18,11 @@ from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects import dense_shapes as shapes
-from neuc.dialects.store import tensor_type
+from neuc.dialects.dims import Dim
+from neuc.dialects.store import dims_of, element_of, tensor_type
+
+_CODES = 256
+_LIMITS = 4
 
 
 @irdl_op_definition
@@ -56,3 +61,61 @@ class MatmulOp(IRDLOperation):
         shapes.check_element("a", self.a, f32)
         shapes.check_element("b", self.b, f32)
         shapes.check("result", self.result, (*a[:-1], b[-1]), f32)
+
+
+@irdl_op_definition
+class RequantizeOp(IRDLOperation):
+    """Int8 codes [..., N] of int32 sums [..., 1, N], or of other codes [..., N], in integers, everywhere the same.
+
+    code = clip(round((acc·multiplier + addend) / 2^shift) + zero, low, high), ties to even, with `limits` i8 [N, 4]
+    (shift, zero, low, high), multiplier i32 [N], addend i64 [N]. `corrections` i32 [N, E, 2] (first, span) add the sign
+    of span to codes of sums first … first + |span| - 1; `table` i8 [256] maps codes, -128 first, to others.
+    """
+
+    name = "npu.requantize"
+    acc = operand_def(TensorType)
+    multiplier = operand_def(TensorType)
+    addend = operand_def(TensorType)
+    limits = operand_def(TensorType)
+    corrections = operand_def(TensorType)
+    table = opt_operand_def(TensorType)
+    result = result_def(TensorType)
+    traits = traits_def(Pure())
+    assembly_format = (
+        "$acc `,` $multiplier `,` $addend `,` $limits `,` $corrections (`table` $table^)? attr-dict "
+        "`:` functional-type(operands, results)"
+    )
+
+    def __init__(
+        self,
+        acc: SSAValue,
+        multiplier: SSAValue,
+        addend: SSAValue,
+        limits: SSAValue,
+        corrections: SSAValue,
+        table: SSAValue | None = None,
+    ) -> None:
+        dims = dims_of(acc)
+        super().__init__(
+            operands=[acc, multiplier, addend, limits, corrections, table],
+            result_types=[tensor_type(i8, dims if element_of(acc) == i8 else [*dims[:-2], dims[-1]])],
+        )
+
+    def verify_(self) -> None:
+        """Sums of one group, or codes, and parameters of as many columns."""
+        dims = dims_of(self.acc)
+        codes = element_of(self.acc) == i8
+        if len(dims) < 2 - codes:
+            raise VerifyException("sums have at least two axes, groups, which is 1, and columns; codes have columns")
+        columns, leading = dims[-1], dims[:-1] if codes else dims[:-2]
+        if not codes:
+            shapes.check("acc", self.acc, (*leading, Dim.of(1), columns), i32)
+        shapes.check("multiplier", self.multiplier, (columns,), i32)
+        shapes.check("addend", self.addend, (columns,), i64)
+        shapes.check("limits", self.limits, (columns, Dim.of(_LIMITS)), i8)
+        given = dims_of(self.corrections)
+        middle = given[1] if len(given) > 1 else Dim.of(1)
+        shapes.check("corrections", self.corrections, (columns, middle, Dim.of(2)), i32)
+        if self.table is not None:
+            shapes.check("table", self.table, (Dim.of(_CODES),), i8)
+        shapes.check("result", self.result, (*leading, columns), i8)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from xdsl.dialects import func
-from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, StringAttr, i64
+from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, StringAttr, UnitAttr, i64
 
 from neuc.backends.npu.build import build
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.placed import PlacedProgram
-from neuc.dialects.npu_products import MatmulOp
+from neuc.dialects.npu_products import MatmulOp, RequantizeOp
 from neuc.dialects.store import ConstantOp, constant_value
 from neuc.dialects.ternary import AccumulateOp, PackOp
 from neuc.dialects.ternary_weights import defining_weight, weight_arrays
@@ -19,15 +20,16 @@ from neuc.dialects.weight_store import WeightStore
 from neuc.errors import InternalError
 from neuc.runtime.npu.functions import to_bf16
 from neuc.runtime.npu.gemm import gemm_graph, with_sizes
-from neuc.runtime.npu.gemm_plan import GemmPlan, tiled_weights
+from neuc.runtime.npu.gemm_plan import GemmPlan, finished_weights, tiled_weights
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import Design
 from neuc.runtime.npu.program_json import design_to_json
+from neuc.runtime.npu.requantize import Requantize, in_turn
 
 MACHINE = "npu.machine"
 """Attribute of a placed function: the machine's name, or the path of its file."""
 PLAN = "npu.plan"
-"""Attribute of a placed function: tiles m, k, n, ``spread`` and ``operands`` of its product."""
+"""Attribute of a placed function: tiles m, k, n, ``spread`` and ``operands`` of its product, ``finish`` if it can."""
 SWITCH = "npu.switch"
 """Attribute of a placed function before which the array's program changes."""
 
@@ -35,7 +37,8 @@ SWITCH = "npu.switch"
 def plan_attribute(plan: GemmPlan) -> DictionaryAttr:
     """A plan as an attribute; rows and columns are the machine's."""
     sizes = {name: IntegerAttr(getattr(plan, name), i64) for name in ("m", "k", "n")}
-    return DictionaryAttr({**sizes, "spread": StringAttr(plan.spread), "operands": StringAttr(plan.operands)})
+    finish = {"finish": UnitAttr()} if plan.finish else {}
+    return DictionaryAttr({**sizes, "spread": StringAttr(plan.spread), "operands": StringAttr(plan.operands), **finish})
 
 
 def _plan_of(function: func.FuncOp, machine: Machine) -> GemmPlan:
@@ -44,7 +47,7 @@ def _plan_of(function: func.FuncOp, machine: Machine) -> GemmPlan:
         raise InternalError(f"@{function.sym_name.data} has no plan for its product")
     sizes = [value.value.data for name in ("m", "k", "n") if isinstance(value := plan.data[name], IntegerAttr)]
     words = [value.data for name in ("operands", "spread") if isinstance(value := plan.data[name], StringAttr)]
-    return GemmPlan.on(machine, (sizes[0], sizes[1], sizes[2]), words[0], words[1])
+    return GemmPlan.on(machine, (sizes[0], sizes[1], sizes[2]), words[0], words[1], "finish" in plan.data)
 
 
 @lru_cache
@@ -76,9 +79,12 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
         "tile": [plan.m, plan.k, plan.n],
         "spread": plan.spread,
         "operands": plan.operands,
+        "finishing": plan.finish,
+        "codes": {},
         "switch": SWITCH in function.attributes,
     }
     ops = list(function.body.block.ops)
+    finished = [op for op in ops if isinstance(op, RequantizeOp)]
     integers = [op for op in ops if isinstance(op, AccumulateOp)]
     floats = [op for op in ops if isinstance(op, MatmulOp)]
     if integers:
@@ -96,7 +102,44 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
     sizes = {"columns": rows.shape[1], "outputs": [len(part) for part in parts], "group": group, "transposed": True}
     starts = range(0, rows.shape[1], group)
     tiles = [tiled_weights(plan, _widened(rows[:, begin : begin + group], group)) for begin in starts]
+    if finished:
+        stages = requantization([op for op in finished if isinstance(op.acc.owner, AccumulateOp)], store)
+        tiles = [finished_weights(plan, tile, stages) for tile in tiles]
+        data = {**data, "codes": vars(in_turn(stages))}
     return PlacedProgram({**data, **sizes}, {"b": np.stack(tiles)})
+
+
+def stages_of(op: RequantizeOp) -> list[RequantizeOp]:
+    """A requantisation and those of its codes, in turn."""
+    found = [op]
+    while (user := found[-1].result.get_user_of_unique_use()) is not None and isinstance(user, RequantizeOp):
+        found.append(user)
+    return found
+
+
+def requantization(products: Sequence[RequantizeOp], store: WeightStore) -> list[Requantize]:
+    """The stages of products side by side, which have as many stages and the same tables."""
+    made: list[Requantize] = []
+    for parts in zip(*([_parameters(op, store) for op in stages_of(first)] for first in products), strict=True):
+        most = max(part.corrections.shape[1] for part in parts)
+        wide = [np.pad(p.corrections, ((0, 0), (0, most - p.corrections.shape[1]), (0, 0))) for p in parts]
+        multiplier, addend, limits = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("multiplier", "addend", "limits")
+        )
+        made.append(Requantize(multiplier, addend, limits, np.concatenate(wide), parts[0].table))
+    return made
+
+
+def _parameters(op: RequantizeOp, store: WeightStore) -> Requantize:
+    """Constant operands as parameters; corrections of no sums are left out."""
+    values = [None if v is None else constant_value(v, store) for v in (*op.operands[1:5], op.table)]
+    multiplier, addend, limits, corrections, table = values
+    assert multiplier is not None
+    assert addend is not None
+    assert limits is not None
+    assert corrections is not None
+    used = corrections if corrections[..., 1].any() else corrections[:, :0]
+    return Requantize(multiplier, addend, limits, used, table)
 
 
 def _levels(product: AccumulateOp, store: WeightStore) -> tuple[np.ndarray, int]:

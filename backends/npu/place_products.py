@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from xdsl.context import Context
 from xdsl.dialects import func
@@ -11,19 +10,23 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
-from neuc.backends.npu.emit import MACHINE, PLAN, SWITCH, block_program, plan_attribute
+from neuc.backends.npu.emit import MACHINE, PLAN, SWITCH, block_program, plan_attribute, requantization, stages_of
+from neuc.backends.npu.finish_notes import Layer, codes_of, finished_where, note_finishing, saved_bytes
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.left_behind import listed, note_the_rest, size
 from neuc.backends.npu.tiling import Choice, Product, choose_plans
+from neuc.dialects.context import store_of
 from neuc.dialects.locations import node_names
 from neuc.dialects.npu_products import MatmulOp
 from neuc.dialects.store import ConstantOp, dims_of
 from neuc.dialects.ternary import AccumulateOp, PackOp
+from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
 from neuc.passes.module_facts import add_notes, set_fact
 from neuc.passes.outlining import place
 from neuc.runtime.npu.gemm_plan import GemmPlan
 from neuc.runtime.npu.machine import Machine
+from neuc.runtime.npu.requantize import in_turn
 
 EXECUTOR = "npu"
 FREE = 16
@@ -65,16 +68,18 @@ class PlaceNpu(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Run the pass."""
-        machine = find_machine(self.machine)
+        machine, store = find_machine(self.machine), store_of(ctx)
         main = next(f for f in op.ops if isinstance(f, func.FuncOp))
-        shared = self._worth_a_dispatch(op, _by_operand(main), machine)
+        shared = self._worth_a_dispatch(op, _by_operand(main), machine, store)
         note_the_rest(op, main, machine, self.free)
         if not shared:
             why = f"least={self.least} is more than any product" if self.least else "no layer has few-level weights"
             add_notes(op, f"nothing runs on {machine.name}: {why} (--quantize ternary makes some)")
             return
-        products = tuple(_product(layers, self.free) for layers in shared)
+        products = tuple(_product(layers, self.free, store) for layers in shared)
         choice = self._fitting(machine, products)
+        add_notes(op, _summary(shared, choice, machine, self.free))
+        note_finishing(op, shared, choice, machine)
         rows: list[dict[str, object]] = []
         for number, (layers, product) in enumerate(zip(shared, products)):
             rows.append(_row(layers, product, choice, number, machine))
@@ -83,12 +88,13 @@ class PlaceNpu(ModulePass):
             function.attributes[PLAN] = plan_attribute(choice.plans[number])
             if choice.plans[number] != choice.plans[number - 1]:  # the first follows the last of the run before
                 function.attributes[SWITCH] = UnitAttr()
-        add_notes(op, _summary(shared, choice, machine, self.free))
         set_fact(op, "npu", {"machine": machine.name, "digest": machine.digest(), "layers": rows})
 
-    def _worth_a_dispatch(self, module: ModuleOp, found: list[list[Layer]], machine: Machine) -> list[list[Layer]]:
+    def _worth_a_dispatch(
+        self, module: ModuleOp, found: list[list[Layer]], machine: Machine, store: WeightStore
+    ) -> list[list[Layer]]:
         """Those that are not small; a note says which are, and what dispatches they save."""
-        small = [layers for layers in found if _work(_product(layers, self.free)) < self.least]
+        small = [layers for layers in found if _work(_product(layers, self.free, store)) < self.least]
         if small:
             names = [node_names(layer)[0] if node_names(layer) else layer.name for layers in small for layer in layers]
             saved = len(small) * machine.host.get("dispatch_us", 0.0)
@@ -119,17 +125,15 @@ class PlaceNpu(ModulePass):
         return True
 
 
-Layer: TypeAlias = AccumulateOp | MatmulOp
-"""A product that the array takes."""
-
-
 def _by_operand(main: func.FuncOp) -> list[list[Layer]]:
     """Products in order, those of the same codes or floats and groups of columns together."""
     found: dict[tuple[object, int], list[Layer]] = {}
     for op in main.body.block.ops:
         match op:
             case AccumulateOp() if isinstance(op.packed.owner, PackOp):
-                found.setdefault((op.q, op.packed.owner.packed.group_size), []).append(op)
+                codes = codes_of(op)
+                alike = (op.q, *([] if codes is None else [stage.table for stage in stages_of(codes)]))
+                found.setdefault((alike, op.packed.owner.packed.group_size), []).append(op)
             case MatmulOp():
                 # Weights that are activations may be made later than the first product is.
                 constant = isinstance(op.b.owner, ConstantOp) and len(dims_of(op.b)) == 2
@@ -145,7 +149,10 @@ def _pack(product: AccumulateOp) -> PackOp:
 
 
 def _parts(layer: Layer) -> list[Operation]:
-    return [_pack(layer), layer] if isinstance(layer, AccumulateOp) else [layer]
+    if not isinstance(layer, AccumulateOp):
+        return [layer]
+    codes = codes_of(layer)
+    return [_pack(layer), layer, *([] if codes is None else stages_of(codes))]
 
 
 def _brought_together(layers: list[Layer]) -> list[Operation]:
@@ -182,17 +189,19 @@ def _segment(number: int) -> str:
     return f"npu{number}"
 
 
-def _product(layers: list[Layer], free: int) -> Product:
+def _product(layers: list[Layer], free: int, store: WeightStore) -> Product:
     """What the array has to compute for products of the same operand."""
     first = layers[0]
     if isinstance(first, MatmulOp):
         return _float_product([layer for layer in layers if isinstance(layer, MatmulOp)], free)
     packed = [_pack(layer).packed for layer in layers if isinstance(layer, AccumulateOp)]
+    finishes = [codes for layer in layers if (codes := codes_of(layer)) is not None]
+    finish = in_turn(requantization(finishes, store)) if finishes else None
     operands = "ternary" if all(set(p.level_set) <= {-1, 0, 1} for p in packed) else "int8"
     groups = -(-packed[0].columns // packed[0].group_size)
     outputs = sum(p.plane_count * p.rows for p in packed)
     m = size(dims_of(first.q)[:-1], free)
-    return Product(m, min(packed[0].group_size, packed[0].columns), outputs, groups, operands)
+    return Product(m, min(packed[0].group_size, packed[0].columns), outputs, groups, operands, finish)
 
 
 def _float_product(layers: list[MatmulOp], free: int) -> Product:
@@ -228,4 +237,6 @@ def _row(layers: list[Layer], product: Product, choice: Choice, number: int, mac
         "limiter": cost.limiter,
         "ddr_bytes": cost.ddr_bytes,
         "padding": round(cost.padding, 4),
+        "finished": finished_where(layers, product),
+        "saved_bytes": saved_bytes(product, plan, machine),
     }

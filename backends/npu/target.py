@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from xdsl.passes import ModulePass
 
+from neuc.backends.npu.finish_products import FinishProducts
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.place_products import FREE, PlaceNpu
 from neuc.backends.npu.use_bf16 import Bf16Products
@@ -17,6 +18,7 @@ OPTIONS = {
     "machine": "path of a machine file (.toml) in place of the one that comes with neuc",
     "columns": "of the array's columns, how many are used",
     "float": "where float products run: cpu, or bf16 for the array, with float32 sums (default cpu)",
+    "finish": "who makes int8 codes of int8 products' sums: array, where its integers can, or cpu (default array)",
     "least": "products of fewer multiply-adds stay on the CPU (default 0: a dispatch costs more than small ones take)",
     "free": f"what a size left free is taken to be when tiles are chosen (default {FREE})",
 }
@@ -53,7 +55,11 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
     floats = options.get("float", "cpu")
     if floats not in ("cpu", "bf16"):
         raise option_error(name, "float", floats, "cpu or bf16")
-    return [TileLut(encoding="i2"), *rounding(options), PlaceNpu(machine, int(free), int(least))]
+    finish = options.get("finish", "array")
+    if finish not in ("array", "cpu"):
+        raise option_error(name, "finish", finish, "array or cpu")
+    finishing = [FinishProducts()] if finish == "array" else []
+    return [TileLut(encoding="i2"), *finishing, *rounding(options), PlaceNpu(machine, int(free), int(least))]
 
 
 def rounding(options: Mapping[str, str]) -> list[ModulePass]:

@@ -14,6 +14,7 @@ from neuc.errors import Error
 from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, GemmPlan, blocks, kernel_cycles
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import DTYPES
+from neuc.runtime.npu.requantize import Finish, parameter_bytes
 
 GRAIN = {1: (4, 8, 8), 2: (8, 8, 8)}
 """Multiples that tiles' m, k and n are, by generation: the shapes of one int8 matrix instruction (spec: AIE API)."""
@@ -31,13 +32,17 @@ _RUN = 4 * _ROWS
 
 @dataclass(frozen=True)
 class Product:
-    """A [m, groups·k] · B [k, n] for each group; ``operands`` as its weights and activations allow."""
+    """A [m, groups·k] · B [k, n] for each group; ``operands`` as its weights and activations allow.
+
+    With ``finish`` it leaves as int8 codes, made on the cores.
+    """
 
     m: int
     k: int
     n: int
     groups: int = 1
     operands: str = "int8"
+    finish: Finish | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,8 @@ class Cost:
 def product_cost(plan: GemmPlan, machine: Machine, product: Product) -> Cost:
     """What `product` takes by the model, without dispatch and switch."""
     m, k, n = blocks(plan, product.m, product.k, product.n)
-    steps = k // plan.k
+    steps, finish = k // plan.k, product.finish
+    parameters = 0 if finish is None else plan.parameter_tokens(finish)
     count = (m // plan.block_m) * (n // plan.block_n) * product.groups
     timing, kind = machine.timing, plan.kind
     core_dma, shim_dma = machine.classes["core"].dma, machine.classes["shim"].dma
@@ -61,8 +67,9 @@ def product_cost(plan: GemmPlan, machine: Machine, product: Product) -> Cost:
     assert shim_dma is not None
     width = min(core_dma.bytes_per_cycle, shim_dma.bytes_per_cycle)
     sizes = (plan.m * plan.k * DTYPES[kind.a].itemsize, plan.k * plan.width * DTYPES[kind.b].itemsize)
-    tile_c = plan.m * plan.n * DTYPES[kind.c].itemsize
-    runs_a, runs_c = plan.k * DTYPES[kind.a].itemsize, plan.n * DTYPES[kind.c].itemsize
+    wide_c = DTYPES[kind.c].itemsize if finish is None else 1
+    tile_c = plan.m * plan.n * wide_c
+    runs_a, runs_c = plan.k * DTYPES[kind.a].itemsize, plan.n * wide_c
     if steps == product.groups == 1:  # rows of A follow each other
         runs_a = sizes[0] * (plan.rows if SPREADS[plan.spread][0] == "each" else 1)
     if n == plan.n:
@@ -70,20 +77,21 @@ def product_cost(plan: GemmPlan, machine: Machine, product: Product) -> Cost:
     moved = streams = 0
     load = 0.0
     shim = core = 0.0
-    for size, how, run in zip(sizes, SPREADS[plan.spread], (runs_a, sizes[1] * plan.taken_at_once)):
+    tokens = (steps, steps + parameters)
+    for size, how, run, many in zip(sizes, SPREADS[plan.spread], (runs_a, sizes[1] * plan.taken_at_once), tokens):
         ports = {"one": 1, "row": plan.rows}.get(how, plan.cols)
         token = size * (plan.rows if how == "each" else 1)
-        moved += ports * token * steps
-        load += ports * token * steps / _efficiency(machine, run)
+        moved += ports * token * many
+        load += ports * token * many / _efficiency(machine, run)
         streams += ports
-        shim = max(shim, steps * (token / width * timing["shim_mm2s_per_word"]) + timing["shim_mm2s_task"])
-        core = max(core, steps * (size / width + timing["bd_setup"]))
+        shim = max(shim, many * (token / width * timing["shim_mm2s_per_word"]) + timing["shim_mm2s_task"])
+        core = max(core, many * (size / width + timing["bd_setup"]))
     out = plan.rows * plan.cols * tile_c
     load += out / _efficiency(machine, runs_c)
-    each = kernel_cycles(plan, machine, steps)
+    each = kernel_cycles(plan, machine, steps, finish)
     overhead = timing["kernel_call"] + 6 * timing["lock"]
     times = {
-        "cores": sum(each) + steps * overhead,
+        "cores": sum(each) + len(each) * overhead,
         "core DMA": core,
         "shim DMA": max(shim, plan.rows * tile_c / width + timing["shim_s2mm_task"]),
         "host memory": load / machine.ddr["bytes_per_second"] * machine.clock_hz,
@@ -102,7 +110,9 @@ def _efficiency(machine: Machine, run_bytes: float) -> float:
     return run_bytes / (run_bytes + machine.ddr.get("burst_half_bytes", 0.0))
 
 
-def candidates(machine: Machine, operands: str, products: Sequence[Product]) -> Iterator[GemmPlan]:
+def candidates(
+    machine: Machine, operands: str, products: Sequence[Product], finish: bool = False
+) -> Iterator[GemmPlan]:
     """Plans that fit a core: powers of two and one and a half times them, and even cuts of the products' own sizes."""
     grain = GRAIN.get(machine.generation, (8, 8, 8))
     grain_n = max(grain[2], _CODES_GRAIN) if operands == "ternary" else grain[2]
@@ -115,7 +125,7 @@ def candidates(machine: Machine, operands: str, products: Sequence[Product]) -> 
                 if 2 * m * n * 4 >= limit:
                     continue
                 for k in _sizes(grain[1], 2048, {p.k for p in products}):
-                    plan = GemmPlan.on(machine, (m, k, n), operands, spread)
+                    plan = GemmPlan.on(machine, (m, k, n), operands, spread, finish)
                     if _fits(plan, limit):
                         yield plan
 
@@ -133,13 +143,19 @@ def _up(value: int, unit: int) -> int:
 
 
 def _fits(plan: GemmPlan, limit: int) -> bool:
-    """Double buffers of A and B, the finished tile and the sum in a core; runs and rows of A within a descriptor."""
+    """Double buffers of A and B, the finished tile and the sum in a core; runs and rows of A within a descriptor.
+
+    A plan that finishes has room for parameters, too.
+    """
     kind = plan.kind
     a, b = plan.m * plan.k * DTYPES[kind.a].itemsize, plan.k * plan.width * DTYPES[kind.b].itemsize
-    c = plan.m * plan.n * DTYPES[kind.c].itemsize
+    sums, c = (plan.m * plan.n * DTYPES[name].itemsize for name in (kind.c, plan.token_c))
+    own = sums + c + (parameter_bytes(plan.n) if plan.finish else 0)
     rows = plan.m * (plan.rows if SPREADS[plan.spread][0] == "each" else 1)
     return (
-        2 * (a + b + c) <= limit and plan.k * DTYPES[kind.a].itemsize <= _RUN and max(rows, plan.rows * plan.m) <= _ROWS
+        2 * (a + b) + own <= limit
+        and plan.k * DTYPES[kind.a].itemsize <= _RUN
+        and max(rows, plan.rows * plan.m) <= _ROWS
     )
 
 
@@ -175,17 +191,15 @@ def choose_plans(machine: Machine, products: tuple[Product, ...], avoid: frozens
     Raises:
         Error: NEUC-E677, a core holds no tile of a product; NEUC-E688, the machine has no rate for its operands.
     """
-    kinds = sorted({p.operands for p in products})
-    # Trits are int8 values, too: one int8 program may serve layers of both kinds.
-    usable = {kind: [kind] + (["int8"] if kind == "ternary" and "int8" in kinds else []) for kind in kinds}
+    kinds = sorted({(p.operands, p.finish is not None) for p in products})
     distinct = list(dict.fromkeys(products))
     table: dict[GemmPlan, dict[Product, float]] = {}
-    for kind in kinds:
+    for kind, finish in kinds:
         if OPERANDS[kind].rate not in machine.gemm:
             hint = f'add a line "{OPERANDS[kind].rate}" to the section gemm of its file'
             raise Error("NEUC-E688", f"{machine.name} has no rate for products of {kind}", hint=hint)
-        served = [p for p in distinct if kind in usable[p.operands]]
-        for plan in candidates(machine, kind, served):
+        served = [p for p in distinct if _serves(kind, finish, p)]
+        for plan in candidates(machine, kind, served, finish):
             if plan not in avoid:
                 table[plan] = {p: product_cost(plan, machine, p).cycles / machine.clock_hz for p in served}
     kept: dict[GemmPlan, None] = {}
@@ -204,7 +218,7 @@ def choose_plans(machine: Machine, products: tuple[Product, ...], avoid: frozens
         own = {
             plan: sum(times[p] for p in products if p in times)
             for plan, times in table.items()
-            if plan.operands == kind
+            if (plan.operands, plan.finish) == kind
         }
         kept.update(dict.fromkeys(sorted(own, key=lambda plan: own[plan])[:_KEPT]))
     switch = machine.host.get("program_switch_us", 0.0) * 1e-6
@@ -220,6 +234,12 @@ def choose_plans(machine: Machine, products: tuple[Product, ...], avoid: frozens
     single = min(total.values(), default=float("inf")) + dispatches
     waits = switches * switch + dispatches
     return Choice(products, tuple(path), costs, times + waits, waits, switches, single, own_time)
+
+
+def _serves(operands: str, finish: bool, product: Product) -> bool:
+    """Whether a program of this kind computes a product: trits are int8 values, too, and who can finish need not."""
+    same = operands == product.operands or (operands == "int8" and product.operands == "ternary")
+    return same and (finish or product.finish is None)
 
 
 def _shortest(stages: Sequence[dict[GemmPlan, float]], switch: float) -> list[GemmPlan]:

@@ -31,13 +31,13 @@ def _products(path: Path) -> list[PlacedProduct]:
 @click.argument("artifact", type=click.Path(path_type=Path))
 @arguments.json_option
 def show_command(artifact: Path, as_json: bool) -> int:
-    """The products of a .neuc on the array: sizes, tiles, where they go, predicted time and what limits it."""
+    """The products of a .neuc on the array: sizes, tiles, spread, predicted time, what limits it, who finishes them."""
     products = _products(artifact)
     if as_json:
         console.product_json([{"segment": p.segment, **p.facts} for p in products])
         return Exit.OK
     rows = [_cells(i, p) for i, p in enumerate(products)]
-    header = ("#", "M x K x N", "operands", "tile", "spread", "µs", "limited by", "padding", "layers")
+    header = ("#", "M x K x N", "operands", "tile", "spread", "µs", "limited by", "padding", "finished", "layers")
     console.product(arguments.table(header, rows, right=(0, 5, 7)))
     return Exit.OK
 
@@ -56,6 +56,7 @@ def _cells(number: int, product: PlacedProduct) -> tuple[str, ...]:
         str(facts["microseconds"]),
         str(facts["limiter"]),
         f"{facts['padding']:.0%}",
+        str(facts["finished"]),
         ", ".join(map(str, layers)),
     )
 

@@ -9,6 +9,7 @@ from typing import cast
 from neuc.errors import Error
 from neuc.runtime.artifact import Artifact
 from neuc.runtime.checked_json import Node
+from neuc.runtime.npu.executor import finish_from
 from neuc.runtime.npu.gemm import with_sizes
 from neuc.runtime.npu.gemm_plan import GemmPlan, blocks
 from neuc.runtime.npu.machine import Machine, machine_of
@@ -52,6 +53,8 @@ def _product(name: str, segment: OtherSegment, row: Node) -> PlacedProduct:
     design = design_from_json(node.get("program").value, f"segment {name}: program")
     m, k, n, groups = (row.get(key).integer(1, _MOST) for key in ("m", "k", "n", "groups"))
     tile = node.get("tile").list_of(lambda item: item.integer(4, 4096), 3)
-    plan = GemmPlan.on(machine, (tile[0], tile[1], tile[2]), node.get("operands").string(), node.get("spread").string())
-    sized = with_sizes(design, plan, machine, blocks(plan, m, k // groups, n), groups)
+    operands, spread = (node.get(key).string() for key in ("operands", "spread"))
+    plan = GemmPlan.on(machine, (tile[0], tile[1], tile[2]), operands, spread, node.get("finishing").boolean())
+    finish = finish_from(node.get("codes"))
+    sized = with_sizes(design, plan, machine, blocks(plan, m, k // groups, n), groups, finish)
     return PlacedProduct(name, cast(Mapping[str, object], row.value), machine, sized)

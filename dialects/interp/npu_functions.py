@@ -10,6 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from neuc.dialects.interp.npu_requantize import requantize
+
 Params: TypeAlias = dict[str, "int | float | str | list[int]"]
 Tokens: TypeAlias = Sequence[Sequence[np.ndarray]]
 State: TypeAlias = dict[str, np.ndarray]
@@ -108,6 +110,45 @@ def ternary_gemm(p: Params, phase: int, t: Tokens, state: State) -> list[list[np
     return gemm(p, phase, [t[0], [weights]], state)
 
 
+def _finished(sums: Meaning) -> Meaning:
+    """Sums, then either these in bytes, in four tokens of a quarter of the rows, or int8 codes.
+
+    For codes, `parameters` further phases take a token of B each; together they are words of 32 bits: corrections a
+    column, 1 if there is a table plus 2 if there are more of these words for the codes, the table's 256 bytes, then for
+    all columns multipliers, low and high words of addends, limits (shift, zero, low, high, a byte each), and for every
+    correction first sums, spans.
+    """
+
+    def call(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
+        steps, more = int(p["steps"]), int(p.get("parameters", 0))  # type: ignore[arg-type]
+        if phase < steps:
+            sums(p, phase, t, state)
+            return [[]]
+        acc = state["acc"].astype(np.int32)
+        if not more:
+            rows = np.split(acc, 4)[phase - steps]
+            return [[np.frombuffer(rows.tobytes(), np.int8).reshape(acc.shape)]]
+        begun = b"" if phase == steps else state["block"].tobytes()
+        state["block"] = np.frombuffer(begun + t[1][0].tobytes(), np.uint8)
+        return [[_codes(acc, state["block"])] if phase == steps + more - 1 else []]
+
+    return call
+
+
+def _codes(acc: np.ndarray, block: np.ndarray) -> np.ndarray:
+    n = acc.shape[1]
+    words = np.frombuffer(block.tobytes()[: block.size // 4 * 4], np.int32)
+    many, flags = (int(word) for word in words[:2])
+    table = np.frombuffer(words[2:66].tobytes(), np.int8) if flags % 2 else None
+    multiplier, low, high, limits = (words[66 + i * n : 66 + (i + 1) * n] for i in range(4))
+    addend = np.array([int(h) * 2**32 + int(w) % 2**32 for h, w in zip(high, low)], np.int64)
+    pairs = words[66 + 4 * n : 66 + (4 + 2 * many) * n].reshape(many, 2, n)
+    limit_bytes = np.frombuffer(limits.tobytes(), np.int8).reshape(n, 4)
+    codes = requantize(acc, multiplier, addend, limit_bytes, pairs.transpose(2, 0, 1), table)
+    rest = block[4 * (66 + (4 + 2 * many) * n) :]
+    return _codes(codes.astype(np.int32), rest) if flags >= 2 else codes
+
+
 def bf16_gemm(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
     """`gemm` of bf16 operands with a float32 sum: an element adds its products one by one, k ascending.
 
@@ -144,5 +185,7 @@ MEANINGS: dict[str, Meaning] = {
     "add_weighted": add_weighted,
     "gemm": gemm,
     "ternary_gemm": ternary_gemm,
+    "finished_gemm": _finished(gemm),
+    "finished_ternary_gemm": _finished(ternary_gemm),
     "bf16_gemm": bf16_gemm,
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from neuc.dialects.interp.core import Env, implements
-from neuc.dialects.npu_products import MatmulOp
+from neuc.dialects.interp.npu_requantize import requantize
+from neuc.dialects.npu_products import MatmulOp, RequantizeOp
 
 _BITS = 8
 """Significant bits of a bf16 number."""
@@ -20,6 +21,13 @@ def _matmul(op: MatmulOp, args: list[np.ndarray], env: Env) -> list[np.ndarray]:
     for k in range(a.shape[-1]):
         total = total + a[..., :, k, None] * b[..., None, k, :]
     return [total]
+
+
+@implements(RequantizeOp)
+def _requantize(op: RequantizeOp, args: list[np.ndarray], env: Env) -> list[np.ndarray]:
+    acc, multiplier, addend, limits, corrections = args[:5]
+    sums = acc if acc.dtype == np.int8 else acc[..., 0, :]
+    return [requantize(sums, multiplier, addend, limits, corrections, args[5] if args[5:] else None)]
 
 
 def bf16(x: np.ndarray) -> np.ndarray:

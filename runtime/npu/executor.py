@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 
 import numpy as np
@@ -22,6 +22,8 @@ from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, GemmPlan, blocks, tile
 from neuc.runtime.npu.machine import Machine, machine_of
 from neuc.runtime.npu.program import DTYPES, Design
 from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
+from neuc.runtime.npu.requantize import MOST as MOST_FINISH
+from neuc.runtime.npu.requantize import Finish
 from neuc.runtime.npu.simulator import simulate
 from neuc.runtime.profile import Event, Profile
 from neuc.runtime.program import OtherSegment, Segment
@@ -62,8 +64,10 @@ class Usage:
 class NpuExecutor:
     """Runs a placed product.
 
-    Of codes: ``q`` int8 [..., K] to ``acc`` int32 [..., G, R] for each of the weights that read it. Of floats in bf16:
-    ``a`` f32 [..., K] to f32 [..., N] for each of them, or ``a`` [..., M, K] and ``b`` [..., K, N] to [..., M, N].
+    Of codes: ``q`` int8 [..., K] to ``acc`` int32 [..., G, R] for each of the weights that read it, or to int8 codes
+    [..., R] where the cores finish it (``codes``: in how many stages, with how many corrections and tables). Of floats
+    in bf16: ``a`` f32 [..., K] to f32 [..., N] for each of them, or ``a`` [..., M, K] and ``b`` [..., K, N] to
+    [..., M, N].
     """
 
     def __init__(self, name: str, segment: Segment, setting: Setting) -> None:
@@ -77,6 +81,8 @@ class NpuExecutor:
                 "tile",
                 "spread",
                 "operands",
+                "finishing",
+                "codes",
                 "columns",
                 "outputs",
                 "group",
@@ -90,7 +96,11 @@ class NpuExecutor:
         if len(tile) != 3 or tile[2] % 4:
             raise node.get("tile").refuse("expected m, k and n, the last a multiple of 4")
         operands, spread = _name(node.get("operands"), OPERANDS), _name(node.get("spread"), SPREADS)
-        self._plan = GemmPlan.on(self.machine, (tile[0], tile[1], tile[2]), operands, spread)
+        finishing = node.get("finishing").boolean()
+        self._plan = GemmPlan.on(self.machine, (tile[0], tile[1], tile[2]), operands, spread, finishing)
+        self._finish = finish_from(node.get("codes"))
+        if self._finish is not None and not finishing:
+            raise node.get("codes").refuse("the program makes no codes")
         self._columns, self._group = (node.get(key).integer(0, MOST) for key in ("columns", "group"))
         self._outputs = node.get("outputs").list_of(lambda n: n.integer(1, MOST), MOST_PARTS)
         self._transposed = node.get("transposed").boolean()
@@ -104,7 +114,7 @@ class NpuExecutor:
         if not self._columns or not self._group:
             raise Error(CODE, f"segment {name}: weights without columns", hint=CURE)
         _, k, n = blocks(self._plan, 1, self._group, sum(self._outputs))
-        shape = (-(-self._columns // self._group), *weight_shape(self._plan, k, n))
+        shape = (-(-self._columns // self._group), *weight_shape(self._plan, k, n, self._finish))
         dtype = DTYPES[self._plan.kind.b]
         if weight.shape != shape or weight.dtype != dtype:
             got = f"{weight.dtype} {list(weight.shape)}"
@@ -131,7 +141,7 @@ class NpuExecutor:
         rows, groups, width = prod(x.shape[:-1]), -(-self._columns // self._group), sum(self._outputs)
         floats = self._plan.operands == "bf16"
         flat = to_bf16(x.reshape(rows, self._columns)) if floats else x.reshape(rows, self._columns)
-        whole = np.zeros((rows, groups, width), DTYPES[self._plan.kind.c])
+        whole = np.zeros((rows, groups, width), np.int8 if self._finish is not None else DTYPES[self._plan.kind.c])
         if rows:
             a = np.zeros((rows, groups * self._group), flat.dtype)
             a[:, : self._columns] = flat
@@ -141,7 +151,7 @@ class NpuExecutor:
             whole[...] = sums.transpose(1, 0, 2)
         ends = np.cumsum(self._outputs)
         parts = [whole[..., end - size : end] for size, end in zip(self._outputs, ends)]
-        inner = () if floats else (groups,)
+        inner = () if floats or self._finish is not None else (groups,)
         return [part.reshape(*x.shape[:-1], *inner, part.shape[-1]) for part in parts]
 
     def _stacked(self, a: Array, b: Array) -> list[Array]:
@@ -169,7 +179,7 @@ class NpuExecutor:
         """Sums [groups, rows, outputs] of x [rows, groups, K] and tiled weights, in one dispatch of `work` products."""
         rows, groups, columns = x.shape
         m, k, n = blocks(self._plan, rows, columns, outputs)
-        design = with_sizes(self._graph, self._plan, self.machine, (m, k, n), groups)
+        design = with_sizes(self._graph, self._plan, self.machine, (m, k, n), groups, self._finish)
         a = np.zeros((m, groups, k), x.dtype)
         a[:rows, :, :columns] = x
         run = simulate(design, self.machine, {"a": a.reshape(m, -1), "b": weights})
@@ -188,6 +198,13 @@ class NpuExecutor:
         moved = (counts.sram_bytes, counts.stream_byte_hops, counts.ddr_bytes)
         usage.add_energy(self.machine, self._plan.kind.a, groups * m * k * n, *moved)
         return np.asarray(run.outputs["c"][:, :rows, :outputs])
+
+
+def finish_from(node: Node) -> Finish | None:
+    """What a segment's field ``codes`` says; None if it is empty, as of products that leave as sums."""
+    names = [field.name for field in fields(Finish)]
+    node.only(names)
+    return Finish(*(node.get(name).integer(0, getattr(MOST_FINISH, name)) for name in names)) if node.value else None
 
 
 def _name(node: Node, known: Mapping[str, object]) -> str:

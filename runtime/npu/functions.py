@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuc.runtime.npu.program import ParamValue
+from neuc.runtime.npu.requantize import requantized
 
 Array: TypeAlias = NDArray[np.generic]
 Tokens: TypeAlias = Sequence[Sequence[Array]]
@@ -21,6 +22,8 @@ State: TypeAlias = dict[str, Array]
 Function: TypeAlias = Callable[[Mapping[str, ParamValue], int, Tokens, State], list[list[Array]]]
 
 FUNCTIONS: dict[str, Function] = {}
+SUM_TOKENS = 4
+"""Tokens of a byte an element that carry int32 sums."""
 _COLOUR_SHIFT = 15
 
 
@@ -186,6 +189,40 @@ def _ternary_gemm(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, 
     """`gemm` with B[k, n] as 2-bit codes, four neighbours of a row a byte: [k, n / 4] of u8."""
     codes = np.asarray(tokens[1][0], np.uint8)
     return _accumulate(params, phase, tokens[0][0], _TRITS[codes].reshape(codes.shape[0], -1), state)
+
+
+def _finished(
+    params: Mapping[str, ParamValue], phase: int, tokens: Tokens, state: State, sums: Function
+) -> list[list[Array]]:
+    """A product's int32 sums in bytes, in four tokens, or, with parameters behind B, its int8 codes."""
+    steps, more = number(params, "steps"), number(params, "parameters", 0)
+    if phase < steps:
+        given = sums(params, phase, tokens, state)[0]
+        if given:
+            state["sums"], state["block"] = given[0], np.zeros(0, np.uint8)
+        return [[]]
+    sums_of = np.asarray(state["sums"], np.int32)
+    if not more:
+        quarter = len(sums_of) // SUM_TOKENS
+        part = np.ascontiguousarray(sums_of[(phase - steps) * quarter : (phase - steps + 1) * quarter])
+        return [[part.view(np.int8).reshape(sums_of.shape)]]
+    taken = np.ascontiguousarray(tokens[1][0]).reshape(-1).view(np.uint8)
+    state["block"] = np.concatenate([state["block"], taken])
+    return [[requantized(sums_of, np.asarray(state["block"], np.uint8))] if phase + 1 == steps + more else []]
+
+
+@function("finished_gemm")
+def _finished_gemm(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, state: State) -> list[list[Array]]:
+    """`gemm`, then int8 codes on the core where there are parameters (`requantize.py`)."""
+    return _finished(params, phase, tokens, state, _gemm)
+
+
+@function("finished_ternary_gemm")
+def _finished_ternary_gemm(
+    params: Mapping[str, ParamValue], phase: int, tokens: Tokens, state: State
+) -> list[list[Array]]:
+    """`ternary_gemm`, then int8 codes on the core where there are parameters."""
+    return _finished(params, phase, tokens, state, _ternary_gemm)
 
 
 @function("bf16_gemm")

@@ -11,9 +11,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from neuc.runtime.npu.gemm_plan import SPREADS, GemmPlan, kernel_cycles, weight_shape
+from neuc.runtime.npu.gemm_plan import SPREADS, GemmPlan, emitted_tokens, kernel_cycles, weight_shape
 from neuc.runtime.npu.machine import Machine
-from neuc.runtime.npu.program import DTYPES, Channel, Design, HostBuffer, Kernel, Link, Port, Step, Transfer, Wait
+from neuc.runtime.npu.program import (
+    DTYPES,
+    Channel,
+    Design,
+    HostBuffer,
+    Kernel,
+    Link,
+    ParamValue,
+    Port,
+    Step,
+    Transfer,
+    Wait,
+)
+from neuc.runtime.npu.requantize import Finish, parameter_bytes
 
 _KERNEL_BYTES = 8192
 
@@ -74,66 +87,89 @@ def gemm_graph(plan: GemmPlan, machine: Machine, steps: int) -> Design:
             offsets = tuple(i * part for i in range(len(own)))
             links.append(Link(f"{name}_tile", "split", (f"{name}_host",), own, offsets, tile=tile, pinned=True))
     kernels: list[Kernel] = []
-    tile_bytes = plan.m * plan.n * DTYPES[kind.c].itemsize
+    tile_bytes = plan.m * plan.n * DTYPES[plan.token_c].itemsize
+    sums = plan.m * plan.n * DTYPES[kind.c].itemsize + (parameter_bytes(plan.n) if plan.finish else 0)
     for c in range(plan.cols):
         for r in range(plan.rows):
             # The sum stays in the core's memory; only a finished tile takes the output's buffer.
             kernels.append(
                 Kernel(
                     name=f"core{c}_{r}",
-                    function=kind.function,
+                    function=plan.function,
                     inputs=tuple(inputs[c, r]),
                     outputs=(f"c{c}_{r}",),
                     consume=(),
                     produce=(),
                     cycles=(),
-                    state_bytes=tile_bytes,
+                    state_bytes=sums,
                     program_bytes=_KERNEL_BYTES,
                     tile=(c, first + r),
                     pinned=True,
                 )
             )
-            channels.append(Channel(f"c{c}_{r}", f"core{c}_{r}", (f"c{c}_tile",), kind.c, (plan.m, plan.n), depth=1))
+            channels.append(
+                Channel(f"c{c}_{r}", f"core{c}_{r}", (f"c{c}_tile",), plan.token_c, (plan.m, plan.n), depth=1)
+            )
         parts = tuple(f"c{c}_{r}" for r in range(plan.rows))
         offsets = tuple(r * tile_bytes for r in range(plan.rows))
         links.append(Link(f"c{c}_tile", "join", parts, (f"c{c}",), offsets, tile=(c, 1), pinned=True))
-        channels.append(Channel(f"c{c}", f"c{c}_tile", (f"c{c}_out",), kind.c, (plan.rows * plan.m, plan.n)))
+        channels.append(Channel(f"c{c}", f"c{c}_tile", (f"c{c}_out",), plan.token_c, (plan.rows * plan.m, plan.n)))
         ports.append(Port(f"c{c}_out", f"c{c}", "out", (c, 0), pinned=True))
     graph = Design("gemm", machine.name, tuple(kernels), tuple(channels), tuple(links), tuple(ports))
     return _with_steps(graph, plan, machine, steps)
 
 
-def _with_steps(graph: Design, plan: GemmPlan, machine: Machine, steps: int) -> Design:
-    """The graph with sums of so many steps."""
-    cycles, ones, last = kernel_cycles(plan, machine, steps), (1,) * steps, (*[0] * (steps - 1), 1)
+def _with_steps(graph: Design, plan: GemmPlan, machine: Machine, steps: int, finish: Finish | None = None) -> Design:
+    """The graph with sums of so many steps, what comes after them included."""
+    cycles, given = kernel_cycles(plan, machine, steps, finish), emitted_tokens(plan, finish)
+    more, last = len(cycles) - steps, len(cycles) - given
+    a, c = tuple(int(i < steps) for i in range(len(cycles))), tuple(int(i >= last) for i in range(len(cycles)))
+    b = (1,) * len(cycles) if finish is not None else a
+    params: dict[str, ParamValue] = {"steps": steps}
+    if finish is not None:
+        params |= {"parameters": more, "stages": finish.stages}
     kernels = tuple(
-        replace(kernel, consume=(ones, ones), produce=(last,), cycles=cycles, params={"steps": steps})
-        for kernel in graph.kernels
+        replace(kernel, consume=(a, b), produce=(c,), cycles=cycles, params=params) for kernel in graph.kernels
     )
     return replace(graph, kernels=kernels)
 
 
-def with_sizes(graph: Design, plan: GemmPlan, machine: Machine, size: tuple[int, int, int], groups: int = 1) -> Design:
-    """The graph's program for A [M, groups·K] · B[g] [K, N] -> C [groups, M, N], sizes in whole blocks."""
+def with_sizes(
+    graph: Design,
+    plan: GemmPlan,
+    machine: Machine,
+    size: tuple[int, int, int],
+    groups: int = 1,
+    finish: Finish | None = None,
+) -> Design:
+    """The graph's program for A [M, groups·K] · B[g] [K, N] -> C [groups, M, N], sizes in whole blocks.
+
+    With `finish`, C is int8 codes, and B holds their parameters (`gemm_plan.py:finished_weights`).
+    """
     big_m, big_k, big_n = size
     steps, across, down = big_k // plan.k, big_n // plan.block_n, big_m // plan.block_m
-    kind, shape = plan.kind, weight_shape(plan, big_k, big_n)
+    kind, shape = plan.kind, weight_shape(plan, big_k, big_n, finish)
     buffers = (
         HostBuffer("a", kind.a, (big_m, groups * big_k), "input"),
         HostBuffer("b", kind.b, (groups, *shape), "weight"),
-        HostBuffer("c", kind.c, (groups, big_m, big_n), "output"),
+        HostBuffer("c", kind.c if finish is None else "i8", (groups, big_m, big_n), "output"),
     )
     sequence: list[Step] = []
     for g in range(groups):
         for i in range(down):
             for j in range(across):
-                sequence += _block(plan, size, groups, (g, i, j), steps)
+                sequence += _block(plan, size, groups, (g, i, j), shape[1], finish)
     sequence += [Wait(f"c{c}_out") for c in range(plan.cols)]
-    return replace(_with_steps(graph, plan, machine, steps), buffers=buffers, sequence=tuple(sequence))
+    return replace(_with_steps(graph, plan, machine, steps, finish), buffers=buffers, sequence=tuple(sequence))
 
 
 def _block(
-    plan: GemmPlan, size: tuple[int, int, int], groups: int, block: tuple[int, int, int], steps: int
+    plan: GemmPlan,
+    size: tuple[int, int, int],
+    groups: int,
+    block: tuple[int, int, int],
+    tokens_b: int,
+    finish: Finish | None,
 ) -> list[Step]:
     """The transfers of one block of C: of A, of B, of its own columns."""
     big_m, big_k, big_n = size
@@ -143,16 +179,21 @@ def _block(
     for stream in _streams(plan, "a"):
         rows = len(stream.cores) * plan.m if stream.split else plan.m
         start = (i * plan.block_m + stream.part * plan.m) * stride + g * big_k
-        made.append(Transfer(f"{stream.name}_in", "a", start, (steps, rows, plan.k), (plan.k, stride, 1)))
+        made.append(Transfer(f"{stream.name}_in", "a", start, (big_k // plan.k, rows, plan.k), (plan.k, stride, 1)))
     for stream in _streams(plan, "b"):
         column = (j * plan.parts[1] + stream.part) // plan.taken_at_once
-        start = (g * (big_n // plan.n) // plan.taken_at_once + column) * steps * token
-        made.append(Transfer(f"{stream.name}_in", "b", start, (steps * token,), (1,)))
+        start = (g * (big_n // plan.n) // plan.taken_at_once + column) * tokens_b * token
+        made.append(Transfer(f"{stream.name}_in", "b", start, (tokens_b * token,), (1,)))
+    pieces = emitted_tokens(plan, finish)
     for c in range(plan.cols):
         row, column = plan.place(c, 0)
         start = (g * big_m + i * plan.block_m + row * plan.m) * big_n + j * plan.block_n + column * plan.n
-        if plan.rows == 1 or plan.place(c, 1)[1] == column:  # the column's tiles lie below each other
-            made.append(Transfer(f"c{c}_out", "c", start, (plan.rows * plan.m, plan.n), (big_n, 1)))
-        else:
-            made.append(Transfer(f"c{c}_out", "c", start, (plan.rows, plan.m, plan.n), (plan.n, big_n, 1)))
+        below = plan.rows == 1 or plan.place(c, 1)[1] == column  # the column's tiles lie below each other
+        next_tile = plan.m * big_n if below else plan.n
+        sizes, strides = (pieces, plan.rows, plan.m // pieces, plan.n), (plan.m // pieces * big_n, next_tile, big_n, 1)
+        if pieces == 1:
+            sizes, strides = sizes[1:], strides[1:]
+        if pieces == 1 and below:
+            sizes, strides = (plan.rows * plan.m, plan.n), (big_n, 1)
+        made.append(Transfer(f"c{c}_out", "c", start, sizes, strides))
     return made

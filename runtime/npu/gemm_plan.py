@@ -5,13 +5,15 @@ The dataflow graph of a plan is `gemm.py`; choosing plans is the compiler's busi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuc.runtime.npu.machine import Machine
+from neuc.runtime.npu.program import DTYPES
+from neuc.runtime.npu.requantize import Finish, Requantize, in_turn, parameter_block, parameter_bytes
 
 CODES_A_BYTE = 4
 
@@ -48,7 +50,9 @@ one for all cores; ``each``: every core its own, cut out of its column's in the 
 class GemmPlan:
     """Tiles m x k x n of one core, the rows and columns of cores in use, operands and spread (see `SPREADS`).
 
-    Core (c, r) makes part `place(c, r)` of a block of C, which is `parts` tiles of m x n.
+    Core (c, r) makes part `place(c, r)` of a block of C, which is `parts` tiles of m x n. With ``finish`` a tile of C
+    leaves as m x n bytes: int8 codes, made on the core with parameters that follow B's last tile (`requantize.py`), or,
+    without parameters, int32 sums in four tokens of m / 4 rows each. So one program serves both.
     """
 
     m: int
@@ -58,19 +62,32 @@ class GemmPlan:
     cols: int
     operands: str = "int8"
     spread: str = "grid"
+    finish: bool = False
 
     @staticmethod
-    def on(machine: Machine, tile: tuple[int, int, int], operands: str, spread: str = "grid") -> GemmPlan:
+    def on(
+        machine: Machine, tile: tuple[int, int, int], operands: str, spread: str = "grid", finish: bool = False
+    ) -> GemmPlan:
         """The plan for a machine: all columns, and all rows of cores that columns can feed (one a row's stream)."""
         rows = len({row for _, row in machine.tiles("core")})
         if "row" in SPREADS[spread]:
             rows = min(rows, machine.cols)
-        return GemmPlan(*tile, rows, machine.cols, operands, spread)
+        return GemmPlan(*tile, rows, machine.cols, operands, spread, finish)
 
     @property
     def kind(self) -> Operands:
         """Element types and kernel."""
         return OPERANDS[self.operands]
+
+    @property
+    def function(self) -> str:
+        """What a core runs."""
+        return f"finished_{self.kind.function}" if self.finish else self.kind.function
+
+    @property
+    def token_c(self) -> str:
+        """Element type of the tokens that carry C."""
+        return "i8" if self.finish else self.kind.c
 
     @property
     def parts(self) -> tuple[int, int]:
@@ -108,6 +125,15 @@ class GemmPlan:
         """Tiles of B that travel in one token from host memory."""
         return self.rows if SPREADS[self.spread][1] == "each" else 1
 
+    def parameter_tokens(self, finish: Finish) -> int:
+        """Tokens of B's size that carry the parameters of a tile's columns."""
+        return -(-parameter_bytes(self.n, finish) // (self.k * self.width))
+
+
+def emitted_tokens(plan: GemmPlan, finish: Finish | None) -> int:
+    """Tokens that carry one tile of C."""
+    return DTYPES[plan.kind.c].itemsize if plan.finish and finish is None else 1
+
 
 def blocks(plan: GemmPlan, m: int, k: int, n: int) -> tuple[int, int, int]:
     """Sizes filled up to whole blocks."""
@@ -118,10 +144,13 @@ def _up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
 
 
-def weight_shape(plan: GemmPlan, k: int, n: int) -> tuple[int, ...]:
-    """Shape of B in host memory, for sizes in whole blocks: tile columns, steps, tiles of a token, then k x n."""
-    at_once = plan.taken_at_once
-    return (n // plan.n // at_once, k // plan.k, at_once, plan.k, plan.width)
+def weight_shape(plan: GemmPlan, k: int, n: int, finish: Finish | None = None) -> tuple[int, ...]:
+    """Shape of B in host memory, for sizes in whole blocks: tile columns, steps, tiles of a token, then k x n.
+
+    Steps of a finished product are followed by its parameters.
+    """
+    at_once, more = plan.taken_at_once, 0 if finish is None else plan.parameter_tokens(finish)
+    return (n // plan.n // at_once, k // plan.k + more, at_once, plan.k, plan.width)
 
 
 def tiled_weights(plan: GemmPlan, rows: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -141,11 +170,38 @@ def tiled_weights(plan: GemmPlan, rows: NDArray[np.generic]) -> NDArray[np.gener
     return np.ascontiguousarray(packed)
 
 
-def kernel_cycles(plan: GemmPlan, machine: Machine, steps: int) -> tuple[int, ...]:
-    """Cycles of each step of a sum: multiply-adds, decoding of codes, and storing C after the last."""
+def finished_weights(plan: GemmPlan, tiles: NDArray[np.generic], stages: Sequence[Requantize]) -> NDArray[np.generic]:
+    """Tiles of B, as `tiled_weights` makes them, each column of tiles followed by its parameters."""
+    at_once = plan.taken_at_once
+    columns, more = tiles.shape[0] * at_once, plan.parameter_tokens(in_turn(stages))
+    tokens = np.zeros((columns, more * plan.k * plan.width), np.uint8)
+    for j in range(columns):
+        block = parameter_block(stages, j * plan.n, plan.n)
+        tokens[j, : len(block)] = block
+    parameters = tokens.reshape(-1, at_once, more, plan.k, plan.width).transpose(0, 2, 1, 3, 4)
+    return np.concatenate([tiles, parameters.astype(np.uint8).view(tiles.dtype)], axis=1)
+
+
+def kernel_cycles(plan: GemmPlan, machine: Machine, steps: int, finish: Finish | None = None) -> tuple[int, ...]:
+    """Cycles of each step of a sum: multiply-adds, decoding of codes, and storing C after the last.
+
+    A finished product then takes its parameters in, token by token, and requantises with the last one; sums of a plan
+    that could finish leave in four tokens.
+    """
     rate = machine.gemm[plan.kind.rate]
     each = plan.m * plan.k * plan.n / rate.peak_macs_per_cycle
     if plan.operands == "ternary":
         each += plan.k * plan.n / machine.timing["ternary_decode_weights_per_cycle"]
     last = each + plan.m * plan.n * rate.cycles_per_output
-    return (*[round(each)] * (steps - 1), round(last))
+    cycles = (*[round(each)] * (steps - 1), round(last))
+    if not plan.finish:
+        return cycles
+    taken, timing = plan.k * plan.width / machine.timing["copy_bytes_per_cycle"], machine.timing
+    if finish is None:
+        quarter = plan.m * plan.n / timing["copy_bytes_per_cycle"]
+        return (*cycles, *[round(quarter)] * emitted_tokens(plan, None))
+    output = finish.stages / timing["requantize_outputs_per_cycle"]
+    output += finish.corrections / timing["correction_outputs_per_cycle"]
+    output += finish.tables / timing["table_lookups_per_cycle"]
+    more = plan.parameter_tokens(finish)
+    return (*cycles, *[round(taken)] * (more - 1), round(taken + plan.m * plan.n * output))

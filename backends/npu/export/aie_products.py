@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from neuc.backends.npu.export.aie_types import memref
 from neuc.runtime.npu.program import Channel, Kernel
 
-PRODUCTS = ("gemm", "ternary_gemm", "bf16_gemm")
+PRODUCTS = ("gemm", "ternary_gemm", "bf16_gemm", "finished_gemm", "finished_ternary_gemm")
 ZERO = ("zero_i32", "mm.o")
 """mlir-aie's kernel that clears a tile of C, and its object file."""
 
@@ -19,7 +19,7 @@ ZERO = ("zero_i32", "mm.o")
 def zero(kernel: Kernel, channels: Mapping[str, Channel], c: str) -> list[str]:
     """What clears the tile `c` of C before the first step."""
     channel = channels[kernel.outputs[0]]
-    if kernel.function == "gemm":
+    if kernel.function in ("gemm", "finished_gemm"):
         return [f"func.call @{ZERO[0]}({c}) : ({memref(channel)}) -> ()"]
     element, value = ("f32", "0.0") if channel.dtype == "f32" else ("i32", "0")
     m, n = channel.shape
@@ -40,7 +40,7 @@ def step(kernel: Kernel, channels: Mapping[str, Channel], a: str, b: str, c: str
     left, right, out = (channels[name] for name in (*kernel.inputs, *kernel.outputs))
     (m, k), n = left.shape, out.shape[1]
     lines = [f"%n{axis} = arith.constant {size} : index" for axis, size in zip("mnk", (m, n, k))]
-    ternary = kernel.function == "ternary_gemm"
+    ternary = kernel.function.endswith("ternary_gemm")
     element = "i32" if ternary else "f32"
     if ternary:
         lines += [

@@ -11,6 +11,7 @@ import re
 from importlib.resources import files
 
 from neuc.backends.npu.export.aie_cores import core_lines, declarations, endless
+from neuc.backends.npu.export.aie_finish import buffers
 from neuc.backends.npu.export.aie_types import memref
 from neuc.backends.npu.export.mlir_aie import device_of
 from neuc.runtime.npu.machine import Machine, Tile
@@ -59,6 +60,9 @@ def to_generic(design: Design, machine: Machine) -> str:
         attributes = f"fifoIns = [{ins}], fifoOuts = [{outs}], src_offsets = [{src}], dst_offsets = [{dst}]"
         lines.append(f'    "aie.objectfifo.link"() {{{attributes}}} : () -> ()')
     for kernel in design.kernels:
+        for name, kind in buffers(kernel, channels).items():
+            tile = _name(kernel.tile)
+            lines.append(f'    %{name} = "aie.buffer"({tile}) {{sym_name = "{name}"}} : (index) -> {kind}')
         lines.append(f'    %core_{kernel.name} = "aie.core"({_name(kernel.tile)}) ({{')
         inside = core_lines(kernel, channels, lambda name, port, to: [_acquire(channels[name], port, to)], _release)
         lines += [f"      {line}" for line in endless(inside)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from neuc.backends.npu.export.aie_cores import core_lines, declarations, endless
+from neuc.backends.npu.export.aie_finish import buffers
 from neuc.backends.npu.export.aie_types import MLIR_TYPES, memref
 from neuc.errors import Error, Exit
 from neuc.runtime.npu.machine import Machine, Tile
@@ -65,6 +66,8 @@ def to_mlir_aie(design: Design, machine: Machine, version: str) -> str:
         dst = ", ".join(offsets) if link.mode == "split" else ""
         lines.append(f"    aie.objectfifo.link [{ins}] -> [{outs}] ([{src}] [{dst}])")
     for kernel in design.kernels:
+        for name, kind in buffers(kernel, channels).items():
+            lines.append(f'    %{name} = aie.buffer({_tile(kernel.tile)}) {{sym_name = "{name}"}} : {kind}')
         lines += [f"    {line}" for line in _core(kernel, channels, version)]
     lines += [f"    {line}" for line in _sequence(design, version)]
     return "\n".join([*lines, "  }", "}", ""])

@@ -87,3 +87,19 @@ func.func @products(%a: tensor<2x5x8xf32>, %b: tensor<3x8x3xf32>) -> tensor<2x5x
   %y = npu.matmul %a, %b : (tensor<2x5x8xf32>, tensor<3x8x3xf32>) -> tensor<2x5x3xf32>
   func.return %y : tensor<2x5x3xf32>
 }
+
+// -----
+
+// CHECK: addend has shape
+func.func @finished(%a: tensor<2x1x3xi32>, %m: tensor<3xi32>, %o: tensor<4xi64>, %l: tensor<3x4xi8>, %e: tensor<3x2x2xi32>) -> tensor<2x3xi8> {
+  %y = npu.requantize %a, %m, %o, %l, %e : (tensor<2x1x3xi32>, tensor<3xi32>, tensor<4xi64>, tensor<3x4xi8>, tensor<3x2x2xi32>) -> tensor<2x3xi8>
+  func.return %y : tensor<2x3xi8>
+}
+
+// -----
+
+// CHECK: acc has shape
+func.func @finished(%a: tensor<2x2x3xi32>, %m: tensor<3xi32>, %o: tensor<3xi64>, %l: tensor<3x4xi8>, %e: tensor<3x2x2xi32>) -> tensor<2x3xi8> {
+  %y = npu.requantize %a, %m, %o, %l, %e : (tensor<2x2x3xi32>, tensor<3xi32>, tensor<3xi64>, tensor<3x4xi8>, tensor<3x2x2xi32>) -> tensor<2x3xi8>
+  func.return %y : tensor<2x3xi8>
+}

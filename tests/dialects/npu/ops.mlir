@@ -42,3 +42,10 @@ func.func @products(%a: tensor<2x5x8xf32>, %b: tensor<2x6x8xf32>, %w: tensor<8x3
   %z = npu.matmul %a, %w : (tensor<2x5x8xf32>, tensor<8x3xf32>) -> tensor<2x5x3xf32>
   func.return %y, %z : tensor<2x5x6xf32>, tensor<2x5x3xf32>
 }
+func.func @finished(%a: tensor<2x1x3xi32>, %m: tensor<3xi32>, %o: tensor<3xi64>, %l: tensor<3x4xi8>, %e: tensor<3x2x2xi32>, %t: tensor<256xi8>) -> tensor<2x3xi8> {
+  // CHECK: npu.requantize %a, %m, %o, %l, %e table %t : (tensor<2x1x3xi32>, tensor<3xi32>, tensor<3xi64>, tensor<3x4xi8>, tensor<3x2x2xi32>, tensor<256xi8>) -> tensor<2x3xi8>
+  %y = npu.requantize %a, %m, %o, %l, %e table %t : (tensor<2x1x3xi32>, tensor<3xi32>, tensor<3xi64>, tensor<3x4xi8>, tensor<3x2x2xi32>, tensor<256xi8>) -> tensor<2x3xi8>
+  // CHECK: npu.requantize %y, %m, %o, %l, %e : (tensor<2x3xi8>, tensor<3xi32>, tensor<3xi64>, tensor<3x4xi8>, tensor<3x2x2xi32>) -> tensor<2x3xi8>
+  %z = npu.requantize %y, %m, %o, %l, %e : (tensor<2x3xi8>, tensor<3xi32>, tensor<3xi64>, tensor<3x4xi8>, tensor<3x2x2xi32>) -> tensor<2x3xi8>
+  func.return %z : tensor<2x3xi8>
+}

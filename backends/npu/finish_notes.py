@@ -1,0 +1,75 @@
+"""Where products are finished, on the cores or on the CPU, why, and what traffic that saves: for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+
+from neuc.backends.npu.finish_products import UNFINISHED
+from neuc.backends.npu.left_behind import listed
+from neuc.backends.npu.tiling import Choice, Product, product_cost
+from neuc.dialects.locations import node_names
+from neuc.dialects.npu_products import MatmulOp, RequantizeOp
+from neuc.dialects.ternary import AccumulateOp
+from neuc.passes.module_facts import add_notes
+from neuc.runtime.npu.gemm_plan import GemmPlan
+from neuc.runtime.npu.machine import Machine
+
+Layer: TypeAlias = AccumulateOp | MatmulOp
+"""A product that the array takes."""
+
+
+def codes_of(product: Layer) -> RequantizeOp | None:
+    """What finishes a product on its cores."""
+    user = next((use.operation for use in product.results[0].uses), None)
+    return user if isinstance(user, RequantizeOp) else None
+
+
+def finished_where(layers: Sequence[Layer], product: Product) -> str:
+    """Who does what follows the sums of products of the same operand, for a table."""
+    finish = product.finish
+    if finish is not None:
+        twice = "twice " if finish.stages > 1 else ""
+        table = ", then through a table" if finish.tables else ""
+        return f"on the cores: requantised {twice}to int8, {finish.corrections} corrections a column{table}"
+    reasons = [why.data for layer in layers if isinstance(why := layer.attributes.get(UNFINISHED), StringAttr)]
+    return f"on the CPU: {reasons[0]}" if reasons else "on the CPU"
+
+
+def saved_bytes(product: Product, plan: GemmPlan, machine: Machine) -> int:
+    """Bytes of host memory less than if the product left as sums, with the same tiles."""
+    if product.finish is None:
+        return 0
+    sums = product_cost(plan, machine, replace(product, finish=None))
+    return sums.ddr_bytes - product_cost(plan, machine, product).ddr_bytes
+
+
+def note_finishing(module: ModuleOp, shared: Sequence[Sequence[Layer]], choice: Choice, machine: Machine) -> None:
+    """Notes: how many products the cores finish and what that saves; for the others, by reason, why the CPU does."""
+    finished = [i for i, product in enumerate(choice.products) if product.finish is not None]
+    if finished:
+        saved = sum(saved_bytes(choice.products[i], choice.plans[i], machine) for i in finished)
+        whole = saved + sum(cost.ddr_bytes for cost in choice.costs)
+        names = [_name(layer) for i in finished for layer in shared[i]]
+        add_notes(
+            module,
+            f"{len(names)} products leave {machine.name} as int8 codes, requantised on its cores with bias and "
+            f"activation: {listed(names)}; all products move {(whole - saved) / 1e3:.1f} kB to and from host memory, "
+            f"{whole / 1e3:.1f} kB if sums left",
+        )
+    reasons: dict[str, list[str]] = {}
+    for layers in shared:
+        for layer in layers:
+            why = layer.attributes.get(UNFINISHED)
+            if isinstance(why, StringAttr):
+                reasons.setdefault(why.data, []).append(_name(layer))
+    for why, names in reasons.items():
+        many = f"sums of {len(names)} products are" if len(names) > 1 else "the sums of 1 product are"
+        add_notes(module, f"{many} finished on the CPU, because {why}: {listed(names)}")
+
+
+def _name(layer: Layer) -> str:
+    return (node_names(layer) or (layer.name,))[0]
