@@ -61,6 +61,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "converters": ({"levels": 254, "bound": 1.0}, {}, {"levels": 510, "bound": 12.0}),
     "fixed range": ({"levels": 126, "bound": 1.0, "range_": 1.5}, {}, {"levels": 254, "bound": 10.0}),
     "wires": ({"levels": 126, "bound": 1.0}, {"wire_drop": 1.0, "wire_ratio": 0.004}, {}),
+    "fine codes": ({"levels": 1022, "bound": 1.0}, {"noise": 0.02}, {}),
     "positive": ({"levels": 126, "bound": 1.0, "part": "positive"}, {}, {}),
     "negative": ({"levels": 126, "bound": 1.0, "part": "negative"}, {}, {}),
     "bit": ({"levels": 126, "bound": 1.0, "part": "bit3"}, {}, {}),
@@ -83,6 +84,7 @@ def cases() -> list[Any]:
     sizes = ((37, 50, 45), (1, 3, 1))
     few = [(case, isa, sizes[0]) for isa in others for case in ("bit", "curved", "everything")]
     every = [(case, widest, size) for case in CASES for size in sizes]
+    every += [(case, widest, (17, 67, 33)) for case in ("negative", "everything")]  # odd, and just enough for AMX
     return [pytest.param(case, isa, *size, id=f"{case}-{isa.name}-{size[0]}") for case, isa, size in (*every, *few)]
 
 

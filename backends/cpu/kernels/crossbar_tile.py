@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 from xdsl.dialects import llvm
 
@@ -14,6 +15,7 @@ from neuc.backends.cpu import vecmath
 from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i32, i64
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
+from neuc.backends.cpu.kernels.crossbar_amx import COLUMNS, CodeTiles, CodeTilesEmitter, profile
 from neuc.backends.cpu.kernels.crossbar_products import F32, Panel, Product, multiply_panel
 from neuc.backends.cpu.kernels.crossbar_random import PER_COUNTER, columns_from, normals
 from neuc.backends.cpu.kernels.strided import chunks, load_elements, tree
@@ -23,6 +25,8 @@ BLOCK = 32
 _SKEW = 16
 """Floats between rows of converted inputs, so that they do not fall into the same cache sets."""
 VECTORS = 2
+FEW = 16
+"""Samples for which weights are not worth splitting."""
 
 
 def panel_columns(isa: Isa) -> int:
@@ -87,6 +91,11 @@ class CrossbarTileKernel(KernelSpec):
         return found
 
     @property
+    def dac_step(self) -> float:
+        """The input converter's step."""
+        return 2 * self.dac_bound / self.dac_levels
+
+    @property
     def variants(self) -> int:
         """Floats for each input line: v; v·profile and |v| for wires; v² for noise."""
         return 1 + 2 * bool(self.wire_drop) + bool(self.weight_noise)
@@ -106,8 +115,16 @@ class CrossbarTileKernel(KernelSpec):
         return -(-self.columns // panel_columns(isa)) * panel_columns(isa)
 
     def scratch_bytes(self, isa: Isa) -> int:
-        """Scratch memory of a thread: converted inputs, sums, their variances, and three numbers for each sample."""
-        return BLOCK * (self.a_row + self.padded(isa) * F32 * (1 + bool(self.weight_noise)) + 3 * F32)
+        """Scratch memory of a thread: sums, their variances, and three numbers for each sample; converted inputs."""
+        own = BLOCK * (self.padded(isa) * F32 * (1 + bool(self.weight_noise)) + 3 * F32)
+        tiles = self.tiles(isa)
+        return own + max(BLOCK * self.a_row, 0 if tiles is None else tiles.scratch_bytes)
+
+    def tiles(self, isa: Isa) -> CodeTiles | None:
+        """The products of many samples on AMX, if they can be there."""
+        if not CodeTiles.fits(isa, self.dac_levels, self.part, self.curvature):
+            return None
+        return CodeTiles(self.rows, self.dac_step, bool(self.wire_drop), bool(self.weight_noise))
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         """Blocks of samples, each through the whole tile."""
@@ -115,20 +132,27 @@ class CrossbarTileKernel(KernelSpec):
 
 
 class _TileEmitter:
-    """Writes a `CrossbarTileKernel`; scratch memory holds inputs, sums, variances, alphas, gains, overflow marks."""
+    """Writes a `CrossbarTileKernel`; scratch memory holds sums, variances, alphas, gains, overflow marks, inputs.
+
+    With AMX there are two ways to multiply: blocks of more than `FEW` samples go through `CodeTilesEmitter`.
+    """
 
     def __init__(self, spec: CrossbarTileKernel, isa: Isa) -> None:
         self.spec = spec
         self.b = b = KernelBuilder(spec.name, isa)
         self.padded = spec.padded(isa)
-        self.sums = b.ptr(b.scratch, BLOCK * spec.a_row)
+        self.sums = b.scratch
         self.variances = b.ptr(self.sums, BLOCK * self.padded * F32)
         end = b.ptr(self.sums, BLOCK * self.padded * F32 * (1 + bool(spec.weight_noise)))
-        self.alphas, self.shrinks, self.overflows = (b.ptr(end, i * BLOCK * F32) for i in range(3))
+        self.alphas, self.shrinks, self.overflows, self.inputs = (b.ptr(end, i * BLOCK * F32) for i in range(4))
         self.samples = b.arg_int(5)
+        tiles = spec.tiles(isa)
+        self.tiles = None if tiles is None else CodeTilesEmitter(b, tiles, self.inputs)
 
     def emit(self) -> llvm.FuncOp:
         b = self.b
+        if self.tiles is not None:
+            self.tiles.configure()
         with b.loop(b.begin, b.end) as unit:
             first = unit.i * BLOCK
             count = b.min(self.samples - first, b.i64(BLOCK))
@@ -137,19 +161,36 @@ class _TileEmitter:
             # Only samples whose outputs overflowed come out differently the next time.
             with b.loop(0, self.spec.doublings + 1, init=[b.i32(1)]) as attempt:
                 with b.if_(b.icmp("ne", attempt.carried[0], 0)) as again:
-                    self._convert_inputs(first, count)
-                    self._multiply(count)
+                    self._through_array(first, count)
                     left = self._convert_outputs(first, count)
                     again.yield_([left])
                 with again.else_():
                     again.yield_([b.i32(0)])
                 attempt.yield_([again.results[0]])
+        if self.tiles is not None:
+            self.tiles.release()
         return b.finish()
+
+    def _through_array(self, first: Val, count: Val) -> None:
+        b, tiles = self.b, self.tiles
+        if tiles is None:
+            self._convert_inputs(first, count, None)
+            self._multiply(count)
+            return
+        many = b.icmp("sgt", count, FEW)
+        with b.if_(many) as branch:
+            self._convert_inputs(first, count, tiles)
+            self._multiply_codes(count, tiles)
+        with branch.else_():
+            self._convert_inputs(first, count, None)
+            self._multiply(count)
 
     # ------------------------------------------------------------------------------------------------ inputs
 
-    def _convert_inputs(self, first: Val, count: Val) -> None:
+    def _convert_inputs(self, first: Val, count: Val, tiles: CodeTilesEmitter | None) -> None:
         b, spec = self.b, self.spec
+        if tiles is not None:
+            tiles.fill(count)
         rows = b.i64(spec.rows)
         with b.loop(0, count) as row:
             x = b.elem(b.arg_ptr(0), (first + row.i) * b.arg_int(6) + b.arg_int(7), f32)
@@ -158,11 +199,15 @@ class _TileEmitter:
             shrink = b.load(b.elem(self.shrinks, row.i, f32), f32)
             positive = b.fcmp("ogt", alpha, 0.0)
             scale = b.select(positive, b.f32(1.0) / alpha * shrink, b.f32(0.0))
-            cells = b.ptr(b.scratch, row.i * spec.a_row)
+            cells = b.ptr(self.inputs, row.i * spec.a_row)
 
             def convert(k: Val, _: list[Val], mask: Val | None, width: int) -> list[Val]:
                 v = self._line_values(load_elements(b, x, k, "f32", width, mask) * b.splat(scale, width))
-                self._store_cells(v, k, cells, mask, width)
+                if tiles is not None:
+                    codes = vecmath.round_even(b, v * b.const(1 / spec.dac_step, v.type))
+                    tiles.store_codes(codes, k, row.i)
+                else:
+                    self._store_cells(v, k, cells, mask, width)
                 return []
 
             chunks(b, b.i64(0), rows, b.lanes, convert)
@@ -181,7 +226,7 @@ class _TileEmitter:
         b, spec = self.b, self.spec
         code = scaled
         if spec.dac_levels:
-            step = 2 * spec.dac_bound / spec.dac_levels
+            step = spec.dac_step
             code = vecmath.round_even(b, scaled / b.const(step, scaled.type))
             if spec.part.startswith("bit"):
                 bit = b.fptosi_sat(b.abs(self._clip(code, spec.dac_bound / step)), i32)
@@ -216,8 +261,7 @@ class _TileEmitter:
                 cell = b.elem(cells, line * spec.variants, f32)
                 values = [one]
                 if spec.wire_drop:
-                    near = b.f32(1.0) - b.sitofp(line, f32) * b.f32(1.0 / spec.rows)
-                    values += [one * (b.f32(1.0) - near * near), b.abs(one)]
+                    values += [one * profile(b, line, spec.rows), b.abs(one)]
                 if spec.weight_noise:
                     values.append(one * one)
                 for index, value in enumerate(values):
@@ -236,17 +280,24 @@ class _TileEmitter:
         wide = VECTORS * b.lanes
         with b.loop(0, self.padded // wide) as panel:
             weights = b.ptr(b.arg_ptr(1), panel.i * (spec.rows * wide * F32))
-            operands = Panel(spec.rows, b.scratch, spec.a_row, spec.variants, weights, VECTORS)
+            operands = Panel(spec.rows, self.inputs, spec.a_row, spec.variants, weights, VECTORS)
+            multiply_panel(b, operands, spec.products, count, partial(self._store_outputs, panel.i))
 
-            def finish(row: Val, sums: list[list[Val]]) -> None:
-                at = (row * self.padded + panel.i * wide) * F32
-                for v, values in enumerate(sums):
-                    total, variance = self._array_output(values)
-                    b.store(total, b.ptr(b.ptr(self.sums, at), v * b.lanes * F32))
-                    if variance is not None:
-                        b.store(variance, b.ptr(b.ptr(self.variances, at), v * b.lanes * F32))
+    def _multiply_codes(self, count: Val, tiles: CodeTilesEmitter) -> None:
+        b, spec = self.b, self.spec
+        with b.loop(0, self.padded // COLUMNS) as panel:
+            weights = b.ptr(b.arg_ptr(1), panel.i * (spec.rows * COLUMNS * F32))
+            tiles.multiply(weights, count, partial(self._store_outputs, panel.i))
 
-            multiply_panel(b, operands, spec.products, count, finish)
+    def _store_outputs(self, panel: Val, row: Val, sums: list[list[Val]]) -> None:
+        """Keep a row's sums of one panel, [vector][product], as currents and their variances."""
+        b, wide = self.b, VECTORS * self.b.lanes
+        at = (row * self.padded + panel * wide) * F32
+        for v, values in enumerate(sums):
+            total, variance = self._array_output(values)
+            b.store(total, b.ptr(b.ptr(self.sums, at), v * b.lanes * F32))
+            if variance is not None:
+                b.store(variance, b.ptr(b.ptr(self.variances, at), v * b.lanes * F32))
 
     def _array_output(self, sums: list[Val]) -> tuple[Val, Val | None]:
         """The current of a line, and Σ |w| v²."""
