@@ -37,7 +37,7 @@ PIECE_BYTES = 4 * 2**20
 """Weights that are worth a call of a kernel: a call costs as much as reading a few hundredths of them."""
 PIECE_GRAINS = 24
 """Grains that are worth a call, whatever weights they read."""
-MAX_PIECES = 4
+MAX_PIECES = 16
 """Most pieces of a thread's share of a launch."""
 _LINE = 128  # threads' scratch areas share no pair of cache lines
 
