@@ -31,6 +31,8 @@ DT = 0.1
 READS, SWEEPS = 64, 1000
 TURNS = 10
 SPINS = 512
+LIFE = 50
+"""Steps of a life, as the worker's rollouts have them."""
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -96,47 +98,70 @@ def agent_steps(peers: Peers, folder: str, rounds: int) -> list[str]:
         B_dependencies=[tuple(int(v) for v in deps) for deps in group("b_deps")],
         policy_len=2,
     )
-    runs: dict[str, Callable[[], int]] = {}
-    for name, batch, calls in (("one agent", 1, 2000), ("256 agents", 256, 40)):
-        program = agent.program(batch)
-        session = program.session(threads=1)
-        inputs = {f"obs{m}": np.zeros((batch, 1), np.int32) for m in range(len(agent.A))}
-        for f, d in enumerate(agent.D):
-            prior = np.log(np.maximum(d, np.finfo(np.float64).eps)).astype(np.float32)
-            inputs[f"log_prior{f}"] = np.ascontiguousarray(np.broadcast_to(prior, (batch, 1, len(d))))
-            inputs[f"start{f}"] = np.full((batch, 1, len(d)), 1.0 / len(d), np.float32)
-        binding = session.io_binding()
-        for spec in session.program.inputs:
-            binding.bind_cpu_input(spec.name, inputs[spec.name])
-        prepared = session.prepare(binding)
-
-        def run(prepared: Callable[[], None] = prepared, calls: int = calls, batch: int = batch) -> int:
-            for _ in range(calls):
-                prepared()
-            return calls * batch
-
-        runs[name] = run
+    runs = single_steps(agent) | lives(agent)
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, run in runs.items():
             start = time.process_time()
             steps = run()
             found.setdefault(name, []).append(1e6 * (time.process_time() - start) / steps)
-        for name, case in (("pymdp, one agent", "pymdp"), ("pymdp, 256 agents", "pymdp, 256 agents")):
+            # The worker's case of one agent's single steps has pymdp's name alone.
+            case = "pymdp" if name == "one agent" else f"pymdp, {name}"
             answer = peers.ask(case=case, model=path)
-            found.setdefault(name, []).append(1e6 * answer["cpu"] / answer["updates"])
+            found.setdefault(f"pymdp, {name}", []).append(1e6 * answer["cpu"] / answer["updates"])
     medians = {name: statistics.median(values) for name, values in found.items()}
     lines = [
         f"**An agent's step** on pymdp's T-maze, {len(agent.policies)} policies, 16 iterations: beliefs and −G as one",
-        "call from Python (pymdp: jitted whole, with the choice of the action). CPU µs a step and agent.",
+        "call from Python (pymdp: jitted whole, with the choice of the action); and lives of 50 steps in one call, the",
+        "maze in the loop: observe, infer, weigh policies, act (pymdp: its own `rollout`, jitted). CPU µs a step and",
+        "agent.",
         "",
         "| | neuc, prepared call | pymdp, jitted | ratio |",
         "|---|---|---|---|",
     ]
-    for name in ("one agent", "256 agents"):
+    for name in runs:
         ours, theirs = medians[name], medians[f"pymdp, {name}"]
         lines.append(f"| {name} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} |")
     return lines
+
+
+def single_steps(agent: energy.Agent) -> dict[str, Callable[[], int]]:
+    """Beliefs and −G of some agents; each run says how many steps it made."""
+    runs: dict[str, Callable[[], int]] = {}
+    for name, batch, calls in (("one agent", 1, 2000), ("256 agents", 256, 40)):
+        inputs = {f"obs{m}": np.zeros((batch, 1), np.int32) for m in range(len(agent.A))}
+        for f, d in enumerate(agent.D):
+            prior = np.log(np.maximum(d, np.finfo(np.float64).eps)).astype(np.float32)
+            inputs[f"log_prior{f}"] = np.ascontiguousarray(np.broadcast_to(prior, (batch, 1, len(d))))
+            inputs[f"start{f}"] = np.full((batch, 1, len(d)), 1.0 / len(d), np.float32)
+        runs[name] = prepared_run(agent.program(batch), inputs, calls, batch)
+    return runs
+
+
+def lives(agent: energy.Agent) -> dict[str, Callable[[], int]]:
+    """Agents in mazes of their own, whole lives a call."""
+    counts = (("one life", 1, 100), ("256 lives", 256, 2))
+    inputs = {"seed": np.array(7, np.int64)}
+    return {
+        name: prepared_run(agent.rollout(LIFE, agents=agents), inputs, calls, LIFE * agents)
+        for name, agents, calls in counts
+    }
+
+
+def prepared_run(program: energy.Program, inputs: dict[str, np.ndarray], calls: int, steps: int) -> Callable[[], int]:
+    """Prepared calls on one thread; each run says how many steps it made."""
+    session = program.session(threads=1)
+    binding = session.io_binding()
+    for spec in session.program.inputs:
+        binding.bind_cpu_input(spec.name, inputs[spec.name])
+    prepared = session.prepare(binding)
+
+    def run() -> int:
+        for _ in range(calls):
+            prepared()
+        return calls * steps
+
+    return run
 
 
 def race_models() -> dict[str, dict[str, np.ndarray]]:

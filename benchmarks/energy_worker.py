@@ -19,6 +19,8 @@ import numpy as np
 
 _COPY_OF_STDOUT = 1
 BETA = 0.4
+LIFE = 50
+"""Steps of a rollout."""
 SEED = 1
 
 Run = Callable[[], int]
@@ -117,9 +119,8 @@ def thermox_chain(model: dict[str, np.ndarray], scan: bool) -> Run:
     return run
 
 
-def tmaze(model: dict[str, np.ndarray], batch: int, out: str) -> Run:
-    """A jitted agent's step: beliefs by fixed-point iteration, policies, action; and its arrays for others."""
-    import jax
+def tmaze_agent(batch: int, out: str) -> tuple[Any, Any]:
+    """Pymdp's T-maze and an agent in it; their arrays are written for others."""
     import jax.numpy as jnp
     from pymdp.agent import Agent
     from pymdp.envs import tmaze as environments
@@ -135,7 +136,7 @@ def tmaze(model: dict[str, np.ndarray], batch: int, out: str) -> Run:
     for kind, deps in (("a_deps", a_deps), ("b_deps", b_deps)):
         arrays |= {f"{kind}{k}": np.asarray(x) for k, x in enumerate(deps)}
     np.savez(out, **arrays)
-    agent = Agent(
+    return env, Agent(
         [jnp.asarray(x) for x in a],
         [jnp.asarray(x) for x in b],
         c,
@@ -148,7 +149,15 @@ def tmaze(model: dict[str, np.ndarray], batch: int, out: str) -> Run:
         inference_algo="fpi",
         action_selection="deterministic",
     )
-    seen = [jnp.zeros((batch, 1), dtype=jnp.int32) for _ in a]
+
+
+def tmaze(model: dict[str, np.ndarray], batch: int, out: str) -> Run:
+    """A jitted agent's step: beliefs by fixed-point iteration, policies, action."""
+    import jax
+    import jax.numpy as jnp
+
+    _, agent = tmaze_agent(batch, out)
+    seen = [jnp.zeros((batch, 1), dtype=jnp.int32) for _ in agent.A]
 
     @jax.jit
     def step(observed: Any, prior: Any, key: Any) -> Any:
@@ -168,6 +177,24 @@ def tmaze(model: dict[str, np.ndarray], batch: int, out: str) -> Run:
     return run
 
 
+def tmaze_rollout(model: dict[str, np.ndarray], batch: int, out: str) -> Run:
+    """Pymdp's own rollout, jitted whole: agents and their mazes for 50 steps."""
+    import jax
+    from pymdp.envs.rollout import rollout
+
+    env, agent = tmaze_agent(batch, out)
+    live = jax.jit(lambda key: rollout(agent, env, LIFE, key))
+    lives = 20 if batch == 1 else 2
+
+    def run() -> int:
+        for life in range(lives):
+            jax.block_until_ready(jax.tree.leaves(live(jax.random.key(life))))
+        return lives * LIFE * batch
+
+    run()
+    return run
+
+
 CASES: dict[str, Callable[[dict[str, np.ndarray], str], Run]] = {
     "thrml": lambda m, _: thrml(m, 1, 50),
     "thrml, 16 chains": lambda m, _: thrml(m, 16, 10),
@@ -178,6 +205,8 @@ CASES: dict[str, Callable[[dict[str, np.ndarray], str], Run]] = {
     "thermox": lambda m, _: thermox_chain(m, scan=False),
     "pymdp": lambda m, out: tmaze(m, 1, out),
     "pymdp, 256 agents": lambda m, out: tmaze(m, 256, out),
+    "pymdp, one life": lambda m, out: tmaze_rollout(m, 1, out),
+    "pymdp, 256 lives": lambda m, out: tmaze_rollout(m, 256, out),
 }
 
 

@@ -13,6 +13,7 @@ from neuc.dialects.energy_agent import EfeOp
 from neuc.dialects.energy_model import TERM_OPS, ModelOp, variable_of
 from neuc.dialects.energy_networks import CostOp, LocalOp, LseOp, PredEdgesOp, PredOp, ResistorOp, VectorFieldOp
 from neuc.dialects.energy_prediction import PredictedOp, PredictionOp
+from neuc.dialects.energy_rollout import RolloutOp
 from neuc.dialects.energy_run import RUN_OPS, ContrastOp, GradOp, ObserveOp, RelaxOp, SampleOp
 from neuc.dialects.energy_state import (
     STATE_OPS,
@@ -84,6 +85,7 @@ __all__ = [
     "RhoKind",
     "RhoOp",
     "Role",
+    "RolloutOp",
     "Rule",
     "SampleOp",
     "ScheduleOp",
@@ -106,7 +108,7 @@ __all__ = [
 
 Energy = Dialect(
     "energy",
-    [VarOp, RhoOp, *TERM_OPS, PredictedOp, ModelOp, *STATE_OPS, *RUN_OPS, EfeOp],
+    [VarOp, RhoOp, *TERM_OPS, PredictedOp, ModelOp, *STATE_OPS, *RUN_OPS, EfeOp, RolloutOp],
     [
         VarType,
         TermType,

@@ -74,7 +74,7 @@ class EfeOp(EnergyOp):
 
     def dependencies(self) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
         """The factors of the state axes of every A and every B."""
-        return _lists(self.a_factors.get_values()), _lists(self.b_factors.get_values())
+        return factor_lists(self.a_factors.get_values()), factor_lists(self.b_factors.get_values())
 
     def verify_(self) -> None:
         f, m = self.factors.value.data, self.modalities.value.data
@@ -98,7 +98,8 @@ class EfeOp(EnergyOp):
         check_shape(policies, "policies", shape_of(policies, "policies"), i32)
 
 
-def _lists(values: Sequence[int | float]) -> list[tuple[int, ...]]:
+def factor_lists(values: Sequence[int | float]) -> list[tuple[int, ...]]:
+    """Lists of factors, each of which -1 closes."""
     found: list[tuple[int, ...]] = []
     current: list[int] = []
     for value in values:

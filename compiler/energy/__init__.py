@@ -8,7 +8,7 @@ that can be printed, edited, interpreted and compiled. Importers turn Ising mode
 from __future__ import annotations
 
 from neuc.compiler.energy.acting import Life
-from neuc.compiler.energy.agent import Agent
+from neuc.compiler.energy.agent import Agent, World
 from neuc.compiler.energy.importers import from_bqm, from_coo, from_graph, linear_system
 from neuc.compiler.energy.learning import Trained, train
 from neuc.compiler.energy.learning_local import DendriticLearning, SelfContrastive
@@ -58,6 +58,7 @@ __all__ = [
     "Trained",
     "Value",
     "Variable",
+    "World",
     "contrast",
     "from_bqm",
     "from_coo",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +14,7 @@ from neuc.compiler.energy.model import Model, Variable
 from neuc.compiler.energy.program import Program
 from neuc.compiler.energy.states import Value
 from neuc.dialects import energy as e
+from neuc.dialects.energy_rollout import Arrays
 from neuc.errors import Error
 
 Array = np.ndarray
@@ -20,6 +22,15 @@ EPSILON = float(np.finfo(np.float64).eps)
 """What probabilities are at least where their logarithm is taken, as in pymdp."""
 _SUM_TOLERANCE = 1e-4
 """Distributions in f32 add up to 1 within this."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What an agent acts in, as pymdp's environments have it: arrays of the true A, B and D, of the agent's shapes."""
+
+    A: Sequence[ArrayLike]
+    B: Sequence[ArrayLike]
+    D: Sequence[ArrayLike]
 
 
 class Agent:
@@ -92,6 +103,50 @@ class Agent:
         state = state.relax("mean_field", self.num_iter)
         found = {f"q{f}": state[q] for f, q in enumerate(beliefs)}
         return model.program(**found, neg_efe=self._policies(model, [value.value for value in found.values()]))
+
+    def rollout(self, steps: int, world: World | None = None, *, agents: int = 1) -> Program:
+        """Whole lives in a world, as one program: observe, infer, act, and the world moves.
+
+        Input `seed`; results `outcomes` i32 [agents, steps, modalities], `states` (the world's) and `actions` i32
+        [agents, steps, factors], `neg_efe` f32 [agents, steps, policies], beliefs `q0` … f32 [agents, steps, S]. Each
+        agent is in a world of its own.
+
+        Args:
+            steps: observations, and actions after them.
+            world: the agent's own arrays by default.
+            agents: how many.
+
+        Raises:
+            Error: NEUC-E607, a world whose arrays are no distributions or of other shapes; NEUC-E614, no steps.
+        """
+        true = World(self.A, self.B, self.D) if world is None else world
+        # An agent that believed in this world: its arrays are checked as the agent's own are.
+        checked = Agent(
+            true.A, true.B, self.C, true.D, A_dependencies=self.A_dependencies, B_dependencies=self.B_dependencies
+        )
+        for name, ours, theirs in (("B", self.B, checked.B), ("D", self.D, checked.D)):
+            if [x.shape for x in ours] != [x.shape for x in theirs]:
+                raise Error(
+                    "NEUC-E607", f"the world's {name} has other shapes than the agent's", hint="as many of each"
+                )
+        model = Model()
+        own, real = ([[model.weights(x) for x in group] for group in (of.A, of.B, of.D)] for of in (self, checked))
+        op = e.RolloutOp(
+            Arrays(*own),
+            [model.weights(x) for x in self.C],
+            model.integers(self.policies),
+            Arrays(*real),
+            model.seed(),
+            (self.A_dependencies, self.B_dependencies),
+            agents=agents,
+            steps=steps,
+            iterations=self.num_iter,
+            gamma=self.gamma,
+        )
+        model.add(op)
+        results = {"outcomes": op.outcomes, "states": op.states, "actions": op.actions, "neg_efe": op.values}
+        results |= {f"q{f}": q for f, q in enumerate(op.beliefs)}
+        return model.program(**{name: Value(model, value) for name, value in results.items()})
 
     def sequence(self, actions: ArrayLike, batch: int | str = "batch", tau: float = 1.0) -> Program:
         """Beliefs over a window by marginal message passing, given its actions i32 [T − 1, factors].

@@ -13,18 +13,17 @@ from neuc.dialects import energy as e
 from neuc.dialects.energy_model import TERM_OPS
 from neuc.dialects.energy_run import _Gradient
 from neuc.dialects.energy_types import Ramp, Space, StateType, var_type
+from neuc.dialects.interp import energy_beliefs as _beliefs  # noqa: F401 - registers energy.efe
 from neuc.dialects.interp import energy_networks as _networks  # noqa: F401 - registers the meanings of its terms
 from neuc.dialects.interp import energy_prediction as _prediction  # noqa: F401 - registers its meaning
 from neuc.dialects.interp import energy_random as random
+from neuc.dialects.interp import energy_rollout as _rollout  # noqa: F401 - registers energy.rollout
 from neuc.dialects.interp.core import Env, implements
 from neuc.dialects.interp.energy_relaxing import relax
 from neuc.dialects.interp.energy_sampling import energy_of, observe, sample
 from neuc.dialects.interp.energy_terms import meaning
 from neuc.dialects.interp.energy_values import Array, Model, State, Term, Trajectory, box, to_state, to_tensor, unbox
 from neuc.dialects.store import element_of, numpy_dtype
-
-EPSILON = np.finfo(np.float64).eps
-"""What probabilities are at least where a logarithm is taken of them."""
 
 
 @implements(e.VarOp)
@@ -156,38 +155,3 @@ def _contrast(op: e.ContrastOp, args: list[Array], env: Env) -> list[Array]:
     summed = [sum(turn * slope for turn, slope in zip(turns, slopes)) for slopes in zip(*at)]
     factor = op.scale.value.data / count
     return [np.asarray(factor * np.real(s), p.dtype) for s, p in zip(summed, args[1 + count :])]
-
-
-@implements(e.EfeOp)
-def _efe(op: e.EfeOp, args: list[Array], env: Env) -> list[Array]:
-    f, m = op.factors.value.data, op.modalities.value.data
-    doubles = [a.astype(np.float64) for a in args[:-1]]
-    beliefs, a, b, c = doubles[:f], doubles[f : f + m], doubles[f + m : 2 * f + m], doubles[2 * f + m :]
-    policies = args[-1]
-    a_factors, b_factors = op.dependencies()
-    result = np.zeros((len(beliefs[0]), len(policies)))
-    for number, policy in enumerate(policies):
-        q = beliefs
-        for actions in policy:
-            q = [expected(b[k][..., actions[k]], [q[d] for d in deps]) for k, deps in enumerate(b_factors)]
-            for a_m, c_m, deps in zip(a, c, a_factors):
-                states = [q[d] for d in deps]
-                outcomes = expected(a_m, states)
-                if op.no_utility is None:
-                    result[:, number] += outcomes @ c_m
-                if op.no_gain is None:
-                    ambiguity = expected(_entropy(a_m, 0)[None], states)[:, 0]
-                    result[:, number] += _entropy(outcomes, 1) - ambiguity
-    return [result.astype(np.float32)]
-
-
-def expected(array: Array, beliefs: list[Array]) -> Array:
-    """Σ over state axes of array [N, S…] times beliefs [C, S]: [C, N]."""
-    out = np.broadcast_to(array, (len(beliefs[0]), *array.shape))
-    for q in reversed(beliefs):
-        out = (out * q.reshape(len(q), *[1] * (out.ndim - 2), -1)).sum(-1)
-    return out
-
-
-def _entropy(p: Array, axis: int) -> Array:
-    return -(p * np.log(np.maximum(p, EPSILON))).sum(axis)

@@ -12,8 +12,8 @@ import numpy as np
 Array = np.ndarray
 LANES, WORDS = 16, 4
 GROUP = LANES * WORDS
-SITES, START, NORMAL, EXCHANGE, PLANES = 0, 1, 2, 3, 4
-"""Purposes, the last counter word: updates, random states, noise, exchanges of replicas, bit planes."""
+SITES, START, NORMAL, EXCHANGE, PLANES, WORLD = 0, 1, 2, 3, 4, 20
+"""Purposes, the last counter word: updates, random states, noise, exchanges of replicas, planes (4 to 19), worlds."""
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
@@ -86,6 +86,20 @@ def exp(x: Array) -> Array:
 def threshold(probability: Array) -> Array:
     """u32 t so that a word is below it with this probability, to 2^-24 of 1; f32 p from 0 to 1."""
     return np.minimum(probability * np.float32(2.0**32), TOP).astype(np.uint32)
+
+
+def choice_thresholds(p: Array) -> Array:
+    """Where a word passes from each outcome to the next, i64 […, K − 1], of probabilities [K, …].
+
+    To 2^-32; what has probability 0 is never chosen, and what has 1 always.
+    """
+    ends = np.cumsum(np.asarray(p, np.float64), 0)
+    return np.moveaxis(np.rint(ends[:-1] / ends[-1:] * 2.0**32).astype(np.int64), 0, -1)
+
+
+def choose(word: Array, thresholds: Array) -> Array:
+    """The outcome of each u32 word [C], from thresholds [C, K − 1]."""
+    return (word[:, None].astype(np.int64) >= thresholds).sum(-1)
 
 
 def sigmoid_threshold(x: Array) -> Array:

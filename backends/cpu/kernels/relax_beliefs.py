@@ -70,14 +70,14 @@ class MeanFieldKernel(KernelSpec):
         given = [args.ptr() for _ in self.variables]
         values = [args.ptr() for _ in self.tables]
         with b.loop(b.begin, b.end) as unit:
-            seen = [self._observed(b, t, p, given, unit.i) for t, p in zip(self.tables, values)]
+            seen = [self.observed(b, t, p, given, unit.i) for t, p in zip(self.tables, values)]
             start = [
                 b.load(b.elem(p, unit.i * size + k, f32), f32)
                 for p, size in zip(starts, self.sizes)
                 for k in range(size)
             ]
             with b.loop(0, self.steps, init=start) as step:
-                step.yield_(self._step(b, seen, step.carried))
+                step.yield_(self.iteration(b, seen, step.carried))
             first = 0
             for end, size in zip(ends, self.sizes):
                 for k in range(size):
@@ -85,7 +85,7 @@ class MeanFieldKernel(KernelSpec):
                 first += size
         return b.finish()
 
-    def _observed(
+    def observed(
         self, b: KernelBuilder, table: BeliefTable, values: Val, given: Sequence[Val], chain: Val
     ) -> list[Val]:
         """The table over its free axes."""
@@ -110,7 +110,8 @@ class MeanFieldKernel(KernelSpec):
         assert total is not None
         return total
 
-    def _step(self, b: KernelBuilder, seen: list[list[Val]], flat: Sequence[Val]) -> list[Val]:
+    def iteration(self, b: KernelBuilder, seen: list[list[Val]], flat: Sequence[Val]) -> list[Val]:
+        """All beliefs after one iteration, one factor after another."""
         bounds = list(itertools.accumulate(self.sizes, initial=0))
         q = [list(flat[a:z]) for a, z in itertools.pairwise(bounds)]
         logits = [[b.f32(0.0)] * size for size in self.sizes]
@@ -197,37 +198,53 @@ class EfeKernel(KernelSpec):
         beliefs, moves = [args.ptr() for _ in self.sizes], [args.ptr() for _ in self.sizes]
         columns, tree, result = [args.ptr() for _ in self.groups], args.ptr(), args.ptr()
         nodes, policies = args.ints(2)
-        level, width = self.level(isa), 2 + len(self.sizes)
-        places = list(itertools.accumulate((self.padded(s, isa) for s in self.sizes), initial=0))
         with b.loop(b.begin, b.end) as unit:
-            for start, size, belief in zip(places, self.sizes, beliefs):
-                for k in range(size):
-                    b.store(b.load(b.elem(belief, unit.i * size + k, f32), f32), b.elem(b.scratch, start + k, f32))
-            b.store(b.f32(0.0), b.elem(b.scratch, places[-1], f32))
-            with b.loop(0, nodes) as node:
-                row = [b.sext(b.load(b.elem(tree, node.i * width + k, i32), i32), i64) for k in range(width)]
-                depth, policy, actions = row[0], row[1], row[2:]
-                before = b.elem(b.scratch, depth * level, f32)
-                after = b.elem(b.scratch, (depth + 1) * level, f32)
-                old = [
-                    [b.load(b.elem(before, start + k, f32), f32) for k in range(size)]
-                    for start, size in zip(places, self.sizes)
-                ]
-                new = [self._move(b, f, old, moves[f], u) for f, u in enumerate(actions)]
-                for start, parts in zip(places, new):
-                    for index, part in enumerate(parts):
-                        b.store(part, b.elem(after, start + index * b.lanes, f32))
-                states = [
-                    [b.extract(parts[k // b.lanes], k % b.lanes) for k in range(size)]
-                    for parts, size in zip(new, self.sizes)
-                ]
-                value = b.load(b.elem(before, places[-1], f32), f32) + self._value(b, states, columns)
-                b.store(value, b.elem(after, places[-1], f32))
-                with b.if_(b.icmp("sge", policy, 0)):
-                    b.store(value, b.elem(result, unit.i * policies + policy, f32))
+            own = [
+                [b.load(b.elem(belief, unit.i * size + k, f32), f32) for k in range(size)]
+                for size, belief in zip(self.sizes, beliefs)
+            ]
+            self.walk(b, own, moves, columns, (tree, nodes), b.elem(result, unit.i * policies, f32))
         return b.finish()
 
-    def _move(self, b: KernelBuilder, factor: int, q: list[list[Val]], table: Val, action: Val) -> list[Val]:
+    def walk(
+        self,
+        b: KernelBuilder,
+        beliefs: list[list[Val]],
+        moves: list[Val],
+        columns: list[Val],
+        tree: tuple[Val, Val],
+        result: Val,
+    ) -> None:
+        """One agent's −G, written to result f32 [P]; `tree` is the nodes and how many there are."""
+        level, width = self.level(b.isa), 2 + len(self.sizes)
+        places = list(itertools.accumulate((self.padded(s, b.isa) for s in self.sizes), initial=0))
+        for start, belief in zip(places, beliefs):
+            for k, value in enumerate(belief):
+                b.store(value, b.elem(b.scratch, start + k, f32))
+        b.store(b.f32(0.0), b.elem(b.scratch, places[-1], f32))
+        with b.loop(0, tree[1]) as node:
+            row = [b.sext(b.load(b.elem(tree[0], node.i * width + k, i32), i32), i64) for k in range(width)]
+            depth, policy, actions = row[0], row[1], row[2:]
+            before = b.elem(b.scratch, depth * level, f32)
+            after = b.elem(b.scratch, (depth + 1) * level, f32)
+            old = [
+                [b.load(b.elem(before, start + k, f32), f32) for k in range(size)]
+                for start, size in zip(places, self.sizes)
+            ]
+            new = [self.move(b, f, old, moves[f], u) for f, u in enumerate(actions)]
+            for start, parts in zip(places, new):
+                for index, part in enumerate(parts):
+                    b.store(part, b.elem(after, start + index * b.lanes, f32))
+            states = [
+                [b.extract(parts[k // b.lanes], k % b.lanes) for k in range(size)]
+                for parts, size in zip(new, self.sizes)
+            ]
+            value = b.load(b.elem(before, places[-1], f32), f32) + self._value(b, states, columns)
+            b.store(value, b.elem(after, places[-1], f32))
+            with b.if_(b.icmp("sge", policy, 0)):
+                b.store(value, b.elem(result, policy, f32))
+
+    def move(self, b: KernelBuilder, factor: int, q: list[list[Val]], table: Val, action: Val) -> list[Val]:
         """The next belief of a factor, in vectors."""
         width = self.padded(self.sizes[factor], b.isa)
         joint = math.prod(self.sizes[d] for d in self.transitions[factor])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from xdsl.ir import SSAValue
@@ -84,32 +85,70 @@ def _table(op: e.TableOp, array: Array, free: list[SSAValue], given: list[SSAVal
 @lowers(e.EfeOp)
 def _efe(op: e.EfeOp, s: SegmentLowering) -> None:
     beliefs, likelihoods, transitions, preferences, policies = op.parts()
-    a_factors, b_factors = op.dependencies()
     a, b, c = ([constant_parameter(s, v) for v in group] for group in (likelihoods, transitions, preferences))
-    tree, depth = policy_tree(constant_parameter(s, policies))
-    groups = sorted(set(a_factors))
-    kernel = EfeKernel(
-        tuple(x.shape[0] for x in b),
-        tuple(b_factors),
-        tuple(groups),
-        sum(len(x) for x in a),
-        op.no_gain is None,
-        depth,
+    weighing = Weighing.of(
+        s,
+        (a, b, c),
+        constant_parameter(s, policies),
+        op.dependencies(),
+        gain=op.no_gain is None,
+        utility=op.no_utility is None,
     )
-    if sum(x.size for x in (*a, *b)) > MOST_PRODUCTS:
-        raise Error("NEUC-E615", "this agent's arrays are too large for a kernel", hint="interpret it")
-    columns = _columns(kernel, a, c, a_factors, op.no_utility is None, s.isa)
-    chains, count = dims_of(beliefs[0])[0], len(constant_parameter(s, policies))
+    kernel = weighing.kernel
     args = [
         *(s.buffer(q) for q in beliefs),
-        *(s.weight("relax.moves", _moves(kernel, f, x, s.isa)) for f, x in enumerate(b)),
-        *(s.weight("relax.columns", columns[group]) for group in groups),
-        s.weight("relax.policies", tree),
+        *weighing.arrays,
         s.buffer(op.result),
-        Dim.of(len(tree)),
-        Dim.of(count),
+        Dim.of(weighing.nodes),
+        Dim.of(weighing.policies),
     ]
-    s.launch(kernel, args, work=chains, scratch=kernel.scratch_bytes(s.isa))
+    s.launch(kernel, args, work=dims_of(beliefs[0])[0], scratch=kernel.scratch_bytes(s.isa))
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """The kernel of −G, with its arrays of transitions, columns and the tree.
+
+    Attributes:
+        arrays: in the order of its slots.
+        nodes: of the tree.
+        policies: how many.
+    """
+
+    kernel: EfeKernel
+    arrays: list[SSAValue]
+    nodes: int
+    policies: int
+
+    @staticmethod
+    def of(
+        s: SegmentLowering,
+        arrays: tuple[list[Array], list[Array], list[Array]],
+        policies: Array,
+        dependencies: tuple[list[tuple[int, ...]], list[tuple[int, ...]]],
+        *,
+        gain: bool = True,
+        utility: bool = True,
+    ) -> Weighing:
+        """What A, B, C and policies need.
+
+        Raises:
+            Error: NEUC-E615, they are too large to be written out.
+        """
+        (a, b, c), (a_factors, b_factors) = arrays, dependencies
+        tree, depth = policy_tree(policies)
+        groups = sorted(set(a_factors))
+        outcomes = sum(len(x) for x in a)
+        kernel = EfeKernel(tuple(x.shape[0] for x in b), tuple(b_factors), tuple(groups), outcomes, gain, depth)
+        if sum(x.size for x in (*a, *b)) > MOST_PRODUCTS:
+            raise Error("NEUC-E615", "this agent's arrays are too large for a kernel", hint="interpret it")
+        columns = _columns(kernel, a, c, a_factors, utility, s.isa)
+        made = [
+            *(s.weight("relax.moves", _moves(kernel, f, x, s.isa)) for f, x in enumerate(b)),
+            *(s.weight("relax.columns", columns[group]) for group in groups),
+            s.weight("relax.policies", tree),
+        ]
+        return Weighing(kernel, made, len(tree), len(policies))
 
 
 def _moves(kernel: EfeKernel, factor: int, b: Array, isa: Isa) -> Array:

@@ -169,3 +169,11 @@ func.func @main() {
   }
   func.return
 }
+
+// -----
+
+// CHECK: the world's B has shape [2, 2, 3], should have [2, 2, 2]
+func.func @main(%a: tensor<3x2xf32>, %b: tensor<2x2x2xf32>, %w: tensor<2x2x3xf32>, %c: tensor<3xf32>, %d: tensor<2xf32>, %p: tensor<4x2x1xi32>, %seed: tensor<i64>) {
+  %o, %s, %u, %v, %q = energy.rollout(%a, %b, %c, %d, %p, %a, %w, %d, %seed) {factors = 1, modalities = 1, a_factors = [0, -1], b_factors = [0, -1], agents = 4, steps = 10, iterations = 8, gamma = 2.0} : (tensor<3x2xf32>, tensor<2x2x2xf32>, tensor<3xf32>, tensor<2xf32>, tensor<4x2x1xi32>, tensor<3x2xf32>, tensor<2x2x3xf32>, tensor<2xf32>, tensor<i64>) -> (tensor<4x10x1xi32>, tensor<4x10x1xi32>, tensor<4x10x1xi32>, tensor<4x10x4xf32>, tensor<4x10x2xf32>)
+  func.return
+}
