@@ -144,7 +144,7 @@ def train(
     y = np.eye(classes, dtype=np.float32)[t]
     trained = Trained(rule, rule.start(checked, rng), tuple(checked))
     learner: Engine = NumpyEngine(rule, trained.layers)
-    if engine == "native" and has_program(rule, trained.layers):
+    if engine == "native" and has_program(rule):
         start = time.process_time()
         learner, trained.engine = NativeEngine(rule, trained.layers, (batch, inputs, classes)), "native"
         trained.compile_seconds = time.process_time() - start

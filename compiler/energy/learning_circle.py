@@ -1,6 +1,6 @@
 """Slopes of holomorphic equilibrium propagation as tensor operations, complex numbers as pairs of real ones.
 
-What it computes is `HolomorphicEquilibriumPropagation.slopes` in `learning_variants.py`; matrices only.
+What it computes is `HolomorphicEquilibriumPropagation.slopes` in `learning_variants.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def holomorphic(at: Batch, rule: HolomorphicEquilibriumPropagation) -> list[SSAV
     Points −k and k of the circle have conjugate states and add the same real part, so one of them counts twice.
     """
     t, count = at.tensors, int(rule.nudges)
-    drive = t.matmul(at.x, *at.pairs[0])
+    (w, b), *_ = at.pairs
+    drive = t.forward(at.maps[0], w, at.x, b)
     free = _settled(at, drive, rule.free_steps)
     half = np.arange(count // 2 + 1)
     turn = np.exp(2j * np.pi * half / count)
@@ -42,12 +43,12 @@ def holomorphic(at: Batch, rule: HolomorphicEquilibriumPropagation) -> list[SSAV
         weighed = t.map(lambda h, i, a, b: a * h - b * i, above, beyond, real, imaginary)
         if number == 0:
             total = t.total(weighed)  # the image is the same at all points
-            slope = t.matmul(at.x, total, transpose_a=True)
+            slope = t.slope(at.maps[0], at.x, total)
         else:
             other = t.map(lambda h, i, a, b: a * i + b * h, above, beyond, real, imaginary)
             below = states[number - 1]
             first, second = (
-                t.matmul(_flat(t, b), _flat(t, w), transpose_a=True) for b, w in zip(below, (weighed, other))
+                t.slope(at.maps[number], _flat(t, b), _flat(t, w)) for b, w in zip(below, (weighed, other))
             )
             slope = t.map(lambda p, q: p - q, first, second)
             total = t.total(weighed)
@@ -62,9 +63,9 @@ def _settled(at: Batch, drive: SSAValue, steps: int) -> list[SSAValue]:
     for _ in range(steps):
         for number, (w, b) in enumerate(at.pairs):
             below, above = states[number - 1] if number else None, states[number + 1] if number < last else None
-            fields = [drive if below is None else t.matmul(below, w, b)]
+            fields = [drive if below is None else t.forward(at.maps[number], w, below, b)]
             if above is not None:
-                fields.append(t.matmul(above, at.pairs[number + 1][0], transpose_b=True))
+                fields.append(t.back(at.maps[number + 1], at.pairs[number + 1][0], above))
             states[number] = fields[0] if number == last else t.map(_sigmoid_of_sum, *fields)
     return [state for state in states if state is not None]
 
@@ -84,11 +85,12 @@ def _nudged(at: Batch, drive: SSAValue, free: Sequence[SSAValue], nudges: np.nda
                 real, imaginary = [drive], list[SSAValue]()
             else:
                 below = states[number - 1]
-                real, imaginary = [t.matmul(below[0], w, b)], [t.matmul(below[1], w)]
+                map_ = at.maps[number]
+                real, imaginary = [t.forward(map_, w, below[0], b)], [t.forward(map_, w, below[1])]
             if number < last:
-                above, back = states[number + 1], at.pairs[number + 1][0]
-                real.append(t.matmul(above[0], back, transpose_b=True))
-                imaginary.append(t.matmul(above[1], back, transpose_b=True))
+                above, map_, feedback = states[number + 1], at.maps[number + 1], at.pairs[number + 1][0]
+                real.append(t.back(map_, feedback, above[0]))
+                imaginary.append(t.back(map_, feedback, above[1]))
                 total = t.sum(*real), t.sum(*imaginary)
                 states[number] = t.map(_sigmoid_real, *total), t.map(_sigmoid_imaginary, *total)
             else:

@@ -1,6 +1,6 @@
 """Slopes of rules that relax nothing, as tensor operations: what their numpy loops compute, for the compiler.
 
-Forward-Forward, SCFF, dendritic learning, contrastive divergence, backpropagation; matrices only. Rules that relax an
+Forward-Forward, SCFF, dendritic learning, contrastive divergence, backpropagation. Rules that relax an
 energy are in `learning_models.py`, holomorphic equilibrium propagation in `learning_circle.py`.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 from xdsl.ir import SSAValue
 
 from neuc.compiler.energy.learning_local import DendriticLearning, SelfContrastive
+from neuc.compiler.energy.learning_maps import Map
 from neuc.compiler.energy.learning_rules import LABEL_SCALE, LENGTH_FLOOR, Backpropagation, ForwardForward
 from neuc.compiler.energy.learning_variants import ContrastiveDivergence
 from neuc.compiler.energy.tensors import Tensors, width
@@ -27,7 +28,8 @@ class Batch:
 
     Attributes:
         tensors: where operations go.
-        pairs: weights [in, out] and biases of each layer.
+        pairs: weights and biases of each layer.
+        maps: what the weights do.
         x: images [batch, inputs].
         y: one-hot labels [batch, classes].
         shape: batch, inputs, classes.
@@ -35,6 +37,7 @@ class Batch:
 
     tensors: Tensors
     pairs: Sequence[Pair]
+    maps: Sequence[Map]
     x: SSAValue
     y: SSAValue
     shape: tuple[int, int, int]
@@ -61,7 +64,7 @@ def self_contrastive(at: Batch, rule: SelfContrastive) -> list[SSAValue]:
         features.append(normalised(t, a))
     read, (w, b) = t.concat(features, 1), at.pairs[-1]
     error = t.map(lambda p, y: (p - y) * (1.0 / batch), t.softmax(t.matmul(read, w, b)), at.y)
-    return [*found, *_slopes(t, read, error)]
+    return [*found, *_slopes(t, at.maps[-1], read, error)]
 
 
 def dendritic(at: Batch, rule: DendriticLearning) -> list[SSAValue]:
@@ -70,16 +73,16 @@ def dendritic(at: Batch, rule: DendriticLearning) -> list[SSAValue]:
     count = (len(at.pairs) + 1) // 2
     ups, downs = at.pairs[:count], at.pairs[count:]
     below, basal = [at.x], list[SSAValue]()
-    for w, b in ups:
-        basal.append(t.matmul(below[-1], w, b))
+    for map_, (w, b) in zip(at.maps, ups):
+        basal.append(t.forward(map_, w, below[-1], b))
         below.append(t.map(tanh, basal[-1]))
     errors = [t.map(lambda y, u: y - u, at.y, basal[-1])]
     for number in reversed(range(len(downs))):
-        apical = t.matmul(errors[0], downs[number][0], transpose_b=True)
+        apical = t.back(at.maps[number + 1], downs[number][0], errors[0])
         errors.insert(0, t.map(lambda a, r: a * (1.0 - r * r), apical, below[number + 1]))
     found, correlations = list[SSAValue](), list[SSAValue]()
-    for a, error, (w, _) in zip(below, errors, ups):
-        product, total = _slopes(t, a, error, -1.0 / batch)
+    for map_, a, error, (w, _) in zip(at.maps, below, errors, ups):
+        product, total = _slopes(t, map_, a, error, -1.0 / batch)
         correlations.append(t.map(lambda w, p: rule.loss * w + p, w, product))
         found += [correlations[-1], total]
     for (feedback, nothing), (w, _), slope in zip(downs, ups[1:], correlations[1:]):
@@ -120,14 +123,14 @@ def backpropagation(at: Batch, rule: Backpropagation) -> list[SSAValue]:
     t, batch = at.tensors, at.shape[0]
     below = [at.x]
     for number, (w, b) in enumerate(at.pairs):
-        below.append(t.matmul(below[-1], w, b, relu=number < len(at.pairs) - 1))
+        below.append(t.forward(at.maps[number], w, below[-1], b, relu=number < len(at.pairs) - 1))
     answer = below[-1] if rule.squared else t.softmax(below[-1])
     error = t.map(lambda o, y: (o - y) * (1.0 / batch), answer, at.y)
     found: list[SSAValue] = []
     for number in reversed(range(len(at.pairs))):
-        found = [*_slopes(t, below[number], error), *found]
+        found = [*_slopes(t, at.maps[number], below[number], error), *found]
         if number:
-            back = t.matmul(error, at.pairs[number][0], transpose_b=True)
+            back = t.back(at.maps[number], at.pairs[number][0], error)
             error = t.map(lambda e, a: where(a > 0.0, e, 0.0), back, below[number])
     return found
 
@@ -136,7 +139,7 @@ def _goodness_slopes(at: Batch, pairs: Sequence[Pair], a: SSAValue, theta: float
     """Each layer's own loss: mean h² above θ for the first half of the rows, below it for the second."""
     t, rows, found = at.tensors, 2 * at.shape[0], list[SSAValue]()
     sign = t.constant("sign", np.repeat(np.array([1.0, -1.0], np.float32), at.shape[0])[:, None])
-    for w, b in pairs:
+    for map_, (w, b) in zip(at.maps, pairs):
         read = normalised(t, a)
         a = t.matmul(read, w, b, relu=True)
         scale = -2.0 / (rows * width(a))
@@ -146,7 +149,7 @@ def _goodness_slopes(at: Batch, pairs: Sequence[Pair], a: SSAValue, theta: float
             return scale * sign * surprise
 
         slope = t.map(lambda p, h: p * h, t.map(push, t.mean_square(a), sign), a)
-        found += _slopes(t, read, slope)
+        found += _slopes(t, map_, read, slope)
     return found
 
 
@@ -156,9 +159,9 @@ def normalised(t: Tensors, a: SSAValue) -> SSAValue:
     return t.map(lambda a, s: a * s, a, share)
 
 
-def _slopes(t: Tensors, a: SSAValue, error: SSAValue, scale: float = 1.0) -> list[SSAValue]:
+def _slopes(t: Tensors, map_: Map, a: SSAValue, error: SSAValue, scale: float = 1.0) -> list[SSAValue]:
     """Of a layer's weights and bias, times a number."""
     total = t.total(error)
     if scale != 1.0:
         total = t.map(lambda s: s * scale, total)
-    return [t.matmul(a, error, transpose_a=True, alpha=scale), total]
+    return [t.slope(map_, a, error, scale), total]

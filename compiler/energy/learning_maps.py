@@ -149,6 +149,18 @@ class ConvMap:
         found = np.where(inside, (np.arange(channels)[:, None, None] * height + y) * width + x, -1)
         return found.reshape(math.prod(self.size), -1)
 
+    @cached_property
+    def landings(self) -> Array:
+        """Where in `patches`, flat, each site below is, [sites, most]; −1 where it is in fewer than others."""
+        flat = self.patches.reshape(-1)
+        places = np.argsort(flat, kind="stable")
+        places = places[np.count_nonzero(flat < 0) :]
+        counts = np.bincount(flat[places], minlength=self.inputs)
+        rank = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
+        found = np.full((self.inputs, max(int(counts.max()), 1)), -1)
+        found[flat[places], rank] = places
+        return found
+
     def edges(self) -> tuple[Array, Array, Array]:
         """Site above, site below and number of the weight of each edge."""
         positions, taps = self.patches.shape

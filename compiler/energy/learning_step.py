@@ -11,7 +11,7 @@ from xdsl.ir import SSAValue
 from neuc.compiler.energy import learning_layers as layered
 from neuc.compiler.energy.learning_circle import holomorphic
 from neuc.compiler.energy.learning_local import DendriticLearning, SelfContrastive
-from neuc.compiler.energy.learning_maps import Array, DenseMap
+from neuc.compiler.energy.learning_maps import Array
 from neuc.compiler.energy.learning_models import ModelNetwork, equilibrium_slopes, predictive_state
 from neuc.compiler.energy.learning_rules import (
     ADAM,
@@ -57,11 +57,9 @@ LAYERED: Mapping[type, Callable[[layered.Batch, Any], list[SSAValue]]] = {
 """Rules written as tensor operations."""
 
 
-def has_program(rule: Rule, layers: Layers) -> bool:
-    """Whether `training_step` writes this rule for these layers: convolutions are for rules that relax."""
-    if type(rule) in RELAXED:
-        return True
-    return type(rule) in LAYERED and all(isinstance(map_, DenseMap) for map_ in maps_in(layers))
+def has_program(rule: Rule) -> bool:
+    """Whether `training_step` writes this rule; rules derived from one may do something else."""
+    return type(rule) in RELAXED or type(rule) in LAYERED
 
 
 def training_step(rule: Rule, layers: Layers, shape: tuple[int, int, int]) -> Program:
@@ -90,7 +88,7 @@ def training_step(rule: Rule, layers: Layers, shape: tuple[int, int, int]) -> Pr
         pairs = [(t.input(f"w{n}", *w.shape), t.input(f"b{n}", *b.shape)) for n, (w, b) in enumerate(layers, 1)]
         parameters = [Parameter(f"{k}{n}", v) for n, pair in enumerate(pairs, 1) for k, v in zip("wb", pair)]
         x, y = t.input("x", shape[0], shape[1]), t.input("y", shape[0], shape[2])
-        slopes = LAYERED[type(rule)](layered.Batch(t, pairs, x, y, shape), rule)
+        slopes = LAYERED[type(rule)](layered.Batch(t, pairs, maps_in(layers), x, y, shape), rule)
     for parameter, slope in zip(parameters, slopes, strict=True):
         results[f"d{parameter.name}"] = slope
         _descend(t, parameter, slope, results, adaptive=rule.adaptive)
@@ -146,7 +144,7 @@ def _predictions(t: Tensors, made: ModelNetwork) -> dict[str, SSAValue]:
     a = t.input("x", made.batch, made.maps[0].inputs)
     found: dict[str, SSAValue] = {}
     for number, (map_, (w, b)) in enumerate(zip(made.maps[:-1], made.pairs), 1):
-        found[f"layer{number}"] = z = t.predict(map_, w.value, b.value, a, turned=True)
+        found[f"layer{number}"] = z = t.forward(map_, w.value, a, b.value, turned=True)
         a = t.relu(z)
     return found
 

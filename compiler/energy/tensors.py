@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from xdsl.dialects.builtin import f32
 from xdsl.ir import SSAValue
 
-from neuc.compiler.energy.learning_maps import ConvMap, Map
+from neuc.compiler.energy.learning_maps import Array, ConvMap, Map
 from neuc.compiler.energy.model import Model
 from neuc.compiler.snn.composites.step_builder import Ops
-from neuc.dialects.dense import ConcatOp, ConvOp, MatMulOp, ReshapeOp, SliceOp, SoftmaxOp
+from neuc.dialects.dense import ConcatOp, ConvOp, GatherOp, MatMulOp, PadOp, SliceOp, SoftmaxOp
 from neuc.dialects.dense_attrs import NO_ACTIVATION, ActivationAttr, ActivationKind, ReduceKind
-from neuc.dialects.dims import Dim, DimLike
+from neuc.dialects.dims import Dim, DimLike, product
 from neuc.dialects.store import dims_of, tensor_type
 from neuc.passes.scalar_builder import Scalar, maximum
 
@@ -64,17 +65,57 @@ class Tensors(Ops):
             )
         )
 
-    def predict(self, map_: Map, w: SSAValue, b: SSAValue, a: SSAValue, *, turned: bool = False) -> SSAValue:
-        """What a layer makes of the values below, [B, outputs]; `turned`: a matrix lies as [out, in]."""
+    def forward(
+        self,
+        map_: Map,
+        w: SSAValue,
+        a: SSAValue,
+        b: SSAValue | None = None,
+        *,
+        turned: bool = False,
+        relu: bool = False,
+    ) -> SSAValue:
+        """What a layer makes of the values below, […, outputs]; `turned`: a matrix lies as [out, in]."""
         if not isinstance(map_, ConvMap):
-            return self.matmul(a, w, b, transpose_b=turned)
-        layer, batch = map_.layer, dims_of(a)[0]
-        image, filters = self.reshape(a, (batch, *map_.shape)), self.reshape(w, map_.filters)
-        type_ = tensor_type(f32, (batch, layer.channels, *map_.size))
+            return self.matmul(a, w, b, transpose_b=turned, relu=relu)
+        layer, lead = map_.layer, dims_of(a)[:-1]
+        image, filters = self.reshape(a, (product(lead), *map_.shape)), self.reshape(w, map_.filters)
+        type_ = tensor_type(f32, (product(lead), layer.channels, *map_.size))
         made = self.add(
             ConvOp(image, filters, None, type_, strides=[layer.stride] * 2, pads=[layer.pad] * 4, dilations=[1, 1])
         )
-        return self.sum(self.add(ReshapeOp(made, tensor_type(f32, (batch, map_.outputs)))), b)
+        found = self.reshape(made, (*lead, map_.outputs))
+        found = found if b is None else self.sum(found, b)
+        return self.relu(found) if relu else found
+
+    def back(self, map_: Map, w: SSAValue, error: SSAValue) -> SSAValue:
+        """The transposed map of values above, […, inputs]: of a convolution, each patch's share where it came from."""
+        if not isinstance(map_, ConvMap):
+            return self.matmul(error, w, transpose_b=True)
+        lead, (positions, taps) = dims_of(error)[:-1], map_.patches.shape
+        channels = map_.layer.channels
+        errors = self.reshape(error, (product(lead), channels, positions))
+        shares = self.matmul(errors, self.reshape(w, (channels, taps)), transpose_a=True)
+        flat = self.reshape(shares, (product(lead), positions * taps))
+        gathered = self._gathered(flat, map_.landings)
+        return self.reshape(self.reduce(ReduceKind.SUM, gathered, 2), (*lead, map_.inputs))
+
+    def slope(self, map_: Map, a: SSAValue, error: SSAValue, scale: float = 1.0) -> SSAValue:
+        """Σ over rows of error times d(values above)/dw, times a number; matrices of rows."""
+        if not isinstance(map_, ConvMap):
+            return self.matmul(a, error, transpose_a=True, alpha=scale)
+        positions, taps = map_.patches.shape
+        errors = self.reshape(error, (dims_of(error)[0], map_.layer.channels, positions))
+        each = self.matmul(errors, self._gathered(a, map_.patches), alpha=scale)
+        return self.reshape(self.reduce(ReduceKind.SUM, each, 0), (map_.layer.channels * taps,))
+
+    def _gathered(self, x: SSAValue, places: Array) -> SSAValue:
+        """Columns of a matrix, [rows, …places]; 0 where a place is −1."""
+        rows, columns = dims_of(x)
+        if places.min() < 0:  # places count from the end, too
+            x = self.add(PadOp(x, [0, 0, 0, 1], tensor_type(f32, (rows, columns + 1))))
+        at = self.constant("places", places.astype(np.int32))
+        return self.add(GatherOp(x, at, 1, tensor_type(f32, (rows, *places.shape))))
 
     def relu(self, x: SSAValue) -> SSAValue:
         """max(x, 0)."""

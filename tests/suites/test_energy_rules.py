@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from neuc import energy
 from neuc.compiler.energy.learning_engines import NativeEngine, NumpyEngine, Rates
-from neuc.compiler.energy.learning_maps import Sizes
+from neuc.compiler.energy.learning_maps import ConvMap, Sizes
 from neuc.compiler.energy.learning_methods import METHODS
 from neuc.compiler.energy.learning_rules import Backpropagation, Layers, Network, Rule, maps_in, normalised
 from neuc.errors import Error
@@ -243,7 +243,7 @@ FEWER: dict[str, dict[str, float]] = {
     "chl": {"free_steps": 6, "nudged_steps": 3},
     "pc": {"steps": 4},
     "mupc": {"steps": 4},
-    "hep": {"free_steps": 3, "nudged_steps": 2, "nudges": 5},
+    "hep": {"free_steps": 4, "nudged_steps": 3, "nudges": 5},
     "cd": {"sweeps": 2},
 }
 """Options with which programs are short."""
@@ -258,7 +258,10 @@ DENSE = {method: (8, 7, 4) if method == "cd" else (8, 7, 6, 4) for method in MET
     [
         *((method, DENSE[method]) for method in QUICK),
         *(pytest.param(m, sizes, marks=pytest.mark.slow) for m, sizes in DENSE.items() if m not in QUICK),
-        *(pytest.param(m, IMAGES, marks=pytest.mark.slow) for m in ("ep", "pc", "chl", "mupc")),
+        *(
+            pytest.param(m, IMAGES, marks=pytest.mark.slow)
+            for m in ("ep", "pc", "chl", "mupc", "hep", "dendritic", "bp")
+        ),
     ],
 )
 def test_generated_code_computes_the_rules_slopes_and_the_optimisers_steps(method: str, sizes: Sizes) -> None:
@@ -305,6 +308,13 @@ def test_convolutions_learn_and_leave_as_onnx(method: str, tmp_path: Path) -> No
     if method == "ep":  # the file settles in `answer_steps` sweeps, as the network does
         assert (scores.argmax(1) == expected.argmax(1)).mean() > 0.9
     np.testing.assert_allclose(scores, expected, atol=SCORE_TOLERANCE)
+
+
+def test_the_places_of_sites_in_patches_are_the_patches_turned_around() -> None:
+    map_ = maps_in(energy.PredictiveCoding().start(IMAGES, RNG(0)))[0]
+    assert isinstance(map_, ConvMap)
+    for site, places in enumerate(map_.landings):
+        np.testing.assert_array_equal(places[places >= 0], np.flatnonzero(map_.patches.reshape(-1) == site))
 
 
 def test_convolutional_backpropagation_is_the_gradient() -> None:
