@@ -21,6 +21,7 @@ def qdq_options(command: _Command) -> _Command:
     for option in (
         click.option("--power-of-two", is_flag=True, help="qdq-int8: scales are powers of two, one a tensor (XINT8)."),
         click.option("--layers-only", is_flag=True, help="qdq-int8: int8 products; all between them stays float."),
+        click.option("--eight-bits", is_flag=True, help="qdq-int8: no activation in 16 bits, whatever that costs."),
     ):
         command = option(command)
     return command
@@ -39,7 +40,9 @@ def convert_qdq(source: Path, target: Path, options: Mapping[str, Any], as_json:
     arguments.require_file(source)
     arguments.require_file(options["calib"])
     power = options["power_of_two"]
-    form = Form(power_of_two=power, per_channel=not power, layers_only=options["layers_only"])
+    form = Form(
+        power_of_two=power, per_channel=not power, layers_only=options["layers_only"], eight_bits=options["eight_bits"]
+    )
     done = quantize_onnx(source, target, options["calib"], form)
     for text in done.notes:
         console.note(f"warning: {text}")
@@ -55,6 +58,7 @@ def convert_qdq(source: Path, target: Path, options: Mapping[str, Any], as_json:
                 "held_out": done.held_out,
                 "agreement": done.agreement.to_json(),
                 "notes": list(done.notes),
+                "in_16_bits": list(done.wide),
             }
         )
         return Exit.OK
@@ -62,7 +66,10 @@ def convert_qdq(source: Path, target: Path, options: Mapping[str, Any], as_json:
         sqnr = "" if layer.sqnr_db is None else f", weights {layer.sqnr_db:.1f} dB"
         console.note(f"  {layer.op_type} {layer.node}: {f'stays float: {layer.kept}' if layer.kept else 'int8' + sqnr}")
     rows = arguments.counted(done.calibrated_on, "row")
-    console.note(f"{arguments.counted(done.tensors, 'activation')} in int8, calibrated on {rows}")
+    if done.why_wide:
+        console.note(done.why_wide)
+    narrow = arguments.counted(done.tensors - len(done.wide), "activation")
+    console.note(f"{narrow} in int8{f', {len(done.wide)} in int16' if done.wide else ''}, calibrated on {rows}")
     where = (
         f"{arguments.counted(done.held_out, 'row')} held out" if done.held_out else "the calibration rows themselves"
     )

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnx import ModelProto
 
 from neuc.compiler.accuracy import Agreement, compare
 from neuc.compiler.exporters.onnx_file import export_onnx
-from neuc.compiler.exporters.qdq_int8 import Form, Plan, QdqLayer, rewrite
-from neuc.compiler.exporters.qdq_scales import feeds_of, observe, scales_of
+from neuc.compiler.exporters.qdq_int8 import Form, QdqLayer
+from neuc.compiler.exporters.qdq_scales import feeds_of
+from neuc.compiler.exporters.qdq_widths import LARGE_ERROR, Calibrated, outputs_of
 from neuc.compiler.files import check_writable, replacing
 from neuc.compiler.importers import import_model
 from neuc.compiler.inputs import Arrays, load_npz
-from neuc.compiler.verification import reference_session
 from neuc.dialects.context import NeucContext
 from neuc.errors import Error
 from neuc.passes.fold_batch_norm import FoldBatchNorm
@@ -25,8 +24,8 @@ OPSET = 20
 """Newest opset that is written: what int8 tools of 2026 take."""
 MOST_ROWS = 512
 """Calibration rows that are used at most."""
-LARGE_ERROR = 0.1
-"""Relative L2 error above which something is wrong with the form or the data."""
+WIDE_OPSET = 21
+"""The first with activations in 16 bits."""
 _INTEGERS = frozenset(
     ["QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"]
 )
@@ -40,7 +39,7 @@ class Quantized:
     """What was written: layers, tensors in int8, rows used, and the agreement with the float model on other rows.
 
     ``held_out`` is 0 if there were too few rows, and the agreement then on those that calibrated it. ``notes`` say what
-    makes the result doubtful.
+    makes the result doubtful; ``wide`` are the tensors that are in 16 bits, ``why_wide`` says why.
     """
 
     layers: tuple[QdqLayer, ...]
@@ -49,6 +48,8 @@ class Quantized:
     held_out: int
     agreement: Agreement
     notes: tuple[str, ...] = ()
+    wide: tuple[str, ...] = ()
+    why_wide: str = ""
 
 
 def quantize_onnx(source: Path, target: Path, calib: Path, form: Form) -> Quantized:
@@ -68,24 +69,30 @@ def quantize_onnx(source: Path, target: Path, calib: Path, form: Form) -> Quanti
     feeds = feeds_of(load_npz(calib), model.graph.input, MOST_ROWS)
     tested = feeds[-(len(feeds) // _HELD_OUT) :] if len(feeds) >= _HELD_OUT else []
     used = feeds[: len(feeds) - len(tested)]
-    plan = Plan(model.graph, form)
-    values = observe(model, plan.tensors, used)
-    if not values:
+    calibrated = Calibrated.of(model, form, used)
+    if not calibrated.values:
         raise Error(
             "NEUC-E699",
             f"{source.name}: nothing in it can be int8",
             hint="convolutions, Gemm and MatMul of float32 can; see the operators with `neuc inspect`",
         )
-    scales = scales_of(values, plan.same, power_of_two=form.power_of_two)
-    quantized = ModelProto()
-    quantized.CopyFrom(model)
-    layers = rewrite(quantized, plan, scales, form)
-    quantized.producer_name = "neuc"
+    quantized, layers = calibrated.write(())
+    wide: tuple[str, ...] = ()
+    why_wide = ""
+    if not (form.eight_bits or form.power_of_two):
+        narrow = calibrated.error(quantized)
+        if narrow > LARGE_ERROR:
+            calibrated = Calibrated.of(export_onnx(module, context.weights, newest=WIDE_OPSET), form, used)
+            wide = calibrated.least_wide()
+            quantized, layers = calibrated.write(wide)
+            why_wide = calibrated.reason(wide, narrow)
     onnx.checker.check_model(quantized, full_check=True)
-    agreement = compare(_outputs(model, tested or used), _outputs(quantized, tested or used))
+    agreement = compare(outputs_of(model, tested or used), outputs_of(quantized, tested or used))
     with replacing(target) as temporary:
         onnx.save_model(quantized, temporary)
-    return Quantized(tuple(layers), len(scales), len(used), len(tested), agreement, _notes(feeds, agreement, form))
+    notes = _notes(feeds, agreement, form)
+    count = len(calibrated.values)
+    return Quantized(tuple(layers), count, len(used), len(tested), agreement, notes, wide, why_wide)
 
 
 def _refuse_integers(source: Path, model: ModelProto) -> None:
@@ -107,8 +114,3 @@ def _notes(feeds: list[Arrays], agreement: Agreement, form: Form) -> tuple[str, 
         cure = "real or more --calib rows may" if form.layers_only else "--layers-only, or real --calib rows, may"
         notes.append(f"relative L2 error {agreement.relative_l2:.2g} is large: {cure} help")
     return tuple(notes)
-
-
-def _outputs(model: ModelProto, feeds: list[Arrays]) -> list[list[np.ndarray]]:
-    session = reference_session(model.SerializeToString())
-    return [[np.asarray(a) for a in session.run(None, dict(feed))] for feed in feeds]

@@ -7,7 +7,7 @@ Graphs are rewritten here; scales come from `qdq_scales.py`, files are `qdq_file
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,11 +33,13 @@ class Form:
     ``power_of_two``: every scale is a power of two, as the CNN processors of Vitis AI want. ``per_channel``: a scale
     for each output channel of a layer's weights. ``layers_only``: what products and convolutions read is int8, what
     they give and everything between them stays float; transformers have outliers there that int8 cannot hold.
+    ``eight_bits``: no activation is in 16 bits, whatever 8 bits cost.
     """
 
     power_of_two: bool = False
     per_channel: bool = True
     layers_only: bool = False
+    eight_bits: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,15 @@ class Plan:
         return [name for name in node.input[:most] if name and name not in self.constants]
 
 
-def rewrite(model: ModelProto, plan: Plan, scales: Mapping[str, np.float32], form: Form) -> list[QdqLayer]:
-    """Put `model`, in place, into QDQ form: `scales` for activations of the plan that turned out to be floats."""
+def rewrite(
+    model: ModelProto, plan: Plan, scales: Mapping[str, np.float32], form: Form, wide: Collection[str] = ()
+) -> list[QdqLayer]:
+    """Put `model`, in place, into QDQ form: `scales` for activations of the plan that turned out to be floats.
+
+    Those in `wide` are in 16 bits, which takes opset 21.
+    """
     graph = model.graph
-    writer = _Writer(graph, plan, scales, form)
+    writer = _Writer(graph, plan, scales, form, wide)
     for value in graph.input:
         if value.name in scales:
             writer.pair(value.name, value.name)
@@ -117,11 +124,13 @@ def rewrite(model: ModelProto, plan: Plan, scales: Mapping[str, np.float32], for
 class _Writer:
     """Nodes and constants of the new graph."""
 
-    def __init__(self, graph: GraphProto, plan: Plan, scales: Mapping[str, np.float32], form: Form) -> None:
+    def __init__(
+        self, graph: GraphProto, plan: Plan, scales: Mapping[str, np.float32], form: Form, wide: Collection[str]
+    ) -> None:
         self.nodes: list[NodeProto] = []
         self.tensors: list[TensorProto] = []
         self.layers: list[QdqLayer] = []
-        self._plan, self._scales, self._form = plan, scales, form
+        self._plan, self._scales, self._form, self._wide = plan, scales, form, wide
         self._outputs = {output.name for output in graph.output}
         self._read: dict[str, str] = {}
         self._taken = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
@@ -131,8 +140,10 @@ class _Writer:
     def pair(self, name: str, source: str) -> None:
         """QuantizeLinear and DequantizeLinear of tensor `name`, which is there as `source`; readers read the result."""
         result = name if name in self._outputs else self._name(f"{name}_dequantized")
-        scale, zero = self._constant(f"{name}_scale", self._scales[name]), self._constant("zero_i8", np.int8(0), "zero")
-        codes = self._name(f"{name}_i8")
+        scale = self._constant(f"{name}_scale", self._scales[name])
+        code, zero_of = ("i16", np.int16(0)) if name in self._wide else ("i8", np.int8(0))
+        zero = self._constant(f"zero_{code}", zero_of, "zero")
+        codes = self._name(f"{name}_{code}")
         self.nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero], [codes]))
         self.nodes.append(helper.make_node("DequantizeLinear", [codes, scale, zero], [result]))
         self._read[name] = result

@@ -6,7 +6,7 @@ in `qdq_int8.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,8 @@ from neuc.compiler.inputs import Arrays
 from neuc.errors import Error, Exit
 
 HIGH = 127
+WIDE_HIGH = 32767
+"""Largest code of 8 and of 16 bits."""
 _SAMPLES = 4096
 """Values kept of a tensor and row, evenly spaced."""
 _CLIPS = np.linspace(0.3, 1.0, 15)
@@ -38,11 +40,27 @@ class Values:
             self.peak = max(self.peak, float(np.abs(flat).max()))
             self.samples.append(flat[:: max(1, flat.size // _SAMPLES)].astype(np.float32))
 
-    def scale(self, *, power_of_two: bool) -> np.float32:
-        """The scale with the least squared error on the samples; 1 for a tensor of zeros."""
+    def scale(self, *, power_of_two: bool, wide: bool = False) -> np.float32:
+        """The scale with the least squared error on the samples, in 16 bits the one that clips none; 1 for zeros."""
         if not self.samples or not self.peak:
             return np.float32(1)
+        if wide:
+            return np.float32(self.peak / WIDE_HIGH)
         return best_scale(np.concatenate(self.samples), self.peak, power_of_two=power_of_two)
+
+    def sqnr_db(self, scale: np.float32) -> float:
+        """Signal to noise of the samples in 8 bits; infinite where nothing is lost."""
+        values = np.concatenate(self.samples) if self.samples else np.zeros(1, np.float32)
+        noise = float(np.square(values - rounded(values, scale), dtype=np.float64).sum())
+        signal = float(np.square(values, dtype=np.float64).sum())
+        return 10 * float(np.log10(signal / noise)) if noise and signal else float("inf")
+
+    @property
+    def spread(self) -> float:
+        """How many times its typical (root mean square) magnitude the largest value is."""
+        values = np.concatenate(self.samples) if self.samples else np.zeros(1, np.float32)
+        typical = float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+        return self.peak / typical if typical else 1.0
 
 
 def best_scale(values: np.ndarray, peak: float, *, power_of_two: bool) -> np.float32:
@@ -128,11 +146,29 @@ def observe(model: ModelProto, names: Sequence[str], feeds: Sequence[Arrays]) ->
     return {name: values for name, values in found.items() if name in set(names)}
 
 
-def scales_of(values: Mapping[str, Values], same: Mapping[str, str], *, power_of_two: bool) -> dict[str, np.float32]:
-    """A scale for each tensor; those that only move another's values (`same`: tensor -> source) have its scale."""
+def scales_of(
+    values: Mapping[str, Values], same: Mapping[str, str], *, power_of_two: bool, wide: Collection[str] = ()
+) -> dict[str, np.float32]:
+    """A scale for each tensor, of 16 bits for those in `wide`.
+
+    Those that only move another's values (`same`: tensor -> source) have its scale.
+    """
     scales: dict[str, np.float32] = {}
     for name, found in values.items():
         source = same.get(name)
         known = scales.get(source) if source is not None else None
-        scales[name] = found.scale(power_of_two=power_of_two) if known is None else known
+        scales[name] = found.scale(power_of_two=power_of_two, wide=name in wide) if known is None else known
     return scales
+
+
+def by_loss(
+    values: Mapping[str, Values], same: Mapping[str, str], scales: Mapping[str, np.float32]
+) -> list[tuple[float, tuple[str, ...]]]:
+    """Tensors that share a scale, those that lose most in 8 bits first, with what is left of them in dB."""
+    groups: dict[str, list[str]] = {}
+    for name in values:
+        first = name
+        while first in same and same[first] in values:
+            first = same[first]
+        groups.setdefault(first, []).append(name)
+    return sorted((values[first].sqnr_db(scales[first]), tuple(names)) for first, names in groups.items())

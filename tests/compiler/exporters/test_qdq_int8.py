@@ -13,9 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 import neuc
 from neuc.compiler.accuracy import Agreement
 from neuc.compiler.cli import main
-from neuc.compiler.exporters.qdq_file import quantize_onnx
+from neuc.compiler.exporters.qdq_file import WIDE_OPSET, quantize_onnx
 from neuc.compiler.exporters.qdq_int8 import Form
 from neuc.compiler.exporters.qdq_scales import best_scale, rounded
+from neuc.compiler.exporters.qdq_widths import LARGE_ERROR
 from neuc.compiler.verification import reference_session
 from neuc.errors import Error
 
@@ -126,6 +127,55 @@ def test_layers_only_leaves_everything_between_them_float(files: tuple[Path, Pat
     assert made["y"].op_type == "MatMul"
 
 
+@pytest.fixture
+def outliers(tmp_path: Path) -> tuple[Path, Path]:
+    """Two linear layers with a residual between them, one channel of which is two hundred times the others."""
+    random = np.random.default_rng(4)
+    peaks = np.ones(24)
+    peaks[3] = 200.0
+    weights = {"w1": random.standard_normal((24, 24)) * peaks}
+    weights["w2"] = random.standard_normal((24, 6)) / peaks[:, None] ** 2
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"], name="up"),
+        helper.make_node("Add", ["h", "x"], ["r"], name="residual"),
+        helper.make_node("MatMul", ["r", "w2"], ["y"], name="down"),
+    ]
+    tensors = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 24])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 6])
+    graph = helper.make_graph(nodes, "g", [x], [y], tensors)
+    path, data = tmp_path / "o.onnx", tmp_path / "o.npz"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    np.savez(data, x=random.standard_normal((40, 24)).astype(np.float32))
+    return path, data
+
+
+def test_activations_with_outliers_are_in_16_bits_as_few_as_it_takes(outliers: tuple[Path, Path], tmp_path: Path):
+    source, target, calib = _with(outliers, tmp_path)
+    narrow = quantize_onnx(source, target, calib, Form(eight_bits=True))
+    assert narrow.agreement.relative_l2 > LARGE_ERROR
+    assert narrow.wide == ()
+    done = quantize_onnx(source, target, calib, Form())
+    assert done.agreement.relative_l2 < LARGE_ERROR
+    assert set(done.wide) == {"h", "r"}
+    assert "2 of 4 activations are in 16 bits" in done.why_wide
+    written = onnx.load(target)
+    assert written.opset_import[0].version == WIDE_OPSET
+    zeros = {name: array.dtype for name, array in _constants(written).items() if name.startswith("zero_")}
+    assert zeros == {"zero_i8": np.int8, "zero_i16": np.int16}
+    assert quantize_onnx(source, target, calib, Form(power_of_two=True, per_channel=False)).wide == ()
+
+
+def test_16_bits_run_in_neuc(outliers: tuple[Path, Path], tmp_path: Path):
+    source, target, calib = _with(outliers, tmp_path)
+    quantize_onnx(source, target, calib, Form())
+    x = np.load(calib)["x"][:3]
+    theirs = np.asarray(reference_session(target).run(None, {"x": x})[0])
+    ours = np.asarray(neuc.compile(str(target), "cpu", quantize="none").session().run(None, {"x": x})[0])
+    step = next(v for k, v in _constants(onnx.load(target)).items() if k == "y_scale")
+    assert np.abs(ours - theirs).max() <= 1.001 * step
+
+
 def test_the_best_scale_clips_an_outlier():
     values = np.append(RNG.standard_normal(5000), 12).astype(np.float32)
     scale = best_scale(values, 12.0, power_of_two=False)
@@ -151,7 +201,7 @@ def test_the_command_says_what_it_did(files: tuple[Path, Path], tmp_path: Path, 
     call = ["convert", str(files[0]), str(tmp_path / "q.onnx"), "--format", "qdq-int8", "--calib", str(files[1])]
     assert main([*call, "--power-of-two", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["form"] == {"power_of_two": True, "per_channel": False, "layers_only": False}
+    assert said["form"] == {"power_of_two": True, "per_channel": False, "layers_only": False, "eight_bits": False}
     assert said["held_out"] == 10
     assert len(said["layers"]) == 4
     assert main(call) == 0
