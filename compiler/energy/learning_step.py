@@ -36,6 +36,7 @@ from neuc.compiler.energy.program import Program
 from neuc.compiler.energy.states import Value
 from neuc.compiler.energy.tensors import Tensors
 from neuc.dialects.store import dims_of
+from neuc.errors import Error, Exit
 from neuc.passes.scalar_builder import Scalar, sqrt
 
 RELAXED = (
@@ -76,7 +77,18 @@ def training_step(rule: Rule, layers: Layers, shape: tuple[int, int, int]) -> Pr
         rule: a rule that `has_program`.
         layers: for the shapes.
         shape: batch, inputs, classes.
+
+    Raises:
+        Error: NEUC-E619, no such rule; NEUC-E618, layers of another shape.
     """
+    if not has_program(rule):
+        what = f"rule {type(rule).__name__} has no program"
+        raise Error("NEUC-E619", what, hint="train with engine='numpy'", exit_code=Exit.USAGE)
+    if not _fits(rule, layers, shape):
+        hint = "for layers made by rule.start((64, 128, 10), rng): (32, 64, 10)"
+        raise Error(
+            "NEUC-E618", f"layers do not fit {shape}, batch, inputs and classes", hint=hint, exit_code=Exit.USAGE
+        )
     model = Model()
     t = Tensors(model)
     results: dict[str, SSAValue] = {}
@@ -93,6 +105,15 @@ def training_step(rule: Rule, layers: Layers, shape: tuple[int, int, int]) -> Pr
         results[f"d{parameter.name}"] = slope
         _descend(t, parameter, slope, results, adaptive=rule.adaptive)
     return model.program(**{name: Value(model, value) for name, value in results.items()})
+
+
+def _fits(rule: Rule, layers: Layers, shape: tuple[int, int, int]) -> bool:
+    """Whether layers read and give so many values."""
+    maps, (batch, inputs, classes) = maps_in(layers), shape
+    if isinstance(rule, ForwardForward | ContrastiveDivergence):  # the label is read beside the pixels
+        return batch > 0 and inputs + classes == maps[0].inputs
+    last = maps[len(maps) // 2] if isinstance(rule, DendriticLearning) else maps[-1]  # feedback comes after the layers
+    return batch > 0 and (inputs, classes) == (maps[0].inputs, last.outputs)
 
 
 def first_latents(layers: Layers, shape: tuple[int, int, int]) -> Program:

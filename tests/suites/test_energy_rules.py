@@ -340,3 +340,15 @@ def test_convolutional_backpropagation_is_the_gradient() -> None:
 def test_networks_that_cannot_be_are_named(sizes: Sizes, method: str) -> None:
     with pytest.raises(Error, match="NEUC-E618"):
         energy.train(sizes, np.zeros((20, 64)), np.arange(20) % 10, method, batch=10)
+
+
+def test_steps_that_cannot_be_written_are_named() -> None:
+    class Mine(energy.PredictiveCoding):
+        """A rule of one's own."""
+
+    layers = Mine().start(SIZES, RNG(0))
+    with pytest.raises(Error, match=r"NEUC-E619.*Mine"):
+        energy.training_step(Mine(), layers, (5, 8, 4))
+    for shape in ((5, 9, 4), (5, 8, 3), (0, 8, 4)):
+        with pytest.raises(Error, match="NEUC-E618"):
+            energy.training_step(energy.PredictiveCoding(), layers, shape)
