@@ -175,8 +175,14 @@ def _sampler_inputs(
 def _remarks(
     manifest: Mapping[str, object], feeds: Arrays, results: Arrays, plots: Path | None
 ) -> dict[str, tuple[object, str]]:
-    """What a sampler's run adds to the report, as data and as a line: pictures, and what it would cost on a chip."""
+    """What a run of energies adds to the report, as data and as a line: divergence, pictures, costs on a chip."""
     found: dict[str, tuple[object, str]] = {}
+    if "energy" in manifest:
+        from neuc.compiler.energy.divergence import first_broken
+
+        if (broken := first_broken(feeds, results)) is not None:
+            what = f"result {broken[0]} holds NaN or infinity in row {broken[1]}"
+            found["diverged"] = (list(broken), f"warning: {what}: it diverges, see neuc explain NEUC-E621")
     if plots is not None:
         from neuc.compiler.energy.plots import plots_of, write_plots
 

@@ -15,6 +15,7 @@ from xdsl.dialects.func import FuncOp
 from neuc.compiler import diagnostics
 from neuc.compiler.driver import print_module, read_module, write_module
 from neuc.compiler.energy.defaults import check_seed, default_inputs
+from neuc.compiler.energy.divergence import divergence, first_broken
 from neuc.compiler.universe import new_context
 from neuc.dialects.context import NeucContext
 from neuc.dialects.interp.core import interpret
@@ -105,12 +106,19 @@ class Program:
         Args:
             sweeps: instead of the program's default.
             inputs: the program's inputs by name, except those with defaults.
+
+        Raises:
+            Error: NEUC-E621, finite inputs gave NaN or infinity: a relaxation diverges.
         """
         if self._session is None:
             self._session = self.session()
         feeds = self._feeds(inputs, sweeps)
         names = [spec.name for spec in self._session.program.outputs]
-        return Results(dict(zip(names, self._session.run(None, feeds), strict=True)))
+        results = Results(dict(zip(names, self._session.run(None, feeds), strict=True)))
+        if (broken := first_broken(feeds, results)) is not None:
+            # Seen through the folder and through the package, this file has two classes of one name for pyright.
+            raise divergence(self, feeds, *broken)  # pyright: ignore[reportArgumentType]
+        return results
 
     def session(self, *, threads: int | None = None, isa: str = "host") -> Session:
         """Compile; the session takes all inputs, also those with defaults (`feeds` gives them)."""

@@ -56,6 +56,10 @@ At least one epoch, a batch of one to all images, and rates, nudges and numbers 
 it was; energy.EquilibriumPropagation, PredictiveCoding and ForwardForward list the options and what they mean.""",
     "NEUC-E620": """Weights became infinite or NaN while learning.
 The steps were too large: give a smaller rate, for predictive coding also a smaller dt, and scale pixels to 0 to 1.""",
+    "NEUC-E621": """A relaxation diverges.
+Its numbers grow beyond what f32 holds, and nothing after that means anything. The message names the variable and the
+step where the interpreter sees it, else the result. Take a smaller dt (below 2 over the largest curvature), give
+variables a box, or add an energy.quad so that the energy has a minimum.""",
     "NEUC-E630": """A clamped variable is in no term of the model.
 Whatever is clamped there, nothing feels it, so a coupling was probably forgotten. Add a term that reads it, or leave
 the variable out.""",

@@ -10,7 +10,7 @@ from neuc.dialects.energy_types import Method, Space, var_type
 from neuc.dialects.interp.energy_messages import Messages
 from neuc.dialects.interp.energy_sampling import gradient_of
 from neuc.dialects.interp.energy_terms import meaning, softmax
-from neuc.dialects.interp.energy_values import Array, Model, State
+from neuc.dialects.interp.energy_values import Array, Model, State, checked
 from neuc.errors import Error
 
 
@@ -26,12 +26,13 @@ def relax(op: e.RelaxOp, model: Model, state: State) -> State:
     steps, dt = op.steps.value.data, op.dt.value.data
     match op.method.data:
         case Method.FLOW:
-            for _ in range(steps):
-                state = _flow(model, state, dt, nudge)
+            for t in range(steps):
+                state = checked(state, _flow(model, state, dt, nudge), t, f"the flow, dt = {dt:g}")
         case Method.BLOCK_MIN:
-            for _ in range(steps):
+            for t in range(steps):
                 for variable in model.free:
-                    state = state.replaced({variable: minimum(model, state, variable, nudge)})
+                    new = state.replaced({variable: minimum(model, state, variable, nudge)})
+                    state = checked(state, new, t, "block minimisation")
         case Method.MEAN_FIELD:
             for _ in range(steps):
                 state = mean_field(model, state)

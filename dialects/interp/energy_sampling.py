@@ -12,7 +12,7 @@ from neuc.dialects.energy_factors import FactorGraph, Table
 from neuc.dialects.energy_types import Observable, Rule, Space, var_type
 from neuc.dialects.interp import energy_random as random
 from neuc.dialects.interp.energy_terms import meaning, variable_gradients
-from neuc.dialects.interp.energy_values import Array, Model, State, Trajectory
+from neuc.dialects.interp.energy_values import Array, Model, State, Trajectory, checked
 from neuc.errors import Error
 
 F32 = np.float32
@@ -54,7 +54,7 @@ def sample(op: e.SampleOp, model: Model, state: State, beta: Array, seed: int) -
         step = _Sweeper(op, model)
     trajectory, warmup, thin = Trajectory(model, state), op.warmup.value.data, op.thin.value.data
     for t, row in enumerate(ladder):
-        state = step(op, model, state, row, seed, t)
+        state = checked(state, step(op, model, state, row, seed, t), t, op.rule.data.value)
         if op.exchange.value.data and (t + 1) % op.exchange.value.data == 0:
             state = _exchange(model, state, row, seed, t, op.exchange.value.data)
         if t >= warmup and (t - warmup + 1) % thin == 0:

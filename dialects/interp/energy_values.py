@@ -15,8 +15,11 @@ from xdsl.ir import SSAValue
 from neuc.dialects.energy_model import ModelOp, variable_of
 from neuc.dialects.energy_terms import RhoOp, VarOp
 from neuc.dialects.energy_types import EnergyOp, RhoKind, Space, var_type
+from neuc.errors import Error
 
 Array = np.ndarray
+MOST = float(np.finfo(np.float32).max)
+"""What states hold, compiled or read."""
 _T = TypeVar("_T", "Model", "State", "Trajectory", "Term")
 
 
@@ -64,6 +67,22 @@ class State:
     @property
     def chains(self) -> int:
         return len(next(iter(self.values.values())))
+
+
+def checked(old: State, new: State, t: int, method: str) -> State:
+    """The new state of step t.
+
+    Raises:
+        Error: NEUC-E621, a variable of it has left what f32 holds, and had not before.
+    """
+    for variable, values in new.values.items():
+        if values is old.values[variable] or (np.abs(values) <= MOST).all():
+            continue
+        if (np.abs(old.values[variable]) <= MOST).all():
+            name = variable.name_hint or f"variable {list(new.values).index(variable)}"
+            what = f"{name} diverges at step {t + 1} of {method}"
+            raise Error("NEUC-E621", what, hint="a smaller dt, a box for the variable, or an energy.quad of it")
+    return new
 
 
 @dataclass

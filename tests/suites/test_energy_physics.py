@@ -110,6 +110,8 @@ def test_packed_chains_against_onsager() -> None:
     ("code", "made"),
     [
         ("E614.*no sites", lambda m, s: m.spin(0, 4)),
+        ("E614.*cat variable.*at least two", lambda m, s: m.categories(1, 3)),
+        ("E614.*whole sizes", lambda m, s: m.spin(2.5)),
         ("E614.*is empty", lambda m, s: m.real(3, box=(1.0, -1.0))),
         ("E614.*no variables", lambda m, s: Model().state(0)),
         ("E614.*'gradient'.*flow", lambda m, s: m.init(3).relax("gradient", 5)),
