@@ -37,7 +37,7 @@ from xdsl.traits import IsolatedFromAbove, NoTerminator, SymbolOpInterface, Symb
 from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects.npu_attrs import CircuitAttr, DmaAttr, NumbersAttr, PoolAttr, names, numbers
-from neuc.dialects.npu_products import MatmulOp, RequantizeOp
+from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
 
 LINK_MODES = ("forward", "split", "join", "broadcast")
 OpT = TypeVar("OpT", bound=Operation)
@@ -333,6 +333,7 @@ Npu = Dialect(
         RunOp,
         MatmulOp,
         RequantizeOp,
+        GroupedAccumulateOp,
     ],
     [NumbersAttr, PoolAttr, DmaAttr, CircuitAttr],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import TensorType, UnitAttr, f32, i8, i32, i64
+from xdsl.dialects.builtin import IntegerAttr, TensorType, UnitAttr, f32, i8, i32, i64
 from xdsl.ir import SSAValue
 from xdsl.irdl import (
     IRDLOperation,
@@ -11,6 +11,7 @@ from xdsl.irdl import (
     operand_def,
     opt_operand_def,
     opt_prop_def,
+    prop_def,
     result_def,
     traits_def,
 )
@@ -20,6 +21,7 @@ from xdsl.utils.exceptions import VerifyException
 from neuc.dialects import dense_shapes as shapes
 from neuc.dialects.dims import Dim
 from neuc.dialects.store import dims_of, element_of, tensor_type
+from neuc.dialects.ternary_types import PackedType
 
 _CODES = 256
 _LIMITS = 4
@@ -61,6 +63,50 @@ class MatmulOp(IRDLOperation):
         shapes.check_element("a", self.a, f32)
         shapes.check_element("b", self.b, f32)
         shapes.check("result", self.result, (*a[:-1], b[-1]), f32)
+
+
+@irdl_op_definition
+class GroupedAccumulateOp(IRDLOperation):
+    """acc[…, 0, p·N + n] = Σ_k q[…, g·K + k]·trits[p, n, k], g = n·groups // N.
+
+    `ternary.accumulate` of a grouped layer: q holds K codes of each group side by side; columns share one scale group.
+    """
+
+    name = "npu.grouped_accumulate"
+    q = operand_def(TensorType)
+    packed = operand_def(PackedType)
+    groups = prop_def(IntegerAttr.constr(i64))
+    result = result_def(TensorType)
+    traits = traits_def(Pure())
+    assembly_format = "$q `,` $packed `groups` $groups attr-dict `:` functional-type(operands, results)"
+
+    def __init__(self, q: SSAValue, packed: SSAValue, groups: int) -> None:
+        assert isinstance(packed.type, PackedType)
+        columns = packed.type.plane_count * packed.type.rows
+        super().__init__(
+            operands=[q, packed],
+            result_types=[tensor_type(i32, [*dims_of(q)[:-1], Dim.of(1), Dim.of(columns)])],
+            properties={"groups": IntegerAttr(groups, i64)},
+        )
+
+    @property
+    def group_count(self) -> int:
+        """Groups of the layer."""
+        return self.groups.value.data
+
+    def verify_(self) -> None:
+        """Groups divide the rows; codes of all groups; one scale group."""
+        packed = self.packed.type
+        assert isinstance(packed, PackedType)
+        if self.group_count < 1 or packed.rows % self.group_count:
+            raise VerifyException(f"{packed.rows} rows cannot be cut into {self.group_count} groups")
+        if packed.columns > packed.group_size:
+            raise VerifyException("columns of a group have several scales")
+        if packed.encoding.rule.lookup:
+            raise VerifyException(f"encoding {packed.encoding.kind.data} is for lut.accumulate")
+        leading = dims_of(self.q)[:-1]
+        shapes.check("q", self.q, (*leading, Dim.of(packed.columns * self.group_count)), i8)
+        shapes.check("result", self.result, (*leading, Dim.of(1), Dim.of(packed.plane_count * packed.rows)), i32)
 
 
 @irdl_op_definition

@@ -15,6 +15,7 @@ from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr, i8
 from xdsl.ir import Block, Operation, SSAValue
 
+from neuc.backends.npu.array_products import Integers, pack_of
 from neuc.backends.npu.requantize_fit import Line, Staircase
 from neuc.dialects.dense import BroadcastOp, MapOp, ReshapeOp, TransposeOp, YieldOp
 from neuc.dialects.dense_attrs import ActivationKind
@@ -22,7 +23,7 @@ from neuc.dialects.interp.core import Env, implementation_of
 from neuc.dialects.interp.dense import activate
 from neuc.dialects.interp.scalar import run_body
 from neuc.dialects.store import ConstantOp, constant_value, dims_of
-from neuc.dialects.ternary import AccumulateOp, DequantizeOp, PackOp
+from neuc.dialects.ternary import DequantizeOp
 from neuc.dialects.ternary_weights import defining_weight, weight_arrays
 from neuc.runtime.npu.requantize import MOST_STAGES
 
@@ -71,17 +72,16 @@ class Stage:
 class Chain:
     """Sums, their dequantisation, movements, and the map that makes codes of the floats, in one stage or more."""
 
-    acc: AccumulateOp
+    acc: Integers
     dequantize: DequantizeOp
     moves: tuple[Operation, ...]
     map: MapOp
     stages: tuple[Stage, ...]
 
 
-def chain_of(acc: AccumulateOp, env: Env) -> Chain | str:
+def chain_of(acc: Integers, env: Env) -> Chain | str:
     """What makes int8 codes of these sums, or why nothing of that form does."""
-    pack = acc.packed.owner
-    assert isinstance(pack, PackOp)
+    pack = pack_of(acc)
     if pack.packed.plane_count != 1 or pack.packed.columns > pack.packed.group_size:
         return "several sums make one number"
     user = _only_user(acc.result)

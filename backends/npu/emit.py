@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 from xdsl.dialects import func
 from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, StringAttr, UnitAttr, i64
 
+from neuc.backends.npu.array_products import merged_groups, pack_of
 from neuc.backends.npu.build import build
 from neuc.backends.npu.known_machines import find_machine
+from neuc.backends.npu.requantize_constants import requantization
 from neuc.backends.placed import PlacedProgram
-from neuc.dialects.npu_products import MatmulOp, RequantizeOp
+from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
 from neuc.dialects.store import ConstantOp, constant_value
 from neuc.dialects.ternary import AccumulateOp, PackOp
 from neuc.dialects.ternary_weights import defining_weight, weight_arrays
@@ -67,7 +70,7 @@ def block_program(name: str, plan: GemmPlan) -> Design:
 
 
 def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) -> PlacedProgram:
-    """The segment of a placed product, or of several: `ternary.pack` and `ternary.accumulate`, or `npu.matmul`."""
+    """The segment of a placed product, or of several: `ternary.pack` and a sum of its products, or `npu.matmul`."""
     name = function.attributes.get(MACHINE)
     if not isinstance(name, StringAttr):
         raise InternalError(f"@{function.sym_name.data} is placed on no machine")
@@ -81,12 +84,16 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
         "operands": plan.operands,
         "finishing": plan.finish,
         "codes": {},
+        "planes": 0,
         "switch": SWITCH in function.attributes,
     }
     ops = list(function.body.block.ops)
     finished = [op for op in ops if isinstance(op, RequantizeOp)]
     integers = [op for op in ops if isinstance(op, AccumulateOp)]
+    grouped = next((op for op in ops if isinstance(op, GroupedAccumulateOp)), None)
     floats = [op for op in ops if isinstance(op, MatmulOp)]
+    if grouped is not None:
+        return _grouped(grouped, finished, plan, {**data, "transposed": True}, store)
     if integers:
         found = [_levels(op, store) for op in integers]
         parts, group = [part for part, _ in found], found[0][1]
@@ -109,37 +116,45 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
     return PlacedProgram({**data, **sizes}, {"b": np.stack(tiles)})
 
 
-def stages_of(op: RequantizeOp) -> list[RequantizeOp]:
-    """A requantisation and those of its codes, in turn."""
-    found = [op]
-    while (user := found[-1].result.get_user_of_unique_use()) is not None and isinstance(user, RequantizeOp):
-        found.append(user)
-    return found
+def _grouped(
+    product: GroupedAccumulateOp,
+    finished: Sequence[RequantizeOp],
+    plan: GemmPlan,
+    data: dict[str, object],
+    store: WeightStore,
+) -> PlacedProgram:
+    """A grouped convolution's product: groups merged into blocks of weights along a diagonal."""
+    trits, _ = weight_arrays(defining_weight(pack_of(product).weight), store)
+    (planes, outputs, columns), merged = trits.shape, merged_groups(product)
+    each, blocks_of = outputs // product.group_count, product.group_count // merged
+    blocks = np.zeros((blocks_of, planes, merged, each, merged, columns), np.int8)
+    inside = np.arange(merged)
+    by_group = trits.reshape(planes, blocks_of, merged, each, columns).transpose(2, 1, 0, 3, 4)
+    blocks[:, :, inside, :, inside] = by_group
+    rows = blocks.reshape(blocks_of, planes * merged * each, merged * columns)
+    tiles = [tiled_weights(plan, block) for block in rows]
+    if finished:
+        stages = requantization(finished[:1], store)
+        data = {**data, "codes": vars(in_turn(stages))}
+        width = merged * each
+        tiles = [finished_weights(plan, tile, _part(stages, i * width, width)) for i, tile in enumerate(tiles)]
+    sizes = {"columns": blocks_of * rows.shape[2], "outputs": [rows.shape[1]], "group": rows.shape[2]}
+    return PlacedProgram({**data, **sizes, "planes": planes}, {"b": np.stack(tiles)})
 
 
-def requantization(products: Sequence[RequantizeOp], store: WeightStore) -> list[Requantize]:
-    """The stages of products side by side, which have as many stages and the same tables."""
-    made: list[Requantize] = []
-    for parts in zip(*([_parameters(op, store) for op in stages_of(first)] for first in products), strict=True):
-        most = max(part.corrections.shape[1] for part in parts)
-        wide = [np.pad(p.corrections, ((0, 0), (0, most - p.corrections.shape[1]), (0, 0))) for p in parts]
-        multiplier, addend, limits = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("multiplier", "addend", "limits")
+def _part(stages: Sequence[Requantize], begin: int, count: int) -> list[Requantize]:
+    """The parameters of some columns."""
+    part = slice(begin, begin + count)
+    return [
+        replace(
+            stage,
+            multiplier=stage.multiplier[part],
+            addend=stage.addend[part],
+            limits=stage.limits[part],
+            corrections=stage.corrections[part],
         )
-        made.append(Requantize(multiplier, addend, limits, np.concatenate(wide), parts[0].table))
-    return made
-
-
-def _parameters(op: RequantizeOp, store: WeightStore) -> Requantize:
-    """Constant operands as parameters; corrections of no sums are left out."""
-    values = [None if v is None else constant_value(v, store) for v in (*op.operands[1:5], op.table)]
-    multiplier, addend, limits, corrections, table = values
-    assert multiplier is not None
-    assert addend is not None
-    assert limits is not None
-    assert corrections is not None
-    used = corrections if corrections[..., 1].any() else corrections[:, :0]
-    return Requantize(multiplier, addend, limits, used, table)
+        for stage in stages
+    ]
 
 
 def _levels(product: AccumulateOp, store: WeightStore) -> tuple[np.ndarray, int]:

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 
+from neuc.backends.npu.array_products import Layer
 from neuc.backends.npu.finish_products import UNFINISHED
 from neuc.backends.npu.left_behind import listed
 from neuc.backends.npu.tiling import Choice, Product, product_cost
 from neuc.dialects.locations import node_names
-from neuc.dialects.npu_products import MatmulOp, RequantizeOp
-from neuc.dialects.ternary import AccumulateOp
 from neuc.passes.module_facts import add_notes
 from neuc.runtime.npu.gemm_plan import GemmPlan
 from neuc.runtime.npu.machine import Machine
-
-Layer: TypeAlias = AccumulateOp | MatmulOp
-"""A product that the array takes."""
-
-
-def codes_of(product: Layer) -> RequantizeOp | None:
-    """What finishes a product on its cores."""
-    user = next((use.operation for use in product.results[0].uses), None)
-    return user if isinstance(user, RequantizeOp) else None
 
 
 def finished_where(layers: Sequence[Layer], product: Product) -> str:
@@ -54,11 +43,12 @@ def note_finishing(module: ModuleOp, shared: Sequence[Sequence[Layer]], choice: 
         saved = sum(saved_bytes(choice.products[i], choice.plans[i], machine) for i in finished)
         whole = saved + sum(cost.ddr_bytes for cost in choice.costs)
         names = [_name(layer) for i in finished for layer in shared[i]]
+        many = f"{len(names)} products leave" if len(names) > 1 else "1 product leaves"
         add_notes(
             module,
-            f"{len(names)} products leave {machine.name} as int8 codes, requantised on its cores with bias and "
-            f"activation: {listed(names)}; all products move {(whole - saved) / 1e3:.1f} kB to and from host memory, "
-            f"{whole / 1e3:.1f} kB if sums left",
+            f"{many} {machine.name} as int8 codes, requantised on its cores with bias and activation: {listed(names)}; "
+            f"all products move {(whole - saved) / 1e3:.1f} kB to and from host memory, {whole / 1e3:.1f} kB if sums "
+            "left",
         )
     reasons: dict[str, list[str]] = {}
     for layers in shared:

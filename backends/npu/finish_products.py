@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from xdsl.context import Context
+from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp, StringAttr, i8
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
+from xdsl.pattern_rewriter import PatternRewriter, RewritePattern
 
+from neuc.backends.npu.array_products import FREE, by_operand, product_of, work_of
 from neuc.backends.npu.code_chains import Chain, chain_of
 from neuc.backends.npu.requantize_fit import fit
 from neuc.dialects.context import store_of
 from neuc.dialects.dense import ReshapeOp, TransposeOp, YieldOp
 from neuc.dialects.interp.core import Env
 from neuc.dialects.locations import fuse_locations
-from neuc.dialects.npu_products import RequantizeOp
+from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
 from neuc.dialects.store import ConstantOp, dims_of, make_constant, tensor_type
-from neuc.dialects.ternary import AccumulateOp, PackOp
+from neuc.dialects.ternary import AccumulateOp
 from neuc.dialects.ternary_weights import defining_weight
 from neuc.dialects.weight_store import WeightStore
 from neuc.passes.map_building import without
@@ -52,17 +55,24 @@ class FinishProducts(ModulePass):
         %t = dense.transpose(%y) ; %c = dense.map(%t) {fptosi(clip(roundeven(t / 0.1))) : i8}
 
         %a = ternary.accumulate %q, %p ; %r = npu.requantize %a, %m, %o, %l, %e ; %c = dense.transpose(%r)
+
+    Options:
+        free: what a size left free is taken to be.
+        least: products of fewer multiply-adds stay as they are, for the CPU.
     """
 
     name = "finish-products"
+    free: int = FREE
+    least: int = 0
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Run the pass."""
         store = store_of(ctx)
-        rewrite(op, [_Finish(Env(op, store), store)], recursive=False)
-        for function in op.walk():
-            if function.name == "func.func" and function.regions[0].blocks:
-                drop_unused(function.regions[0].block)
+        main = next(f for f in op.ops if isinstance(f, func.FuncOp))
+        large = [p for p in by_operand(main) if work_of(product_of(p, self.free, store)) >= self.least]
+        integers = frozenset[Operation](p for p in chain.from_iterable(large) if not isinstance(p, MatmulOp))
+        rewrite(op, [_Finish(Env(op, store), store, integers)], recursive=False)
+        drop_unused(main.body.block)
 
 
 @dataclass
@@ -71,18 +81,19 @@ class _Finish(RewritePattern):
 
     env: Env
     store: WeightStore
+    products: frozenset[Operation]
 
-    @op_type_rewrite_pattern
-    def match_and_rewrite(self, op: AccumulateOp, rewriter: PatternRewriter) -> None:
+    def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
         """Finish one product."""
-        if not isinstance(op.packed.owner, PackOp):
+        if op not in self.products:
             return
-        chain = chain_of(op, self.env)
-        if isinstance(chain, str):
-            op.attributes[UNFINISHED] = StringAttr(chain)
+        assert isinstance(op, AccumulateOp | GroupedAccumulateOp)
+        found_chain = chain_of(op, self.env)
+        if isinstance(found_chain, str):
+            op.attributes[UNFINISHED] = StringAttr(found_chain)
             return
         fitted: list[Requantize] = []
-        for stage in chain.stages:
+        for stage in found_chain.stages:
             found = fit(stage.codes, stage.line, stage.reach)
             room = MOST_CORRECTIONS - sum(one.finish.corrections for one in fitted)
             if isinstance(found, Requantize) and found.finish.corrections > room:
@@ -93,18 +104,18 @@ class _Finish(RewritePattern):
                     return
                 break
             fitted.append(replace(found, table=stage.table))
-        self._replace(chain, fitted, rewriter)
+        self._replace(found_chain, fitted, rewriter)
 
-    def _replace(self, chain: Chain, fitted: Sequence[Requantize], rewriter: PatternRewriter) -> None:
+    def _replace(self, codes_chain: Chain, fitted: Sequence[Requantize], rewriter: PatternRewriter) -> None:
         made: list[Operation] = []
-        value: SSAValue = chain.acc.result
+        value: SSAValue = codes_chain.acc.result
         for given in fitted:
-            parameters = self._constants(defining_weight(chain.dequantize.weight).trits.data, given)
+            parameters = self._constants(defining_weight(codes_chain.dequantize.weight).trits.data, given)
             codes = RequantizeOp(value, *(op.results[0] for op in parameters))
-            codes.location = fuse_locations(chain.dequantize, chain.map)
+            codes.location = fuse_locations(codes_chain.dequantize, codes_chain.map)
             made += [*parameters, codes]
             value = codes.result
-        for move in chain.moves:
+        for move in codes_chain.moves:
             dims = dims_of(move.results[0])
             if isinstance(move, TransposeOp):
                 moved: Operation = TransposeOp(value, tuple(move.perm.get_values()), tensor_type(i8, dims))
@@ -114,14 +125,14 @@ class _Finish(RewritePattern):
             moved.location = move.location
             made.append(moved)
             value = moved.results[0]
-        code, rest = chain.stages[len(fitted) - 1].code, chain.map.body.block.last_op
+        code, rest = codes_chain.stages[len(fitted) - 1].code, codes_chain.map.body.block.last_op
         assert isinstance(rest, YieldOp)
         if rest.value is not code:
-            last = without(chain.map, code, value)
-            last.location = chain.map.location
+            last = without(codes_chain.map, code, value)
+            last.location = codes_chain.map.location
             made.append(last)
             value = last.results[0]
-        rewriter.replace(chain.map, made, [value])
+        rewriter.replace(codes_chain.map, made, [value])
 
     def _constants(self, name: str, given: Requantize) -> list[ConstantOp]:
         """The parameters as constants. An empty tensor has no place in a store: a correction of no sums is none."""

@@ -66,7 +66,7 @@ def _stays(op: Operation) -> str:
     """Why a layer is not the array's; "" for operations that are no layers."""
     match op:
         case ConvOp() | dense.ConvOp() if op.group.value.data > 1:
-            return "a grouped convolution is many small products"
+            return "grouped=cpu, an offset, several scales a row or floats keep a grouped convolution there"
         case ConvOp() | LinearOp():
             return "weights are not tiled"
         case dense.MatMulOp():

@@ -10,27 +10,23 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
-from neuc.backends.npu.emit import MACHINE, PLAN, SWITCH, block_program, plan_attribute, requantization, stages_of
-from neuc.backends.npu.finish_notes import Layer, codes_of, finished_where, note_finishing, saved_bytes
+from neuc.backends.npu.array_products import FREE, Layer, by_operand, is_open, parts_of, product_of, work_of
+from neuc.backends.npu.emit import MACHINE, PLAN, SWITCH, block_program, plan_attribute
+from neuc.backends.npu.finish_notes import finished_where, note_finishing, saved_bytes
 from neuc.backends.npu.known_machines import find_machine
-from neuc.backends.npu.left_behind import listed, note_the_rest, size
+from neuc.backends.npu.left_behind import listed, note_the_rest
 from neuc.backends.npu.tiling import Choice, Product, choose_plans
 from neuc.dialects.context import store_of
 from neuc.dialects.locations import node_names
-from neuc.dialects.npu_products import MatmulOp
-from neuc.dialects.store import ConstantOp, dims_of
-from neuc.dialects.ternary import AccumulateOp, PackOp
+from neuc.dialects.store import dims_of
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
 from neuc.passes.module_facts import add_notes, set_fact
 from neuc.passes.outlining import place
 from neuc.runtime.npu.gemm_plan import GemmPlan
 from neuc.runtime.npu.machine import Machine
-from neuc.runtime.npu.requantize import in_turn
 
 EXECUTOR = "npu"
-FREE = 16
-"""What a size left free is taken to be when plans are chosen, unless the target says otherwise."""
 _TRIES = 16
 
 
@@ -70,13 +66,13 @@ class PlaceNpu(ModulePass):
         """Run the pass."""
         machine, store = find_machine(self.machine), store_of(ctx)
         main = next(f for f in op.ops if isinstance(f, func.FuncOp))
-        shared = self._worth_a_dispatch(op, _by_operand(main), machine, store)
+        shared = self._worth_a_dispatch(op, by_operand(main), machine, store)
         note_the_rest(op, main, machine, self.free)
         if not shared:
             why = f"least={self.least} is more than any product" if self.least else "no layer has few-level weights"
             add_notes(op, f"nothing runs on {machine.name}: {why} (--quantize ternary makes some)")
             return
-        products = tuple(_product(layers, self.free, store) for layers in shared)
+        products = tuple(product_of(layers, self.free, store) for layers in shared)
         choice = self._fitting(machine, products)
         add_notes(op, _summary(shared, choice, machine, self.free))
         note_finishing(op, shared, choice, machine)
@@ -94,7 +90,11 @@ class PlaceNpu(ModulePass):
         self, module: ModuleOp, found: list[list[Layer]], machine: Machine, store: WeightStore
     ) -> list[list[Layer]]:
         """Those that are not small; a note says which are, and what dispatches they save."""
-        small = [layers for layers in found if _work(_product(layers, self.free, store)) < self.least]
+        small = [
+            layers
+            for layers in found
+            if is_open(layers[0]) and work_of(product_of(layers, self.free, store)) < self.least
+        ]
         if small:
             names = [node_names(layer)[0] if node_names(layer) else layer.name for layers in small for layer in layers]
             saved = len(small) * machine.host.get("dispatch_us", 0.0)
@@ -125,42 +125,12 @@ class PlaceNpu(ModulePass):
         return True
 
 
-def _by_operand(main: func.FuncOp) -> list[list[Layer]]:
-    """Products in order, those of the same codes or floats and groups of columns together."""
-    found: dict[tuple[object, int], list[Layer]] = {}
-    for op in main.body.block.ops:
-        match op:
-            case AccumulateOp() if isinstance(op.packed.owner, PackOp):
-                codes = codes_of(op)
-                alike = (op.q, *([] if codes is None else [stage.table for stage in stages_of(codes)]))
-                found.setdefault((alike, op.packed.owner.packed.group_size), []).append(op)
-            case MatmulOp():
-                # Weights that are activations may be made later than the first product is.
-                constant = isinstance(op.b.owner, ConstantOp) and len(dims_of(op.b)) == 2
-                found.setdefault((op.a if constant else op, 0), []).append(op)
-            case _:
-                pass
-    return list(found.values())
-
-
-def _pack(product: AccumulateOp) -> PackOp:
-    assert isinstance(product.packed.owner, PackOp)
-    return product.packed.owner
-
-
-def _parts(layer: Layer) -> list[Operation]:
-    if not isinstance(layer, AccumulateOp):
-        return [layer]
-    codes = codes_of(layer)
-    return [_pack(layer), layer, *([] if codes is None else stages_of(codes))]
-
-
 def _brought_together(layers: list[Layer]) -> list[Operation]:
     """Packs and products, the later ones moved up to the first, whose codes they read."""
-    block, ops = layers[0].parent_block(), _parts(layers[0])
+    block, ops = layers[0].parent_block(), parts_of(layers[0])
     assert block is not None
     for product in layers[1:]:
-        for op in _parts(product):
+        for op in parts_of(product):
             op.detach()
             block.insert_op_after(op, ops[-1])
             ops.append(op)
@@ -173,8 +143,8 @@ def _summary(shared: list[list[Layer]], choice: Choice, machine: Machine, free: 
     many = f"{layers} products run" if layers > 1 else "1 product runs"
     merged = f" in {len(shared)} dispatches" if layers > len(shared) else ""
     how = "one program for all" if programs == 1 else f"{programs} programs, {choice.switches} switches between them"
-    done = sum(_work(p) / (1 - cost.padding) for p, cost in zip(choice.products, choice.costs))
-    padding = 1 - sum(map(_work, choice.products)) / done
+    done = sum(work_of(p) / (1 - cost.padding) for p, cost in zip(choice.products, choice.costs))
+    padding = 1 - sum(map(work_of, choice.products)) / done
     open_sizes = any(dim.symbols for layers in shared for dim in dims_of(layers[0].operands[0]))
     sizes = f" with free sizes of {free} (fix them by --shape, or by free= of the target)" if open_sizes else ""
     return (
@@ -187,35 +157,6 @@ def _summary(shared: list[list[Layer]], choice: Choice, machine: Machine, free: 
 
 def _segment(number: int) -> str:
     return f"npu{number}"
-
-
-def _product(layers: list[Layer], free: int, store: WeightStore) -> Product:
-    """What the array has to compute for products of the same operand."""
-    first = layers[0]
-    if isinstance(first, MatmulOp):
-        return _float_product([layer for layer in layers if isinstance(layer, MatmulOp)], free)
-    packed = [_pack(layer).packed for layer in layers if isinstance(layer, AccumulateOp)]
-    finishes = [codes for layer in layers if (codes := codes_of(layer)) is not None]
-    finish = in_turn(requantization(finishes, store)) if finishes else None
-    operands = "ternary" if all(set(p.level_set) <= {-1, 0, 1} for p in packed) else "int8"
-    groups = -(-packed[0].columns // packed[0].group_size)
-    outputs = sum(p.plane_count * p.rows for p in packed)
-    m = size(dims_of(first.q)[:-1], free)
-    return Product(m, min(packed[0].group_size, packed[0].columns), outputs, groups, operands, finish)
-
-
-def _float_product(layers: list[MatmulOp], free: int) -> Product:
-    """With a matrix all of a's leading axes are rows; else each of them is a product of its own, a group."""
-    a, b = dims_of(layers[0].a), dims_of(layers[0].b)
-    columns = sum(size(dims_of(layer.result)[-1:], free) for layer in layers)
-    k = size(a[-1:], free)
-    if len(b) == 2:
-        return Product(size(a[:-1], free), k, columns, 1, "bf16")
-    return Product(size(a[-2:-1], free), k, columns, size(a[:-2], free), "bf16")
-
-
-def _work(product: Product) -> int:
-    return product.m * product.k * product.n * product.groups
 
 
 def _row(layers: list[Layer], product: Product, choice: Choice, number: int, machine: Machine) -> dict[str, object]:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from xdsl.passes import ModulePass
 
+from neuc.backends.npu.array_products import FREE
 from neuc.backends.npu.finish_products import FinishProducts
 from neuc.backends.npu.known_machines import find_machine
-from neuc.backends.npu.place_products import FREE, PlaceNpu
+from neuc.backends.npu.place_products import PlaceNpu
+from neuc.backends.npu.tile_grouped import TileGrouped
 from neuc.backends.npu.use_bf16 import Bf16Products
 from neuc.backends.paradigm_target import ParadigmTarget, option_error
 from neuc.errors import Error
@@ -19,6 +21,7 @@ OPTIONS = {
     "columns": "of the array's columns, how many are used",
     "float": "where float products run: cpu, or bf16 for the array, with float32 sums (default cpu)",
     "finish": "who makes int8 codes of int8 products' sums: array, where its integers can, or cpu (default array)",
+    "grouped": "where grouped and depthwise int8 or ternary convolutions run: array or cpu (default array)",
     "least": "products of fewer multiply-adds stay on the CPU (default 0: a dispatch costs more than small ones take)",
     "free": f"what a size left free is taken to be when tiles are chosen (default {FREE})",
 }
@@ -58,8 +61,12 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
     finish = options.get("finish", "array")
     if finish not in ("array", "cpu"):
         raise option_error(name, "finish", finish, "array or cpu")
-    finishing = [FinishProducts()] if finish == "array" else []
-    return [TileLut(encoding="i2"), *finishing, *rounding(options), PlaceNpu(machine, int(free), int(least))]
+    finishing = [FinishProducts(int(free), int(least))] if finish == "array" else []
+    grouped = options.get("grouped", "array")
+    if grouped not in ("array", "cpu"):
+        raise option_error(name, "grouped", grouped, "array or cpu")
+    tiling = [TileGrouped(int(free), int(least))] if grouped == "array" else []
+    return [TileLut(encoding="i2"), *tiling, *finishing, *rounding(options), PlaceNpu(machine, int(free), int(least))]
 
 
 def rounding(options: Mapping[str, str]) -> list[ModulePass]:

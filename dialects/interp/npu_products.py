@@ -6,7 +6,8 @@ import numpy as np
 
 from neuc.dialects.interp.core import Env, implements
 from neuc.dialects.interp.npu_requantize import requantize
-from neuc.dialects.npu_products import MatmulOp, RequantizeOp
+from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
+from neuc.dialects.ternary_types import PackedType
 
 _BITS = 8
 """Significant bits of a bf16 number."""
@@ -21,6 +22,18 @@ def _matmul(op: MatmulOp, args: list[np.ndarray], env: Env) -> list[np.ndarray]:
     for k in range(a.shape[-1]):
         total = total + a[..., :, k, None] * b[..., None, k, :]
     return [total]
+
+
+@implements(GroupedAccumulateOp)
+def _grouped(op: GroupedAccumulateOp, args: list[np.ndarray], env: Env) -> list[np.ndarray]:
+    q, rows = args
+    assert isinstance(op.packed.type, PackedType)
+    outputs, columns = op.packed.type.rows, op.packed.type.columns
+    acc = np.empty((*q.shape[:-1], 1, len(rows)), np.int32)
+    for row in range(len(rows)):
+        begin = row % outputs * op.group_count // outputs * columns
+        acc[..., 0, row] = q[..., begin : begin + columns].astype(np.int64) @ rows[row].astype(np.int64)
+    return [acc]
 
 
 @implements(RequantizeOp)

@@ -67,7 +67,7 @@ class NpuExecutor:
     Of codes: ``q`` int8 [..., K] to ``acc`` int32 [..., G, R] for each of the weights that read it, or to int8 codes
     [..., R] where the cores finish it (``codes``: in how many stages, with how many corrections and tables). Of floats
     in bf16: ``a`` f32 [..., K] to f32 [..., N] for each of them, or ``a`` [..., M, K] and ``b`` [..., K, N] to
-    [..., M, N].
+    [..., M, N]. With ``planes`` the groups are those of a grouped convolution, whose columns lie side by side.
     """
 
     def __init__(self, name: str, segment: Segment, setting: Setting) -> None:
@@ -83,6 +83,7 @@ class NpuExecutor:
                 "operands",
                 "finishing",
                 "codes",
+                "planes",
                 "columns",
                 "outputs",
                 "group",
@@ -99,6 +100,7 @@ class NpuExecutor:
         finishing = node.get("finishing").boolean()
         self._plan = GemmPlan.on(self.machine, (tile[0], tile[1], tile[2]), operands, spread, finishing)
         self._finish = finish_from(node.get("codes"))
+        self._planes = node.get("planes").integer(0, MOST_PARTS)
         if self._finish is not None and not finishing:
             raise node.get("codes").refuse("the program makes no codes")
         self._columns, self._group = (node.get(key).integer(0, MOST) for key in ("columns", "group"))
@@ -149,10 +151,17 @@ class NpuExecutor:
             work = rows * self._columns * width
             sums = self._product(a.reshape(rows, groups, self._group), self._weights, width, work)
             whole[...] = sums.transpose(1, 0, 2)
+        if self._planes:
+            return [self._side_by_side(whole).reshape(*x.shape[:-1], *([1] if self._finish is None else []), -1)]
         ends = np.cumsum(self._outputs)
         parts = [whole[..., end - size : end] for size, end in zip(self._outputs, ends)]
         inner = () if floats or self._finish is not None else (groups,)
         return [part.reshape(*x.shape[:-1], *inner, part.shape[-1]) for part in parts]
+
+    def _side_by_side(self, whole: Array) -> Array:
+        """Columns of all groups [rows, groups, planes x columns] next to each other, plane after plane."""
+        rows, groups, width = whole.shape
+        return whole.reshape(rows, groups, self._planes, width // self._planes).transpose(0, 2, 1, 3).reshape(rows, -1)
 
     def _stacked(self, a: Array, b: Array) -> list[Array]:
         """Products of two activations, one for each place of their leading axes."""

@@ -103,3 +103,11 @@ func.func @finished(%a: tensor<2x2x3xi32>, %m: tensor<3xi32>, %o: tensor<3xi64>,
   %y = npu.requantize %a, %m, %o, %l, %e : (tensor<2x2x3xi32>, tensor<3xi32>, tensor<3xi64>, tensor<3x4xi8>, tensor<3x2x2xi32>) -> tensor<2x3xi8>
   func.return %y : tensor<2x3xi8>
 }
+
+// -----
+
+// CHECK: 8 rows cannot be cut into 3 groups
+func.func @grouped(%q: tensor<2x27xi8>, %p: !ternary.packed<#ternary.encoding<i2>, 8x9, scale = row, planes = 1>) -> tensor<2x1x8xi32> {
+  %y = npu.grouped_accumulate %q, %p groups 3 : (tensor<2x27xi8>, !ternary.packed<#ternary.encoding<i2>, 8x9, scale = row, planes = 1>) -> tensor<2x1x8xi32>
+  func.return %y : tensor<2x1x8xi32>
+}

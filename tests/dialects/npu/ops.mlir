@@ -42,6 +42,11 @@ func.func @products(%a: tensor<2x5x8xf32>, %b: tensor<2x6x8xf32>, %w: tensor<8x3
   %z = npu.matmul %a, %w : (tensor<2x5x8xf32>, tensor<8x3xf32>) -> tensor<2x5x3xf32>
   func.return %y, %z : tensor<2x5x6xf32>, tensor<2x5x3xf32>
 }
+func.func @grouped(%q: tensor<2x5x72xi8>, %p: !ternary.packed<#ternary.encoding<i2>, 8x9, scale = row, planes = 1>) -> tensor<2x5x1x8xi32> {
+  // CHECK: npu.grouped_accumulate %q, %p groups 8 : (tensor<2x5x72xi8>, {{.*}}) -> tensor<2x5x1x8xi32>
+  %y = npu.grouped_accumulate %q, %p groups 8 : (tensor<2x5x72xi8>, !ternary.packed<#ternary.encoding<i2>, 8x9, scale = row, planes = 1>) -> tensor<2x5x1x8xi32>
+  func.return %y : tensor<2x5x1x8xi32>
+}
 func.func @finished(%a: tensor<2x1x3xi32>, %m: tensor<3xi32>, %o: tensor<3xi64>, %l: tensor<3x4xi8>, %e: tensor<3x2x2xi32>, %t: tensor<256xi8>) -> tensor<2x3xi8> {
   // CHECK: npu.requantize %a, %m, %o, %l, %e table %t : (tensor<2x1x3xi32>, tensor<3xi32>, tensor<3xi64>, tensor<3x4xi8>, tensor<3x2x2xi32>, tensor<256xi8>) -> tensor<2x3xi8>
   %y = npu.requantize %a, %m, %o, %l, %e table %t : (tensor<2x1x3xi32>, tensor<3xi32>, tensor<3xi64>, tensor<3x4xi8>, tensor<3x2x2xi32>, tensor<256xi8>) -> tensor<2x3xi8>

@@ -1,0 +1,88 @@
+"""Grouped and depthwise convolutions on the array: the CPU's bits, in ternary and int8, finished there or not."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import neuc
+from neuc.backends.npu.array_products import MERGED_COLUMNS
+from neuc.backends.npu.known_machines import find_machine
+from neuc.backends.npu.tiling import Product, choose_plans
+from neuc.errors import Error
+
+XDNA1 = find_machine("npu-xdna1")
+
+
+@pytest.fixture(scope="module")
+def quantised() -> onnx.ModelProto:
+    """A depthwise layer and one of four groups in int8 QDQ form, the second with a sigmoid behind it."""
+    random = np.random.default_rng(2)
+    tensors: dict[str, np.ndarray] = {}
+    nodes: list[onnx.NodeProto] = []
+
+    def pair(x: str, scale: float) -> str:
+        tensors[f"{x}.s"], tensors[f"{x}.z"] = np.array(scale, np.float32), np.array(0, np.int8)
+        nodes.append(helper.make_node("QuantizeLinear", [x, f"{x}.s", f"{x}.z"], [f"{x}.q"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{x}.q", f"{x}.s", f"{x}.z"], [f"{x}.d"]))
+        return f"{x}.d"
+
+    def conv(name: str, x: str, shape: tuple[int, ...], group: int) -> str:
+        tensors[f"{name}.w"] = random.integers(-127, 128, shape).astype(np.int8)
+        tensors[f"{name}.ws"] = random.uniform(1e-3, 3e-3, shape[0]).astype(np.float32)
+        tensors[f"{name}.b"] = random.standard_normal(shape[0]).astype(np.float32)
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}.w", f"{name}.ws"], [f"{name}.f"], axis=0))
+        inputs = [x, f"{name}.f", f"{name}.b"]
+        nodes.append(helper.make_node("Conv", inputs, [f"{name}.y"], name=name, group=group, pads=[1, 1, 1, 1]))
+        return f"{name}.y"
+
+    depthwise = conv("depthwise", pair("x", 0.02), (24, 1, 3, 3), 24)
+    nodes.append(helper.make_node("Relu", [depthwise], ["r"]))
+    nodes.append(helper.make_node("Sigmoid", [conv("four", pair("r", 0.02), (32, 6, 3, 3), 4)], ["y"]))
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, 7, 5]) for n, c in (("x", 24), ("y", 32)))
+    weights = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def test_int8_groups_are_the_cpus_bit_for_bit(quantised: onnx.ModelProto):
+    x = np.random.default_rng(3).standard_normal((1, 24, 7, 5)).astype(np.float32)
+    compiled = neuc.compile(quantised, "npu-xdna1")
+    on_cpu = neuc.compile(quantised, "npu-xdna1{grouped=cpu,finish=cpu}")
+    expected = np.asarray(on_cpu.session().run(None, {"x": x})[0])
+    np.testing.assert_array_equal(np.asarray(compiled.session().run(None, {"x": x})[0]), expected)
+    assert len(np.unique(expected)) > 100
+    notes, plain = (" ".join(c.report.hints) for c in (compiled, on_cpu))
+    assert "2 products run on npu-xdna1" in notes
+    assert "1 product leaves npu-xdna1 as int8 codes" in notes
+    assert "finished on the CPU, because its activation is sigmoid: four" in notes
+    assert "2 layers stay on the CPU, because grouped=cpu" in plain
+
+
+def test_ternary_groups_with_several_planes_are_the_cpus_bit_for_bit():
+    random = np.random.default_rng(4)
+    weights = [numpy_helper.from_array(random.standard_normal((32, 16, 3, 3)).astype(np.float32), "w")]
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="two", group=2, strides=[2, 2])
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 32, s, s]) for n, s in (("x", 8), ("y", 3)))
+    graph = helper.make_graph([node], "g", [x], [y], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    feeds = {"x": random.standard_normal((2, 32, 8, 8)).astype(np.float32)}
+    compiled = neuc.compile(model, "npu-xdna1{columns=2}", planes=2)
+    expected = neuc.compile(model, "cpu", quantize="ternary", planes=2).session().run(None, feeds)[0]
+    np.testing.assert_array_equal(compiled.session().run(None, feeds)[0], expected)
+    assert "1 product runs on npu-xdna1-2col" in " ".join(compiled.report.hints)
+
+
+def test_merging_groups_saves_time():
+    apart = choose_plans(XDNA1, (Product(1152, 9, 1, 64),))
+    merged = choose_plans(XDNA1, (Product(1152, 9 * MERGED_COLUMNS, MERGED_COLUMNS, 64 // MERGED_COLUMNS),))
+    assert merged.costs[0].cycles < apart.costs[0].cycles / 2
+
+
+def test_small_layers_stay_and_wrong_words_are_named(quantised: onnx.ModelProto):
+    notes = " ".join(neuc.compile(quantised, "npu-xdna1{least=1000000000}").report.hints)
+    assert "nothing runs on npu-xdna1: least=1000000000" in notes
+    with pytest.raises(Error, match="grouped=gpu makes no sense"):
+        neuc.compile(quantised, "npu-xdna1{grouped=gpu}")
