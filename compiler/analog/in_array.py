@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from neuc.compiler.analog.pulsed_layer import PulsedLayer
 from neuc.errors import Error, Exit
 from neuc.runtime.analog.pulsed_devices import PulsedDevice, pulsed_device
-from neuc.runtime.analog.pulsed_update import DEFAULT_TRAINS, RULES, LearningRule, PulseTrains
+from neuc.runtime.analog.pulsed_update import DEFAULT_TRAINS, RULES, PulseTrains
 
 MOST_WIDTH = 4096
 """Lines of an array; arrays are simulated device by device."""
@@ -35,7 +36,7 @@ class InArrayResult:
 
     def scores(self, x: np.ndarray) -> np.ndarray:
         """Scores f64 [N, classes] of samples [N, inputs]."""
-        return _forward([(w, b) for w, b in self.layers], x)[-1]
+        return _forward([(w, b) for w, b in self.layers], x)[-1].astype(np.float64)
 
     def to_onnx(self, path: Path) -> None:
         """Write the network: `x` f32 [batch, inputs] -> `scores` f32 [batch, classes]."""
@@ -105,10 +106,11 @@ def train_in_array(
     if not 1 <= epochs <= 100_000:
         raise _bad(f"{epochs} epochs", "give 1 to 100,000")
     rng, kind = np.random.default_rng(seed), pulsed_device(device)
-    layers: list[LearningRule] = []
+    layers: list[PulsedLayer] = []
     for inputs, outputs in pairwise(sizes):
         bound = 1 / np.sqrt(inputs)
-        layers.append(RULES[rule](kind, rng.uniform(-bound, bound, (outputs, inputs)), rng, trains))
+        drawn = RULES[rule](kind, rng.uniform(-bound, bound, (outputs, inputs)), rng, trains)
+        layers.append(PulsedLayer(drawn, int(rng.integers(2**62))))
     biases = [np.zeros(outputs) for outputs in sizes[1:]]
     accuracies: list[float] = []
     for _ in range(epochs):
@@ -132,7 +134,7 @@ def _forward(layers: Sequence[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> 
 
 
 def _learn(
-    layers: Sequence[LearningRule], biases: list[np.ndarray], x: np.ndarray, labels: np.ndarray, rate: float
+    layers: Sequence[PulsedLayer], biases: list[np.ndarray], x: np.ndarray, labels: np.ndarray, rate: float
 ) -> None:
     values = _forward([(layer.weights, bias) for layer, bias in zip(layers, biases)], x)
     scores = np.exp(values[-1] - values[-1].max(axis=1, keepdims=True))

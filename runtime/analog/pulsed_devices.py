@@ -131,6 +131,7 @@ class PulsedArray:
         weights: what they hold, f64.
         step_up, step_down: Δ⁺ and Δ⁻ of each device.
         w_max, w_min: bounds of each device.
+        fall_up, fall_down: γ⁺ / w_max and γ⁻ / w_min of each device.
     """
 
     def __init__(self, device: PulsedDevice, shape: tuple[int, int], rng: np.random.Generator) -> None:
@@ -145,8 +146,8 @@ class PulsedArray:
         self.step_down = np.abs(gain - max(device.up_down, 0.0) - imbalance) * device.step
         self.w_max = np.abs(device.w_max * (1 + spread(device.bounds_dtod)))
         self.w_min = -np.abs(device.w_min * (1 + spread(device.bounds_dtod)))
-        self._fall_up = np.abs(device.slope_up + spread(device.slope_dtod)) / self.w_max
-        self._fall_down = np.abs(device.slope_down + spread(device.slope_dtod)) / self.w_min
+        self.fall_up = np.abs(device.slope_up + spread(device.slope_dtod)) / self.w_max
+        self.fall_down = np.abs(device.slope_down + spread(device.slope_dtod)) / self.w_min
         self.weights = np.zeros(shape)
 
     def write(self, weights: Floats) -> None:
@@ -155,11 +156,11 @@ class PulsedArray:
 
     def steps(self, weights: Floats) -> tuple[Floats, Floats]:
         """Mean sizes of an up and of a down pulse at `weights`."""
-        return self.step_up * (1 - self._fall_up * weights), self.step_down * (1 - self._fall_down * weights)
+        return self.step_up * (1 - self.fall_up * weights), self.step_down * (1 - self.fall_down * weights)
 
     def symmetric_point(self) -> Floats:
         """The weights at which up and down steps are as large as each other; 0 where there is no such weight."""
-        slope = self.step_up * self._fall_up - self.step_down * self._fall_down
+        slope = self.step_up * self.fall_up - self.step_down * self.fall_down
         found = np.divide(self.step_up - self.step_down, slope, out=np.zeros_like(slope), where=slope > 0)
         return np.clip(found, self.w_min, self.w_max)
 
@@ -169,7 +170,7 @@ class PulsedArray:
         flat, left = counts.reshape(-1)[where], self.weights.reshape(-1)
         up = flat > 0
         step = np.where(up, self.step_up.reshape(-1)[where], -self.step_down.reshape(-1)[where])
-        fall = np.where(up, self._fall_up.reshape(-1)[where], self._fall_down.reshape(-1)[where])
+        fall = np.where(up, self.fall_up.reshape(-1)[where], self.fall_down.reshape(-1)[where])
         low, high = self.w_min.reshape(-1)[where], self.w_max.reshape(-1)[where]
         todo = np.abs(flat)
         while where.size:
