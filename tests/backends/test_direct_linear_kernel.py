@@ -108,11 +108,17 @@ class Layer:
         *,
         activation: str = "none",
         split: int = 1,
+        offset: int | None = None,
     ) -> np.ndarray:
+        """Outputs; with `offset`, their memory begins so many bytes behind a cache line's beginning."""
         epilogue = Epilogue(self.rows, self.planes, self.groups, True, activation)
         panels = panel_products(self.isa) is not None and self.planes * self.groups == 1
         kernel = DirectLinearKernel(self.layout, epilogue, self.packed_scales.dtype == np.float16, tail, panels)
         y, whole = guarded(np.full((len(q), self.rows), np.nan, np.float32))
+        if offset is not None:
+            room, whole = guarded(np.full(y.nbytes + 64, 0x5A, np.uint8))
+            first = (offset - room.ctypes.data) % 64
+            y = room[first : first + y.nbytes].view(np.float32).reshape(y.shape)
         packed = np.concatenate([pack_direct(plane, self.layout) for plane in self.weights])
         shared = len(q) // len(s)
         args = [q, packed, y, len(q), s, self.packed_scales, self.bias, shared, *operands]
@@ -144,6 +150,34 @@ def test_equals_the_interpreter(case: Case, isa: Isa) -> None:
 @pytest.mark.parametrize("case", MORE_CASES, ids=str)
 def test_more_equals_the_interpreter(case: Case, isa: Isa) -> None:
     test_equals_the_interpreter(case, isa)
+
+
+with_panels = pytest.mark.parametrize(
+    "isa", [isa for isa in isas() if panel_products(isa)], ids=lambda isa: "+".join(isa.optional)
+)
+
+
+@with_panels
+@pytest.mark.parametrize(("encoding", "columns"), [("i2", 1300), ("t5", 1300), ("i2", 60)])
+def test_panels_follow_one_another(encoding: DirectEncoding, columns: int, isa: Isa) -> None:
+    # Four chunks of rows, the last one not full; blocks of columns of several lengths; ranges that begin anywhere.
+    layer = Layer((encoding, 1, 200, columns, 64, 0, True, TERNARY), isa)
+    for tokens, split in ((16, 1), (47, 2), (129, 1), (150, 3), (300, 2)):
+        q, s = activations(tokens, columns), token_scales(tokens)
+        assert np.array_equal(layer.run(q, s, split=split), layer.expected(q, s))
+
+
+@with_panels
+@pytest.mark.parametrize("offset", [0, 4])
+def test_outputs_past_the_caches(offset: int, isa: Isa) -> None:
+    layer, tokens = Layer(("i2", 1, 2048, 64, 64, 0, True, TERNARY), isa), 130
+    q, s = activations(tokens, 64), token_scales(tokens)
+    assert 4 * tokens * layer.rows > 1 << 20
+    y, random = layer.expected(q, s), np.random.default_rng(1)
+    full, row = (random.standard_normal(shape).astype(np.float32) for shape in (y.shape, layer.rows))
+    gate = np.maximum(full, 0)
+    found = layer.run(q, s, SQUARED_RELU_TIMES, [full, row], split=2, offset=offset)
+    assert np.array_equal(found, gate * gate * y + row)
 
 
 @each_isa

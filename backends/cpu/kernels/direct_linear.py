@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from xdsl.dialects import llvm
 
-from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i32, vec
+from neuc.backends.cpu.builder import KernelBuilder, Val, f32, i1, i32, vec
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.direct import OneByWords, direct_emitter, direct_scratch_bytes
@@ -144,7 +144,7 @@ class _LinearEmitter:
         self.products = direct_emitter(b, spec.layout, spec.token_block)
         self.writer = LinearWriter(b, spec.epilogue, spec.half, spec.tail)
         self.scale_bytes = 2 if spec.half else 4
-        self.next_block = b.i64(0)
+        self.next_block, self.goes_on = b.i64(0), b.const(0, i1)
         self.panels = self._panels() if spec.panels else None
 
     def _panels(self) -> PanelProducts:
@@ -165,7 +165,7 @@ class _LinearEmitter:
             q = b.ptr(b.arg_ptr(0), first * t.columns)
             # At the end of a thread's range there is nothing to fetch but what is in cache.
             goes_on = b.icmp("slt", unit.i + 1, b.end) & b.icmp("slt", row_block + 1, t.row_blocks)
-            self.next_block = b.select(goes_on, row_block + 1, row_block)
+            self.next_block, self.goes_on = b.select(goes_on, row_block + 1, row_block), goes_on
             if self.writer.one_term:
                 self.products.fetch(self._scales(row_block), t.block_rows * self.scale_bytes)
             self.products.at = Places(q, t.columns, b.arg_ptr(1), b.scratch, b.scratch, b.scratch)
@@ -182,6 +182,8 @@ class _LinearEmitter:
                 lambda few: self._write_vectors(few, row_block, ends, rows),
             )
             unit.yield_([token_block])
+        if self.panels is not None:
+            self.writer.finish_panels()
 
     def _by_tokens(self, tokens: Val, many: Callable[[PanelProducts], None], few: Callable[[Val], None]) -> None:
         """One way for as many tokens as panels are for, another for fewer."""
@@ -196,7 +198,7 @@ class _LinearEmitter:
     def _write_panels(self, panels: PanelProducts, row_block: Val, ends: LinearPlaces, tokens: Val, rows: Val) -> None:
         b, nbytes = self.b, self.tiling.row_block_bytes
         weights, following = (b.ptr(b.arg_ptr(1), block * nbytes) for block in (row_block, self.next_block))
-        panels.write(self.products.at, weights, following, ends, tokens, rows)
+        panels.write(self.products.at, weights, following, self.goes_on, ends, tokens, rows)
 
     def _write_vectors(self, tokens: Val, row_block: Val, ends: LinearPlaces, rows: Val) -> None:
         self._vectors(tokens, row_block)
@@ -210,8 +212,10 @@ class _LinearEmitter:
     def _vectors(self, tokens: Val, row_block: Val) -> None:
         """Sums of one chunk for all tokens, in scratch memory."""
         b, products = self.b, self.products
-        done = b.i64(0)
-        for size in products.token_sizes:
+        done, sizes = b.i64(0), products.token_sizes
+        if self.panels is not None:
+            sizes = [size for size in sizes if size < self.panels.least_tokens]
+        for size in sizes:
             # Whole groups of `size` tokens; the smaller sizes take what is left.
             until = tokens - b.urem(tokens, size) if size > 1 else tokens
             emitter = self._emitter(size)

@@ -2,14 +2,14 @@
 
 Taking bytes apart needs the units that multiply, so for many tokens it is done once: codes of some rows by some
 columns, a panel that fits into the first-level cache, serve every token of a work unit. Groups of tokens are multiplied
-with it one after the other; behind the last columns a group's outputs are written at once, while its sums are in cache.
-How a group is multiplied is said in `direct_panel_amx.py` and `direct_panel_vnni.py`.
+with it one after the other; behind the last columns a group's outputs are written, while its sums are in cache.
+How a group is multiplied, and when codes are unpacked and outputs written, is said in `direct_panel_amx.py` and
+`direct_panel_vnni.py`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import replace
 from math import gcd
 
@@ -58,7 +58,7 @@ class PanelProducts(ABC):
         self._low = place
         self.sums = place + 4 * PANEL_TOKEN_BLOCK
         self.codes = self.sums + PANEL_TOKEN_BLOCK * self.line
-        self._copies = self.codes + self.tiles * self.block_quads(layout) * TILE_BYTES
+        self._copies = self.codes + self.tiles * self.tile_bytes
 
     # ---------------------------------------------------------------- sizes
 
@@ -128,84 +128,74 @@ class PanelProducts(ABC):
 
     # ---------------------------------------------------------------- products and outputs
 
-    def write(self, at: Places, weights: Val, following: Val, ends: LinearPlaces, tokens: Val, rows: Val) -> None:
+    @abstractmethod
+    def write(
+        self, at: Places, weights: Val, following: Val, goes_on: Val, ends: LinearPlaces, tokens: Val, rows: Val
+    ) -> None:
         """The outputs of a chunk of rows for all tokens.
 
         Args:
             at: where the activations are.
             weights: the chunk's packed bytes.
-            following: those that come next, to be fetched in the meantime.
+            following: those that may come next, to be fetched in the meantime.
+            goes_on: whether they do, for the same tokens.
             ends: as for the whole chunk; sums are elsewhere.
             tokens: how many there are, `least_tokens` or more.
             rows: how many of the chunk's rows there are.
         """
-        b, t, layout = self.b, self.tiling, self.layout
-        copied = self.row_bytes(layout) != t.columns
-        activations = b.ptr(b.scratch, self._copies) if copied else at.activations
-        stride = self.row_bytes(layout) if copied else at.activation_bytes
-        steps = self.block_quads(layout) // layout.planes
-        panels, blocks = layout.tiles // self.tiles, -(-t.segment_steps // steps)
-        self.begin()
-        with b.loop(0, panels) as panel, b.loop(0, t.segment_steps, steps) as block:
-            count = b.min(t.segment_steps - block.i, b.i64(steps))
-            self._unpack(b.ptr(weights, block.i * t.step_bytes + panel.i * (self.tiles * TILE_BYTES)), count)
-            # What fills up the last step has no activations, and tiles that have none are left out.
-            first = block.i * layout.planes
-            quads = b.min(count * layout.planes, self.row_bytes(layout) // QUAD - first)
-            last = b.icmp("sge", block.i + steps, t.segment_steps)
-            part = b.udiv(block.i, steps)
-            turn = panel.i * blocks + part
-            fetched = -(-t.row_block_bytes // (panels * blocks * CACHE_LINE))
-            here = b.max(b.min(rows - panel.i * self.rows, b.i64(self.rows)), b.i64(0))
-            for token, size in self._groups(tokens):
-                self._fetch(b.ptr(following, turn * (fetched * CACHE_LINE)), fetched, token, tokens, size)
-                own = b.min(tokens - token, b.i64(size))
-                skipped = size - own
-                places = replace(
-                    ends,
-                    sums=b.ptr(b.scratch, (token + skipped) * self.line + self.sums),
-                    scales=self.writer.scales_from(ends.scales, panel.i * self.rows),
-                    first_token=ends.first_token + token,
-                    first_row=ends.first_row + panel.i * self.rows,
-                    stride=self.rows,
-                    s=b.ptr(ends.s, token * 4),
-                    low=b.ptr(b.scratch, token * 4 + self._low) if layout.low else None,
-                    step=layout.step,
-                )
-                # Some of its outputs' memory in each block of columns: all at once is more than memory gives.
-                asked, until = (b.udiv(own * turns, blocks) for turns in (part, part + 1))
-                self.writer.fetch(replace(places, first_token=places.first_token + asked), until - asked, here)
-                x = b.ptr(activations, (token - skipped) * stride + first * QUAD)
-                self.group(x, stride, token, size, quads, block.i)
-                with b.if_(last):
-                    self.writer.write(places, own, here)
-        self.end()
-
-    @abstractmethod
-    def begin(self) -> None:
-        """Before any group of a chunk."""
-
-    @abstractmethod
-    def end(self) -> None:
-        """After the last one."""
 
     @property
-    @abstractmethod
-    def sizes(self) -> tuple[int, ...]:
-        """How many tokens a group has, falling. If the smallest is not 1, the last group goes back to fill up."""
+    def block_steps(self) -> int:
+        """Steps of a block of columns."""
+        return self.block_quads(self.layout) // self.layout.planes
 
-    @abstractmethod
-    def group(self, x: Val, stride: Operand, token: Val, tokens: int, quads: Val, block: Val) -> None:
-        """Add Σ code·x to a group's sums, which begin with the first block.
+    @property
+    def blocks(self) -> int:
+        """Blocks of columns."""
+        return -(-self.tiling.segment_steps // self.block_steps)
+
+    @property
+    def panels(self) -> int:
+        """Panels of a chunk."""
+        return self.layout.tiles // self.tiles
+
+    def rows_of(self, at: Places) -> tuple[Val, Operand]:
+        """Where rows of activations are that products may read to the end of a tile, and how far apart."""
+        if self.row_bytes(self.layout) != self.tiling.columns:
+            return self.b.ptr(self.b.scratch, self._copies), self.row_bytes(self.layout)
+        return at.activations, at.activation_bytes
+
+    def quads_of(self, block: Val, count: Val) -> Val:
+        """Quads of a block of columns of so many steps, but for those that fill up the last step."""
+        planes = self.layout.planes
+        return self.b.min(count * planes, self.row_bytes(self.layout) // QUAD - block * planes)
+
+    def panel_rows(self, panel: Val, rows: Val) -> Val:
+        """How many of a chunk's rows a panel has."""
+        b = self.b
+        return b.max(b.min(rows - panel * self.rows, b.i64(self.rows)), b.i64(0))
+
+    def panel_ends(self, ends: LinearPlaces, panel: Val, token: Val, group: Val) -> LinearPlaces:
+        """Where the outputs of a panel's rows from a token on come from.
 
         Args:
-            x: the first token's activations of this block of columns.
-            stride: bytes from one token's to the next's.
-            token: the number that the group's sums have.
-            tokens: how many there are.
-            quads: of columns.
-            block: the block's first step; 0 is the first block.
+            ends: as for the whole chunk.
+            panel: its number in the chunk.
+            token: the first one's number in the block of tokens.
+            group: the number its sums have.
         """
+        b, first = self.b, panel * self.rows
+        return replace(
+            ends,
+            sums=self.sum_place(group, 0),
+            scales=self.writer.scales_from(ends.scales, first),
+            first_token=ends.first_token + token,
+            first_row=ends.first_row + first,
+            stride=b.i64(self.rows),
+            s=b.ptr(ends.s, token * 4),
+            low=b.ptr(b.scratch, token * 4 + self._low) if self.layout.low else None,
+            step=self.layout.step,
+        )
 
     def sum_place(self, token: Operand, tile: int) -> Val:
         """Where a token's sums of a tile of rows are."""
@@ -214,37 +204,46 @@ class PanelProducts(ABC):
 
     def code_place(self, tile: int) -> Val:
         """Where the first quad of a tile of rows is; the next ones follow."""
-        return self.b.ptr(self.b.scratch, self.codes + tile * self.block_quads(self.layout) * TILE_BYTES)
+        return self.b.ptr(self.b.scratch, self.codes + tile * self.tile_bytes)
 
-    def _groups(self, tokens: Val) -> Iterator[tuple[Val, int]]:
-        b, done = self.b, self.b.i64(0)
-        for size in self.sizes:
-            until = tokens - b.urem(tokens - done, size) if size > self.sizes[-1] else tokens
-            with b.loop(done, until, size) as token:
-                yield token.i, size
-            done = until
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of codes of a tile of rows by a block of columns."""
+        return self.block_quads(self.layout) * TILE_BYTES
 
-    def _fetch(self, weights: Val, lines: int, token: Val, tokens: Val, size: int) -> None:
-        """A group's share of lines, into the second-level cache."""
-        b = self.b
-        first = b.udiv(token * lines, tokens)
-        until = b.min(b.udiv((token + size) * lines, tokens), b.i64(lines))
-        with b.loop(first, until) as line:
-            b.intrinsic("llvm.prefetch.p0", None, [b.ptr(weights, line.i * CACHE_LINE), b.i32(0), b.i32(2), b.i32(1)])
+    def fetch(
+        self, following: Val, ends: LinearPlaces, group: tuple[Val, int], tokens: Val, where: tuple[Val, Val, Val]
+    ) -> None:
+        """Ask for a group's share of the next chunk's packed bytes, and of its outputs' memory.
 
-    def _unpack(self, weights: Val, steps: Val) -> None:
-        """Codes of some steps as bytes, quad after quad for each tile of rows; the last tile of quads filled up."""
-        b, planes, codes = self.b, self.layout.planes, self.emitter.codes
-        window = next(w for w in (8, 4, 2, 1) if not any(codes.shifts(w)))
-        with b.loop(0, steps) as step:
+        All at once is more than memory gives.
+
+        Args:
+            following: the next chunk's packed bytes.
+            ends: as for the whole chunk.
+            group: its first token, and how many tokens it has, if there are so many.
+            tokens: how many there are.
+            where: the panel's number, the block's first step, and how many rows the panel has.
+        """
+        b, (token, size), (panel, block, rows) = self.b, group, where
+        part = b.udiv(block, self.block_steps)
+        fetched = -(-self.tiling.row_block_bytes // (self.panels * self.blocks * CACHE_LINE))
+        lines = b.ptr(following, (panel * self.blocks + part) * (fetched * CACHE_LINE))
+        first, until = (b.udiv(number * fetched, tokens) for number in (token, token + size))
+        with b.loop(first, b.min(until, b.i64(fetched))) as line:
+            address = b.ptr(lines, line.i * CACHE_LINE)
+            b.intrinsic("llvm.prefetch.p0", None, [address, b.i32(0), b.i32(2), b.i32(1)])
+        own = b.min(tokens - token, b.i64(size))
+        asked, until = (b.udiv(own * turns, self.blocks) for turns in (part, part + 1))
+        self.writer.fetch(self.panel_ends(ends, panel, token + asked, token), until - asked, rows, self.tiles)
+
+    def unpack(self, weights: Val, first: Operand, until: Operand) -> None:
+        """Codes of some of a block's steps as bytes, quad after quad for each tile of rows."""
+        b, planes, reader = self.b, self.layout.planes, self.emitter.codes
+        window = next(w for w in (8, 4, 2, 1) if not any(reader.shifts(w)))
+        with b.loop(first, until) as step:
             for tile in range(self.tiles):
                 source = b.ptr(weights, step.i * self.tiling.step_bytes + tile * TILE_BYTES)
                 target = b.ptr(self.code_place(tile), step.i * (planes * TILE_BYTES))
-                for plane, values in enumerate(codes.planes(b, b.load(source, vec(i8, TILE_BYTES)), window)):
+                for plane, values in enumerate(reader.planes(b, b.load(source, vec(i8, TILE_BYTES)), window)):
                     b.store(values, b.ptr(target, plane * TILE_BYTES))
-        if self.tile_quads == 1:
-            return
-        filled = steps * planes
-        with b.loop(filled, b.udiv(filled + (self.tile_quads - 1), self.tile_quads) * self.tile_quads) as quad:
-            for tile in range(self.tiles):
-                b.store(b.zero(vec(i8, TILE_BYTES)), b.ptr(self.code_place(tile), quad.i * TILE_BYTES))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from neuc.backends.cpu.builder import Operand, Val, i8, i32, vec
 from neuc.backends.cpu.kernels.direct_panel import PanelProducts
+from neuc.backends.cpu.kernels.linear_epilogue import LinearPlaces
+from neuc.backends.cpu.kernels.ternary_tiles import Places
 from neuc.backends.cpu.packing.direct import QUAD, TILE_BYTES, TILE_ROWS
 
 _ACCUMULATORS = 24
@@ -22,17 +26,38 @@ class VnniPanelProducts(PanelProducts):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """So many that sums fill the registers, and for the rest fewer."""
+        """So many tokens that sums fill the registers, and for the rest fewer."""
         most = min(12, _ACCUMULATORS // self.tiles)
         return (most, *(size for size in (4, 2, 1) if size < most))
 
-    def begin(self) -> None:
-        """Nothing."""
+    def write(
+        self, at: Places, weights: Val, following: Val, goes_on: Val, ends: LinearPlaces, tokens: Val, rows: Val
+    ) -> None:
+        """Each block of columns is unpacked, then multiplied; outputs follow a group's last products."""
+        b, t = self.b, self.tiling
+        x, stride = self.rows_of(at)
+        with b.loop(0, self.panels) as panel, b.loop(0, t.segment_steps, self.block_steps) as block:
+            count = b.min(t.segment_steps - block.i, b.i64(self.block_steps))
+            source = b.ptr(weights, block.i * t.step_bytes + panel.i * (self.tiles * TILE_BYTES))
+            self.unpack(source, 0, count)
+            quads, here = self.quads_of(block.i, count), self.panel_rows(panel.i, rows)
+            last = b.icmp("sge", block.i + self.block_steps, t.segment_steps)
+            columns = b.ptr(x, block.i * t.step_columns)
+            for token, size in self._groups(tokens):
+                self.fetch(following, ends, (token, size), tokens, (panel.i, block.i, here))
+                self._group(b.ptr(columns, token * stride), stride, token, size, quads, block.i)
+                with b.if_(last):
+                    self.writer.write_panel(self.panel_ends(ends, panel.i, token, token), b.i64(size), here, self.tiles)
 
-    def end(self) -> None:
-        """Nothing."""
+    def _groups(self, tokens: Val) -> Iterator[tuple[Val, int]]:
+        b, done = self.b, self.b.i64(0)
+        for size in self.sizes:
+            until = tokens - b.urem(tokens - done, size) if size > 1 else tokens
+            with b.loop(done, until, size) as token:
+                yield token.i, size
+            done = until
 
-    def group(self, x: Val, stride: Operand, token: Val, tokens: int, quads: Val, block: Val) -> None:
+    def _group(self, x: Val, stride: Operand, token: Val, tokens: int, quads: Val, block: Val) -> None:
         """Each quad of activations, in every lane, serves all tiles of rows."""
         b, wide, lanes = self.b, vec(i8, TILE_BYTES), vec(i32, TILE_ROWS)
         name = f"llvm.x86.avx512.vpdpbusd.{8 * TILE_BYTES}"
