@@ -169,6 +169,7 @@ def main() -> None:
     options.add_argument("--steps", default=",".join(map(str, STEPS)), help="separated by commas")
     options.add_argument("--images", type=int, default=2_000, help="test images")
     options.add_argument("--seeds", type=int, default=3, help="choices of calibration images")
+    options.add_argument("--key", default="accuracy", help="of the record; groups: for recipe a2 at the T of its goal")
     options.add_argument("--kept-only", action="store_true", help="measure nothing: make the record of what is kept")
     given = options.parse_args()
     for name in given.networks or list(BUILDERS):
@@ -176,7 +177,7 @@ def main() -> None:
         task = Task(name, images, min(given.images, len(images.test_labels)), given.seeds, given.keep)
         recipes = (given.recipes or ("b,c" if is_transformer(name) else "a,b,c")).split(",")
         steps = [int(step) for step in given.steps.split(",")]
-        add(f"accuracy/{name}", measure(task, recipes, given.peers, steps, kept_only=given.kept_only))
+        add(f"{given.key}/{name}", measure(task, recipes, given.peers, steps, kept_only=given.kept_only))
 
 
 if __name__ == "__main__":

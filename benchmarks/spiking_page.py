@@ -19,7 +19,7 @@ from spiking_records import HISTORY, Record, newest
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "spiking.md"
-GOALS = {"a": 8, "b": 4, "c": 4}
+GOALS = {"a": 8, "a2": 8, "b": 4, "c": 4}
 """T within which a recipe has to come within `ALLOWED` of the float network."""
 ALLOWED = 0.005
 SCRIPTS = (
@@ -88,6 +88,21 @@ def goals(records: Records) -> str:
             rows.append(row)
     head = ["network", "recipe", "best T allowed", "points to float", "95 % interval", "within 0.5"]
     return table([*head, "better than SpikingJelly's best at T", "worse at T"], rows, left=2)
+
+
+def groups(records: Records) -> str:
+    """Recipe a with two neurons for each number, at the T of its goal."""
+    found = [record for key, record in records.items() if key.startswith("groups/")]
+    if not found:
+        return "No records yet."
+    head = ["network", "T", "float network, %", "accuracy, %", "points to float", "95 % interval", "within 0.5"]
+    rows = []
+    for record in found:
+        for row in record["recipes"]["a2"]:
+            cells = [record["network"], str(row["T"]), share(record["ann"]), share(row["accuracy"], row["spread"])]
+            within = "yes" if row["gap"] >= -ALLOWED else "**no**"
+            rows.append([*cells, points(row["gap"]), span(row["gap_interval"]), within])
+    return f"{where(found)}\n\n{table(head, rows)}"
 
 
 def points(value: float) -> str:
@@ -210,6 +225,7 @@ def _is_ours(engine: str) -> bool:
 TABLES: dict[str, Callable[[Records], str]] = {
     "accuracy": accuracy,
     "goals": goals,
+    "groups": groups,
     "blocks": blocks,
     "models": models,
     "events": events,

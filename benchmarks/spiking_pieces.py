@@ -37,10 +37,13 @@ COUNTED = 50
 """Images whose spikes are counted."""
 WORKER = HERE / "spikingjelly_worker.py"
 NEUC = Path(neuc.__file__).resolve().parent
+GROUPS = {"a2": ("a", 2)}
+"""Recipes whose numbers are carried by several neurons: the recipe, and how many."""
 DECIDING = (
     *(f"compiler/snn/{name}.py" for name in ("calibrate", "convert", "neurons", "recipes", "refit", "simulate")),
     "compiler/snn/thresholds.py",
     "passes/convert_ann_to_snn.py",
+    "passes/group_neurons.py",
 )
 """Files that a converted network's numbers follow from."""
 
@@ -167,8 +170,10 @@ def our_piece(
     if (found is None or found[0] is None) and kept_only:
         return None
     if found is None or found[0] is None:
+        name, group = GROUPS.get(recipe, (recipe, 1))
+        images = task.calibration(seed)
         model = neuc.convert_to_snn(
-            onnx_network(task.name), task.calibration(seed), recipe=recipe, steps=step, start=None, seed=seed
+            onnx_network(task.name), images, recipe=name, group=group, steps=step, start=None, seed=seed
         )
         classes = emitted_classes(model, task.test)
         (row,) = model.sweep(task.test[:COUNTED], steps=[step]).rows

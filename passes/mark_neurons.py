@@ -24,6 +24,9 @@ from neuc.passes.expand_activations import clip_bound, is_relu
 from neuc.passes.map_building import map_of
 
 RECIPES = ("a", "b", "c")
+MAX_GROUP = 16
+"""Most neurons that carry one number together."""
+GROUP_HINT = f"groups of 1 to {MAX_GROUP} neurons, in recipe a; spikes of b and c have more levels instead"
 NO_CHANNELS = -1
 """The channel axis of a site whose whole tensor has one threshold."""
 
@@ -43,26 +46,30 @@ class MarkNeurons(ModulePass):
         recipe: a, b or c.
         after: the name of a model's node. What does not depend on it stays a network of numbers, which runs once in
             front of the spiking one: a hybrid network.
+        group: of recipe a: how many neurons carry one number together (`spike.group`, see `group-neurons`).
     """
 
     name = "mark-neurons"
     recipe: str = "a"
     after: str = ""
+    group: int = 1
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Mark the sites of every function."""
         if self.recipe not in RECIPES:
             raise Error("NEUC-E527", f"there is no recipe {self.recipe!r}", hint=f"recipes are {', '.join(RECIPES)}")
+        if self.group != 1 and (self.recipe != "a" or not 1 <= self.group <= MAX_GROUP):
+            raise Error("NEUC-E527", f"group = {self.group} in recipe {self.recipe}", hint=GROUP_HINT)
         for function in op.ops:
             if isinstance(function, func.FuncOp) and not function.is_declaration:
-                _Marking(self.recipe != "a").run(function, self.after)
+                _Marking(self.recipe != "a", self.group).run(function, self.after)
 
 
 class _Marking:
     """The walk over one function."""
 
-    def __init__(self, everywhere: bool) -> None:
-        self.everywhere = everywhere
+    def __init__(self, everywhere: bool, group: int) -> None:
+        self.everywhere, self.group = everywhere, group
         self.changing = set[SSAValue]()
         """Values that are no affine function of the inputs."""
         self.spiking = set[SSAValue]()
@@ -81,7 +88,8 @@ class _Marking:
             if isinstance(op, MapOp) and len(op.inputs) == 1 and op.inputs[0] in self.inputs:
                 bound = clip_bound(op)
                 if is_relu(op) or bound is not None:
-                    mark(op, self._name(op), RELU if bound is None else CLIP, channel_axis(op.inputs[0]), bound)
+                    kind = RELU if bound is None else CLIP
+                    mark(op, self._name(op), kind, channel_axis(op.inputs[0]), bound, self.group)
             if self.everywhere and isinstance(op, MatMulOp | ConvOp):
                 self._feed_spikes(op)
             self._learn(op)

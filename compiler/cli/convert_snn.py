@@ -37,6 +37,7 @@ _OPTIONS = (
     ),
     click.option("--levels", type=int, help="snn: powers of two of a spike in recipes b and c; 4 by default."),
     click.option("--coding", help="snn: rate or differential, if not the recipe's."),
+    click.option("--group", type=int, default=1, help="snn: neurons that carry one number together, in recipe a."),
     click.option("--start", type=int, help="snn: first step that a rate-coded read-out counts; 0 by default."),
     click.option("--spiking-after", metavar="NODE", help="snn: what stands before this node stays numbers (hybrid)."),
     click.option("--keep-weights", is_flag=True, help="snn: no regression of weights on what spikes bring."),
@@ -65,7 +66,7 @@ def snn_options(command: CommandT) -> CommandT:
 
 COUNTED = 8
 """Samples that NeuroBench's metrics are counted on."""
-CHOSEN_BY_AUTO = ("thresholds", "levels", "coding", "start", "keep_weights")
+CHOSEN_BY_AUTO = ("thresholds", "levels", "coding", "group", "start", "keep_weights")
 """Parameters that recipe auto has no use for."""
 
 
@@ -113,6 +114,7 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
         thresholds=options["thresholds"],
         levels=options["levels"],
         coding=options["coding"],
+        group=options["group"],
         start=options["start"] or 0,
         refit=not options["keep_weights"],
         max_steps=options["max_steps"],

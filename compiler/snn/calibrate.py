@@ -257,7 +257,7 @@ class _Calibrator:
         """Spread first potentials where that is wanted: by how much those of samples are off their channel's."""
         if not self.spread or not self.recipe.binary or self.method != "search" or len(shape) != 4:
             return None
-        site.write(SPREAD, np.array([self.spread], np.float32))
+        site.write(SPREAD, np.array([self.spread / site.group], np.float32))
         zero = np.zeros(site.channels, np.float32)
         return site.by_channel(np.broadcast_to(site.starts(zero, shape), shape))[:, columns]
 
@@ -280,7 +280,16 @@ class _Calibrator:
                 own = current
         bound = site.bound if self.recipe.coding == "rate" else float("inf")
         positive = site.kind != IDENTITY
-        found = thresholds.search(own, truth, self.recipe, self.steps, positive=positive, bound=bound, offset=offset)
+        found = thresholds.search(
+            own,
+            truth,
+            self.recipe,
+            self.steps,
+            positive=positive,
+            bound=bound,
+            offset=offset,
+            members=site.offsets,
+        )
         return found, 0
 
     def _note(self, site: Site, current: Signal, truth: Array, threshold: Array, dead: Array, rounds: int) -> None:

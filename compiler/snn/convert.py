@@ -14,7 +14,7 @@ from xdsl.ir import Operation, SSAValue
 
 from neuc.compiler.driver import Driver
 from neuc.compiler.snn import front, support
-from neuc.compiler.snn.calibrate import LEAST_INPUTS, QUANTILE, Calibration, calibrate
+from neuc.compiler.snn.calibrate import LEAST_INPUTS, QUANTILE, calibrate
 from neuc.compiler.snn.data import Data, arrays_of
 from neuc.compiler.snn.front import Marked
 from neuc.compiler.snn.layer_errors import spike_errors
@@ -27,8 +27,10 @@ from neuc.dialects.dense import ReshapeOp, TransposeOp
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.locations import node_names
 from neuc.dialects.spike import event_of
-from neuc.errors import Error, InternalError
+from neuc.errors import Error, Exit, InternalError
+from neuc.passes.analysis.neuron_sites import write_rate
 from neuc.passes.convert_ann_to_snn import ConvertAnnToSnn, loops
+from neuc.passes.group_neurons import GroupNeurons
 
 SPREAD = 0.5
 """How far first potentials of neighbours in images differ, in parts of an ordered dither over the whole threshold."""
@@ -45,6 +47,7 @@ def convert_to_snn(
     thresholds: str = "search",
     levels: int | None = None,
     coding: str | None = None,
+    group: int = 1,
     start: int | None = 0,
     quantile: float = QUANTILE,
     refit: bool = True,
@@ -70,6 +73,8 @@ def convert_to_snn(
             layer by itself), ``max``, ``quantile``, ``ltb`` (local threshold balancing), ``gaussian``.
         levels: powers of two of a spike in b and c.
         coding: ``rate`` or ``differential``, if not the recipe's.
+        group: of a: how many neurons carry one number together; 2 tell about as much in T steps as one in 2·T, for
+            twice as many neurons and synapses.
         start: with rate coding, the first step that the read-out counts; None chooses it on the calibration data.
         quantile: of ``quantile``.
         refit: with ``search``, weights are fitted, too, by a regression on what spikes bring (`snn/refit.py`); False
@@ -91,6 +96,8 @@ def convert_to_snn(
     if recipe == "auto":
         from neuc.compiler.snn.auto import Goal, convert_auto
 
+        if group != 1:
+            raise Error("NEUC-E527", f"recipe auto with groups of {group}", hint="name recipe a", exit_code=Exit.USAGE)
         goal = Goal(max_steps, max_drop, labels)
         return convert_auto(
             model,
@@ -102,7 +109,7 @@ def convert_to_snn(
             spiking_after=spiking_after,
             seed=seed,
         )
-    chosen = recipe_of(recipe, levels, coding)
+    chosen = recipe_of(recipe, levels, coding, group)
     count = DEFAULT_STEPS[recipe] if steps is None else steps
     check_steps(count)
     begun = time.perf_counter()
@@ -152,11 +159,15 @@ def convert_marked(
     if start is None:
         start = _best_start(marked, few, recipe, steps)
     errors = spike_errors(marked.module, store, few, recipe, steps, seed, done.original)
+    if recipe.group > 1:
+        GroupNeurons().apply(marked.context, marked.module)
+        marked.module.verify()
+        Simulation(marked.module, store, recipe, steps, feeding=write_rate).run(few)
     module = marked.module.clone()
     driver = Driver(module, marked.context)
     driver.run([ConvertAnnToSnn(steps, recipe.levels, recipe.coding, start)])
     report = ConversionReport(marked.name, recipe, steps, start, verdicts, done, errors, _carried(module))
-    _check_spikes(module, done)
+    _check_spikes(module, len(done.sites) * recipe.group)
     report.seconds = time.perf_counter() - begun
     return SpikingModel(
         module,
@@ -194,7 +205,7 @@ def _carried(module: ModuleOp) -> list[str]:
                 pooled = _comes_from_pool(op.x)
                 what = "sums of pooled spikes" if pooled else "currents of another layer without neurons between"
                 found.append(f"{next(iter(node_names(op)), op.name)}: {what}")
-    return found
+    return list(dict.fromkeys(found))  # Once for all neurons of a group.
 
 
 def _comes_from_pool(value: SSAValue) -> bool:
@@ -206,7 +217,7 @@ def _comes_from_pool(value: SSAValue) -> bool:
     return isinstance(value.owner, spike.SumPoolOp)
 
 
-def _check_spikes(module: ModuleOp, done: Calibration) -> None:
+def _check_spikes(module: ModuleOp, wanted: int) -> None:
     """Make sure that each site became a neuron that makes events: nothing stays a float network silently."""
     made = sum(
         event_of(op.results[0]) is not None
@@ -214,5 +225,5 @@ def _check_spikes(module: ModuleOp, done: Calibration) -> None:
         for op in loop.body.block.ops
         if isinstance(op, spike.IfOp | spike.LevelsOp)
     )
-    if made != len(done.sites):
-        raise InternalError(f"{len(done.sites)} sites became {made} neurons")
+    if made != wanted:
+        raise InternalError(f"{wanted} sites became {made} neurons")

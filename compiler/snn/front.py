@@ -55,7 +55,7 @@ class Marked:
     def remarked(self, recipe: Recipe) -> Marked:
         """The same model marked for another recipe."""
         module = self.dense.clone()
-        MarkNeurons(recipe.name, self.after).apply(self.context, module)
+        MarkNeurons(recipe.name, self.after, recipe.group).apply(self.context, module)
         module.verify()
         return dataclasses.replace(self, module=module)
 

@@ -16,10 +16,10 @@ from xdsl.ir import Operation, SSAValue
 
 from neuc.compiler.snn.calibrate import SAMPLES
 from neuc.compiler.snn.recipes import Recipe
-from neuc.compiler.snn.simulate import HALF, Signal, Simulation, spikes
+from neuc.compiler.snn.simulate import Signal, Simulation, group_spikes
 from neuc.compiler.snn.thresholds import estimate
 from neuc.dialects.weight_store import WeightStore
-from neuc.passes.analysis.neuron_sites import BIAS, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site, write_rate
+from neuc.passes.analysis.neuron_sites import BIAS, HALF, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site, write_rate
 
 Array = np.ndarray
 CAUSES = ("clipping", "quantisation", "unevenness")
@@ -103,9 +103,8 @@ def _errors(site: Site, current: Signal, truth: Array, start: Array, recipe: Rec
     ideal = _activation(site, mean)
     reach = level if recipe.coding == "rate" else np.float32(np.inf)
     reached = np.clip(ideal, -reach, reach)
-    positive = site.kind != IDENTITY
-    even = estimate(spikes(Signal(mean), recipe, steps, level, start, bias, positive=positive), recipe)
-    actual = estimate(spikes(current, recipe, steps, level, start, bias, positive=positive), recipe)
+    even = estimate(group_spikes(Signal(mean), recipe, steps, level, start, bias, site), recipe)
+    actual = estimate(group_spikes(current, recipe, steps, level, start, bias, site), recipe)
     worth = site.parameter(SCALE)
     if worth is not None:
         even, actual = (v * (worth / theta)[:, None] for v in (even, actual))

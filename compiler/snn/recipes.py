@@ -11,6 +11,7 @@ from typing import Literal
 from neuc.compiler.universe import nearest
 from neuc.dialects.spike_types import BINARY, EventType, graded
 from neuc.errors import Error, Exit
+from neuc.passes.mark_neurons import GROUP_HINT, MAX_GROUP
 
 Coding = Literal["rate", "differential"]
 MAX_STEPS = 4096
@@ -26,12 +27,14 @@ class Recipe:
         levels: how many powers of two a spike can be; 0 for binary spikes.
         coding: `rate`: the mean of spikes is the number; `differential`: spikes are its changes, weighted 1/t.
         about: one sentence for reports.
+        group: how many neurons carry one number together (binary spikes).
     """
 
     name: str
     levels: int
     coding: Coding
     about: str
+    group: int = 1
 
     @property
     def binary(self) -> bool:
@@ -53,8 +56,8 @@ THRESHOLDS = ("search", "max", "quantile", "ltb", "gaussian", "mse")
 """Ways to find thresholds; `search` simulates the network layer by layer."""
 
 
-def recipe_of(name: str, levels: int | None = None, coding: str | None = None) -> Recipe:
-    """The recipe `name`, with other levels or another coding if asked for.
+def recipe_of(name: str, levels: int | None = None, coding: str | None = None, group: int = 1) -> Recipe:
+    """The recipe `name`, with other levels, another coding or groups of neurons if asked for.
 
     Raises:
         Error: NEUC-E527.
@@ -77,6 +80,10 @@ def recipe_of(name: str, levels: int | None = None, coding: str | None = None) -
                 exit_code=Exit.USAGE,
             )
         found = replace(found, coding="rate" if coding == "rate" else "differential")
+    if group != 1:
+        if not found.binary or not 1 <= group <= MAX_GROUP:
+            raise Error("NEUC-E527", f"recipe {name} with groups of {group}", hint=GROUP_HINT, exit_code=Exit.USAGE)
+        found = replace(found, group=group, about=f"{found.about}, {group} neurons for each number")
     return found
 
 

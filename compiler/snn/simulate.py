@@ -27,13 +27,11 @@ from neuc.dialects.store import ConstantOp, dims_of
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
 from neuc.passes.analysis.affine import is_affine, moves
-from neuc.passes.analysis.neuron_sites import BIAS, CLIP, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site, site_of
+from neuc.passes.analysis.neuron_sites import BIAS, CLIP, HALF, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site, site_of
 
 Array = np.ndarray
 MOST_ELEMENTS = 1 << 26
 """Of all steps of the largest tensor: 256 MB of f32."""
-HALF = 0.5
-"""Membranes start at half a threshold (Bu et al. 2022): rounding of rates to nearest instead of down."""
 
 
 @dataclass
@@ -325,26 +323,25 @@ def fire(site: Site, current: Signal, recipe: Recipe, steps: int) -> Sequence[Ar
     if threshold is None:
         raise Error("NEUC-E529", f"the neurons of {site.name} have no thresholds", hint="calibrate the module first")
     start, bias = site.parameter(POTENTIAL), site.parameter(BIAS)
-    return fire_with(site, current, recipe, steps, threshold, start, bias)
-
-
-def fire_with(
-    site: Site,
-    current: Signal,
-    recipe: Recipe,
-    steps: int,
-    threshold: Array,
-    start: Array | None = None,
-    bias: Array | None = None,
-) -> Sequence[Array]:
-    """The same with parameters per channel that are given: `start` is a part of the threshold."""
     theta = site.shaped(threshold)
     extra = None if bias is None else site.shaped(bias)
     shape = next(a.shape for a in (current.static, *(current.steps or [])) if a is not None)
     begin = site.starts(np.full_like(threshold, HALF) if start is None else start, shape)
-    out = spikes(current, recipe, steps, theta, begin, extra, positive=site.kind != IDENTITY)
+    out = group_spikes(current, recipe, steps, theta, begin, extra, site)
     scale = site.parameter(SCALE)
     return out if scale is None else [step * site.shaped(scale / threshold) for step in out]
+
+
+def group_spikes(
+    current: Signal, recipe: Recipe, steps: int, theta: Array, start: Array, bias: Array | None, site: Site
+) -> list[Array]:
+    """What the neurons of a site send, the mean over each group; parameters broadcast to the current."""
+    positive = site.kind != IDENTITY
+    if site.group == 1:
+        return spikes(current, recipe, steps, theta, start, bias, positive=positive)
+    starts = [start + np.float32(offset) for offset in site.offsets]
+    members = [spikes(current, recipe, steps, theta, begin, bias, positive=positive) for begin in starts]
+    return [np.stack(step).sum(axis=0) / np.float32(site.group) for step in zip(*members)]
 
 
 def spikes(

@@ -5,6 +5,7 @@ Samples are per channel, f32 [channels, samples]. Where samples come from is `ca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product as each
 
@@ -12,8 +13,9 @@ import numpy as np
 
 from neuc.compiler.snn.neurons import spike_counts
 from neuc.compiler.snn.recipes import Recipe
-from neuc.compiler.snn.simulate import HALF, Signal, spikes
+from neuc.compiler.snn.simulate import Signal, spikes
 from neuc.dialects.interp.scalar import erf
+from neuc.passes.analysis.neuron_sites import HALF
 
 Array = np.ndarray
 LTB_CHANGE = 1e-3
@@ -103,6 +105,7 @@ def search(
     positive: bool,
     bound: float = float("inf"),
     offset: Array | None = None,
+    members: Sequence[float] = (0.0,),
 ) -> Found:
     """Thresholds, and for binary neurons all that goes with them, whose spikes come closest to `truth`.
 
@@ -119,9 +122,10 @@ def search(
         positive: whether outputs never sum below 0.
         bound: thresholds are at most this.
         offset: how far the first potential of each sample's neuron is off its channel's, in thresholds.
+        members: how far those of the neurons of a group are off that, whose mean is the output.
     """
     shift = np.zeros((), np.float32) if offset is None else offset
-    trial = _Trial(current, truth, recipe, steps, positive, shift)
+    trial = _Trial(current, truth, recipe, steps, positive, shift, members)
     coarse = trial.thinned(max(1, truth.shape[1] // COARSE)) if recipe.binary else trial
     most = np.maximum(largest(truth), np.float32(1e-12))
     for ratio in RATIOS:
@@ -178,6 +182,7 @@ class _Trial:
     steps: int
     positive: bool
     offset: Array
+    members: Sequence[float] = (0.0,)
     best: Found | None = None
 
     def __post_init__(self) -> None:
@@ -206,7 +211,9 @@ class _Trial:
         if self.recipe.binary and start is not None and bias is not None:
             static = self.current.static
             currents = self.current.steps or ([] if static is None else [static] * self.steps)
-            return spike_counts(currents, theta, theta * start, bias) * (theta / np.float64(self.steps))
+            starts = [theta * (start + np.float32(member)) for member in self.members]
+            count = sum(spike_counts(currents, theta, begin, bias) for begin in starts)
+            return count * (theta / np.float64(self.steps * len(starts)))
         out = spikes(self.current, self.recipe, self.steps, theta, start, bias, positive=self.positive)
         return estimate(out, self.recipe).astype(np.float64)
 
@@ -219,7 +226,7 @@ class _Trial:
         static = None if self.current.static is None else kept(self.current.static)
         steps = None if self.current.steps is None else [kept(step) for step in self.current.steps]
         offset = kept(self.offset) if self.offset.ndim else self.offset
-        return _Trial(Signal(static, steps), kept(self.truth), self.recipe, self.steps, self.positive, offset)
+        return replace(self, current=Signal(static, steps), truth=kept(self.truth), offset=offset)
 
 
 def estimate(out: list[Array], recipe: Recipe) -> Array:

@@ -34,6 +34,11 @@ SPREAD = "spike.spread"
 PATTERN = np.array([[-0.375, 0.125], [0.375, -0.125]], np.float32)
 """Of 2 by 2 neighbours: an ordered dither. What they round then differs, so that sums over neighbours round less, and
 they fire at different times."""
+GROUP = "spike.group"
+"""How many neurons carry one number together, an integer; 1 where nothing is said. `group-neurons` writes them out."""
+HALF = 0.5
+"""First potentials in parts of the threshold, where calibration says nothing: rates are rounded to nearest instead of
+down (Bu et al., AAAI 2022)."""
 SCALE = "spike.scale"
 """f32 per channel: what a binary spike stands for; the threshold where nothing is said."""
 BIAS = "spike.bias"
@@ -70,6 +75,17 @@ class Site:
         found = self.op.attributes.get(BOUND)
         return float(found.get_values()[0]) if isinstance(found, DenseArrayBase) else float("inf")
 
+    @property
+    def group(self) -> int:
+        """How many neurons carry one number together."""
+        found = self.op.attributes.get(GROUP)
+        return found.value.data if isinstance(found, IntegerAttr) else 1
+
+    @property
+    def offsets(self) -> list[float]:
+        """How far first potentials of a group's neurons are off the channel's, in thresholds: 1 / group apart."""
+        return [(i + 0.5) / self.group - 0.5 for i in range(self.group)]
+
     def parameter(self, key: str) -> np.ndarray | None:
         """What calibration wrote under `key`, f32 [channels]; None where it wrote nothing."""
         found = self.op.attributes.get(key)
@@ -102,11 +118,13 @@ class Site:
         return np.moveaxis(array, self.axis, 0).reshape(self.channels, -1)
 
 
-def mark(op: MapOp, name: str, kind: str, axis: int, bound: float | None = None) -> None:
-    """Make `op` a site."""
+def mark(op: MapOp, name: str, kind: str, axis: int, bound: float | None = None, group: int = 1) -> None:
+    """Make `op` a site, of groups of neurons if `group` > 1."""
     op.attributes[NEURON] = StringAttr(kind)
     op.attributes[AXIS] = IntegerAttr(axis, i64)
     op.attributes[NAME] = StringAttr(name)
+    if group > 1:
+        op.attributes[GROUP] = IntegerAttr(group, i64)
     if bound is not None:
         op.attributes[BOUND] = DenseArrayBase.from_list(f32, [bound])
 

@@ -12,15 +12,13 @@ from neuc.dialects.dense_attrs import NO_ACTIVATION
 from neuc.dialects.spike_types import EventType
 from neuc.dialects.store import constant_value, dims_of, tensor_type
 from neuc.errors import Error
-from neuc.passes.analysis.neuron_sites import BIAS, CLIP, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site
+from neuc.passes.analysis.neuron_sites import BIAS, CLIP, HALF, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site
 from neuc.passes.map_building import map_of
 from neuc.passes.spiking import functions
 from neuc.passes.spiking.loop_builder import LoopBuilder, f32_like
 from neuc.passes.spiking.values import Array, Value, sizes_of
 
 _PRODUCTS = (spike.LinearOp, spike.ConvOp, MatMulOp, ConvOp)
-HALF = np.float32(0.5)
-"""First potentials in parts of the threshold, where calibration says nothing (Bu et al., AAAI 2022)."""
 
 
 def neuron(site: Site, value: Value, event: EventType, build: LoopBuilder) -> Value:

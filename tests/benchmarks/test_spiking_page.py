@@ -50,6 +50,15 @@ RECORD: Record = {
 }  # fmt: skip
 
 
+def test_groups_are_judged_by_the_same_goal() -> None:
+    record = {**RECORD, "recipes": {"a2": [_cell(8, 0.897, -0.003, 0.0)]}}
+    text = spiking_page.groups({"groups/net": record, "accuracy/net": RECORD})
+    (row,) = text.splitlines()[4:]
+    assert row.startswith("| net | 8 | 90.00 | 89.70 ±0.20 | -0.30 |")
+    assert row.endswith("| yes |")
+    assert spiking_page.groups({}) == "No records yet."
+
+
 def test_goals_look_at_the_steps_that_a_recipe_is_allowed() -> None:
     text = spiking_page.goals({"accuracy/net": RECORD})
     a, b = (line.split(" | ") for line in text.splitlines()[2:])

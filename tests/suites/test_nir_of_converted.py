@@ -67,9 +67,10 @@ def test_binary_spikes_are_said_exactly(soft_reset: str) -> None:
     assert {"Conv2d", "SumPool2d", "Flatten", "Affine", "I"} <= kinds
 
 
-def test_biases_that_calibration_finds_are_said() -> None:
+@pytest.mark.parametrize("group", [1, 2])
+def test_biases_that_calibration_finds_are_said(group: int) -> None:
     x = inputs(2)
-    model = convert_to_snn(network(), inputs(1), recipe="a", steps=STEPS)
+    model = convert_to_snn(network(), inputs(1), recipe="a", steps=STEPS, group=group)
     found, _ = through_nir(model, x, "metadata")
     # A spike more or less of an input at its threshold; most samples have none.
     assert np.median(np.abs(found - model.run(x)[0])) < 1e-5
