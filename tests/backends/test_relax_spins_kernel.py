@@ -105,6 +105,27 @@ def test_grids_of_one_coupling(isa: str, rule: str, field: float) -> None:
     np.testing.assert_allclose(found["energy"], expected.energy, rtol=ENERGY_TOLERANCE)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
+@pytest.mark.parametrize("isa", [ISAS[0], *(pytest.param(isa, marks=pytest.mark.slow) for isa in ISAS[1:])])
+@pytest.mark.parametrize(
+    ("rule", "chains", "field"), [("gibbs", 1, 0.13), pytest.param("metropolis", 2, 0.0, marks=pytest.mark.slow)]
+)
+def test_threads_share_a_large_grid(isa: str, rule: str, chains: int, field: float) -> None:
+    """A launch for each colour of each sweep: the interpreter's bits for any number of threads."""
+    model = Model()
+    x = model.spin(1024, 256, name="x")
+    model.grid(x, 0.4)
+    if field:
+        model.linear(x, field)
+    program = model.program(last=model.init(chains).sample(3, (0.3, 0.9), rule=rule).last[x])
+    expected = program.interpret(seed=3, sweeps=2).last
+    feeds = program.feeds(seed=3, sweeps=2)
+    for threads in (1, 2, 3):
+        session = program.session(isa=isa, threads=threads)
+        launches = [launch for segment in session.program.segments.values() for launch in segment.launches]  # pyright: ignore[reportAttributeAccessIssue]
+        assert any(launch.kernel.startswith("relax_color") for launch in launches)
+        np.testing.assert_array_equal(session.run(None, feeds)[0], expected)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("chains", [3, 150])
 def test_packed_chains(isa: str, chains: int) -> None:

@@ -66,9 +66,84 @@ class GridSweepsKernel(KernelSpec):
         return _Builder(self, KernelBuilder(self.name, isa)).build()
 
 
+class Lines:
+    """Rows of bytes, colour by colour, from `spins` on: how they are updated."""
+
+    def __init__(self, b: KernelBuilder, rows: int, half: int, stride: int, *, metropolis: bool) -> None:
+        self.b, self.rows, self.half, self.stride, self.metropolis = b, rows, half, stride, metropolis
+        self.spins: Val = b.scratch
+
+    def close(self, row: Val) -> None:
+        """The ring: the last byte before the first, the first after the last."""
+        b, half = self.b, self.half
+        b.store(b.load(b.ptr(row, half - 1), i8), b.ptr(row, -1))
+        b.store(b.load(row, i8), b.ptr(row, half))
+
+    def thresholds(self, two_beta: Val, coupling: Val, field: Val) -> list[Val]:
+        """Of spin up, or of a flip, by what the neighbours (times the spin) add up to; splat."""
+        b = self.b
+        if self.metropolis:
+            arguments = [two_beta * (coupling * float(k)) * -1.0 for k in _SUMS]
+            found = [random.accept_threshold(b, x) for x in arguments]
+        else:
+            arguments = [two_beta * (field + coupling * float(k)) for k in _SUMS]
+            found = [random.sigmoid_threshold(b, x) for x in arguments]
+        return [b.splat(t, b.lanes) for t in found]
+
+    def update_row(
+        self, philox: random.Philox, color: Operand, row: Val, sweep: Val, chain: Val, thresholds: list[Val]
+    ) -> None:
+        """New spins of one row of a colour."""
+        b = self.b
+        groups = self.half // GROUP
+        own, near = self.around(color, row)
+        first = (b.as_val(color, i64) * self.rows + row) * groups
+        with b.loop(0, groups) as group:
+            words = philox.group(first + group.i, sweep, chain, SITES)
+            for k, parts in enumerate(words):
+                for index, part in enumerate(parts):
+                    at = group.i * GROUP + (k * LANES + index * b.lanes)
+                    self._update(own, self.neighbours(near, at), at, part, thresholds)
+        self.close(own)
+
+    def around(self, color: Operand, row: Val) -> tuple[Val, list[Val]]:
+        """The address of a row, and of the four rows of bytes its neighbours are in."""
+        b = self.b
+        color = b.as_val(color, i64)
+        other = (b.i64(1) - color) * self.rows
+        above = b.select(b.icmp("eq", row, 0), b.i64(self.rows - 1), row - 1)
+        below = b.select(b.icmp("eq", row, self.rows - 1), b.i64(0), row + 1)
+        own = b.ptr(self.spins, (color * self.rows + row) * self.stride + HALO)
+        lines = [b.ptr(self.spins, (other + r) * self.stride + HALO) for r in (above, below, row)]
+        # Of the two sites beside one, one is in the same place of the other colour, one is a place before or after.
+        beside = b.ptr(lines[2], ((row + color) & 1) * 2 - 1)
+        return own, [*lines, beside]
+
+    def neighbours(self, near: list[Val], at: Val) -> Val:
+        """What the four neighbours of a vector of sites add up to."""
+        b = self.b
+        spins = [b.load(b.ptr(line, at), vec(i8, b.lanes)) for line in near]
+        return (spins[0] + spins[1]) + (spins[2] + spins[3])
+
+    def _update(self, own: Val, total: Val, at: Val, words: Val, thresholds: list[Val]) -> None:
+        b = self.b
+        address, bytes_ = b.ptr(own, at), vec(i8, b.lanes)
+        old = b.load(address, bytes_) if self.metropolis else None
+        index = total if old is None else b.select(b.icmp("sgt", old, 0), total, -total)
+        chosen = thresholds[0]
+        for k, threshold in zip(_SUMS[1:], thresholds[1:]):
+            chosen = b.select(b.icmp("sge", index, k), threshold, chosen)
+        below = b.icmp("ult", words, chosen)
+        if old is None:
+            b.store(b.select(below, b.const(1, bytes_), b.const(-1, bytes_)), address)
+        else:
+            b.store(b.select(below, -old, old), address)
+
+
 class _Builder:
     def __init__(self, spec: GridSweepsKernel, b: KernelBuilder) -> None:
         self.spec, self.b = spec, b
+        self.lines = Lines(b, spec.rows, spec.half, spec.stride, metropolis=spec.metropolis)
         args = Args(b)
         self.beta, self.ladder, self.seed = args.ptr(), args.int(), args.ptr()
         self.initial, self.last = args.ptr(), args.ptr()
@@ -88,11 +163,13 @@ class _Builder:
             chain = unit.i
             self._sites(chain, self._fetch)
             with b.loop(0, 2 * self.spec.rows) as row:
-                self._close(b.ptr(b.scratch, row.i * self.spec.stride + HALO))
+                self.lines.close(b.ptr(b.scratch, row.i * self.spec.stride + HALO))
             with b.loop(0, self.sweeps) as sweep:
                 at = b.select(b.icmp("eq", self.ladder, 0), sweep.i, sweep.i * self.ladder + chain)
                 beta = b.load(b.elem(self.beta, at, f32), f32)
-                self._sweep(sweep.i, chain, [b.splat(t, b.lanes) for t in self._thresholds(beta * 2.0)])
+                thresholds = self.lines.thresholds(beta * 2.0, self.coupling, self.field)
+                with b.loop(0, 2) as color, b.loop(0, self.spec.rows) as row:
+                    self.lines.update_row(self.philox, color.i, row.i, sweep.i, chain, thresholds)
                 if self.spec.sums or self.spec.energies:
                     self._observe(sweep.i, chain)
             self._sites(chain, self._write)
@@ -122,69 +199,6 @@ class _Builder:
         if self.spec.sums:
             b.store(b.load(b.elem(self.sum_scratch, number, i32), i32), b.elem(self.sums, site, i32))
 
-    def _close(self, row: Val) -> None:
-        """The ring: the last byte before the first, the first after the last."""
-        b, half = self.b, self.spec.half
-        b.store(b.load(b.ptr(row, half - 1), i8), b.ptr(row, -1))
-        b.store(b.load(row, i8), b.ptr(row, half))
-
-    # ---------------------------------------------------------------- a sweep
-
-    def _thresholds(self, two_beta: Val) -> list[Val]:
-        """Of spin up, or of a flip, by what the neighbours (times the spin) add up to."""
-        b = self.b
-        if self.spec.metropolis:
-            arguments = [two_beta * (self.coupling * float(k)) * -1.0 for k in _SUMS]
-            return [random.accept_threshold(b, x) for x in arguments]
-        arguments = [two_beta * (self.field + self.coupling * float(k)) for k in _SUMS]
-        return [random.sigmoid_threshold(b, x) for x in arguments]
-
-    def _sweep(self, sweep: Val, chain: Val, thresholds: list[Val]) -> None:
-        b, spec = self.b, self.spec
-        groups = spec.half // GROUP
-        with b.loop(0, 2) as color, b.loop(0, spec.rows) as row:
-            own, near = self._rows(color.i, row.i)
-            first = (color.i * spec.rows + row.i) * groups
-            with b.loop(0, groups) as group:
-                words = self.philox.group(first + group.i, sweep, chain, SITES)
-                for k, parts in enumerate(words):
-                    for index, part in enumerate(parts):
-                        at = group.i * GROUP + (k * LANES + index * b.lanes)
-                        self._update(own, self._neighbours(near, at), at, part, thresholds)
-            self._close(own)
-
-    def _rows(self, color: Operand, row: Val) -> tuple[Val, list[Val]]:
-        """The address of a row, and of the four rows of bytes its neighbours are in."""
-        b, spec = self.b, self.spec
-        color = b.as_val(color, i64)
-        other = (b.i64(1) - color) * spec.rows
-        above = b.select(b.icmp("eq", row, 0), b.i64(spec.rows - 1), row - 1)
-        below = b.select(b.icmp("eq", row, spec.rows - 1), b.i64(0), row + 1)
-        own = b.ptr(b.scratch, (color * spec.rows + row) * spec.stride + HALO)
-        lines = [b.ptr(b.scratch, (other + r) * spec.stride + HALO) for r in (above, below, row)]
-        # Of the two sites beside one, one is in the same place of the other colour, one is a place before or after.
-        beside = b.ptr(lines[2], ((row + color) & 1) * 2 - 1)
-        return own, [*lines, beside]
-
-    def _neighbours(self, near: list[Val], at: Val) -> Val:
-        b = self.b
-        spins = [b.load(b.ptr(line, at), vec(i8, b.lanes)) for line in near]
-        return (spins[0] + spins[1]) + (spins[2] + spins[3])
-
-    def _update(self, own: Val, total: Val, at: Val, words: Val, thresholds: list[Val]) -> None:
-        b = self.b
-        address, bytes_ = b.ptr(own, at), vec(i8, b.lanes)
-        old = b.load(address, bytes_) if self.spec.metropolis else None
-        index = total if old is None else b.select(b.icmp("sgt", old, 0), total, -total)
-        chosen = thresholds[0]
-        for k, threshold in zip(_SUMS[1:], thresholds[1:]):
-            chosen = b.select(b.icmp("sge", index, k), threshold, chosen)
-        below = b.icmp("ult", words, chosen)
-        if old is None:
-            b.store(b.select(below, b.const(1, bytes_), b.const(-1, bytes_)), address)
-        else:
-            b.store(b.select(below, -old, old), address)
-
     # ---------------------------------------------------------------- observables
 
     def _observe(self, sweep: Val, chain: Val) -> None:
@@ -206,12 +220,12 @@ class _Builder:
         b, spec = self.b, self.spec
         zero = b.zero(vec(i32, b.lanes))
         with b.loop(0, spec.rows, init=[zero, zero]) as row:
-            own, near = self._rows(0, row.i)
+            own, near = self.lines.around(0, row.i)
             other = b.ptr(own, spec.rows * spec.stride)
             with b.loop(0, spec.half, b.lanes, row.carried) as column:
                 pairs, spins = column.carried
                 mine, theirs = (b.load(b.ptr(p, column.i), vec(i8, b.lanes)) for p in (own, other))
-                pairs = pairs + b.sext(mine * self._neighbours(near, column.i), i32)
+                pairs = pairs + b.sext(mine * self.lines.neighbours(near, column.i), i32)
                 column.yield_([pairs, spins + b.sext(mine + theirs, i32)])
             row.yield_(column.results)
         pairs, spins = (b.sitofp(b.reduce_add(total), f32) for total in row.results)

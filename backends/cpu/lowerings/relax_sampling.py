@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from xdsl.ir import SSAValue
 
-from neuc.backends.cpu.kernels.relax_grid import GridSweepsKernel
+from neuc.backends.cpu.kernels.relax_bands import ColorKernel, LinesKernel
+from neuc.backends.cpu.kernels.relax_grid import HALO, GridSweepsKernel
 from neuc.backends.cpu.kernels.relax_packed import PackedSweepsKernel, chains_per_unit
 from neuc.backends.cpu.kernels.relax_spins import SpinSweepsKernel
 from neuc.backends.cpu.kernels.relax_tables import TableSweepsKernel
@@ -34,6 +35,11 @@ from neuc.dialects.store import dims_of
 from neuc.errors import Error
 
 Array = np.ndarray
+MOST_SHARED_CHAINS = 4
+LEAST_SHARED_SITES = 1 << 18
+"""Fewer sites are swept in less time than threads take to meet twice a sweep."""
+BAND_SITES = 4096
+"""Sites that a thread takes at least."""
 _CONTINUOUS = (Rule.LANGEVIN, Rule.OU_EXACT)
 
 
@@ -183,6 +189,9 @@ def _sweep_grid(
 ) -> None:
     """One launch over chains, for a periodic grid of one coupling."""
     seen = observers.of
+    if not seen and _in_bands(op, shape):
+        _sweep_bands(op, s, graph, shape, last)
+        return
     kernel = GridSweepsKernel(
         *shape,
         metropolis=op.rule.data is Rule.METROPOLIS,
@@ -198,6 +207,32 @@ def _sweep_grid(
         *observer_args(op, s, seen, np.empty(0, np.int32)),
     ]
     s.launch(kernel, args, work=chains, scratch=kernel.scratch_bytes, op=op)
+
+
+def _in_bands(op: e.SampleOp, shape: tuple[int, int]) -> bool:
+    """Whether threads share the rows of each chain: chains are few and large, and at one β."""
+    chains = e.chains_of(op.state)
+    few = chains.is_static and chains.value <= MOST_SHARED_CHAINS
+    return few and shape[0] * shape[1] >= LEAST_SHARED_SITES and len(dims_of(op.beta)) == 1
+
+
+def _sweep_bands(
+    op: e.SampleOp, s: SegmentLowering, graph: FactorGraph, shape: tuple[int, int], last: SSAValue
+) -> None:
+    """A loop of launches, one a colour, over rows."""
+    rows, half = shape[0], shape[1] // 2
+    metropolis = op.rule.data is Rule.METROPOLIS
+    chains = e.chains_of(op.state)
+    lines = s.temp(chains * (2 * rows * (half + 2 * HALO)))
+    grain = -(-BAND_SITES // half)
+    s.launch(LinesKernel(rows, half), [joined(s, op.state), lines], work=chains * (2 * rows), grain=grain, op=op)
+    values = [s.buffer(op.beta), s.buffer(op.seed), lines]
+    numbers = [float(graph.stencils[0].coupling), float(graph.field[0])]
+    with s.repeated(dims_of(op.beta)[0]) as t:
+        for color in range(2):
+            kernel = ColorKernel(rows, half, color, metropolis)
+            s.launch(kernel, [*values, *numbers, t], work=chains * rows, grain=grain, op=op)
+    s.launch(LinesKernel(rows, half, back=True), [last, lines], work=chains * (2 * rows), grain=grain, op=op)
 
 
 def _sweep_packed(
