@@ -121,10 +121,12 @@ def thermox_chain(model: dict[str, np.ndarray], scan: bool) -> Run:
 
 def tmaze_agent(batch: int, out: str) -> tuple[Any, Any]:
     """Pymdp's T-maze and an agent in it; their arrays are written for others."""
+    import jax
     import jax.numpy as jnp
     from pymdp.agent import Agent
     from pymdp.envs import tmaze as environments
 
+    jax.config.update("jax_enable_x64", False)  # thermox's cases turn it on, and pymdp's rollout then mixes integers
     name = next(n for n in ("TMaze", "SimplifiedTMaze") if hasattr(environments, n))
     env = getattr(environments, name)()
     (a, a_deps), (b, b_deps), d = env.generate_A(), env.generate_B(), env.generate_D()

@@ -75,8 +75,9 @@ costs do not nudge. The message says what is different. Other relaxations run on
 A netlist has real variables as nodes, resistor terms and linear ones (currents), with constant conductances, and a
 voltage for every clamped site. The message says what else there is.""",
     "NEUC-E635": """A network cannot be written as a Hopfield or predictive-coding network.
-It is a chain of layers from one input to one output: affine operations, and between them Relu, Tanh, Sigmoid or Clip to
-0 … 1. Connections that skip layers, maximum pooling, softmax and attention have no such form here.""",
+It has one input and one output, and is made of affine operations, functions of single numbers, products of branches and
+pooling; a Hopfield network's activations are Relu, Tanh, Sigmoid or Clip to 0 … 1. Softmax, attention and recurrent layers
+have no such form here. The message names the node.""",
     "NEUC-E636": """There is nothing to draw, or nothing to draw with.
 --plots draws what a program made with neuc.energy returns: energies, sums, pairs, histograms, values of variables. It
 needs matplotlib: pip install "neuc[plot]".""",
