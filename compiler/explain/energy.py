@@ -75,9 +75,9 @@ costs do not nudge. The message says what is different. Other relaxations run on
 A netlist has real variables as nodes, resistor terms and linear ones (currents), with constant conductances, and a
 voltage for every clamped site. The message says what else there is.""",
     "NEUC-E635": """A network cannot be written as a Hopfield or predictive-coding network.
-It has one input and one output, and is made of affine operations, functions of single numbers, products of branches and
-pooling; a Hopfield network's activations are Relu, Tanh, Sigmoid or Clip to 0 … 1. Softmax, attention and recurrent layers
-have no such form here. The message names the node.""",
+It has one input and one output, and is made of affine operations, functions of single numbers, products of branches
+and pooling; a Hopfield network's activations are Relu, Tanh, Sigmoid or Clip to 0 … 1. Softmax, attention and
+recurrent layers have no such form here. The message names the node.""",
     "NEUC-E636": """There is nothing to draw, or nothing to draw with.
 --plots draws what a program made with neuc.energy returns: energies, sums, pairs, histograms, values of variables. It
 needs matplotlib: pip install "neuc[plot]".""",
