@@ -2,9 +2,9 @@
 
     python benchmarks/analog_training.py [--seeds 3] [--epochs 12] [--peer PYTHON] [--json training.json]
 
-PYTHON is that of an environment with aihwkit 1.2 (Python 3.12). Both sides have exact forward and backward passes,
-digital biases, batches of 10, the same devices and rules of pulses; devices, first weights and order of samples are
-drawn by each for itself.
+PYTHON is that of an environment with aihwkit 1.2 (Python 3.12). Both sides have exact forward and backward passes, but
+for the case with converters, digital biases, batches of 10, the same devices and rules of pulses; devices, first
+weights and order of samples are drawn by each for itself.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from pathlib import Path
 import numpy as np
 from analog_digits import digits
 
+from neuc.compiler.analog.array_products import ArrayConverters
 from neuc.compiler.analog.in_array import train_in_array
 from neuc.runtime.analog.pulsed_devices import PULSED_DEVICES
 
 SIZES, BATCH, RATE = (64, 48, 10), 10, 0.1
+CONVERTED = ", converters"
 CASES = (
     ("sgd", "constant"),
     ("sgd", "soft-bounds"),
     ("tiki-taka", "soft-bounds"),
     ("tiki-taka-2", "soft-bounds"),
     ("sgd", "ecram"),
+    ("sgd", f"ecram{CONVERTED}"),
 )
+"""Rules, and devices: with `CONVERTED`, products go through converters of 7 and 9 bits with noise."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def ours(seeds: int, epochs: int) -> list[Curve]:
                 data.y,
                 test=(data.test_x, data.test_y),
                 rule=rule,
-                device=device,
+                device=device.removesuffix(CONVERTED),
+                converters=ArrayConverters() if device.endswith(CONVERTED) else None,
                 epochs=epochs,
                 batch=BATCH,
                 rate=RATE,
@@ -76,7 +81,13 @@ def theirs(python: str, seeds: int, epochs: int) -> list[Curve]:
     settings: dict[str, object] = {name: np.asarray(getattr(data, name)).tolist() for name in vars(data)}
     settings |= {"sizes": SIZES, "batch": BATCH, "epochs": epochs, "seeds": seeds}
     settings["cases"] = [
-        {"rule": rule, "rate": RATE, "numbers": asdict(PULSED_DEVICES[device])} for rule, device in CASES
+        {
+            "rule": rule,
+            "rate": RATE,
+            "numbers": asdict(PULSED_DEVICES[device.removesuffix(CONVERTED)]),
+            "exact": not device.endswith(CONVERTED),
+        }
+        for rule, device in CASES
     ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "settings.json"

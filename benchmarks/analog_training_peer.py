@@ -60,8 +60,8 @@ def referenced(numbers: dict[str, float]) -> SoftBoundsReferenceDevice:
     return SoftBoundsReferenceDevice(**shared(numbers), subtract_symmetry_point=True)
 
 
-def config(rule: str, numbers: dict[str, float]) -> SingleRPUConfig | UnitCellRPUConfig:
-    """A configuration with exact forward and backward passes."""
+def config(rule: str, numbers: dict[str, float], exact: bool) -> SingleRPUConfig | UnitCellRPUConfig:
+    """A configuration with exact forward and backward passes, or aihwkit's converters."""
     if rule == "sgd":
         made: SingleRPUConfig | UnitCellRPUConfig = SingleRPUConfig(device=device(numbers))
     else:
@@ -75,7 +75,7 @@ def config(rule: str, numbers: dict[str, float]) -> SingleRPUConfig | UnitCellRP
             compound = BufferedTransferCompound(**common, momentum=0.0, forget_buffer=False, transfer_update=once)
         compound.transfer_forward.is_perfect = True
         made = UnitCellRPUConfig(device=compound)
-    made.forward.is_perfect = made.backward.is_perfect = True
+    made.forward.is_perfect = made.backward.is_perfect = exact
     made.mapping.digital_bias = True
     return made
 
@@ -87,7 +87,10 @@ def curve(settings: dict, case: dict, seed: int) -> list[float]:
     layers: list[nn.Module] = []
     sizes = settings["sizes"]
     for inputs, outputs in pairwise(sizes):
-        layers += [AnalogLinear(inputs, outputs, rpu_config=config(case["rule"], case["numbers"])), nn.ReLU()]
+        layers += [
+            AnalogLinear(inputs, outputs, rpu_config=config(case["rule"], case["numbers"], case["exact"])),
+            nn.ReLU(),
+        ]
     model = nn.Sequential(*layers[:-1])
     optimizer = AnalogSGD(model.parameters(), lr=case["rate"])
     optimizer.regroup_param_groups(model)

@@ -1,23 +1,27 @@
 """Training of a perceptron in the array: every change of a weight is a pulse to a simulated device.
 
-Products forwards and backwards are exact here, biases and activations digital; what devices do is `runtime/analog`'s
-business. The trained weights are a network like any other, to be exported and compiled.
+Products forwards and backwards are exact, or go through converters; biases and activations are digital. What devices do
+is `runtime/analog`'s business. The trained weights are a network like any other, to be exported and compiled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from neuc.compiler.analog.array_products import ArrayConverters
 from neuc.compiler.analog.pulsed_layer import PulsedLayer
 from neuc.errors import Error, Exit
 from neuc.runtime.analog.pulsed_devices import PulsedDevice, pulsed_device
 from neuc.runtime.analog.pulsed_update import DEFAULT_TRAINS, RULES, PulseTrains
 
+Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From weights [lines out, lines in] and samples [N, lines in] to [N, lines out]."""
 MOST_WIDTH = 4096
 """Lines of an array; arrays are simulated device by device."""
 
@@ -28,7 +32,7 @@ class InArrayResult:
 
     Attributes:
         layers: weights f32 [outputs, inputs] and biases f32 [outputs] of each layer.
-        accuracies: share of the test samples that were named rightly after each epoch.
+        accuracies: share of the test samples that were named rightly after each epoch, by products as in training.
     """
 
     layers: tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -36,7 +40,7 @@ class InArrayResult:
 
     def scores(self, x: np.ndarray) -> np.ndarray:
         """Scores f64 [N, classes] of samples [N, inputs]."""
-        return _forward([(w, b) for w, b in self.layers], x)[-1].astype(np.float64)
+        return _forward(_exact, list(self.layers), x)[-1].astype(np.float64)
 
     def to_onnx(self, path: Path) -> None:
         """Write the network: `x` f32 [batch, inputs] -> `scores` f32 [batch, classes]."""
@@ -75,6 +79,7 @@ def train_in_array(
     batch: int = 10,
     rate: float = 0.1,
     trains: PulseTrains = DEFAULT_TRAINS,
+    converters: ArrayConverters | None = None,
     seed: int = 0,
 ) -> InArrayResult:
     """Train a perceptron with ReLU on the cross-entropy of its scores, all weights being pulsed devices.
@@ -90,6 +95,7 @@ def train_in_array(
         batch: samples whose products are made with the same weights; their slopes are averaged.
         rate: learning rate.
         trains: length and management of pulse trains.
+        converters: what products forwards and backwards go through; none for exact ones.
         seed: of devices, first weights, order of samples and pulses.
 
     Raises:
@@ -112,37 +118,47 @@ def train_in_array(
         drawn = RULES[rule](kind, rng.uniform(-bound, bound, (outputs, inputs)), rng, trains)
         layers.append(PulsedLayer(drawn, int(rng.integers(2**62))))
     biases = [np.zeros(outputs) for outputs in sizes[1:]]
+    product = _exact if converters is None else partial(converters.product, rng=rng)
     accuracies: list[float] = []
     for _ in range(epochs):
         order = rng.permutation(len(x))
         for start in range(0, len(x) - batch + 1, batch):
             chosen = order[start : start + batch]
-            _learn(layers, biases, x[chosen], labels[chosen], rate)
-        scores = _forward([(layer.weights, bias) for layer, bias in zip(layers, biases)], held[0])[-1]
+            _learn(product, layers, biases, x[chosen], labels[chosen], rate)
+        scores = _forward(product, [(layer.weights, bias) for layer, bias in zip(layers, biases)], held[0])[-1]
         accuracies.append(float(np.mean(scores.argmax(axis=1) == held[1])))
     made = [(layer.weights.astype(np.float32), b.astype(np.float32)) for layer, b in zip(layers, biases)]
     return InArrayResult(tuple(made), tuple(accuracies))
 
 
-def _forward(layers: Sequence[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> list[np.ndarray]:
+def _exact(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return x @ weights.T
+
+
+def _forward(product: Product, layers: Sequence[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> list[np.ndarray]:
     """Inputs of each layer, and the scores."""
     values = [x]
     for i, (weights, bias) in enumerate(layers):
-        value = values[-1] @ weights.T + bias
+        value = product(weights, values[-1]) + bias
         values.append(value if i == len(layers) - 1 else np.maximum(value, 0))
     return values
 
 
 def _learn(
-    layers: Sequence[PulsedLayer], biases: list[np.ndarray], x: np.ndarray, labels: np.ndarray, rate: float
+    product: Product,
+    layers: Sequence[PulsedLayer],
+    biases: list[np.ndarray],
+    x: np.ndarray,
+    labels: np.ndarray,
+    rate: float,
 ) -> None:
-    values = _forward([(layer.weights, bias) for layer, bias in zip(layers, biases)], x)
+    values = _forward(product, [(layer.weights, bias) for layer, bias in zip(layers, biases)], x)
     scores = np.exp(values[-1] - values[-1].max(axis=1, keepdims=True))
     slope = scores / scores.sum(axis=1, keepdims=True)
     slope[np.arange(len(labels)), labels] -= 1
     slope /= len(labels)
     for i in reversed(range(len(layers))):
-        below = (slope @ layers[i].weights) * (values[i] > 0) if i else slope
+        below = product(layers[i].weights.T, slope) * (values[i] > 0) if i else slope
         layers[i].update(values[i], slope, rate)
         biases[i] -= rate * slope.sum(axis=0)
         slope = below

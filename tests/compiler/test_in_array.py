@@ -9,6 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import neuc
+from neuc.compiler.analog.array_products import ArrayConverters
 from neuc.compiler.analog.in_array import InArrayResult
 from neuc.errors import Error
 
@@ -32,6 +33,33 @@ def test_digits_are_learnt(rule: str, epochs: int) -> None:
     found = trained(rule=rule, epochs=epochs, seed=1)
     assert found.accuracies[-1] > 0.6
     assert len(found.accuracies) == epochs
+
+
+def test_digits_are_learnt_through_converters() -> None:
+    found = trained(rule="sgd", device="ecram", epochs=3, seed=1, converters=ArrayConverters())
+    assert found.accuracies[-1] > 0.6
+    coarse = trained(rule="sgd", device="ecram", epochs=3, seed=1, converters=ArrayConverters(adc_bits=2, out_noise=1))
+    assert coarse.accuracies[-1] < found.accuracies[-1] - 0.1
+
+
+def test_converters_round_clip_and_scale_as_a_tile_does() -> None:
+    rng = np.random.default_rng(0)
+    w, x = rng.uniform(-1, 1, (5, 9)), rng.uniform(-3, 3, (4, 9))
+    x[2] = 0
+    np.testing.assert_allclose(ArrayConverters(0, 0, 100.0, 0.0).product(w, x, rng), x @ w.T, rtol=1e-12)
+    alpha = np.abs(x).max(axis=1, keepdims=True)
+    v = np.rint(np.divide(x, alpha, out=np.zeros_like(x), where=alpha > 0) * 3) / 3
+    y = np.clip(np.rint(v @ w.T / (2 / 6)) * (2 / 6), -1, 1) * alpha
+    np.testing.assert_allclose(ArrayConverters(3, 3, 1.0, 0.0).product(w, x, rng), y, atol=1e-12)
+    noise = ArrayConverters(0, 0, 100.0, 0.5).product(np.zeros((5, 9)), np.ones((20_000, 9)), rng)
+    assert noise.std() == pytest.approx(0.5, rel=5 / np.sqrt(2 * noise.size))  # five standard errors
+
+
+@pytest.mark.parametrize("numbers", [(1, 9, 12.0, 0.0), (7, 40, 12.0, 0.0), (7, 9, 0.0, 0.0), (7, 9, 12.0, -1.0)])
+def test_converters_that_make_no_sense(numbers: tuple[int, int, float, float]) -> None:
+    with pytest.raises(Error) as caught:
+        ArrayConverters(*numbers)
+    assert caught.value.code == "NEUC-E662"
 
 
 def test_a_seed_is_one_training_and_the_network_compiles(tmp_path: Path) -> None:
