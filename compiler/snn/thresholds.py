@@ -24,6 +24,11 @@ LTB_ROUNDS = 1000
 GAUSSIAN_ROUNDS = 100
 RATIOS = np.linspace(0.15, 1.1, 20).astype(np.float32)
 """Thresholds that a search tries, in parts of a channel's largest activation."""
+FAST = np.array([1.6, 2.4, 4.0, 8.0], np.float32)
+"""Larger ones, of spikes that carry changes and have so many levels that small ones stay: in step t a mean moves by at
+most threshold / t, so that neurons behind many layers, whose inputs are right late, would not arrive."""
+MANY_LEVELS = 5
+"""How many powers of two of a spike are enough for that."""
 LATE = (0.25, 0.5, 1.0, 1.5)
 """How much less charge binary neurons may begin with, in thresholds; it comes back over the steps."""
 REFINEMENTS = 2
@@ -128,7 +133,8 @@ def search(
     trial = _Trial(current, truth, recipe, steps, positive, shift, members)
     coarse = trial.thinned(max(1, truth.shape[1] // COARSE)) if recipe.binary else trial
     most = np.maximum(largest(truth), np.float32(1e-12))
-    for ratio in RATIOS:
+    fast = recipe.coding == "differential" and recipe.levels >= MANY_LEVELS
+    for ratio in (*RATIOS, *(FAST if fast else ())):
         threshold = np.minimum(most * ratio, np.float32(bound))
         if recipe.coding == "differential":
             trial.attempt(Found(threshold))

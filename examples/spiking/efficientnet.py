@@ -100,12 +100,22 @@ def _conv(g: Graph, x: str, name: str, norm: str, *, stride: int = 1, activation
     return g.node("Clip", y, low, high)
 
 
-def crops(side: int, count: int, seed: int = 0) -> np.ndarray:
-    """f32 [count, 3, side, side]: random crops of scikit-learn's two photographs, `side` to 400 pixels wide."""
-    from sklearn.datasets import load_sample_images
+def crops(side: int, count: int, seed: int = 0, *, portrait: bool = False) -> np.ndarray:
+    """f32 [count, 3, side, side]: random crops, `side` to 400 pixels wide, of scikit-learn's two photographs.
 
+    With `portrait`, of matplotlib's photograph of Grace Hopper instead.
+    """
     rng, made = np.random.default_rng(seed), []
-    photographs = load_sample_images().images
+    if portrait:
+        from matplotlib.cbook import get_sample_data
+        from PIL import Image
+
+        with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as image:
+            photographs = [np.asarray(image.convert("RGB"))]
+    else:
+        from sklearn.datasets import load_sample_images
+
+        photographs = load_sample_images().images
     for index in range(count):
         picture = photographs[index % len(photographs)]
         step = int(rng.integers(1, 400 // side + 1))

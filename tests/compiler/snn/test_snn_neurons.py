@@ -151,3 +151,20 @@ def test_searched_thresholds_are_no_worse_than_the_largest_activation():
             return float(np.mean((estimate(out, r) - truth) ** 2))
 
         assert error(found.threshold, found.start, found.bias) <= error(truth.max(axis=1), None, None)
+
+
+def test_many_levels_follow_a_mean_that_moves_late():
+    """0 in the first steps and then `truth`: thresholds above the largest activation get there, and stay exact."""
+    truth = np.random.default_rng(3).random((1, 400)).astype(np.float32)
+    moved, steps = 5, 8
+    changes = [np.zeros_like(truth)] * steps
+    changes[moved - 1] = truth * moved  # A change of step t counts 1/t.
+    current = Signal(np.zeros_like(truth), changes)
+    errors = []
+    for levels in (4, 7):
+        recipe = recipe_of("b", levels)
+        found = search(current, truth, recipe, steps, positive=True)
+        made = estimate(spikes(current, recipe, steps, found.threshold[:, None], positive=True), recipe)
+        errors.append(float(np.sqrt(np.mean((made - truth) ** 2))))
+        assert (found.threshold > 1.1 * truth.max()) == (levels == 7)
+    assert errors[1] < 0.3 * errors[0]
