@@ -41,7 +41,7 @@ class ExposeSpikeState(ModulePass):
         %y = spike.loop scan(%ticks) init(%v) … steps "T" …
 
     Raises NEUC-E543 for a loop that scans inputs, gives all steps, or hands the number of the step to anything but
-    maps and `spike.differential`.
+    maps, `spike.differential` and `spike.expectation`.
     """
 
     name = "expose-spike-state"
@@ -76,7 +76,7 @@ def _check(loop: spike.LoopOp) -> None:
     if not loop.step_count.is_static:
         raise _refused("its number of steps is not fixed")
     for use in loop.step.uses:
-        if not isinstance(use.operation, dense.MapOp | spike.DifferentialOp):
+        if not isinstance(use.operation, dense.MapOp | spike.DifferentialOp | spike.ExpectationOp):
             raise _refused(f"{use.operation.name} asks which step it is")
 
 
@@ -148,5 +148,5 @@ def _named(known: ArrayAttr[DictionaryAttr] | None, count: int, names: Sequence[
 
 
 def _refused(what: str) -> Error:
-    hint = "recipes a and b of neuc convert make networks that can stop early, if all their neurons are simple ones"
+    hint = "networks that neuc convert makes can stop early; encoders and delayed read-outs know their step"
     return Error("NEUC-E543", f"expose-spike-state: {what}", hint=hint)

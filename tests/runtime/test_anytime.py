@@ -11,6 +11,7 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp, f32
 from xdsl.ir import SSAValue
 
+import neuc
 from kernel_harness import runnable_isas
 from neuc.backends.cpu.emit import emit
 from neuc.backends.cpu.lowerings.spike_maps import casted
@@ -25,8 +26,9 @@ from neuc.passes.expose_spike_state import FACT, ExposeSpikeState
 from neuc.passes.map_building import map_of
 from neuc.passes.module_facts import facts_of
 from neuc.passes.partition import Partition
-from neuc.runtime.anytime import Anytime
+from neuc.runtime.anytime import Anytime, margins
 from neuc.runtime.session import Session
+from snn_models import inputs, transformer
 from spiking_programs import Network, added, constant_current_mlp
 
 STEPS, SIZES = 12, (20, 33, 47, 6)
@@ -145,9 +147,9 @@ def test_what_makes_no_sense_is_refused(program: tuple[Session, np.ndarray, np.n
     for chunk, bound in ((0, 1.0), (STEPS + 1, 1.0), (1, float("nan"))):
         with pytest.raises(Error, match="E544"):
             Anytime(session, chunk=chunk, bound=bound)
-    for inputs in ({}, {"y": x}, {"x0": x[:0]}):
+    for given in ({}, {"y": x}, {"x0": x[:0]}):
         with pytest.raises(Error, match="E544"):
-            Anytime(session).run(inputs)
+            Anytime(session).run(given)
     for share in (-0.1, 7.0, float("nan")):
         with pytest.raises(Error, match="an agreement of"):
             Anytime(session).calibrate({"x0": x}, agreement=share)
@@ -163,3 +165,20 @@ def test_other_forms_and_nan_are_refused_with_the_cure(program: tuple[Session, n
         Anytime(session).run([x])  # pyright: ignore[reportArgumentType]
     with pytest.raises(Error, match="x0 holds NaN"):
         Anytime(session).run({"x0": np.full(x.shape, np.nan, np.float32)})
+
+
+@pytest.mark.parametrize("recipe", ["c", pytest.param("b", marks=pytest.mark.slow)])
+def test_transformers_run_some_steps_at_a_time(recipe: str) -> None:
+    """Their functions of means, and changes, read the number of the step from memory."""
+    proto = transformer()
+    model = neuc.convert_to_snn(proto, inputs(proto, 32), recipe=recipe, steps=4)
+    x = inputs(proto, 6, seed=8)
+    expected = model.run(x)[0]
+    module = model.module.clone()
+    with compiled(module, model.context.weights) as session:
+        for chunk in (1, 3):
+            exits = Anytime(session, chunk=chunk).run({"x": x})
+            np.testing.assert_allclose(exits.outputs.astype(np.float32), expected, atol=ROUNDING)
+            assert (exits.steps == 4).all()
+        anytime = Anytime(session, bound=float(np.median(margins(expected))))
+        assert anytime.run({"x": x}).steps.min() < 4

@@ -152,14 +152,6 @@ def step_is_known(value: SSAValue | None) -> bool:
     return isinstance(parent, spike.LoopOp) and value is parent.step
 
 
-def unsupported_cell(op: Operation) -> str | None:
-    """Why there is no kernel for a single step of this neuron."""
-    cell = cast(Cell, cell_of(op))
-    if not step_is_known(cell.step):
-        return f"{op.name} outside of a loop needs the number of its step as a constant"
-    return None
-
-
 def launch_fire(
     cell: Cell,
     s: SegmentLowering,
@@ -190,8 +182,9 @@ def launch_fire(
 
 
 def lower_cell(op: Operation, s: SegmentLowering) -> None:
-    """One step of a neuron: one launch."""
+    """One step of a neuron: one launch; its number is in memory if it is not known."""
     cell = cast(Cell, cell_of(op))
+    clock = None if cell.step is None or s.constant(cell.step) is not None else s.buffer(cell.step)
     dims, lead = dims_of(cell.current), leading_axes(cell)
     launch_fire(
         cell,
@@ -205,7 +198,7 @@ def lower_cell(op: Operation, s: SegmentLowering) -> None:
         samples=product(dims[:lead]),
         count=product(dims[lead:]),
         steps=1,
-        first=step_number(cell.step, s),
+        first=step_number(cell.step, s) if clock is None else clock,
     )
 
 
@@ -222,4 +215,4 @@ for _op_class in (
     spike.MultiThresholdOp,
     spike.DifferentialOp,
 ):
-    lowers(_op_class, supports=unsupported_cell)(lower_cell)
+    lowers(_op_class)(lower_cell)

@@ -113,8 +113,6 @@ def lower_delay(op: spike.DelayOp, s: SegmentLowering) -> None:
 
 
 def _unsupported_expectation(op: spike.ExpectationOp) -> str | None:
-    if (reason := _step_known(op)) is not None:
-        return reason
     return next((why for inner in op.body.block.ops if (why := _inner_reason(inner)) is not None), None)
 
 
@@ -124,25 +122,35 @@ def _inner_reason(op: Operation) -> str | None:
 
 @lowers(spike.ExpectationOp, supports=_unsupported_expectation)
 def lower_expectation(op: spike.ExpectationOp, s: SegmentLowering) -> None:
-    """The totals, the region on the means, and what its answer changes by."""
-    step = step_number(op.step, s)
+    """The totals, the region on the means, and what its answer changes by; the step as a number or from memory."""
     rate = op.form.data is spike.Form.RATE
-    count = float(step + 1)
+    number = s.constant(op.step)
+    # What a map reads behind its own operands, if the step is not known.
+    also = [] if number is not None else [op.step]
+
+    def done(v: Sequence[Scalar]) -> Scalar | float:
+        """The steps before this one."""
+        return casted(v[-1], f32) if number is None else float(number)
+
     means: list[SSAValue] = []
     for x, total, after in zip(op.xs, op.totals, op.next_totals, strict=True):
         dims = dims_of(total)
-        part = converted(x, f32, s) if rate else mapped(s, [x], f32, dims, lambda v: casted(v[0], f32) / count)
-        sum_ = mapped(s, [total, part], f32, dims, lambda v: v[0] + v[1])
+        if rate:
+            sum_ = mapped(s, [total, converted(x, f32, s)], f32, dims, lambda v: v[0] + v[1])
+            means.append(mapped(s, [sum_, *also], f32, dims, lambda v: v[0] / (done(v) + 1.0)))
+        else:
+            part = mapped(s, [x, *also], f32, dims, lambda v: casted(v[0], f32) / (done(v) + 1.0))
+            sum_ = mapped(s, [total, part], f32, dims, lambda v: v[0] + v[1])
+            means.append(sum_)
         s.alias(after, sum_)
-        means.append(mapped(s, [sum_], f32, dims, lambda v: v[0] / count) if rate else sum_)
     now = _inline(op, means, s)
     s.alias(op.next_last, now)
     dims = dims_of(op.last)
     if rate:
-        body = lambda v: v[0] * count - v[1] * float(step)  # noqa: E731
+        body = lambda v: v[0] * (done(v) + 1.0) - v[1] * done(v)  # noqa: E731
     else:
-        body = lambda v: (v[0] - v[1]) * count  # noqa: E731
-    s.alias(op.result, mapped(s, [now, op.last], f32, dims, body))
+        body = lambda v: (v[0] - v[1]) * (done(v) + 1.0)  # noqa: E731
+    s.alias(op.result, mapped(s, [now, op.last, *also], f32, dims, body))
 
 
 def _inline(op: spike.ExpectationOp, inputs: list[SSAValue], s: SegmentLowering) -> SSAValue:

@@ -50,7 +50,9 @@ def _unrolls(op: spike.LoopOp) -> bool:
 
 def _repeats(op: spike.LoopOp) -> bool:
     """Whether one step's code is every step's: kernels of encoders and decoders know which step they are."""
-    return not any(use.operation.dialect_name() == "spike" for use in op.step.uses)
+    asking = [use.operation for use in op.step.uses]
+    read = spike.ExpectationOp | spike.DifferentialOp
+    return not any(user.dialect_name() == "spike" and not isinstance(user, read) for user in asking)
 
 
 @lowers(spike.LoopOp, supports=unsupported_loop)
