@@ -219,33 +219,35 @@ class CodeTilesEmitter:
             finish(row.i, sums)
 
     def _add_lines(self, panel: Val, step: Val, lines: int) -> None:
-        """Split `lines` lines of the panel, and add their share to all sums."""
+        """Split `lines` lines of the panel, and add their share to all sums.
+
+        Two tiles of sums at a time, five tiles in use: a core that renames tiles for two threads has few to spare.
+        """
         b = self.b
         self._split_lines(panel, step * _DEPTH, lines)
         row = COLUMNS * _F32
-        places = [(2 * i + j, i * _TILE_ROWS * row + j * _LINE) for i in range(2) for j in range(2)]
         for number, terms in enumerate(self.tiles.products):
-            target = b.ptr(self.sums, number * ROWS * row)
-            for tile, at in places:
-                self._tile("tileloadd64", tile, b.ptr(target, at), row)
-            for form, kind, parts in terms:
-                self._add(step, form, kind, parts)
-            for tile, at in places:
-                self._tile("tilestored64", tile, b.ptr(target, at), row)
+            for half in range(2):
+                target = b.ptr(self.sums, number * ROWS * row + half * _LINE)
+                places = [(i, b.ptr(target, i * _TILE_ROWS * row)) for i in range(2)]
+                for tile, at in places:
+                    self._tile("tileloadd64", tile, at, row)
+                for form, kind, parts in terms:
+                    self._add(step, half, form, kind, parts)
+                for tile, at in places:
+                    self._tile("tilestored64", tile, at, row)
 
-    def _add(self, step: Val, form: str, kind: str, parts: int) -> None:
-        """A form of the codes times parts of a form of the weights, over 32 lines."""
+    def _add(self, step: Val, half: int, form: str, kind: str, parts: int) -> None:
+        """A form of the codes times parts of a form of the weights of 16 columns, over 32 lines."""
         b, tiles = self.b, self.tiles
         a = b.ptr(self.codes, step * (_DEPTH * _BF16) + tiles.forms.index(form) * tiles.padded * _BF16)
         for i in range(2):
-            self._tile("tileloadd64", 4 + i, b.ptr(a, i * _TILE_ROWS * tiles.a_row), tiles.a_row)
+            self._tile("tileloadd64", 2 + i, b.ptr(a, i * _TILE_ROWS * tiles.a_row), tiles.a_row)
         first = tiles.kinds.index(kind) * _PARTS * 2
         for part in range(parts):
-            for j in range(2):
-                self._tile("tileloadd64", 6 + j, b.ptr(self.weights, (first + part * 2 + j) * _TILE), _LINE)
+            self._tile("tileloadd64", 4, b.ptr(self.weights, (first + part * 2 + half) * _TILE), _LINE)
             for i in range(2):
-                for j in range(2):
-                    b.intrinsic("llvm.x86.tdpbf16ps", None, [b.const(n, i8) for n in (2 * i + j, 4 + i, 6 + j)])
+                b.intrinsic("llvm.x86.tdpbf16ps", None, [b.const(n, i8) for n in (i, 2 + i, 4)])
 
     def _tile(self, what: str, number: int, address: Val, stride: int) -> None:
         b = self.b
