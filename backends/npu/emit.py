@@ -14,10 +14,11 @@ from neuc.backends.npu.array_products import merged_groups, pack_of
 from neuc.backends.npu.build import build
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.requantize_constants import requantization
+from neuc.backends.npu.window_choice import window_of
 from neuc.backends.placed import PlacedProgram
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
 from neuc.dialects.store import ConstantOp, constant_value
-from neuc.dialects.ternary import AccumulateOp, PackOp
+from neuc.dialects.ternary import AccumulateOp, Im2ColOp, PackOp
 from neuc.dialects.ternary_weights import defining_weight, weight_arrays
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import InternalError
@@ -28,6 +29,7 @@ from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import Design
 from neuc.runtime.npu.program_json import design_to_json
 from neuc.runtime.npu.requantize import Requantize, in_turn
+from neuc.runtime.npu.windows import Window
 
 MACHINE = "npu.machine"
 """Attribute of a placed function: the machine's name, or the path of its file."""
@@ -85,15 +87,17 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
         "finishing": plan.finish,
         "codes": {},
         "planes": 0,
+        "window": {},
         "switch": SWITCH in function.attributes,
     }
     ops = list(function.body.block.ops)
     finished = [op for op in ops if isinstance(op, RequantizeOp)]
     integers = [op for op in ops if isinstance(op, AccumulateOp)]
+    windows = next((op for op in ops if isinstance(op, Im2ColOp)), None)
     grouped = next((op for op in ops if isinstance(op, GroupedAccumulateOp)), None)
     floats = [op for op in ops if isinstance(op, MatmulOp)]
     if grouped is not None:
-        return _grouped(grouped, finished, plan, {**data, "transposed": True}, store)
+        return _grouped(grouped, finished, plan, {**data, "transposed": True}, store, windows)
     if integers:
         found = [_levels(op, store) for op in integers]
         parts, group = [part for part, _ in found], found[0][1]
@@ -106,6 +110,10 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
     if not parts:
         raise InternalError(f"@{function.sym_name.data} is no product placed on an NPU")
     rows = np.ascontiguousarray(np.concatenate(parts))
+    if windows is not None:
+        window = window_of(windows)
+        rows, data = window.weights(rows, plan.k), {**data, "window": _plain(window)}
+        group = rows.shape[1]
     sizes = {"columns": rows.shape[1], "outputs": [len(part) for part in parts], "group": group, "transposed": True}
     starts = range(0, rows.shape[1], group)
     tiles = [tiled_weights(plan, _widened(rows[:, begin : begin + group], group)) for begin in starts]
@@ -116,12 +124,19 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
     return PlacedProgram({**data, **sizes}, {"b": np.stack(tiles)})
 
 
+def _plain(window: Window) -> dict[str, object]:
+    """A window as JSON data."""
+    lists = {name: list(getattr(window, name)) for name in ("kernel", "strides", "pads")}
+    return {"channels": window.channels, **lists}
+
+
 def _grouped(
     product: GroupedAccumulateOp,
     finished: Sequence[RequantizeOp],
     plan: GemmPlan,
     data: dict[str, object],
     store: WeightStore,
+    windows: Im2ColOp | None,
 ) -> PlacedProgram:
     """A grouped convolution's product: groups merged into blocks of weights along a diagonal."""
     trits, _ = weight_arrays(defining_weight(pack_of(product).weight), store)
@@ -132,6 +147,9 @@ def _grouped(
     by_group = trits.reshape(planes, blocks_of, merged, each, columns).transpose(2, 1, 0, 3, 4)
     blocks[:, :, inside, :, inside] = by_group
     rows = blocks.reshape(blocks_of, planes * merged * each, merged * columns)
+    if windows is not None:
+        window = window_of(windows)
+        rows, data = window.weights(rows[0], plan.k)[None], {**data, "window": _plain(window)}
     tiles = [tiled_weights(plan, block) for block in rows]
     if finished:
         stages = requantization(finished[:1], store)

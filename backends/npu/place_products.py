@@ -16,6 +16,7 @@ from neuc.backends.npu.finish_notes import finished_where, note_finishing, saved
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.left_behind import listed, note_the_rest
 from neuc.backends.npu.tiling import Choice, Product, choose_plans
+from neuc.backends.npu.window_choice import cut_where, note_windows, windows_of, with_images
 from neuc.dialects.context import store_of
 from neuc.dialects.locations import node_names
 from neuc.dialects.store import dims_of
@@ -72,14 +73,18 @@ class PlaceNpu(ModulePass):
             why = f"least={self.least} is more than any product" if self.least else "no layer has few-level weights"
             add_notes(op, f"nothing runs on {machine.name}: {why} (--quantize ternary makes some)")
             return
-        products = tuple(product_of(layers, self.free, store) for layers in shared)
+        products = tuple(with_images(layers, product_of(layers, self.free, store), self.free) for layers in shared)
         choice = self._fitting(machine, products)
         add_notes(op, _summary(shared, choice, machine, self.free))
         note_finishing(op, shared, choice, machine)
+        note_windows(op, shared, choice)
         rows: list[dict[str, object]] = []
         for number, (layers, product) in enumerate(zip(shared, products)):
             rows.append(_row(layers, product, choice, number, machine))
-            function = place(op, _brought_together(layers), _segment(number), EXECUTOR)
+            moved, windows = _brought_together(layers), windows_of(layers)
+            if windows is not None and choice.costs[number].cut:
+                moved = [windows, *moved]
+            function = place(op, moved, _segment(number), EXECUTOR)
             function.attributes[MACHINE] = StringAttr(self.machine)
             function.attributes[PLAN] = plan_attribute(choice.plans[number])
             if choice.plans[number] != choice.plans[number - 1]:  # the first follows the last of the run before
@@ -180,4 +185,6 @@ def _row(layers: list[Layer], product: Product, choice: Choice, number: int, mac
         "padding": round(cost.padding, 4),
         "finished": finished_where(layers, product),
         "saved_bytes": saved_bytes(product, plan, machine),
+        "windows": cut_where(layers, product, cost),
+        "image": list(product.shape),
     }

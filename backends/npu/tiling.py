@@ -8,13 +8,14 @@ All figures are the machine's. The simulator decides how good the model is (test
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from neuc.errors import Error
 from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, GemmPlan, blocks, kernel_cycles
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import DTYPES
 from neuc.runtime.npu.requantize import Finish, parameter_bytes
+from neuc.runtime.npu.windows import Image, Window
 
 GRAIN = {1: (4, 8, 8), 2: (8, 8, 8)}
 """Multiples that tiles' m, k and n are, by generation: the shapes of one int8 matrix instruction (spec: AIE API)."""
@@ -26,7 +27,8 @@ _ROOM = 1024
 """Bytes of a core's memory left free: buffers begin at multiples of 32 and do not fill their banks."""
 _ROWS = 1023
 """Most rows of a token that a shim's descriptor describes."""
-_RUN = 4 * _ROWS
+_WORD = 4
+_RUN = _WORD * _ROWS
 """And most bytes of a row of A."""
 
 
@@ -34,7 +36,8 @@ _RUN = 4 * _ROWS
 class Product:
     """A [m, groups·k] · B [k, n] for each group; ``operands`` as its weights and activations allow.
 
-    With ``finish`` it leaves as int8 codes, made on the cores.
+    With ``finish`` it leaves as int8 codes, made on the cores. With ``window``, A is windows of images ``shape``
+    [batch, channels, height, width], which DMAs may cut out (`runtime/npu/windows.py`).
     """
 
     m: int
@@ -43,21 +46,47 @@ class Product:
     groups: int = 1
     operands: str = "int8"
     finish: Finish | None = None
+    window: Window | None = None
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cycles of a product on the array, what limits it, bytes of host memory, and the share of work that is padding."""
+    """Cycles of a product on the array, what limits it, bytes of host memory, and the share of work that is padding.
+
+    ``cut``: its windows are cut by DMAs. ``written``: cycles the CPU takes at least to write them as a matrix.
+    """
 
     cycles: float
     limiter: str
     ddr_bytes: int
     padding: float
+    cut: bool = False
+    written: float = 0.0
 
 
 def product_cost(plan: GemmPlan, machine: Machine, product: Product) -> Cost:
-    """What `product` takes by the model, without dispatch and switch."""
-    m, k, n = blocks(plan, product.m, product.k, product.n)
+    """What `product` takes by the model, without dispatch and switch.
+
+    DMAs cut windows where the array then takes no longer than with a matrix of them and the CPU's writing it together:
+    they fill rectangles of pixels and lines of the kernel up, and each line is a task.
+    """
+    if product.window is None:
+        return _rows_cost(plan, machine, product, (product.m, product.k), 1)
+    written = product.m * product.k / machine.ddr["bytes_per_second"] * machine.clock_hz
+    rows = replace(_rows_cost(plan, machine, product, (product.m, product.k), 1), written=written)
+    image, dma = Image.of(product.window, product.shape, plan), machine.classes["shim"].dma
+    line = product.window.strides[0] * image.extent[1] * product.window.pixel
+    if dma is None or product.window.run(plan.k) > dma.max_repeat * plan.k or line > dma.max_stride * _WORD:
+        return rows
+    sizes = (image.rows, image.columns(plan.k))
+    cut = _rows_cost(plan, machine, product, sizes, product.window.kernel[0])
+    return replace(cut, cut=True) if cut.cycles <= rows.cycles + written else rows
+
+
+def _rows_cost(plan: GemmPlan, machine: Machine, product: Product, size: tuple[int, int], lines: int) -> Cost:
+    """What it takes with A of this size, each of whose tokens' rows are queued as so many tasks."""
+    m, k, n = blocks(plan, *size, product.n)
     steps, finish = k // plan.k, product.finish
     parameters = 0 if finish is None else plan.parameter_tokens(finish)
     count = (m // plan.block_m) * (n // plan.block_n) * product.groups
@@ -74,17 +103,19 @@ def product_cost(plan: GemmPlan, machine: Machine, product: Product) -> Cost:
         runs_a = sizes[0] * (plan.rows if SPREADS[plan.spread][0] == "each" else 1)
     if n == plan.n:
         runs_c = plan.rows * tile_c
-    moved = streams = 0
-    load = 0.0
+    moved = 0
+    load = queued = 0.0
     shim = core = 0.0
     tokens = (steps, steps + parameters)
-    for size, how, run, many in zip(sizes, SPREADS[plan.spread], (runs_a, sizes[1] * plan.taken_at_once), tokens):
+    for size, how, run, many, tasks in zip(
+        sizes, SPREADS[plan.spread], (runs_a, sizes[1] * plan.taken_at_once), tokens, (lines, 1)
+    ):
         ports = {"one": 1, "row": plan.rows}.get(how, plan.cols)
         token = size * (plan.rows if how == "each" else 1)
         moved += ports * token * many
         load += ports * token * many / _efficiency(machine, run)
-        streams += ports
-        shim = max(shim, many * (token / width * timing["shim_mm2s_per_word"]) + timing["shim_mm2s_task"])
+        queued += ports * tasks
+        shim = max(shim, many * (token / width * timing["shim_mm2s_per_word"]) + tasks * timing["shim_mm2s_task"])
         core = max(core, many * (size / width + timing["bd_setup"]))
     out = plan.rows * plan.cols * tile_c
     load += out / _efficiency(machine, runs_c)
@@ -95,7 +126,7 @@ def product_cost(plan: GemmPlan, machine: Machine, product: Product) -> Cost:
         "core DMA": core,
         "shim DMA": max(shim, plan.rows * tile_c / width + timing["shim_s2mm_task"]),
         "host memory": load / machine.ddr["bytes_per_second"] * machine.clock_hz,
-        "tasks": (streams + plan.cols) * timing["task_push"],
+        "tasks": (queued + plan.cols) * timing["task_push"],
     }
     limiter = max(times, key=lambda name: times[name])
     fill = timing["shim_mm2s_task"] + 2 * sum(sizes) / width + each[0]
@@ -201,7 +232,8 @@ def choose_plans(machine: Machine, products: tuple[Product, ...], avoid: frozens
         served = [p for p in distinct if _serves(kind, finish, p)]
         for plan in candidates(machine, kind, served, finish):
             if plan not in avoid:
-                table[plan] = {p: product_cost(plan, machine, p).cycles / machine.clock_hz for p in served}
+                costs = {p: product_cost(plan, machine, p) for p in served}
+                table[plan] = {p: (cost.cycles + cost.written) / machine.clock_hz for p, cost in costs.items()}
     kept: dict[GemmPlan, None] = {}
     for product in distinct:
         able = [plan for plan, times in table.items() if product in times]
@@ -224,16 +256,28 @@ def choose_plans(machine: Machine, products: tuple[Product, ...], avoid: frozens
     switch = machine.host.get("program_switch_us", 0.0) * 1e-6
     path = _shortest([{plan: table[plan][p] for plan in kept if p in table[plan]} for p in products], switch)
     dispatches = len(products) * machine.host.get("dispatch_us", 0.0) * 1e-6
-    ring = list(zip(path, (*path[1:], path[0])))
-    switches = sum(a != b for a, b in ring)
-    times = sum(table[plan][p] for plan, p in zip(path, products))
+
+    def seconds(plans: Sequence[GemmPlan], changes: int) -> float:
+        """On the array alone: what the CPU writes for it counted when plans were compared."""
+        cycles = sum(product_cost(plan, machine, p).cycles for plan, p in zip(plans, products))
+        return cycles / machine.clock_hz + changes * switch + dispatches
+
+    def changes(plans: Sequence[GemmPlan]) -> int:
+        return sum(a != b for a, b in zip(plans, (*plans[1:], plans[0])))
+
     best = [min((plan for plan in table if p in table[plan]), key=lambda plan, p=p: table[plan][p]) for p in products]
-    own_switches = sum(a != b for a, b in zip(best, (*best[1:], best[0])))
-    own_time = sum(table[plan][p] for plan, p in zip(best, products)) + own_switches * switch + dispatches
-    costs = tuple(product_cost(plan, machine, p) for plan, p in zip(path, products))
-    single = min(total.values(), default=float("inf")) + dispatches
-    waits = switches * switch + dispatches
-    return Choice(products, tuple(path), costs, times + waits, waits, switches, single, own_time)
+    single = min(total, key=lambda plan: total[plan]) if total else None
+    switches = changes(path)
+    return Choice(
+        products,
+        tuple(path),
+        tuple(product_cost(plan, machine, p) for plan, p in zip(path, products)),
+        seconds(path, switches),
+        switches * switch + dispatches,
+        switches,
+        float("inf") if single is None else seconds([single] * len(products), 0),
+        seconds(best, changes(best)),
+    )
 
 
 def _serves(operands: str, finish: bool, product: Product) -> bool:

@@ -37,7 +37,19 @@ def show_command(artifact: Path, as_json: bool) -> int:
         console.product_json([{"segment": p.segment, **p.facts} for p in products])
         return Exit.OK
     rows = [_cells(i, p) for i, p in enumerate(products)]
-    header = ("#", "M x K x N", "operands", "tile", "spread", "µs", "limited by", "padding", "finished", "layers")
+    header = (
+        "#",
+        "M x K x N",
+        "operands",
+        "tile",
+        "spread",
+        "µs",
+        "limited by",
+        "padding",
+        "finished",
+        "windows",
+        "layers",
+    )
     console.product(arguments.table(header, rows, right=(0, 5, 7)))
     return Exit.OK
 
@@ -57,6 +69,7 @@ def _cells(number: int, product: PlacedProduct) -> tuple[str, ...]:
         str(facts["limiter"]),
         f"{facts['padding']:.0%}",
         str(facts["finished"]),
+        str(facts["windows"]),
         ", ".join(map(str, layers)),
     )
 

@@ -25,6 +25,7 @@ from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
 from neuc.runtime.npu.requantize import MOST as MOST_FINISH
 from neuc.runtime.npu.requantize import Finish
 from neuc.runtime.npu.simulator import simulate
+from neuc.runtime.npu.windows import Image, Window
 from neuc.runtime.profile import Event, Profile
 from neuc.runtime.program import OtherSegment, Segment
 
@@ -67,7 +68,8 @@ class NpuExecutor:
     Of codes: ``q`` int8 [..., K] to ``acc`` int32 [..., G, R] for each of the weights that read it, or to int8 codes
     [..., R] where the cores finish it (``codes``: in how many stages, with how many corrections and tables). Of floats
     in bf16: ``a`` f32 [..., K] to f32 [..., N] for each of them, or ``a`` [..., M, K] and ``b`` [..., K, N] to
-    [..., M, N]. With ``planes`` the groups are those of a grouped convolution, whose columns lie side by side.
+    [..., M, N]. With ``window``, q is images [B, C, H, W], cut by transfers. With ``planes`` the groups are those of a
+    grouped convolution, whose columns lie side by side.
     """
 
     def __init__(self, name: str, segment: Segment, setting: Setting) -> None:
@@ -84,6 +86,7 @@ class NpuExecutor:
                 "finishing",
                 "codes",
                 "planes",
+                "window",
                 "columns",
                 "outputs",
                 "group",
@@ -101,6 +104,7 @@ class NpuExecutor:
         self._plan = GemmPlan.on(self.machine, (tile[0], tile[1], tile[2]), operands, spread, finishing)
         self._finish = finish_from(node.get("codes"))
         self._planes = node.get("planes").integer(0, MOST_PARTS)
+        self._window = window_from(node.get("window"))
         if self._finish is not None and not finishing:
             raise node.get("codes").refuse("the program makes no codes")
         self._columns, self._group = (node.get(key).integer(0, MOST) for key in ("columns", "group"))
@@ -126,7 +130,10 @@ class NpuExecutor:
     def run(self, inputs: Sequence[Array], symbols: Mapping[str, int], outputs: Sequence[Array | None]) -> list[Array]:
         """Simulate the product for these activations."""
         before, began = replace(self.usage), time.monotonic_ns()
-        made = self._stacked(inputs[0], inputs[1]) if self._weights is None else self._weighted(inputs[0])
+        if self._window is not None:
+            made = self._windowed(inputs[0], self._window)
+        else:
+            made = self._stacked(inputs[0], inputs[1]) if self._weights is None else self._weighted(inputs[0])
         if self._profile is not None:
             self._record(self._profile, before, began)
         results: list[Array] = []
@@ -157,6 +164,25 @@ class NpuExecutor:
         parts = [whole[..., end - size : end] for size, end in zip(self._outputs, ends)]
         inner = () if floats or self._finish is not None else (groups,)
         return [part.reshape(*x.shape[:-1], *inner, part.shape[-1]) for part in parts]
+
+    def _windowed(self, q: Array, window: Window) -> list[Array]:
+        """Windows of codes [B, C, H, W], cut by transfers, times the constant weights."""
+        if q.shape[1] != window.channels:
+            raise InternalError(f"segment {self._name}: {q.shape[1]} channels, not {window.channels}")
+        image, width, plan = Image.of(window, q.shape, self._plan), sum(self._outputs), self._plan
+        if not prod(image.out) * image.batch:
+            whole = np.zeros((image.batch, prod(image.out), width), np.int8 if self._finish is not None else np.int32)
+        else:
+            assert self._weights is not None
+            m, k, n = blocks(plan, image.rows, image.columns(plan.k), width)
+            design = with_sizes(self._graph, plan, self.machine, (m, k, n), 1, self._finish, image)
+            work = image.batch * prod(image.out) * window.channels * prod(window.kernel) * width
+            arrays = {"a": image.laid_out(np.asarray(q, np.int8), plan.k), "b": self._weights}
+            whole = image.pixels(self._simulated(design, arrays, work, m * k * n)[0, :, :width])
+        inner = () if self._finish is not None else (1,)
+        ends = np.cumsum(self._outputs)
+        parts = [whole[..., end - size : end] for size, end in zip(self._outputs, ends)]
+        return [part.reshape(*part.shape[:2], *inner, part.shape[-1]) for part in parts]
 
     def _side_by_side(self, whole: Array) -> Array:
         """Columns of all groups [rows, groups, planes x columns] next to each other, plane after plane."""
@@ -191,7 +217,12 @@ class NpuExecutor:
         design = with_sizes(self._graph, self._plan, self.machine, (m, k, n), groups, self._finish)
         a = np.zeros((m, groups, k), x.dtype)
         a[:rows, :, :columns] = x
-        run = simulate(design, self.machine, {"a": a.reshape(m, -1), "b": weights})
+        arrays = {"a": a.reshape(m, -1), "b": weights}
+        return self._simulated(design, arrays, work, groups * m * k * n)[:, :rows, :outputs]
+
+    def _simulated(self, design: Design, arrays: Mapping[str, Array], work: int, padded: int) -> Array:
+        """C of one dispatch, which is added to the usage: `work` multiply-adds, `padded` with padding."""
+        run = simulate(design, self.machine, arrays)
         if run.deadlock is not None:
             raise Error("NEUC-E679", f"{design.name} deadlocks: {run.deadlock}", hint="please report this program")
         usage, host = self.usage, self.machine.host
@@ -202,11 +233,11 @@ class NpuExecutor:
         usage.seconds += run.seconds + waits * 1e-6
         usage.ddr_bytes += run.counts.ddr_bytes
         usage.macs += work
-        usage.padded_macs += groups * m * k * n
+        usage.padded_macs += padded
         counts = run.counts
         moved = (counts.sram_bytes, counts.stream_byte_hops, counts.ddr_bytes)
-        usage.add_energy(self.machine, self._plan.kind.a, groups * m * k * n, *moved)
-        return np.asarray(run.outputs["c"][:, :rows, :outputs])
+        usage.add_energy(self.machine, self._plan.kind.a, padded, *moved)
+        return np.asarray(run.outputs["c"])
 
 
 def finish_from(node: Node) -> Finish | None:
@@ -214,6 +245,19 @@ def finish_from(node: Node) -> Finish | None:
     names = [field.name for field in fields(Finish)]
     node.only(names)
     return Finish(*(node.get(name).integer(0, getattr(MOST_FINISH, name)) for name in names)) if node.value else None
+
+
+def window_from(node: Node) -> Window | None:
+    """What a segment's field ``window`` says; None if it is empty, as of products of rows."""
+    node.only(["channels", "kernel", "strides", "pads"])
+    if not node.value:
+        return None
+    kernel, strides = (node.get(key).list_of(lambda n: n.integer(1, MOST), 2) for key in ("kernel", "strides"))
+    pads = node.get("pads").list_of(lambda n: n.integer(0, MOST), 4)
+    if (len(kernel), len(strides), len(pads)) != (2, 2, 4):
+        raise node.refuse("expected two sizes, two strides and four pads")
+    channels = node.get("channels").integer(1, MOST)
+    return Window(channels, (kernel[0], kernel[1]), (strides[0], strides[1]), (pads[0], pads[1], pads[2], pads[3]))
 
 
 def _name(node: Node, known: Mapping[str, object]) -> str:

@@ -27,6 +27,7 @@ from neuc.runtime.npu.program import (
     Wait,
 )
 from neuc.runtime.npu.requantize import Finish, parameter_bytes
+from neuc.runtime.npu.windows import Image
 
 _KERNEL_BYTES = 8192
 
@@ -141,16 +142,18 @@ def with_sizes(
     size: tuple[int, int, int],
     groups: int = 1,
     finish: Finish | None = None,
+    image: Image | None = None,
 ) -> Design:
     """The graph's program for A [M, groups·K] · B[g] [K, N] -> C [groups, M, N], sizes in whole blocks.
 
-    With `finish`, C is int8 codes, and B holds their parameters (`gemm_plan.py:finished_weights`).
+    With `finish`, C is int8 codes, and B holds their parameters (`gemm_plan.py:finished_weights`). With `image`, A is
+    windows that transfers cut out of images (`windows.py`), M and K being `image.rows` and `image.columns`, filled up.
     """
     big_m, big_k, big_n = size
     steps, across, down = big_k // plan.k, big_n // plan.block_n, big_m // plan.block_m
     kind, shape = plan.kind, weight_shape(plan, big_k, big_n, finish)
     buffers = (
-        HostBuffer("a", kind.a, (big_m, groups * big_k), "input"),
+        HostBuffer("a", kind.a, (big_m, groups * big_k) if image is None else (image.nbytes(plan.k),), "input"),
         HostBuffer("b", kind.b, (groups, *shape), "weight"),
         HostBuffer("c", kind.c if finish is None else "i8", (groups, big_m, big_n), "output"),
     )
@@ -158,7 +161,7 @@ def with_sizes(
     for g in range(groups):
         for i in range(down):
             for j in range(across):
-                sequence += _block(plan, size, groups, (g, i, j), shape[1], finish)
+                sequence += _block(plan, size, groups, (g, i, j), shape[1], finish, image)
     sequence += [Wait(f"c{c}_out") for c in range(plan.cols)]
     return replace(_with_steps(graph, plan, machine, steps, finish), buffers=buffers, sequence=tuple(sequence))
 
@@ -170,6 +173,7 @@ def _block(
     block: tuple[int, int, int],
     tokens_b: int,
     finish: Finish | None,
+    image: Image | None,
 ) -> list[Step]:
     """The transfers of one block of C: of A, of B, of its own columns."""
     big_m, big_k, big_n = size
@@ -177,6 +181,10 @@ def _block(
     made: list[Step] = []
     stride, token = groups * big_k, plan.taken_at_once * plan.k * plan.width
     for stream in _streams(plan, "a"):
+        if image is not None:
+            tile = (i * plan.parts[0] + stream.part) // plan.tiles_of_a
+            made += image.transfers(f"{stream.name}_in", tile, plan.k)
+            continue
         rows = len(stream.cores) * plan.m if stream.split else plan.m
         start = (i * plan.block_m + stream.part * plan.m) * stride + g * big_k
         made.append(Transfer(f"{stream.name}_in", "a", start, (big_k // plan.k, rows, plan.k), (plan.k, stride, 1)))

@@ -121,6 +121,11 @@ class GemmPlan:
         return self.n // CODES_A_BYTE if self.operands == "ternary" else self.n
 
     @property
+    def tiles_of_a(self) -> int:
+        """Tiles of A that travel in one token from host memory."""
+        return self.rows if SPREADS[self.spread][0] == "each" else 1
+
+    @property
     def taken_at_once(self) -> int:
         """Tiles of B that travel in one token from host memory."""
         return self.rows if SPREADS[self.spread][1] == "each" else 1
