@@ -1,6 +1,6 @@
 """Which cell of a chip's grid each spin of a model takes, such that every coupling is a wire; or why there is none.
 
-Each spin takes one cell: no chains of cells stand for one spin. Plain data, no IR.
+Each spin takes one cell; `chains.py` has several cells stand for one. Plain data, no IR.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _check(count: int, near: Sequence[Sequence[int]], machine: Machine, name: Ca
         shown = ", ".join(f"{name(s)} has {len(near[s])}" for s in wide[:_SHOWN])
         more = f", and {len(wide) - _SHOWN} more" if len(wide) > _SHOWN else ""
         what = f"spins have more neighbours than the {machine.degree} that {machine.name} wires: {shown}{more}"
-        raise _refusal(what, "neuc does not stand several cells for one spin: couple fewer spins")
+        raise _refusal(what, "couple fewer spins: chains of cells stand for those of small models alone")
     cycle = odd_cycle(near)
     if cycle:
         shown = ", ".join(map(name, cycle[:_SHOWN])) + (" …" if len(cycle) > _SHOWN else "")

@@ -12,8 +12,10 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import BlockArgument, SSAValue
 from xdsl.passes import ModulePass
 
+from neuc.backends.tsu.chains import MOST_COUPLINGS, MOST_SPINS, find_chains
 from neuc.backends.tsu.embedding import embed
 from neuc.backends.tsu.machines import MACHINES, Machine
+from neuc.backends.tsu.stand_in import Physical, stand_in
 from neuc.dialects.context import store_of
 from neuc.dialects.energy import (
     ColorOp,
@@ -43,13 +45,17 @@ class PlaceTsu(ModulePass):
 
     1. A model is spins with fields and couplings of two; what else is in it is named (NEUC-E638).
     2. Every spin takes a cell such that each coupling is a wire; spins that fit nowhere are named (NEUC-E637).
-    3. Blocks are the two colours of the chip's checkerboard.
-    4. The fact ``tsu`` counts what is written, sampled and read, with prices; `neuc run` makes the ledger of it.
+    3. Where that fails and the model is small, chains of cells stand for its spins, coupled with the strength `chain`
+       (0: chosen); reads are majorities, and the result ``chain_breaks`` is the energy of chain couplings that are
+       broken in the end.
+    4. Blocks are the two colours of the chip's checkerboard.
+    5. The fact ``tsu`` counts what is written, sampled and read, with prices; `neuc run` makes the ledger of it.
     """
 
     machine: str = "z1"
     rows: int = 0
     columns: int = 0
+    chain: float = 0.0
 
     name = "place-tsu"
 
@@ -62,22 +68,33 @@ class PlaceTsu(ModulePass):
         store, samplers = store_of(ctx), [s for s in op.walk() if isinstance(s, SampleOp)]
         if not samplers:
             raise Error("NEUC-E638", "the program samples nothing", hint="target tsu-sim takes energy.sample")
-        facts: list[dict[str, object]] = []
+        facts, notes = list[dict[str, object]](), list[str]()
+        placed: dict[SSAValue, Array] = {}
         for sample in samplers:
             model = model_of(sample.model)
             _check_kind(sample)
             graph = FactorGraph.of(model, lambda value: known(value, store))
             edges, start = _edges(graph)
+            start = placed.get(model.result, start)
             try:
                 cells = embed(graph.sites, edges, machine, lambda site, s=sample: site_name(s, site), start)
             except Error as error:
-                if not any(
+                physical = _chains_of_cells(graph, edges, machine, self.chain)
+                if physical is not None:
+                    stand_in(model, physical, store)
+                    notes.append(_chain_note(graph, physical))
+                    model = model_of(sample.model)
+                    graph = FactorGraph.of(model, lambda value: known(value, store))
+                    edges, cells = _edges(graph)[0], physical.cells
+                    placed[model.result] = cells
+                elif not any(
                     isinstance(term.owner, StencilOp) and term.owner.periodic is not None for term in model.terms
                 ):
                     raise
-                what = f"the model is a periodic grid, whose couplings around the border have no wires; {error.message}"
-                hint = "leave the borders open: model.grid(…, periodic=False), or use target cpu-relax"
-                raise Error(error.code, what, hint=hint) from error
+                else:
+                    what = f"the model is a periodic grid, whose couplings around it have no wires; {error.message}"
+                    hint = "leave the borders open: model.grid(…, periodic=False), or use target cpu-relax"
+                    raise Error(error.code, what, hint=hint) from error
             colors = (cells.sum(1) % 2).astype(np.int64)
             # Where all free spins are of one colour, the other's sweep is empty: blocks are numbered as they come.
             colors[graph.free] = np.unique(colors[graph.free], return_inverse=True)[1]
@@ -90,12 +107,30 @@ class PlaceTsu(ModulePass):
             sample.operands[0] = colored.result
             facts.append(_facts(sample, graph, edges, cells, machine))
         set_fact(op, "tsu", facts)
+        for note in notes:
+            add_notes(op, note)
         for fact in facts:
             add_notes(
                 op,
                 f"tsu-sim: {fact['spins']} spins and {fact['couplings']} couplings on {fact['rows']} x "
                 f"{fact['columns']} cells of {machine.name} ({machine.source}); {fact['prices_source']}",
             )
+
+
+def _chains_of_cells(graph: FactorGraph, edges: Array, machine: Machine, strength: float) -> Physical | None:
+    """Chains for the spins of a small model without clamped ones; None where there are none."""
+    if graph.sites > MOST_SPINS or len(edges) > MOST_COUPLINGS or not graph.free.all() or graph.tables:
+        return None
+    chains = find_chains(graph.sites, [(int(a), int(b)) for a, b in edges], machine)
+    return None if chains is None else Physical.of(graph, chains, machine, strength)
+
+
+def _chain_note(graph: FactorGraph, physical: Physical) -> str:
+    longest = int(np.bincount(physical.member).max())
+    return (
+        f"tsu-sim: {graph.sites} spins stand as {len(physical.cells)} cells, in chains of up to {longest} coupled by "
+        f"{physical.strength:.3g}; reads are majorities, and weaker chains bias what is sampled"
+    )
 
 
 def _check_kind(sample: SampleOp) -> None:

@@ -83,11 +83,12 @@ recurrent layers have no such form here. The message names the node.""",
 needs matplotlib: pip install "neuc[plot]".""",
     "NEUC-E637": """A model of spins does not fit the grid of a sampling chip.
 Each spin takes one cell, and every coupling has to be a wire between two cells: few neighbours for each spin, no cycles
-of odd length, a shape like the grid's. The message names the spins that fit nowhere. Target cpu-relax takes any
-graph.""",
+of odd length, a shape like the grid's. For models of up to 64 free spins with up to 100 couplings chains of cells are
+tried, too. The message names the spins that fit nowhere. Target cpu-relax takes any graph.""",
     "NEUC-E638": """A program asks a sampling chip for what it does not do.
 The chip makes Gibbs sweeps over spins with fields and couplings of two. Categories, factors of three spins, Metropolis
-steps and exchanges of replicas run on target cpu-relax.""",
+steps and exchanges of replicas run on target cpu-relax. A model whose spins are chains of cells is sampled and read:
+nothing is observed on the way, clamped or evaluated.""",
     "NEUC-E639": """A program in THRML's terms cannot be compiled.
 neuc.thrml takes spins and categories in blocks of one kind, factors with one weight tensor for each tuple of nodes, and
 the two Gibbs conditionals; every node is in one free or clamped block, and states have [..., nodes of the block]. The

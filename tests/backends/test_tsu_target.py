@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neuc.backends.tsu.chains import find_chains
 from neuc.backends.tsu.embedding import embed, odd_cycle
 from neuc.backends.tsu.machines import MACHINES
 from neuc.compiler.cli import main
@@ -117,12 +118,86 @@ def test_sampled_moments_equal_enumeration(tmp_path: Path) -> None:
     assert (found.writes, found.samples) == (7 + chains * 7, 60 * chains * 5)
 
 
+def dense_model(n: int = 6) -> tuple[Model, np.ndarray, np.ndarray]:
+    """Spins that all pull at each other: odd cycles, which no cells have."""
+    rng = np.random.default_rng(4)
+    couplings, fields = np.triu(rng.normal(0, 0.3, (n, n)), 1), rng.normal(0, 0.3, n)
+    model = Model()
+    spins = model.spin(n, name="spins")
+    model.couple(spins, couplings + couplings.T)
+    model.linear(spins, fields)
+    return model, couplings, fields
+
+
+@pytest.mark.parametrize("started", ["random", "given"])
+def test_chains_of_cells_stand_for_spins_of_dense_models(started: str, tmp_path: Path) -> None:
+    (model, couplings, fields), chains, sweeps = dense_model(), 4000, 400
+    state = model.init(chains) if started == "random" else model.state("chains")
+    last = state.sample(sweeps, 1.0).last[model.variables[0]]
+    model.program(last=last).save(tmp_path / "model.mlir")
+    artifact = str(tmp_path / "model.neuc")
+    assert main(["compile", str(tmp_path / "model.mlir"), "--target", "tsu-sim{chain=2}", "-o", artifact]) == Exit.OK
+    session = load(artifact)
+    feeds = {"beta": np.ones(sweeps, np.float32), "seed": np.asarray(3, np.int64)}
+    feeds["spins"] = np.ones((chains, 6), np.int8)
+    names = [spec.name for spec in session.program.outputs]
+    found = dict(zip(names, session.run(None, {i.name: feeds[i.name] for i in session.program.inputs})))
+    drawn = np.asarray(found["last"], np.float64)
+    states = 2.0 * ((np.arange(64)[:, None] >> np.arange(6)) & 1) - 1
+    score = np.einsum("ci,ij,cj->c", states, couplings, states) + states @ fields
+    p = np.exp(score) / np.exp(score).sum()
+    pairs = np.triu_indices(6, 1)
+    for seen, exact in (
+        (drawn.mean(0), p @ states),
+        ((drawn.T @ drawn / chains)[pairs], (states.T * p @ states)[pairs]),
+    ):
+        assert (np.abs(seen - exact) / np.sqrt((1 - exact**2) / chains)).max() < 4.5
+    # A broken coupling of strength 2 holds 2 * 2; at β = 1 one of four chains is broken about once in e^4 states.
+    broken = np.asarray(found["chain_breaks"]) / 4.0
+    np.testing.assert_allclose(broken, broken.round(), atol=1e-4)
+    assert 0 < (broken > 0).mean() < 0.2
+    fact = session.manifest["tsu"]
+    assert isinstance(fact, list)
+    assert fact[0]["spins"] > 6
+
+
+def test_chains_are_disjoint_connected_and_wired() -> None:
+    pairs = [(a, b) for a in range(8) for b in range(a)]
+    chains = find_chains(8, pairs, Z1)
+    assert chains is not None
+    cells = [cell for chain in chains for cell in chain]
+    assert len(set(cells)) == len(cells)
+    wires = set(Z1.offsets)
+
+    def wired(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bool:
+        return any((r - p, c - q) in wires for p, q in one for r, c in other)
+
+    assert all(wired(chains[a], chains[b]) for a, b in pairs)
+    for chain in chains:
+        reached, left = chain[:1], chain[1:]
+        while left:
+            near = [cell for cell in left if wired(reached, [cell])]
+            assert near, chain
+            reached, left = [*reached, *near], [cell for cell in left if cell not in near]
+
+
+@pytest.mark.parametrize("what", ["observed", "evaluated"])
+def test_chains_are_sampled_and_read_alone(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = dense_model()[0]
+    samples = model.init(2).sample(5, 1.0)
+    spins = model.variables[0]
+    value = samples.sums(spins) if what == "observed" else samples.last.energy()
+    model.program(value=value, last=samples.last[spins]).save(tmp_path / "model.mlir")
+    assert main(["compile", str(tmp_path / "model.mlir"), "--target", "tsu-sim", "-o", str(tmp_path / "m.neuc")])
+    assert re.search(r"E638.*chains of cells", capsys.readouterr().err.replace("\n", " "))
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda m, s: m.couple(s, 1.0 - np.eye(20)), r"E637.*spins\[0\] has 19.*and 12 more"),
         (lambda m, s: m.grid(m.spin(8, 8), 1.0), r"E637.*periodic grid.*no wires"),
-        (lambda m, s: m.edges(s, [0, 1, 2], [1, 2, 0], np.ones(3)), r"E637.*spins\[.*odd cycle of 3"),
+        (lambda m, s: m.edges(m.spin(50), [0, 1, 2], [1, 2, 0], np.ones(3)), r"E637.*x1\[.*odd cycle of 3"),
         (lambda m, s: m.table([s, s, s], np.ones(1), [[0], [1], [2]]), r"E638.*factor of 3 spins"),
         (lambda m, s: m.linear(m.categories(3, 2, name="colors"), np.ones((2, 3))), r"E638.*colors is cat"),
     ],
@@ -144,7 +219,7 @@ def test_grids_that_are_too_small_and_dense_neighbourhoods_are_refused() -> None
         embed(13, dense, G12, str)
 
 
-@pytest.mark.parametrize("option", ["machine=z9", "grid=3", "grid=0x4", "grid=axb"])
+@pytest.mark.parametrize("option", ["machine=z9", "grid=3", "grid=0x4", "grid=axb", "chain=strong", "chain=-1"])
 def test_options_that_make_no_sense(option: str, tmp_path: Path) -> None:
     model = Model()
     model.grid(model.spin(4, 4, name="s"), 1.0, periodic=False)
