@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,12 +133,12 @@ def settings() -> dict[str, str]:
 
 
 def accuracies(
-    model: onnx.ModelProto, where: str, feeds: Mapping[str, np.ndarray], labels: np.ndarray, draws: int
+    model: onnx.ModelProto, where: str, feeds: Mapping[str, np.ndarray], labels: np.ndarray, draws: Iterable[int]
 ) -> Iterator[dict[str, float]]:
     """Accuracy at each time, for each draw."""
     session = neuc.compile(model, where).session(threads=1)
     assert session.analog is not None
-    for seed in range(draws):
+    for seed in draws:
         found: dict[str, float] = {}
         for label, time in TIMES.items():
             session.analog.set(time, seed)
@@ -168,7 +168,7 @@ def measure(networks: int, draws: int) -> list[Cell]:
         cells.append(Cell(mode, "digital", "-", float(np.mean(digital)), float(np.std(digital))))
         models = [network(p) for p in nets]
         for setting, where in settings().items():
-            rows = [row for model in models for row in accuracies(model, where, feeds, data.test_y, draws)]
+            rows = [row for model in models for row in accuracies(model, where, feeds, data.test_y, range(draws))]
             for time in TIMES:
                 values = [row[time] for row in rows]
                 cells.append(Cell(mode, setting, time, float(np.mean(values)), float(np.std(values))))

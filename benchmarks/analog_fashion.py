@@ -1,9 +1,12 @@
 """The Fashion-MNIST CNN on phase-change memory: float, noise-trained and ternary, as the digits are measured.
 
-    python benchmarks/analog_fashion.py [--networks 1] [--draws 3] [--images 500] [--json fashion.json]
+    python benchmarks/analog_fashion.py [--networks 3] [--draws 4] [--images 2000] [--pieces fashion.jsonl]
+        [--json fashion.json]
 
 The networks are those of `examples/analog/train_fashion.py` (parameters/fashion_cnn.npz), the images the first ones of
-the test set (Debian package dataset-fashion-mnist); settings are those of `analog_digits.py`.
+the test set (Debian package dataset-fashion-mnist); settings are those of `analog_digits.py`. Each draw is one
+programming of a network, and with stuck devices a chip of its own. With --pieces, what was measured is kept there, one
+line a piece, and a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from analog_digits import Cell, accuracies, settings
+from analog_digits import TIMES, Cell, accuracies, settings
+from spiking_records import Record, add, newest
 
 import neuc
 
@@ -27,8 +31,9 @@ from onnx_networks import Graph, cnn  # noqa: E402
 PARAMETERS = EXAMPLES / "analog" / "parameters" / "fashion_cnn.npz"
 WAYS = {"float": "float", "noise-trained": "noise", "ternary": "ternary"}
 """Columns of the table, and what the training script calls them."""
-LEFT_OUT = ("no compensation", "1% stuck")
-"""Settings of the digits that are not measured here."""
+CHIPS = 100
+"""From one network's first chip to the next one's."""
+NETWORKS, DRAWS, IMAGES = 3, 4, 2000
 
 
 def network(way: str, seed: int) -> onnx.ModelProto:
@@ -39,37 +44,54 @@ def network(way: str, seed: int) -> onnx.ModelProto:
     return graph.model("fashion_cnn", 28, cnn(graph))
 
 
-def measure(networks: int, draws: int, images: int) -> list[Cell]:
-    """All settings of all networks."""
-    data, cells = fashion(), list[Cell]()
+def measure(networks: int, draws: int, images: int, pieces: Path | None = None) -> list[Cell]:
+    """All settings of all networks: mean and spread over networks and draws."""
+    data, rows = fashion(), dict[tuple[str, str, str], list[float]]()
     x, y = data.test_images[:images], data.test_labels[:images]
+    known = {} if pieces is None else newest(pieces)
+    for seed in range(networks):
+        for setting, target in {"digital": "cpu", **settings()}.items():
+            for mode, way in WAYS.items():
+                key = f"{mode}, {setting}, network {seed}, {images} images"
+                times = ("-",) if setting == "digital" else tuple(TIMES)
+                found = known.get(key)
+                if found is None or any(len(found[time]) < draws for time in times if time != "-"):
+                    found = _piece(network(way, seed), target, {"images": x}, y, range(draws), seed)
+                    if pieces is not None:
+                        add(key, found, pieces)
+                    print(key, {time: f"{np.mean(found[time]):.2%}" for time in times}, flush=True)
+                for time in times:
+                    rows.setdefault((mode, setting, time), []).extend(found[time][:draws])
+    return [Cell(*what, float(np.mean(values)), float(np.std(values))) for what, values in rows.items()]
 
-    def add(mode: str, setting: str, time: str, values: list[float]) -> None:
-        cells.append(Cell(mode, setting, time, float(np.mean(values)), float(np.std(values))))
-        print(f"{mode:14} {setting:22} {time:4} {100 * cells[-1].mean:6.2f} ± {100 * cells[-1].std:.2f}", flush=True)
 
-    for mode, way in WAYS.items():
-        models = [network(way, seed) for seed in range(networks)]
-        digital = [neuc.compile(model, "cpu").session(threads=1).run(None, {"images": x})[0] for model in models]
-        add(mode, "digital", "-", [float(np.mean(scores.argmax(axis=1) == y)) for scores in digital])
-        for setting, target in settings().items():
-            if any(name in setting for name in LEFT_OUT):
-                continue
-            rows = [row for model in models for row in accuracies(model, target, {"images": x}, y, draws)]
-            for time in rows[0]:
-                add(mode, setting, time, [row[time] for row in rows])
-    return cells
+def _piece(
+    model: onnx.ModelProto, target: str, feeds: dict[str, np.ndarray], labels: np.ndarray, draws: range, seed: int
+) -> Record:
+    """Accuracies of network number `seed` in one setting, by time."""
+    if target == "cpu":
+        scores = neuc.compile(model, target).session(threads=1).run(None, feeds)[0]
+        return {"-": [float(np.mean(scores.argmax(axis=1) == labels))]}
+    if "stuck" in target:
+        chips = {draw: f"{target.removesuffix('}')},chip={CHIPS * seed + draw}}}" for draw in draws}
+        found = [row for draw, chip in chips.items() for row in accuracies(model, chip, feeds, labels, [draw])]
+    else:
+        found = list(accuracies(model, target, feeds, labels, draws))
+    return {time: [row[time] for row in found] for time in TIMES}
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", type=int, default=1)
-    parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--networks", type=int, default=NETWORKS)
+    parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--pieces", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    cells = measure(arguments.networks, arguments.draws, arguments.images)
+    cells = measure(arguments.networks, arguments.draws, arguments.images, arguments.pieces)
+    for cell in cells:
+        print(f"{cell.mode:14} {cell.setting:28} {cell.time:4} {100 * cell.mean:6.2f} ± {100 * cell.std:.2f}")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([vars(cell) for cell in cells], indent=1), encoding="utf-8")
 

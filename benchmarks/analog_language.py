@@ -1,9 +1,11 @@
 """Perplexity of a ternary language model and its float twin on phase-change memory, as it ages and with faults.
 
-    python benchmarks/analog_language.py [--draws 5] [--json language.json]
+    python benchmarks/analog_language.py [--draws 5] [--pieces language.jsonl] [--json language.json]
 
 The models are those of `examples/analog`, the text is what they did not see of the manual that this Python carries; its
-digest is printed, since manuals differ. Every matrix is on arrays, attention itself on the CPU.
+digest is printed, since manuals differ. Every matrix is on arrays, attention itself on the CPU. Each draw is one
+programming, and with stuck devices a chip of its own. With --pieces, what was measured is kept there, one line a piece,
+and a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import onnx
+from spiking_records import Record, add, newest
 
 import neuc
 
@@ -49,52 +54,76 @@ def perplexity(logits: np.ndarray, targets: np.ndarray) -> float:
     return float(np.exp(surprise.mean()))
 
 
-def aged(model: onnx.ModelProto, options: str, times: list[float], draws: int) -> Iterator[list[float]]:
-    """Perplexities of the draws at each time."""
+def aged(model: onnx.ModelProto, options: str, times: list[float], seeds: range) -> list[list[float]]:
+    """Perplexities at each time, of each draw."""
     tokens, targets = windows(manual().held_out, LENGTH)
     session = neuc.compile(model, TARGET.format(options)).session(threads=1)
     assert session.analog is not None
+    found: list[list[float]] = []
     for time in times:
-        found: list[float] = []
-        for seed in range(draws):
+        found.append([])
+        for seed in seeds:
             session.analog.set(time, seed)
-            found.append(perplexity(session.run(None, {"tokens": tokens})[0], targets))
-        yield found
+            found[-1].append(perplexity(session.run(None, {"tokens": tokens})[0], targets))
+    return found
 
 
-def measure(draws: int) -> list[Cell]:
-    """All settings of both models."""
-    tokens, targets = windows(manual().held_out, LENGTH)
-    cells: list[Cell] = []
-
-    def add(kind: str, setting: str, found: list[float]) -> None:
-        cells.append(Cell(kind, setting, float(np.mean(found)), float(np.std(found))))
-        print(f"{kind:8} {setting:24} {cells[-1].mean:8.3f} ± {cells[-1].std:.3f}", flush=True)
-
+def pieces(draws: int) -> Iterator[tuple[str, str, Callable[[], Record]]]:
+    """What is measured: kind of model, name of the piece, and a function that gives perplexities by setting."""
     for kind in KINDS:
         model = language_model(kind)
-        digital = neuc.compile(model, "cpu").session(threads=1).run(None, {"tokens": tokens})[0]
-        add(kind, "digital", [perplexity(digital, targets)])
-        for label, found in zip(TIMES, aged(model, "", list(TIMES.values()), draws)):
-            add(kind, label, found)
-        for rate in STUCK:
-            for remap in ("no", "yes"):
-                options = f",stuck_low={rate / 2:g},stuck_high={rate / 2:g},remap={remap}"
-                flipped = ", remapped" if remap == "yes" else ""
-                for found in aged(model, options, [DAY], draws):
-                    add(kind, f"{100 * rate:g}% stuck{flipped}, 1 d", found)
-    return cells
+        yield kind, "digital", partial(_digital, model)
+        yield kind, "ageing", partial(_ageing, model, draws)
+        for rate, remap in product(STUCK, ("no", "yes")):
+            label = f"{100 * rate:g}% stuck{', remapped' if remap == 'yes' else ''}, 1 d"
+            for chip in range(draws):
+                options = f",stuck_low={rate / 2:g},stuck_high={rate / 2:g},remap={remap},chip={chip}"
+                yield kind, f"{label}, chip {chip}", partial(_faulty, model, label, options, chip)
+
+
+def _digital(model: onnx.ModelProto) -> Record:
+    tokens, targets = windows(manual().held_out, LENGTH)
+    logits = neuc.compile(model, "cpu").session(threads=1).run(None, {"tokens": tokens})[0]
+    return {"perplexities": {"digital": [perplexity(logits, targets)]}}
+
+
+def _ageing(model: onnx.ModelProto, draws: int) -> Record:
+    return {"perplexities": dict(zip(TIMES, aged(model, "", list(TIMES.values()), range(draws))))}
+
+
+def _faulty(model: onnx.ModelProto, label: str, options: str, chip: int) -> Record:
+    return {"perplexities": {label: aged(model, options, [DAY], range(chip, chip + 1))[0]}}
+
+
+def measure(draws: int, kept: Path | None = None) -> list[Cell]:
+    """All settings of both models."""
+    known = {} if kept is None else newest(kept)
+    found: dict[tuple[str, str], list[float]] = {}
+    for kind, name, work in pieces(draws):
+        key = f"{kind}, {name}, {draws} draws"
+        record = known.get(key)
+        if record is None:
+            record = work()
+            if kept is not None:
+                add(key, record, kept)
+            print(key, {label: f"{np.mean(v):.3f}" for label, v in record["perplexities"].items()}, flush=True)
+        for setting, values in record["perplexities"].items():
+            found.setdefault((kind, setting), []).extend(values)
+    return [Cell(*what, float(np.mean(values)), float(np.std(values))) for what, values in found.items()]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--pieces", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     text = manual()
     print(f"text {text.digest}: {len(text.held_out)} characters held out")
-    cells = measure(arguments.draws)
+    cells = measure(arguments.draws, arguments.pieces)
+    for cell in cells:
+        print(f"{cell.kind:8} {cell.setting:24} {cell.mean:8.3f} ± {cell.std:.3f}")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([vars(cell) for cell in cells], indent=1), encoding="utf-8")
 
