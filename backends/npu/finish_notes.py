@@ -23,7 +23,7 @@ def finished_where(layers: Sequence[Layer], product: Product) -> str:
     if finish is not None:
         twice = "twice " if finish.stages > 1 else ""
         table = ", then through a table" if finish.tables else ""
-        return f"on the cores: requantised {twice}to int8, {finish.corrections} corrections a column{table}"
+        return f"on the cores: requantised {twice}to int8, corrections a column: {finish.corrections}{table}"
     reasons = [why.data for layer in layers if isinstance(why := layer.attributes.get(UNFINISHED), StringAttr)]
     return f"on the CPU: {reasons[0]}" if reasons else "on the CPU"
 

@@ -84,9 +84,9 @@ def product_cost(plan: GemmPlan, machine: Machine, product: Product) -> Cost:
     return replace(cut, cut=True) if cut.cycles <= rows.cycles + written else rows
 
 
-def _rows_cost(plan: GemmPlan, machine: Machine, product: Product, size: tuple[int, int], lines: int) -> Cost:
+def _rows_cost(plan: GemmPlan, machine: Machine, product: Product, rows_columns: tuple[int, int], lines: int) -> Cost:
     """What it takes with A of this size, each of whose tokens' rows are queued as so many tasks."""
-    m, k, n = blocks(plan, *size, product.n)
+    m, k, n = blocks(plan, *rows_columns, product.n)
     steps, finish = k // plan.k, product.finish
     parameters = 0 if finish is None else plan.parameter_tokens(finish)
     count = (m // plan.block_m) * (n // plan.block_n) * product.groups

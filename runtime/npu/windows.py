@@ -9,6 +9,7 @@ line, pixel, byte), as many dimensions as it has. Bytes behind a run's end meet 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +63,7 @@ class Image:
         (lines, across), (down, right) = window.kernel, window.strides
         top, left, bottom, end = window.pads
         out = ((shape[2] + top + bottom - lines) // down + 1, (shape[3] + left + end - across) // right + 1)
-        parts, m = plan.tiles_of_a, plan.m
-        rectangles = [(parts * m // width, width) for width in range(m, 0, -1) if m % width == 0]
-        tile = min(rectangles, key=lambda t: _up(out[0], t[0]) * _up(out[1], t[1]))
-        return Image(window, shape[0], out, tile)
+        return Image(window, shape[0], out, _rectangle(out, plan.m, plan.tiles_of_a))
 
     @property
     def tiles(self) -> tuple[int, int]:
@@ -123,6 +121,13 @@ class Image:
         if height == 1:
             sizes, strides = (sizes[0], *sizes[2:]), (strides[0], *strides[2:])
         return [Transfer(port, "a", start + ky * line, sizes, strides) for ky in range(window.kernel[0])]
+
+
+@lru_cache(maxsize=4096)
+def _rectangle(out: tuple[int, int], m: int, parts: int) -> tuple[int, int]:
+    """Lines and pixels of `parts` tiles of m pixels below each other that leave the least of an image over."""
+    rectangles = [(parts * m // width, width) for width in range(m, 0, -1) if m % width == 0]
+    return min(rectangles, key=lambda t: _up(out[0], t[0]) * _up(out[1], t[1]))
 
 
 def _up(value: int, unit: int) -> int:

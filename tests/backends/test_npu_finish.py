@@ -179,10 +179,9 @@ def _conv(name: str, x: str, shape: tuple[int, ...], weights: dict[str, np.ndarr
     weights |= {f"{name}.w": q, f"{name}.ws": random.uniform(1e-3, 3e-3, shape[0]).astype(np.float32)}
     weights |= {f"{name}.b": random.standard_normal(shape[0]).astype(np.float32)}
     dequantized = helper.make_node("DequantizeLinear", [f"{name}.w", f"{name}.ws"], [f"{name}.f"], axis=0)
-    return [
-        dequantized,
-        helper.make_node("Conv", [x, f"{name}.f", f"{name}.b"], [f"{name}.y"], name=name, **attributes),
-    ]
+    made = helper.make_node("Conv", [x, f"{name}.f", f"{name}.b"], [f"{name}.y"], name=name)
+    made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+    return [dequantized, made]
 
 
 def _pair(x: str, weights: dict[str, np.ndarray], scale: float, zero: int = 0):
