@@ -92,7 +92,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "size-buffers": _pass("backends.npu.graph_passes", "SizeBuffers"),
     "bf16-products": _pass("backends.npu.use_bf16", "Bf16Products"),
     "finish-products": _pass("backends.npu.finish_products", "FinishProducts"),
-    "tile-grouped": _pass("backends.npu.tile_grouped", "TileGrouped"),
+    "grouped-products": _pass("backends.npu.grouped_products", "GroupedProducts"),
     "place-npu": _pass("backends.npu.place_products", "PlaceNpu"),
     "place-tsu": _pass("backends.tsu.place", "PlaceTsu"),
     "place-barriers": _pass("backends.cpu.place_barriers", "PlaceBarriers"),

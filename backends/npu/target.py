@@ -8,9 +8,9 @@ from xdsl.passes import ModulePass
 
 from neuc.backends.npu.array_products import FREE
 from neuc.backends.npu.finish_products import FinishProducts
+from neuc.backends.npu.grouped_products import GroupedProducts
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.place_products import PlaceNpu
-from neuc.backends.npu.tile_grouped import TileGrouped
 from neuc.backends.npu.use_bf16 import Bf16Products
 from neuc.backends.paradigm_target import ParadigmTarget, option_error
 from neuc.errors import Error
@@ -65,7 +65,7 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
     grouped = options.get("grouped", "array")
     if grouped not in ("array", "cpu"):
         raise option_error(name, "grouped", grouped, "array or cpu")
-    tiling = [TileGrouped(int(free), int(least))] if grouped == "array" else []
+    tiling = [GroupedProducts(int(free), int(least))] if grouped == "array" else []
     return [TileLut(encoding="i2"), *tiling, *finishing, *rounding(options), PlaceNpu(machine, int(free), int(least))]
 
 

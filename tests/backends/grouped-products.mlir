@@ -1,5 +1,5 @@
-// RUN: neuc opt %s -p 'tile-grouped' | filecheck %s
-// RUN: neuc opt %s -p 'tile-grouped{least=100000}' | filecheck %s --check-prefix=SMALL
+// RUN: neuc opt %s -p 'grouped-products' | filecheck %s
+// RUN: neuc opt %s -p 'grouped-products{least=100000}' | filecheck %s --check-prefix=SMALL
 
 // Windows of all channels side by side, sums of each group's own; the rest as of other convolutions.
 // CHECK: %[[P:[0-9a-z_]+]] = ternary.im2col %q kernel [3, 3] {{.*}} : tensor<1x8x6x6xi8> -> tensor<1x36x72xi8>

@@ -1,4 +1,4 @@
-"""The pass `tile-grouped`: grouped convolutions become windows and sums over each group's own, for arrays."""
+"""The pass `grouped-products`: grouped convolutions become windows and sums over each group's own, for arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from neuc.passes.tile_lut import TileLut
 
 
 @dataclass(frozen=True)
-class TileGrouped(ModulePass):
+class GroupedProducts(ModulePass):
     """Rewrite grouped `ternary.conv`, depthwise ones too, to `ternary.im2col` and `npu.grouped_accumulate`.
 
     Rules:
@@ -35,20 +35,20 @@ class TileGrouped(ModulePass):
         least: convolutions of fewer multiply-adds stay as they are, for the CPU.
     """
 
-    name = "tile-grouped"
+    name = "grouped-products"
     free: int = FREE
     least: int = 0
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Run the pass."""
-        rewrite(op, [_TileGroupedConv(self)], recursive=False)
+        rewrite(op, [_GroupedConv(self)], recursive=False)
 
 
 @dataclass
-class _TileGroupedConv(RewritePattern):
+class _GroupedConv(RewritePattern):
     """Rules 1 and 2."""
 
-    options: TileGrouped
+    options: GroupedProducts
 
     @op_type_rewrite_pattern
     def match_and_rewrite(self, op: ConvOp, rewriter: PatternRewriter) -> None:
