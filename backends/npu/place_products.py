@@ -42,9 +42,9 @@ class PlaceNpu(ModulePass):
            columns: one dispatch.
         3. Tiles, spread and program are those that `tiling.py` finds cheapest for all products in turn; a function
            before which the array's program changes gets the attribute ``npu.switch``.
-        4. Products of fewer multiply-adds than `least` stay with the CPU: a dispatch would cost more than they do.
-        5. Everything else (quantisation, scales, biases, activations, grouped convolutions) stays with the CPU; the
-           report says which layers and why.
+        4. `npu.requantize` behind a product goes with it, and `ternary.im2col` before it where DMAs cut its windows.
+        5. Integer products of fewer multiply-adds than `least` that a CPU can run stay there: a dispatch would cost
+           more than they do. Everything else stays with the CPU, too; the report says which layers and why.
 
     Before and after::
 
