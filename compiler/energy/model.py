@@ -63,7 +63,9 @@ class Model(Terms):
         return self._variable(variable_type(e.Space.SPIN, shape), name, clamped)
 
     def categories(self, k: int, *shape: int, name: str = "", clamped: bool = False) -> Variable:
-        """Categories 0 … k − 1."""
+        """Categories 0 … k − 1; one alone only where it is clamped, as what an agent sees may be."""
+        if k == 1 and not clamped:
+            raise usage_error(f"cat variable of shape {list(shape)} and 1 category", "at least two categories")
         return self._variable(variable_type(e.Space.CAT, shape, k), name, clamped)
 
     def real(

@@ -16,8 +16,6 @@ from neuc.errors import Error, Exit
 
 Choice = TypeVar("Choice", bound=Enum)
 _FREE = (-math.inf, math.inf)
-_FEWEST = 2
-"""Categories of a variable that can change."""
 
 
 def usage_error(message: str, hint: str) -> Error:
@@ -32,9 +30,9 @@ def variable_type(space: e.Space, shape: Sequence[int], levels: int = 0, box: tu
         Error: NEUC-E614, sizes, levels or a box that make none.
     """
     whole = all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in (*shape, levels))
-    if not whole or (space is e.Space.CAT and levels < _FEWEST):
+    if not whole:
         what = f"{space.value} variable of shape {list(shape)}" + (f" and {levels} categories" if levels else "")
-        raise usage_error(what, "whole sizes above 0, at least two categories")
+        raise usage_error(what, "whole sizes above 0")
     try:
         return e.VarType.of(space, shape, levels, box)
     except (VerifyException, TypeError, ValueError) as error:

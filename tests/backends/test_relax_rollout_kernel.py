@@ -50,7 +50,9 @@ def test_lives_are_the_interpreters(isa: str) -> None:
         if values.dtype == np.int32:
             np.testing.assert_array_equal(found[name], values, err_msg=name)
         else:
-            np.testing.assert_allclose(np.asarray(found[name]), values, atol=TOLERANCE, err_msg=name)
+            np.testing.assert_allclose(
+                np.asarray(found[name], float), values.astype(float), atol=TOLERANCE, err_msg=name
+            )
 
 
 def test_a_step_of_a_life_is_the_step_of_an_agent() -> None:

@@ -256,7 +256,8 @@ def test_feedback_over_steps_that_are_a_loop_of_launches(steps: str | int, monke
     weight = net.constant((rng.standard_normal((NEURONS, NEURONS)) * 0.3).astype(np.float32))
     current = added(body, spike.LinearOp(before, weight)).results[0]
     sums = dense.MapOp([loop.slices[0], current], current.type)
-    total = added(sums.body.block, arith.AddfOp(*sums.body.block.args)).results[0]
+    left, right = sums.body.block.args
+    total = added(sums.body.block, arith.AddfOp(left, right)).results[0]
     sums.body.block.add_op(dense.YieldOp(total))
     threshold = net.constant(np.ones(1, np.float32))
     neurons = added(body, spike.IfOp(added(body, sums).results[0], [v], [threshold]))

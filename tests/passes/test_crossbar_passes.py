@@ -384,7 +384,7 @@ def test_long_sequences_are_loops_whose_tiles_are_placed_and_calibrated(tmp_path
     (loop,) = (op for op in module.walk() if isinstance(op, LoopOp))
     programs = [op for op in module.walk() if isinstance(op, ProgramOp)]
     assert all(op.parent_op() is loop.parent_op() for op in programs)  # once, before the loop
-    np.savez(tmp_path / "data.npz", **{f"in{i}": array for i, array in enumerate(arrays)})
+    np.savez(tmp_path / "data.npz", allow_pickle=False, **{f"in{i}": array for i, array in enumerate(arrays)})
     CalibrateInputs(str(tmp_path / "data.npz")).apply(ctx, module)
     (recurrent,) = (op for op in loop.walk() if isinstance(op, DacOp))
     hidden = interpret(module, arrays, ctx.weights)[0]

@@ -80,7 +80,7 @@ def test_recurrent_layers_of_any_length_are_on_crossbars() -> None:
     assert "on the CPU instead of a crossbar" not in text
     loop = compiled.session(threads=2)
     loop.run(None, {"x": x[:2]})
-    fixed = neuc.compile(lstm(), target, shapes={"x": [7, 3, 6]}).session(threads=1)
+    fixed = neuc.compile(lstm(), target, shapes={"x": (7, 3, 6)}).session(threads=1)
     fixed.run(None, {"x": x})  # runs are counted, and each has noise of its own
     for found, wanted in zip(loop.run(None, {"x": x}), fixed.run(None, {"x": x}), strict=True):
         np.testing.assert_array_equal(found, wanted)

@@ -96,7 +96,9 @@ def clipped() -> onnx.ModelProto:
 
 
 def test_matrices_of_convolutions_share_weights() -> None:
-    first, second = layers_of(convolutional())
+    found = layers_of(convolutional())
+    assert found is not None
+    first, second = found
     assert (first.w.shape, first.activation) == ((36, 108), "relu")
     assert (second.w.shape, second.activation) == ((108, 4), "none")
     kernel = numpy_helper.to_array(convolutional().graph.initializer[0])
@@ -156,6 +158,7 @@ def test_hopfield_networks_that_branch_come_to_rest_natively_too() -> None:
     assert "block_min" in made.program.text()
     images = np.random.default_rng(2).random((3, 36))
     first, last = made.run(images), made.run(images)
+    before = last
     np.testing.assert_allclose(first.answer, made.interpret(images).answer, atol=TOLERANCE)
     for _ in range(30):
         before = last
