@@ -153,7 +153,7 @@ def test_chains_of_cells_stand_for_spins_of_dense_models(started: str, tmp_path:
     ):
         assert (np.abs(seen - exact) / np.sqrt((1 - exact**2) / chains)).max() < 4.5
     # A broken coupling of strength 2 holds 2 * 2; at β = 1 one of four chains is broken about once in e^4 states.
-    broken = np.asarray(found["chain_breaks"]) / 4.0
+    broken = np.asarray(found["chain_breaks"], float) / 4.0
     np.testing.assert_allclose(broken, broken.round(), atol=1e-4)
     assert 0 < (broken > 0).mean() < 0.2
     fact = session.manifest["tsu"]

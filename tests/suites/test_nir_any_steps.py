@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from neuc.dialects.interp.core import interpret  # noqa: E402
 INPUTS, NEURONS = 3, 4
 
 
-def recurrent() -> nir.NIRGraph:
+def recurrent() -> Any:
     """Leaky neurons that see their own spikes of the step before, with weights on a grid so that sums are exact."""
     rng = np.random.default_rng(0)
     weight = rng.integers(-4, 8, (NEURONS, INPUTS)).astype(np.float32) / 8
