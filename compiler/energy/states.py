@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 from numpy.typing import ArrayLike
 from xdsl.dialects.builtin import f32
 from xdsl.ir import SSAValue
 
-from neuc.compiler.energy.usage import check_schedule, chosen
+from neuc.compiler.energy.usage import DefaultSweeps, check_schedule, chosen
 from neuc.dialects import energy as e
 from neuc.dialects.dims import Dim
 
 if TYPE_CHECKING:
     from neuc.compiler.energy.model import Model, Parameter, Variable
+
+_SWEEPS = DefaultSweeps(1000)
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class State:
 
     def sample(
         self,
-        sweeps: int | None = 1000,
-        beta: float | tuple[float, float] | Sequence[float] = 1.0,
+        sweeps: int | None = _SWEEPS,
+        beta: float | Sequence[float] = 1.0,
         *,
         ramp: str = "linear",
         rule: str = "gibbs",
@@ -78,33 +79,31 @@ class State:
         """Sweeps at an inverse temperature, or from one to another along a linear or geometric ramp.
 
         Args:
-            sweeps: how many; the program's input `beta` has one number for each, so a run may have more or fewer.
+            sweeps: how many, 1000 by default; the program's input `beta` has one number for each, so a run may have
+                more or fewer. Not needed where `beta` has one for each.
             beta: one number, a pair (first, last), or one for each sweep.
             ramp: ``linear`` or ``geometric``.
             rule: ``gibbs``, ``metropolis``, ``langevin`` or ``ou_exact``.
             warmup: sweeps that nothing is kept of.
             thin: keep every so many.
-            ladder: an inverse temperature for each chain: replica exchange.
+            ladder: an inverse temperature for each chain, in place of `beta`: replica exchange.
             exchange: sweeps between exchanges.
             dt: time step of langevin and ou_exact.
             packed: random numbers of 64 chains drawn together, for bit-sliced kernels.
             shared: with `packed`, the same numbers for all chains: many times as fast, and each chain is a right
                 sample, but they depend on each other: never take error bars from their spread.
+
+        Raises:
+            Error: NEUC-E605, a schedule that makes no sense, or two in one call.
         """
         model = self.model
-        counts = isinstance(beta, Sequence) and len(beta) != 2
-        check_schedule(len(beta) if counts and isinstance(beta, Sequence) else sweeps, warmup, ramp, ladder)
-        if ladder:
-            count = len(beta) if isinstance(beta, Sequence) else sweeps or 1
-            table = np.tile(np.asarray(ladder, np.float32), (count, 1))
-            betas = model.weights(table)
-        elif isinstance(beta, Sequence) and len(beta) != 2:
-            betas = model.weights(beta)
-        else:
-            ends = (beta, beta) if isinstance(beta, float | int) else (beta[0], beta[1])
-            fact = {"ramp": ramp, "first": float(ends[0]), "last": float(ends[1]), "sweeps": sweeps}
+        plan = check_schedule(sweeps, beta, warmup, ramp, ladder)
+        if isinstance(plan, tuple):
+            fact = {"ramp": ramp, "first": plan[0], "last": plan[1], "sweeps": None if sweeps is None else int(sweeps)}
             model.default("beta", fact)
             betas = model.input("beta", f32, (Dim.of("sweeps"),))
+        else:
+            betas = model.weights(plan)
         op = e.SampleOp(
             model.model(),
             self.value,

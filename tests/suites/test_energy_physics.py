@@ -120,6 +120,9 @@ def test_packed_chains_against_onsager() -> None:
         ("E605.*ramp 'x'", lambda m, s: m.init(3).sample(ramp="x")),
         ("E605.*warmup", lambda m, s: m.init(3).sample(200, warmup=500)),
         ("E605.*ladder", lambda m, s: m.init(2).sample(ladder=(-0.1, 0.2))),
+        ("E605.*beside a ladder", lambda m, s: m.init(2).sample(10, (0.3, 0.9), ladder=(0.1, 0.2))),
+        ("E605.*sweeps=10.*beta has 3", lambda m, s: m.init(2).sample(10, [0.1, 0.2, 0.3])),
+        ("E605.*beta='x'", lambda m, s: m.init(2).sample(beta="x")),  # type: ignore[arg-type]
         (r"E600.*\[2, 3\]", lambda m, s: linear_system(np.ones((2, 3)))),
         ("E601.*NaN", lambda m, s: linear_system(np.full((2, 2), np.nan))),
     ],
