@@ -88,3 +88,7 @@ def test_arrays_that_are_no_distributions_are_refused() -> None:
         energy.Agent([a], [b], [c], [np.ones(2)])
     with pytest.raises(Error, match=r"E607.*B\[0\] does not fit"):
         energy.Agent([a], [np.eye(3)[..., None]], [c], [d])
+    agent = energy.Agent([a], [b], [c], [d])
+    for rollout in (lambda: agent.rollout(0), lambda: agent.rollout(3, agents=0)):
+        with pytest.raises(Error, match=r"E614.*change what the message names"):
+            rollout()
