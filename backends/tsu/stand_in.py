@@ -21,7 +21,7 @@ from neuc.dialects import dense
 from neuc.dialects import energy as e
 from neuc.dialects.dims import product
 from neuc.dialects.energy_factors import FactorGraph
-from neuc.dialects.onnx import NAME, encode_name
+from neuc.dialects.onnx import NAME, encode_name, function_names
 from neuc.dialects.store import dims_of, element_of, make_constant, tensor_type
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
@@ -127,6 +127,21 @@ def stand_in(model: e.ModelOp, physical: Physical, store: WeightStore) -> None:
             owner.erase()
 
 
+def _asked_by(*values: SSAValue) -> str:
+    """The results of the program that values lead to, for a message."""
+    reached, left, returned = set(values), list(values), list[tuple[Operation, int]]()
+    while left:
+        for use in left.pop().uses:
+            if isinstance(use.operation, ReturnOp):
+                returned.append((use.operation, use.index))
+            new = [result for result in use.operation.results if result not in reached]
+            reached.update(new)
+            left += new
+    functions = [(op.parent_op(), index) for op, index in returned]
+    names = [function_names(func)[1][index] for func, index in functions if isinstance(func, FuncOp)]
+    return f", for result {', '.join(sorted(names))}" if names else ""
+
+
 class _Inserter:
     def __init__(self, point: InsertPoint) -> None:
         self.point = point
@@ -162,7 +177,7 @@ class _Change:
                 op.erase()
             case e.SampleOp() if op.model is self.model.result:
                 if op.trajectory.first_use is not None:
-                    raise self._refused("observed on the way")
+                    raise self._refused(f"observed on the way{_asked_by(op.trajectory)}")
                 op.operands[0] = self.made
             case e.ReadOp() if op.variable in self.model.variables:
                 self._read(op, place)
@@ -170,7 +185,7 @@ class _Change:
                 used = [v for v in op.operands if v is self.model.result]
                 clamped = isinstance(op, e.ClampOp) and op.variable in self.model.variables
                 if used or clamped:
-                    raise self._refused(f"used by {op.name}")
+                    raise self._refused(f"used by {op.name}{_asked_by(*op.results)}")
 
     def _refused(self, what: str) -> Error:
         hint = "sample it and read its spins, or use target cpu-relax"

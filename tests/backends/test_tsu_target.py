@@ -189,7 +189,7 @@ def test_chains_are_sampled_and_read_alone(what: str, tmp_path: Path, capsys: py
     value = samples.sums(spins) if what == "observed" else samples.last.energy()
     model.program(value=value, last=samples.last[spins]).save(tmp_path / "model.mlir")
     assert main(["compile", str(tmp_path / "model.mlir"), "--target", "tsu-sim", "-o", str(tmp_path / "m.neuc")])
-    assert re.search(r"E638.*chains of cells", capsys.readouterr().err.replace("\n", " "))
+    assert re.search(r"E638.*chains of cells.*, for result value", capsys.readouterr().err.replace("\n", " "))
 
 
 @pytest.mark.parametrize(
