@@ -138,7 +138,7 @@ class Model(Terms):
         return State(self, self.add(e.StateOp(self.model(), tensors)))  # pyright: ignore[reportArgumentType]
 
     def init(self, chains: int = 1) -> State:
-        """A random state, from the program's input `seed`."""
+        """Spins and categories drawn by the program's input `seed`; reals 0 within their box, beliefs uniform."""
         from neuc.compiler.energy.states import State
 
         return State(self, self.add(e.InitOp(self.model(), self.seed(), chains)))  # pyright: ignore[reportArgumentType]
