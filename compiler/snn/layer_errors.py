@@ -101,11 +101,12 @@ def _errors(site: Site, current: Signal, truth: Array, start: Array, recipe: Rec
     bias = None if bias is None else bias[:, None]
     mean = current.means(steps, recipe.coding)[-1]
     ideal = _activation(site, mean)
-    reach = level if recipe.coding == "rate" else np.float32(np.inf)
+    worth = site.parameter(SCALE)
+    full = level if worth is None else worth[:, None]  # a spike in every step
+    reach = full if recipe.coding == "rate" else np.float32(np.inf)
     reached = np.clip(ideal, -reach, reach)
     even = estimate(group_spikes(Signal(mean), recipe, steps, level, start, bias, site), recipe)
     actual = estimate(group_spikes(current, recipe, steps, level, start, bias, site), recipe)
-    worth = site.parameter(SCALE)
     if worth is not None:
         even, actual = (v * (worth / theta)[:, None] for v in (even, actual))
     scale = max(float(np.sqrt(np.mean(truth.astype(np.float64) ** 2))), 1e-12)

@@ -49,3 +49,10 @@ def test_groups_that_make_no_sense_are_refused(recipe: str, group: int) -> None:
     with pytest.raises(Error) as refused:
         neuc.convert_to_snn(proto, inputs(proto, 8), recipe=recipe, group=group)
     assert refused.value.code == "NEUC-E527"
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_errors_are_measured_in_what_a_spike_stands_for(group: int) -> None:
+    proto = mlp(activation="HardSigmoid", alpha=0.01)  # 0.5, nearly: one spike may stand for all of it
+    model = neuc.convert_to_snn(proto, inputs(proto, 64), recipe="a", steps=4, group=group)
+    assert all(error.own < 0.2 for error in model.report.errors), model.report.errors_text()
