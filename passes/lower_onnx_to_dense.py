@@ -135,7 +135,8 @@ class _Lowering:
         node = build.node
         rule = rule_for(node)
         if rule is None:
-            raise Unsupported("no lowering")
+            recurrent = node.op_type in ("GRU", "RNN")
+            raise Unsupported("of recurrent operators only LSTM has a lowering" if recurrent else "no lowering")
         if not all(isinstance(value.type, TensorType | NoneType) for value in node.operands):
             raise Unsupported("the shape of an operand is not known")
         results = list(rule(node, build))

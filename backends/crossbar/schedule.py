@@ -30,6 +30,11 @@ from neuc.runtime.analog.photonic import PhotonicChip
 from neuc.runtime.analog.program import MANIFEST_KEY, CrossbarProgram, TileEntry
 from neuc.runtime.analog.tiles import Chip
 
+_UNMEASURED = (
+    "errors of the devices show only when asked for: --verify right after programming, "
+    "`neuc run FILE --eval DATA.npz:LABELS --time 0,1d` accuracy at any age"
+)
+
 
 @dataclass(frozen=True)
 class ScheduleTiles(ModulePass):
@@ -84,7 +89,7 @@ class ScheduleTiles(ModulePass):
                 mvm.attributes["crossbar.copies"] = IntegerAttr(copies[entry.layer], i64)
         extra = sum((copies[entry.layer] - 1) for entry in entries)
         placed = [replace(entry, copies=copies[entry.layer]) for entry in placed]
-        add_notes(op, self._summary(placed, used, extra))
+        add_notes(op, *self._notes(placed, used, extra))
         if self.chip is not None:
             program = CrossbarProgram(self.chip, tuple(placed), self.rows, self.columns, used + extra)
             set_fact(op, MANIFEST_KEY, program.to_json())
@@ -123,13 +128,23 @@ class ScheduleTiles(ModulePass):
             copies[slowest] += 1
         return copies
 
+    def _notes(self, entries: Sequence[TileEntry], used: int, extra: int) -> list[str]:
+        if not entries:
+            return ["no layer of this model is on a crossbar: all of it computes as with --target cpu"]
+        return [self._summary(entries, used, extra), *([_UNMEASURED] if _has_errors(self.chip) else [])]
+
     def _summary(self, entries: Sequence[TileEntry], used: int, extra: int) -> str:
         devices = sum(entry.rows * entry.columns for entry in entries)
-        share = devices / (used * self.rows * self.columns) if used else 0.0
+        share = devices / (used * self.rows * self.columns)
         copies = f", {extra} more for copies" if extra else ""
         return (
             f"{len(entries)} crossbar tiles on {used} arrays of {self.rows} x {self.columns}{copies}, {share:.0%} used"
         )
+
+
+def _has_errors(chip: Chip | PhotonicChip | None) -> bool:
+    """Whether results differ from the model's by more than rounding."""
+    return chip is not None and not (isinstance(chip, Chip) and chip.device.name == "ideal")
 
 
 def _entry(number: int, adcs: Sequence[AdcOp]) -> TileEntry:

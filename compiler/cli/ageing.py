@@ -53,6 +53,8 @@ def run_ageing(
         draw_tile_map(program, tile_map)
     chip = program.chip
     if not isinstance(chip, Chip):
+        if any(ages):
+            console.note(f"note: photonic meshes do not age: --time {times} changes nothing")
         return _print_plain(found, as_json=as_json)
     cost = estimate(program)
     if as_json:

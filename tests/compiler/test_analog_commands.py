@@ -150,6 +150,37 @@ def test_what_has_no_devices_does_not_age(folder: Path) -> None:
     assert (status, "xbar-pcm" in err) == (Exit.USAGE, True)
 
 
+def test_meshes_say_that_they_do_not_age(folder: Path) -> None:
+    package.compile(folder / "model.onnx", "xbar-mesh{tile=16x8}").save(folder / "mesh.neuc")
+    data = ("--eval", f"{folder / 'data.npz'}:labels")
+    status, _, err = neuc("run", folder / "mesh.neuc", "--time", "1d", *data)
+    assert (status, "do not age" in err) == (Exit.OK, True), err
+    assert "do not age" not in neuc("run", folder / "mesh.neuc", "--time", "0", *data)[2]
+
+
+def test_what_a_compilation_does_not_measure_is_said(folder: Path) -> None:
+    _, _, err = neuc("compile", folder / "model.onnx", "--target", "xbar-pcm", "-o", folder / "noted.neuc")
+    assert "--verify right after programming" in err
+    _, _, err = neuc("compile", folder / "model.onnx", "--target", "xbar-sim", "-o", folder / "ideal.neuc")
+    assert "--verify" not in err
+
+
+def test_a_target_without_anything_to_do_says_so(folder: Path) -> None:
+    shapes = {"w": (1, 24, 6), "r": (1, 24, 8)}
+    graph = helper.make_graph(
+        [helper.make_node("GRU", ["x", *shapes], ["y"], name="gru", hidden_size=8)],
+        "gru",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 2, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 1, 2, 8])],
+        [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in shapes.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, str(folder / "gru.onnx"))
+    _, _, err = neuc("compile", folder / "gru.onnx", "--target", "xbar-pcm", "-o", folder / "gru.neuc")
+    assert "no layer of this model is on a crossbar" in err
+    assert "only LSTM has a lowering" in err
+
+
 def test_conductances_are_exported(folder: Path) -> None:
     for name in ("g.csv", "g.h5"):
         status, out, err = neuc("device", "export", folder / "model.neuc", "--time", "1d", "-o", folder / name)
