@@ -18,7 +18,8 @@ from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from neuc.compiler.energy.terms import Parameter, Terms
-from neuc.compiler.energy.usage import refused, usage_error
+from neuc.compiler.energy.unsupported import Unsupported, explained
+from neuc.compiler.energy.usage import usage_error
 from neuc.dialects import dense
 from neuc.dialects import dense_shapes as shapes
 from neuc.dialects.dims import Dim, DimLike
@@ -26,6 +27,10 @@ from neuc.dialects.energy_prediction import CHAINS, PredictedOp, argument_type, 
 from neuc.dialects.store import dims_of, tensor_type
 
 Sizes: TypeAlias = "int | Sequence[int]"
+
+_SIGNS = {"AddfOp": "+", "SubfOp": "-", "MulfOp": "*", "DivfOp": "/", "MaximumfOp": "maximum", "MinimumfOp": "minimum"}
+_MOST = 8
+"""The largest exponent: powers are written out as products."""
 
 
 class Tracer:
@@ -50,7 +55,8 @@ class Tracer:
         try:
             op.verify()
         except VerifyException as error:
-            raise refused(op, error) from error
+            what = f"{op.name.removeprefix('dense.')}: {str(error).splitlines()[0]}"
+            raise usage_error(what, "sizes and axes are those of one sample: without the chains") from error
         self.block.add_op(op)
         return Expression(self, op.results[0])
 
@@ -62,13 +68,17 @@ class Tracer:
             return value
         if isinstance(value, Parameter):
             return self.argument(value.value)
-        return self.argument(self.model.weights(np.asarray(value, np.float64)))
+        try:
+            array = np.asarray(value, np.float64)
+        except (TypeError, ValueError) as error:
+            what = f"an operand in a prediction is a {type(value).__name__}"
+            raise usage_error(what, "numbers, arrays, parameters, and what the function was given") from error
+        return self.argument(self.model.weights(array))
 
 
-class Expression:
+class Expression(Unsupported):
     """An array inside a prediction."""
 
-    __array_ufunc__ = None  # so that array + expression comes here
     __slots__ = ("tracer", "value")
 
     def __init__(self, tracer: Tracer, value: SSAValue) -> None:
@@ -101,6 +111,26 @@ class Expression:
 
     def __truediv__(self, other: Operand) -> Expression:
         return self._map(arith.DivfOp, other)
+
+    def __rtruediv__(self, other: Operand) -> Expression:
+        if isinstance(other, int | float):
+            return self._map(arith.DivfOp, other, reflected=True)
+        return self.tracer.expression(other) / self
+
+    def __pow__(self, power: float) -> Expression:
+        """Whole powers of 1 to 8 in size, and square roots."""
+        if not isinstance(power, int | float | np.number) or float(abs(power)) not in (0.5, *range(1, _MOST + 1)):
+            what = f"power {power} of an expression" if np.isscalar(power) else "an array as a power"
+            raise usage_error(
+                what, f"0.5 or a whole number of 1 to {_MOST}, or less 0; of numbers above 0, (z.log() * p).exp()"
+            )
+        if power < 0:
+            return 1.0 / self**-power
+        if power == 0.5:
+            return self.sqrt()
+        half = self if power < 4 else self ** (power // 2)
+        whole = half if power == 1 else half * half
+        return whole * self if power > 1 and power % 2 else whole
 
     def __neg__(self) -> Expression:
         return self._map(arith.NegfOp)
@@ -208,11 +238,11 @@ class Expression:
 
     # ---------------------------------------------------------------- sums and moves
 
-    def sum(self, axis: int) -> Expression:
+    def sum(self, axis: int | None = None) -> Expression:
         """Over an axis."""
         return self._reduce("sum", axis)
 
-    def mean(self, axis: int) -> Expression:
+    def mean(self, axis: int | None = None) -> Expression:
         """Over an axis."""
         return self._reduce("mean", axis)
 
@@ -232,6 +262,9 @@ class Expression:
     def __getitem__(self, places: slice | tuple[slice, ...]) -> Expression:
         """Slices, one an axis."""
         given = places if isinstance(places, tuple) else (places,)
+        if len(given) > len(self.shape) or not all(isinstance(place, slice) for place in given):
+            what = f"an expression of shape {list(self.shape)} is indexed otherwise than by one slice an axis"
+            raise usage_error(what, "z[1:2] for z[1], then reshape; sum, mean and maximum need no loop")
         ranges = [range(size)[cut] for cut, size in zip((*given, *[slice(None)] * len(self.shape)), self.shape)]
         starts, steps = [r.start for r in ranges], [r.step for r in ranges]
         one = [1] * len(self._first)
@@ -260,26 +293,31 @@ class Expression:
     def _like(self, dims: Sequence[DimLike]) -> Attribute:
         return tensor_type(f32, dims)
 
-    def _reduce(self, kind: str, axis: int) -> Expression:
+    def _reduce(self, kind: str, axis: int | None) -> Expression:
+        if axis is None or not -len(self.shape) <= axis < len(self.shape):
+            what = f"{kind} of shape {list(self.shape)} over " + ("no axis" if axis is None else f"axis {axis}")
+            raise usage_error(what, f"one axis, {kind}(0) the first of a sample; reshape(-1).{kind}(0) takes all")
         at = len(self._first) + axis % len(self.shape)
         result = self._like([d for k, d in enumerate(self._dims) if k != at])
         return self.tracer.add(dense.ReduceOp(self.value, kind, [at], False, result))
 
-    def _map(self, op: Callable[..., Operation], other: Operand | None = None) -> Expression:
-        """A map of one operation; numbers become constants of its body."""
+    def _map(
+        self, op: Callable[..., Operation], other: Operand | None = None, *, reflected: bool = False
+    ) -> Expression:
+        """A map of one operation; numbers become constants of its body, the first operand of it if `reflected`."""
         number = isinstance(other, int | float)
         inputs = [self] if other is None or number else [self, self.tracer.expression(other)]
         try:
             dims = shapes.broadcast([e._dims for e in inputs])
         except VerifyException as error:
-            raise _shapes(op.__name__, *inputs) from error
+            raise _shapes(_SIGNS.get(op.__name__, op.__name__), *inputs) from error
         made = dense.MapOp([e.value for e in inputs], self._like(dims))
         args: list[SSAValue] = list(made.body.block.args)
         if number:
             constant = arith.ConstantOp(FloatAttr(float(other), f32))
             made.body.block.add_op(constant)
             args.append(constant.result)
-        scalar = op(*args)
+        scalar = op(*(reversed(args) if reflected else args))
         made.body.block.add_ops([scalar, dense.YieldOp(scalar.results[0])])
         return self.tracer.add(made)
 
@@ -287,16 +325,30 @@ class Expression:
 Operand: TypeAlias = "Expression | Parameter | ArrayLike"
 
 
-def traced(model: Terms, function: Callable[..., object], reads: Sequence[SSAValue]) -> tuple[list[SSAValue], Region]:
-    """The operands and the region of a prediction.
+def traced(
+    model: Terms, function: Callable[..., object], reads: Sequence[SSAValue], shape: Sequence[int]
+) -> tuple[list[SSAValue], Region]:
+    """The operands and the region of a prediction of something of a shape.
 
     Raises:
-        Error: NEUC-E614, the function gives no expression, or one of shapes that do not go together.
+        Error: NEUC-E614, the function gives no expression, uses what expressions do not have, or shapes that do not
+            go together.
     """
+    if not callable(function):
+        raise usage_error(f"the function of a prediction is {function!r}", "lambda z: z.tanh() @ w + b")
     tracer = Tracer(model)
-    found = function(*[tracer.argument(value) for value in reads])
+    inputs = [tracer.argument(value) for value in reads]
+    try:
+        found = function(*inputs)
+    except (AttributeError, TypeError, IndexError) as error:
+        raise explained(error, len(inputs)) from error
     if not isinstance(found, Expression) or found.tracer is not tracer:
         raise usage_error("the function of a prediction gives no expression of it", "lambda z: z.tanh() @ w + b")
+    if found.shape != tuple(shape):
+        what = f"the function of a prediction gives shape {list(found.shape)}, x has shape {list(shape)}"
+        raise usage_error(what, "end it with what gives x's shape: @ w with w [in, out], sum(axis) or reshape")
+    if not moves(found.value):
+        raise usage_error("the result of a prediction's function depends on no variable", "use what `reads` gives it")
     tracer.block.add_op(PredictedOp(found.value))
     return tracer.operands, Region(tracer.block)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from xdsl.ir import Operation, SSAValue
 
-from neuc.compiler.energy.usage import chosen
+from neuc.compiler.energy.usage import chosen, usage_error
 from neuc.dialects import energy as e
 
 if TYPE_CHECKING:
@@ -149,7 +149,18 @@ class Terms(ABC):
         from neuc.compiler.energy.expressions import traced
 
         # Seen through the folder and through the package, this file has two classes of one name for pyright.
-        operands, region = traced(self, function, [r.value for r in reads])  # pyright: ignore[reportArgumentType]
+        for handle in (x, *reads):
+            if not isinstance(handle, Variable | Parameter) or (handle is x and isinstance(x, Parameter)):
+                what = (
+                    f"a prediction of x = {type(x).__name__}"
+                    if handle is x
+                    else f"a prediction reads a {type(handle).__name__}"
+                )
+                raise usage_error(
+                    what, "x is a variable, `reads` are variables and parameters; arrays go into the function"
+                )
+        values = [handle.value for handle in reads]
+        operands, region = traced(self, function, values, x.type.shape)  # pyright: ignore[reportArgumentType]
         self.term(e.PredictionOp(x.value, operands, region, precision=precision, product=product))
 
     def predict_edges(
