@@ -12,6 +12,8 @@ from neuc.errors import Error, Exit
 COLUMNS = ("id", "device", "kind", "shape", "dtype", "config", "value", "unit")
 MAX_ROWS = 100_000
 MAX_BYTES = 64 << 20
+_MOST_FAULTS = 10
+"""That one error names."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         Error: NEUC-E684: the file cannot be read, lacks a column, has no rows, or a value is no number above 0.
     """
-    hint = f"a header and the columns {', '.join(COLUMNS)}"
+    hint = f"a header and the columns {', '.join(COLUMNS)}; value may be left out, to predict only"
     try:
         if path.stat().st_size > MAX_BYTES:
             raise Error(
@@ -75,6 +77,7 @@ def read_rows(path: Path) -> list[Row]:
     if missing:
         raise Error("NEUC-E684", f"{path.name} lacks columns {', '.join(missing)}", hint=hint, exit_code=Exit.USAGE)
     rows: list[Row] = []
+    faults: list[str] = []
     for number, fields in enumerate(reader, start=2):
         if len(rows) >= MAX_ROWS:
             raise Error("NEUC-E684", f"{path.name} has more than {MAX_ROWS} rows", hint=hint, exit_code=Exit.USAGE)
@@ -82,13 +85,17 @@ def read_rows(path: Path) -> list[Row]:
         text = values.pop("value")
         try:
             value = float(text) if text else None
-        except ValueError as error:
-            message = f"{path.name}, line {number}: value {text[:40]!r} is no number"
-            raise Error("NEUC-E684", message, hint="leave it empty to predict only", exit_code=Exit.USAGE) from error
+        except ValueError:
+            faults.append(f"line {number}: value {text[:40]!r} is no number")
+            continue
         if value is not None and not 0 < value < math.inf:
-            message = f"{path.name}, line {number}: value {value:g} is not above 0 and finite"
-            raise Error("NEUC-E684", message, hint="leave it empty to predict only", exit_code=Exit.USAGE)
+            faults.append(f"line {number}: value {value:g} is not above 0 and finite")
+            continue
         rows.append(Row(value=value, **values))
+    if faults:
+        more = f"; and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
+        message = f"{path.name}, {'; '.join(faults[:_MOST_FAULTS])}{more}"
+        raise Error("NEUC-E684", message, hint="leave values empty to predict only", exit_code=Exit.USAGE)
     if not rows:
         raise Error("NEUC-E684", f"{path.name} holds no rows", hint=hint, exit_code=Exit.USAGE)
     return rows

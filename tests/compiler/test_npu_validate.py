@@ -75,6 +75,7 @@ def test_rows_without_values_are_predicted(tmp_path: Path, capsys: pytest.Captur
         ("id,device,kind,shape,dtype,config,value,unit\na,b,c,d,e,f,many,us\n", "line 2"),
         ("id,device,kind,shape,dtype,config,value,unit\na,b,c,d,e,f,nan,us\n", "line 2: value nan"),
         ("id,device,kind,shape,dtype,config,value,unit\na,b,c,d,e,f,-5,us\n", "line 2: value -5"),
+        (TEXT + "a,b,c,d,e,f,-3,us\na,b,c,d,e,f,1,us\na,b,c,d,e,f,x,us\n", "line 2: value -3 .*; line 4: value 'x'"),
         ("id,device,kind,shape,dtype,config,value,unit\n", "holds no rows"),
     ],
 )
