@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 
 _BY_SUFFIX = {".svg": "svg", ".html": "html", ".dot": "dot", ".mlir": "mlir-aie-1.4", ".json": "trace"}
 
+_MODELS = (".onnx", ".mlir", ".nir", ".gguf", ".safetensors")
+
 
 def _products(path: Path) -> list[PlacedProduct]:
     from neuc.compiler.npu.products import placed_products
     from neuc.runtime.artifact import Artifact
 
     arguments.require_file(path)
+    if path.suffix in _MODELS:
+        raise arguments.usage_error(
+            f"{path} is a model, not an artifact", "compile it for npu-xdna1 or npu-xdna2 first"
+        )
     found = placed_products(Artifact.open(path))
     if not found:
         raise arguments.usage_error(f"{path} has nothing on an NPU array", "compile for npu-xdna1 or npu-xdna2")

@@ -91,3 +91,9 @@ def test_forms_are_listed_without_an_artifact(capsys: pytest.CaptureFixture[str]
     assert "svg" in capsys.readouterr().out
     assert main(["npu", "export", "m.neuc"]) != 0
     assert "OUTPUT is missing" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_compiled_is_told_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "model.onnx").write_bytes(b"")
+    assert main(["npu", "show", str(tmp_path / "model.onnx")]) == 2
+    assert "compile it for npu-xdna1 or npu-xdna2 first" in capsys.readouterr().err
