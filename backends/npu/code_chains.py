@@ -154,6 +154,8 @@ class _Reader:
         ]
         points = [point for point in casts if _is_all(body, begin, point)]
         if not points:
+            if any(isinstance(op, math.RoundEvenOp) for op in body.ops):
+                return "its results are rounded, but not to int8 codes (uint8? give QuantizeLinear an int8 zero point)"
             return "its results are no int8 codes"
         found: list[Stage] = []
         while points and len(found) < MOST_STAGES:

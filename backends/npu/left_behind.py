@@ -65,8 +65,13 @@ def size(dims: Sequence[Dim], free: int) -> int:
 def _stays(op: Operation) -> str:
     """Why a layer is not the array's; "" for operations that are no layers."""
     match op:
-        case ConvOp() | dense.ConvOp() if op.group.value.data > 1:
-            return "grouped=cpu, an offset, several scales a row or floats keep a grouped convolution there"
+        case dense.ConvOp() if op.group.value.data > 1:
+            return (
+                "grouped convolutions of floats have no lowering to the array (int8 weights and int8 activations with "
+                "zero point 0 have)"
+            )
+        case ConvOp() if op.group.value.data > 1:
+            return _stays_grouped(op)
         case ConvOp() | LinearOp():
             return "weights are not tiled"
         case dense.MatMulOp():
@@ -77,6 +82,15 @@ def _stays(op: Operation) -> str:
             return "LSTMs of floats have no lowering to the array"
         case _:
             return ""
+
+
+def _stays_grouped(op: ConvOp) -> str:
+    """Why a grouped convolution of codes was not made windows and sums."""
+    if op.code_offset:
+        return "its activations have a zero point, which grouped convolutions do without on the array"
+    if op.trits.columns > op.trits.group_size:
+        return "its weights have several scales a row, which grouped convolutions do without on the array"
+    return "grouped=cpu or least= keeps a grouped convolution there"
 
 
 def _symbols(op: Operation) -> set[str]:

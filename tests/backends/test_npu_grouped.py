@@ -86,3 +86,21 @@ def test_small_layers_stay_and_wrong_words_are_named(quantised: onnx.ModelProto)
     assert "nothing runs on npu-xdna1: least=1000000000" in notes
     with pytest.raises(Error, match="grouped=gpu makes no sense"):
         neuc.compile(quantised, "npu-xdna1{grouped=gpu}")
+
+
+def test_a_grouped_convolution_of_floats_says_so():
+    random = np.random.default_rng(5)
+    weights = [numpy_helper.from_array(random.standard_normal((8, 1, 3, 3)).astype(np.float32), "w")]
+    weights.append(numpy_helper.from_array(random.standard_normal((16, 8, 3, 3)).astype(np.float32), "v"))
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], name="deep", group=8),
+        helper.make_node("Conv", ["h", "v"], ["y"], name="wide"),
+    ]
+    x, y = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 8, 8, 8]), ("y", [1, 16, 4, 4]))
+    )
+    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    notes = " ".join(neuc.compile(model, "npu-xdna1").report.hints)
+    assert "because grouped convolutions of floats have no lowering to the array" in notes
+    assert "inf ms" not in notes
