@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from xdsl.dialects import func
+from xdsl.dialects import arith, func
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr
 from xdsl.ir import BlockArgument, Operation, SSAValue
 
@@ -19,6 +19,7 @@ from neuc.compiler.exporters.nir_delays import misread, unread_delays
 from neuc.compiler.exporters.nir_neurons import Inexpressible, Neuron, NirNode, node_of, subgraph_of
 from neuc.compiler.exporters.nir_nodes import NO_NODE, Array, Late, Translation, port
 from neuc.dialects import spike
+from neuc.dialects.dense import MapOp
 from neuc.dialects.onnx import NAME, decode_name
 from neuc.dialects.store import dims_of
 from neuc.dialects.weight_store import WeightStore
@@ -140,9 +141,10 @@ class _Walk(Translation):
                 self.add(self.free_name(name), node, self.refs.get(inner, ()))
                 if inner not in self.refs:
                     self.problem(self.loop, f"output {name} is inside of a neuron, and NIR shows spikes only")
-            behind = {op.name for op in self.block.ops if self.loop.is_before_in_block(op)} - {"func.return"}
+            behind = {_told(op) for op in self.block.ops if op is not end and self.loop.is_before_in_block(op)}
             if value.owner is not self.loop:
-                self.notes.append(f"{name}: {', '.join(sorted(behind))} behind the loop are not in the graph")
+                what = f"what is computed of it after the last step ({', '.join(sorted(behind))}) is not in the graph"
+                self.notes.append(f"{name}: {what}; the Output has the loop's own values (docs/nir.md, Writing)")
 
     def _reached(self, value: SSAValue) -> list[SSAValue]:
         if isinstance(value, BlockArgument) or value.owner is self.loop:
@@ -292,6 +294,14 @@ class _Walk(Translation):
         if isinstance(value, BlockArgument):
             raise Inexpressible("its state comes in from outside; NIR's begin by themselves")
         return self.array(value)
+
+
+def _told(op: Operation) -> str:
+    """An operation by name, a map by what it computes and its constants."""
+    if not isinstance(op, MapOp):
+        return op.name
+    inner = list(op.body.block.ops)[:-1]
+    return " ".join(f"{o.name} {o.value}" if isinstance(o, arith.ConstantOp) else o.name for o in inner)
 
 
 def _names(attrs: ArrayAttr[DictionaryAttr] | None, what: str, count: int) -> list[str]:

@@ -11,11 +11,12 @@ nir = pytest.importorskip("nir")
 pytest.importorskip("h5py")
 
 from neuc.compiler.exporters.nir_graph import export_nir  # noqa: E402
-from neuc.compiler.importers.nir.importer import import_nir  # noqa: E402
+from neuc.compiler.importers.nir.importer import NirOptions, import_nir  # noqa: E402
 from neuc.compiler.snn.convert import convert_to_snn  # noqa: E402
 from neuc.compiler.snn.model import SpikingModel  # noqa: E402
 from neuc.compiler.universe import new_context  # noqa: E402
 from neuc.dialects.interp.core import interpret  # noqa: E402
+from neuc.errors import Error  # noqa: E402
 from neuc.passes.expand_graded_spikes import ExpandGradedSpikes  # noqa: E402
 
 STEPS = 6
@@ -86,3 +87,11 @@ def test_graded_spikes_are_said_by_binary_ones() -> None:
     found, kinds = through_nir(model, x, "metadata")
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert "Threshold" in kinds
+
+
+def test_shapes_and_what_follows_the_loop_are_named() -> None:
+    model = convert_to_snn(network(), inputs(1), recipe="a", steps=STEPS)
+    exported = export_nir(model.module, model.context.weights)
+    assert any("last step (arith.divf)" in note for note in exported.notes)
+    with pytest.raises(Error, match=r"E506.*no input input.*x=TxBx1x6x6"):
+        import_nir(exported.graph, new_context(), NirOptions(shapes={"input": (4, "B", 1, 6, 6)}))

@@ -103,7 +103,9 @@ def _leading_dims(inputs: Mapping[str, Shape], options: NirOptions) -> tuple[int
     for name, wanted in options.shapes.items():
         if name not in inputs or len(wanted) != 2 + len(inputs[name]) or tuple(wanted[2:]) != inputs[name]:
             known = ", ".join(f"{key}=TxBx{'x'.join(map(str, shape))}" for key, shape in inputs.items())
-            raise Error("NEUC-E506", f"--shape {name} does not fit the graph", hint=f"inputs: {known}")
+            given = f"{name}={'x'.join(map(str, wanted))}"
+            why = f"does not fit {name}" if name in inputs else f"the graph has no input {name}"
+            raise Error("NEUC-E506", f"--shape {given}: {why}", hint=f"steps, samples, one sample: {known}")
         dims.add((wanted[0], wanted[1]))
     if len(dims) > 1:
         raise Error("NEUC-E506", "--shape: inputs have different steps or samples", hint="give them the same")
