@@ -56,7 +56,7 @@ def quantize_onnx(source: Path, target: Path, calib: Path, form: Form) -> Quanti
     """Write `source` to `target` in int8 QDQ form, calibrated on the rows of `calib`.
 
     Raises:
-        Error: what importing raises; NEUC-E006, the data cannot be read; NEUC-E260, onnxruntime cannot run the model;
+        Error: what importing raises; NEUC-E006, they cannot be read or lack an input; NEUC-E260, onnxruntime fails;
             NEUC-E311 and NEUC-E699, the data do not fit it; NEUC-E699, it is int8 already or nothing in it can be;
             NEUC-E005.
     """
@@ -90,7 +90,7 @@ def quantize_onnx(source: Path, target: Path, calib: Path, form: Form) -> Quanti
     agreement = compare(outputs_of(model, tested or used), outputs_of(quantized, tested or used))
     with replacing(target) as temporary:
         onnx.save_model(quantized, temporary)
-    notes = _notes(feeds, agreement, form)
+    notes = (*_time_axes(model), *_notes(feeds, agreement, form))
     count = len(calibrated.values)
     return Quantized(tuple(layers), count, len(used), len(tested), agreement, notes, wide, why_wide)
 
@@ -102,6 +102,19 @@ def _refuse_integers(source: Path, model: ModelProto) -> None:
         raise Error(
             "NEUC-E699", f"{source.name} is int8 already ({what})", hint="give the float model it was made from"
         )
+
+
+def _time_axes(model: ModelProto) -> list[str]:
+    """Inputs whose rows are time steps of a recurrent node."""
+    inputs = {value.name for value in model.graph.input}
+    return [
+        f"axis 0 of input {node.input[0]!r} is the time axis of {node.name or node.op_type}, but rows are cut "
+        "along it: each counts as a sequence of one step; give the model sequences by [batch, time, ...]"
+        for node in model.graph.node
+        if node.op_type in ("LSTM", "GRU", "RNN")
+        and node.input[0] in inputs
+        and not any(a.name == "layout" and a.i for a in node.attribute)
+    ]
 
 
 def _notes(feeds: list[Arrays], agreement: Agreement, form: Form) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def feeds_of(arrays: Arrays, inputs: Sequence[ValueInfoProto], most: int) -> lis
     """Calibration arrays cut into feeds of the model's own leading size (1 where that is free), at most `most`.
 
     Raises:
-        Error: NEUC-E699, an input has no array, or one of another shape; NEUC-E311, of another element type.
+        Error: NEUC-E006, an input has no array; NEUC-E699, one of another shape; NEUC-E311, of another element type.
     """
     feeds: list[Arrays] = []
     counts: dict[str, tuple[int, int]] = {}
@@ -100,7 +100,8 @@ def feeds_of(arrays: Arrays, inputs: Sequence[ValueInfoProto], most: int) -> lis
         shape = value.type.tensor_type.shape.dim
         hint = f"give an .npz with an array for each of {', '.join(v.name for v in inputs)}, rows along the first axis"
         if array is None:
-            raise Error("NEUC-E699", f"the calibration data have no array {value.name!r}", hint=hint)
+            what = f"the calibration data have no array {value.name!r}"
+            raise Error("NEUC-E006", what, hint=hint, exit_code=Exit.USAGE)
         fixed = [dim.dim_value for dim in shape]
         fits = array.ndim == len(fixed) and all(f in (0, have) for f, have in zip(fixed[1:], array.shape[1:]))
         lead = max(1, fixed[0]) if fixed else 1

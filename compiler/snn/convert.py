@@ -20,6 +20,7 @@ from neuc.compiler.snn.front import Marked
 from neuc.compiler.snn.layer_errors import spike_errors
 from neuc.compiler.snn.model import SpikingModel
 from neuc.compiler.snn.recipes import Recipe, check_steps, recipe_of
+from neuc.compiler.snn.recurrent import recurrent_warnings
 from neuc.compiler.snn.report import ConversionReport
 from neuc.compiler.snn.simulate import Simulation, affordable
 from neuc.dialects import spike
@@ -137,7 +138,9 @@ def convert_marked(
     """`convert_to_snn` for a model that is marked for `recipe`; the marks get thresholds."""
     begun = time.perf_counter()
     if start is not None and not 0 <= start < steps:
-        raise Error("NEUC-E523", f"{steps} steps, read from step {start}", hint="0 ≤ start < steps")
+        raise Error(
+            "NEUC-E523", f"{steps} steps, read from step {start}", hint="0 ≤ start < steps", exit_code=Exit.USAGE
+        )
     verdicts = support.check(marked.module, recipe)
     support.refuse_unsupported(verdicts, recipe, marked.name)
     store, names = marked.context.weights, [spec.name for spec in marked.inputs]
@@ -154,6 +157,7 @@ def convert_marked(
         spread=SPREAD if recipe.binary else 0.0,
         refit=refit,
     )
+    done.warnings += recurrent_warnings(marked.module, names)
     few_inputs = min(LEAST_INPUTS, affordable(marked.module, steps))
     few = [array[:few_inputs] if array.ndim else array for array in inputs]
     if start is None:

@@ -215,7 +215,7 @@ def test_wrong_data_are_named(files: tuple[Path, Path], tmp_path: Path, capsys: 
     for name, words in (("wrong", "is \\[4, 3, 6\\], the input"), ("other", "no array 'x'"), ("nan", "not finite")):
         with pytest.raises(Error, match=words) as caught:
             quantize_onnx(files[0], tmp_path / "q.onnx", tmp_path / f"{name}.npz", Form())
-        assert caught.value.code == "NEUC-E699"
+        assert caught.value.code == ("NEUC-E006" if name == "other" else "NEUC-E699")
     np.savez(tmp_path / "wide.npz", x=np.zeros((4, 3, 6, 6)))
     with pytest.raises(Error, match="expected float32, got float64") as caught:
         quantize_onnx(files[0], tmp_path / "q.onnx", tmp_path / "wide.npz", Form())

@@ -14,7 +14,7 @@ import neuc
 from neuc.compiler.cli.app import run
 from neuc.compiler.inputs import load_npz
 from neuc.compiler.snn.model import SpikingModel
-from neuc.errors import Error
+from neuc.errors import Error, Exit
 from onnx_models import model, node, value
 from snn_models import cnn, inputs, mlp, transformer
 
@@ -66,9 +66,19 @@ def test_data_that_say_little_are_warned_of():
     assert any("dead" in w for w in converted(x=X[:1]).report.warnings)
 
 
+def test_time_axes_that_count_as_samples_are_warned_of():
+    w = {"w": np.ones((1, 16, 3), np.float32), "r": np.ones((1, 16, 4), np.float32), "v": np.ones((4, 5), np.float32)}
+    nodes = [node("LSTM", "x w r", "h", name="lstm", hidden_size=4), node("MatMul", "h v", "y", name="last")]
+    proto = model(nodes, [value("x", [8, 2, 3])], [value("y", [8, 1, 2, 5])], w)
+    x = np.random.default_rng(0).standard_normal((8, 2, 3)).astype(np.float32)
+    warnings = converted(proto, x, recipe="b").report.warnings
+    assert any("axis 0 of input x is the time axis of lstm" in w for w in warnings)
+    assert any("in no count: lstm" in w for w in warnings)
+
+
 def test_options_that_make_no_sense():
     refused("NEUC-E523", lambda: converted(steps=0))
-    refused("NEUC-E523", lambda: converted(steps=4, start=4))
+    assert refused("NEUC-E523", lambda: converted(steps=4, start=4)).exit_code == Exit.USAGE
     refused("NEUC-E523", lambda: converted(steps=4).run(X, 0))
     refused("NEUC-E523", lambda: converted(steps=4).sweep(X, None, []))
     for bad in ({"recipe": "z"}, {"thresholds": "guess"}, {"recipe": "a", "levels": 3}, {"recipe": "b", "levels": 8}):
