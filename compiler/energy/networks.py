@@ -76,7 +76,7 @@ class Network:
         """The program's inputs for images [batch, …]: zeros to start from, or a forward pass.
 
         Raises:
-            Error: NEUC-E635, no images, or such of another size.
+            Error: NEUC-E635, no images, or such of another size; NEUC-E617, such that hold NaN or infinity.
         """
         images = np.asarray(x, np.float32)
         images = images.reshape(len(images), -1 if len(images) else self.inputs)
@@ -85,6 +85,10 @@ class Network:
         if images.shape[1] != self.inputs:
             what = f"images of {images.shape[1]} numbers for a network of {self.inputs} inputs"
             raise network_error(what, "rows as long as the first layer's inputs")
+        if not np.isfinite(images).all():
+            at = int(np.flatnonzero(~np.isfinite(images).all(1))[0])
+            hint = "leave such images out, or repair them"
+            raise Error("NEUC-E617", f"image {at} holds NaN or infinity", hint=hint, exit_code=Exit.USAGE)
         return dict(self.forward(images))
 
     def run(self, x: ArrayLike) -> Results:

@@ -15,7 +15,7 @@ from xdsl.dialects.func import FuncOp
 from neuc.compiler import diagnostics
 from neuc.compiler.driver import print_module, read_module, write_module
 from neuc.compiler.energy.defaults import check_seed, default_inputs
-from neuc.compiler.energy.divergence import divergence, first_broken
+from neuc.compiler.energy.divergence import divergence, first_broken, growth
 from neuc.compiler.universe import new_context
 from neuc.dialects.context import NeucContext
 from neuc.dialects.interp.core import interpret
@@ -98,7 +98,10 @@ class Program:
         ColorBlocks().apply(self.context, module)
         feeds = self._feeds(inputs, sweeps)
         results = interpret(module, [feeds[name] for name in self.inputs], self.context.weights)
-        return Results(dict(zip(function_names(self.main)[1], results, strict=True)))
+        named = Results(dict(zip(function_names(self.main)[1], results, strict=True)))
+        if (error := growth(self, feeds, named)) is not None:  # pyright: ignore[reportArgumentType]
+            raise error
+        return named
 
     def run(self, *, sweeps: ArrayLike | None = None, **inputs: ArrayLike) -> Results:
         """Run natively on all CPUs; compiled by the first run.
@@ -108,7 +111,7 @@ class Program:
             inputs: the program's inputs by name, except those with defaults.
 
         Raises:
-            Error: NEUC-E621, finite inputs gave NaN or infinity: a relaxation diverges.
+            Error: NEUC-E621, finite inputs gave NaN, infinity or numbers that grow without end: a relaxation diverges.
         """
         if self._session is None:
             self._session = self.session()
@@ -118,6 +121,8 @@ class Program:
         if (broken := first_broken(feeds, results)) is not None:
             # Seen through the folder and through the package, this file has two classes of one name for pyright.
             raise divergence(self, feeds, *broken)  # pyright: ignore[reportArgumentType]
+        if (error := growth(self, feeds, results)) is not None:  # pyright: ignore[reportArgumentType]
+            raise error
         return results
 
     def session(self, *, threads: int | None = None, isa: str = "host") -> Session:

@@ -46,7 +46,7 @@ The message says what it is; Program.interpret runs it. Most such models can be 
     "NEUC-E616": """Labels to learn from are not class numbers.
 There is one integer for each image, from 0 to the number of classes less 1, which is the last of the sizes. One-hot
 labels: take argmax(1).""",
-    "NEUC-E617": """Images to learn from have another shape than the network, or hold NaN or infinity.
+    "NEUC-E617": """Images to learn from have another shape than the network, or images hold NaN or infinity.
 They are rows of numbers, as many as the first of the sizes: images.reshape(len(images), -1). Numbers of size 1, such as
 pixels in 0 to 1, suit the rates.""",
     "NEUC-E618": """The sizes of a network to be trained make none.
@@ -58,8 +58,10 @@ it was; energy.EquilibriumPropagation, PredictiveCoding and ForwardForward list 
 The steps were too large: give a smaller rate, for predictive coding also a smaller dt, and scale pixels to 0 to 1.""",
     "NEUC-E621": """A relaxation diverges.
 Its numbers grow beyond what f32 holds, and nothing after that means anything. The message names the variable and the
-step where the interpreter sees it, else the result. Take a smaller dt (below 2 over the largest curvature), give
-variables a box, or add an energy.quad so that the energy has a minimum.""",
+step where the interpreter sees it, else the result. Values of a flow or block_min above 1e6 times the largest input
+(or 1) are computed again with twice the steps: if they are ten times as large then, they diverge, too. Take a smaller
+dt (below 2 over the largest curvature), give variables a box, or add an energy.quad so that the energy has a minimum;
+smaller couplings help where block_min has none.""",
     "NEUC-E630": """A clamped variable is in no term of the model.
 Whatever is clamped there, nothing feels it, so a coupling was probably forgotten. Add a term that reads it, or leave
 the variable out.""",

@@ -42,3 +42,27 @@ def test_only_the_chain_that_diverges_is_blamed() -> None:
 def test_inputs_that_are_no_numbers_are_the_callers() -> None:
     starts = {"x": np.full((4, 2), np.nan), "y": np.ones((4, 3))}
     assert np.isnan(steep("flow", dt=0.01).run(**starts).last_x).all()
+
+
+@pytest.mark.parametrize(("method", "dt"), [("block_min", 0.0), ("flow", 0.5)])
+def test_numbers_that_still_grow_are_refused_and_large_ones_are_not(method: str, dt: float) -> None:
+    def program(coupling: float, push: float) -> energy.Program:
+        model = energy.Model()
+        x, y = model.real(2, name="x"), model.real(2, name="y")
+        model.quad(x)
+        model.quad(y)
+        model.couple(x, coupling * np.eye(2), y)
+        model.linear(x, np.full(2, push))
+        return model.program(last=model.state("batch").relax(method, 20, dt=dt)[y])
+
+    starts = {"x": np.ones((3, 2)), "y": np.ones((3, 2))}
+    for run in (program(3.0, 1.0).run, program(3.0, 1.0).interpret):
+        with pytest.raises(Error, match=r"E621.*result last is .* after 20 steps and .* after 40: it diverges"):
+            run(**starts)
+    assert np.abs(program(0.5, 1e8).run(**starts).last).max() > 1e7
+
+
+def test_images_to_answer_that_are_no_numbers_are_refused() -> None:
+    layers = [energy.Layer(np.eye(3, dtype=np.float32), np.zeros(3, np.float32))]
+    with pytest.raises(Error, match=r"E617.*image 1 holds NaN"):
+        energy.network(layers, "pc").run([[0.0, 1.0, 2.0], [np.nan, 0.0, 0.0]])
