@@ -121,7 +121,9 @@ def test_uses_that_cannot_work_are_named() -> None:
 
 
 def test_an_agent_may_see_what_never_changes() -> None:
-    agent = energy.Agent([np.ones((1, 2)), np.eye(2)], [np.eye(2)[..., None]], [np.zeros(1), np.zeros(2)], [np.full(2, 0.5)])
+    agent = energy.Agent(
+        [np.ones((1, 2)), np.eye(2)], [np.eye(2)[..., None]], [np.zeros(1), np.zeros(2)], [np.full(2, 0.5)]
+    )
     prior = np.log(np.full((1, 1, 2), 0.5, np.float32))
     found = agent.program(batch=1).run(
         obs0=np.zeros((1, 1), np.int32), obs1=np.ones((1, 1), np.int32), log_prior0=prior
