@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+import pulsed_golden
 from neuc.errors import Error
 from neuc.runtime.analog.pulsed_devices import PULSED_DEVICES, PulsedArray, PulsedDevice, pulsed_device
 from neuc.runtime.analog.pulsed_update import PulsedSgd, PulseTrains, TikiTaka, TikiTaka2
 
-GOLDEN = Path(__file__).parents[1] / "data" / "analog" / "aihwkit_pulses.npz"
 SPREADS = ("step_dtod", "up_down_dtod", "bounds_dtod", "slope_dtod")
 SIGMAS = 5.0
 """Of a standard error; with a few thousand comparisons none is beyond by chance."""
@@ -107,8 +105,7 @@ def test_nothing_is_learnt_from_nothing() -> None:
     ],
 )
 def test_weights_after_ten_updates_are_those_of_aihwkit(name: str, device: PulsedDevice) -> None:
-    with np.load(GOLDEN) as golden:
-        theirs = golden[name].astype(float)
+    theirs = pulsed_golden.aihwkit_weights(name)
     lines, rng = theirs.shape[1], np.random.default_rng(3)
     x, d = np.linspace(0.2, 1, lines), np.linspace(-1, 1, lines)
     rows: list[np.ndarray] = []
@@ -117,13 +114,7 @@ def test_weights_after_ten_updates_are_those_of_aihwkit(name: str, device: Pulse
         for _ in range(10):
             rule.update(x[None], d[None], 0.05)
         rows.append(rule.weights.copy())
-    ours = np.stack(rows)
-    error = np.sqrt((ours.var(axis=0) + theirs.var(axis=0)) / len(ours))
-    z = (ours.mean(axis=0) - theirs.mean(axis=0)) / error
-    # Lines share their pulses, so z is no sample of independent normals: its spread is looked at, and its mean.
-    assert np.sqrt(np.mean(z**2)) < 1.3
-    assert abs(ours.mean() - theirs.mean()) < 0.005
-    np.testing.assert_allclose(ours.std(axis=0).mean(), theirs.std(axis=0).mean(), rtol=0.05)
+    pulsed_golden.assert_same_up_to_chance(np.stack(rows), theirs)
 
 
 def test_the_fast_array_rests_at_its_symmetric_point_and_columns_take_turns() -> None:

@@ -6,6 +6,8 @@ few and known are unrolled, others are a loop of launches.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from xdsl.ir import Operation, SSAValue
 
@@ -108,12 +110,15 @@ def _copy(source: SSAValue, target: SSAValue, nbytes: Dim, op: spike.LoopOp, s: 
 
 def _take(whole: SSAValue, part: SSAValue, t: Dim, op: spike.LoopOp, s: SegmentLowering) -> None:
     """Copy step t of what is scanned."""
+    dims, strides = _dims_of_step(part)
+    source, target, size = s.buffer(whole), s.buffer(part), s.itemsize(part)
+    copy_strided(s, source, target, size, dims, strides, strides, source_offset=product(dims) * t, op=op)
+
+
+def _dims_of_step(part: SSAValue) -> tuple[Sequence[Dim], Sequence[Dim]]:
+    """The space of one step's value, and its strides in memory; the same among those of all steps."""
     dims = dims_of(part) or (Dim.of(1),)
-    strides = contiguous_strides(dims)
-    size = s.itemsize(part)
-    copy_strided(
-        s, s.buffer(whole), s.buffer(part), size, dims, strides, strides, source_offset=product(dims) * t, op=op
-    )
+    return dims, contiguous_strides(dims)
 
 
 def _unroll(op: spike.LoopOp, s: SegmentLowering) -> None:
@@ -180,9 +185,6 @@ def _slice(whole: SSAValue, part: SSAValue, t: int, s: SegmentLowering) -> SSAVa
 
 def _put(value: SSAValue, whole: SSAValue, t: Dim, op: spike.LoopOp, s: SegmentLowering) -> None:
     """Copy a step's output to its place among those of all steps."""
-    dims = dims_of(value) or (Dim.of(1),)
-    strides = contiguous_strides(dims)
-    size = s.itemsize(value)
-    copy_strided(
-        s, s.buffer(value), s.buffer(whole), size, dims, strides, strides, target_offset=product(dims) * t, op=op
-    )
+    dims, strides = _dims_of_step(value)
+    source, target, size = s.buffer(value), s.buffer(whole), s.itemsize(value)
+    copy_strided(s, source, target, size, dims, strides, strides, target_offset=product(dims) * t, op=op)
