@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,13 @@ def test_make_targets_exist():
         for line in block.splitlines():
             target = line.split("#")[0].split()[1]
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_extras_to_install_exist():
+    (install,) = _blocks("sh", "Install it")
+    (named,) = re.findall(r'"\.\[([a-z,]+)\]"', install)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(named.split(",")) <= extras.keys()
 
 
 def test_every_command_is_listed_and_exists():
