@@ -7,8 +7,10 @@ Every round runs every engine once on every kind of work, in an order that chang
 (`limits.py`) between them. Loading and the first round are outside the figures. A figure is the median of rounds with
 the 10th and the 90th percentile; a ratio is taken within each round, so what disturbs both does not show in it.
 `decode` is 32 tokens, one at a time, after a context of 128; `pp128` and `pp512` are so many tokens at once, the last
-one's logits included. A peer whose own system information lacks an instruction set that neuc uses in the table is
-refused. `peers.md` says how peers are installed and what the TOML file looks like.
+one's logits included. For prompts the operations of the ternary layers, in the time of the whole prompt, stand beside
+the peaks of this machine's dot products, of registers and of AMX tiles; that takes models in the shape of 2B-4T. A peer
+whose own system information lacks an instruction set that neuc uses in the table is refused. `peers.md` says how peers
+are installed and what the TOML file looks like.
 """
 
 from __future__ import annotations
@@ -29,13 +31,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from decoder_models import SHAPES
 from energy import EnergyCounter, energy_lines
 from engines import TABLES, Engine, EngineSpec, Table, native_table, read_specs, refusal
-from limits import READ_STREAMS, DotProductPeak, ReadBandwidth, Spread
+from limits import AMX, READ_STREAMS, DotProductPeak, ReadBandwidth, Spread
 from page_marks import fill
 
 from neuc.runtime.cpu_features import host_cpu_name
 
+SHAPE = "2b-4t"
+"""Of all models in a run."""
 CONTEXT = 128
 WORK: dict[str, dict[str, Any]] = {
     "pp512": {"op": "prefill", "tokens": 512},
@@ -92,7 +97,7 @@ def main() -> None:
         print("\n".join(energy_lines(run.energy, run.joules, {e.spec.name: e.weight_bytes for e in engines})))
     if options.page is not None:
         systems = [f"- {engine.spec.name}: {engine.system.strip()}" for engine in engines]
-        where = f"{datetime.now().date()}, {host_cpu_name()}, {os.cpu_count()} CPUs, 2B-4T shape; {lines[0]}"
+        where = f"{datetime.now().date()}, {host_cpu_name()}, {os.cpu_count()} CPUs, {SHAPE.upper()} shape; {lines[0]}"
         one = f" {threads[0]}" if len(threads) == 1 else ""
         fill(options.page, f"decoder {options.table}{one}", "\n".join([where, "", *lines[1:], "", *systems]))
     if options.history is not None:
@@ -130,9 +135,9 @@ class Run:
         self._random = random.Random(0)
         self._limits: list[tuple[tuple[str, str, int], Any]] = []
         for count in threads:
-            pool, peak = ReadBandwidth(count), DotProductPeak(count, table.peak)
+            pool = ReadBandwidth(count)
             self._limits += [((READ, str(n), count), partial(pool.burst, n)) for n in READ_STREAMS]
-            self._limits.append(((PEAK, table.peak, count), peak.burst))
+            self._limits += [((PEAK, isa, count), DotProductPeak(count, isa).burst) for isa in table.peaks]
 
     def round(self, *, keep: bool) -> None:
         """Every engine on every kind of work, and every limit, once."""
@@ -167,25 +172,32 @@ def read_limit(samples: Samples, threads: int) -> Spread:
     return max(spreads, key=lambda spread: spread.median)
 
 
+def peaks(samples: Samples, threads: int) -> dict[str, Spread]:
+    """GOPS of dot products by key of `limits.DOT_PRODUCTS`."""
+    return {isa: Spread.of(v) for (name, isa, count), v in samples.items() if (name, count) == (PEAK, threads)}
+
+
 def limit_lines(samples: Samples, threads: list[int]) -> list[str]:
     """What memory and multipliers gave in the same rounds."""
     lines: list[str] = []
     for count in threads:
-        read = read_limit(samples, count)
-        isa, peak = next((k[1], Spread.of(v)) for k, v in samples.items() if (k[0], k[2]) == (PEAK, count))
-        lines.append(
-            f"- limits, {count} thread{'s' * (count > 1)}: read {read.median:.1f} GB/s "
-            f"({read.p10:.1f}..{read.p90:.1f}), {isa} {peak.median:.0f} GOPS ({peak.p10:.0f}..{peak.p90:.0f})"
-        )
+        found = [f"read {shown(read_limit(samples, count))} GB/s"]
+        for isa, peak in peaks(samples, count).items():
+            found.append(f"dot products of {'tiles' if isa == AMX else 'registers'} ({isa}) {shown(peak, 0)} GOPS")
+        lines.append(f"- limits, {count} thread{'s' * (count > 1)}: {', '.join(found)}")
     return lines
 
 
 def table_lines(samples: Samples, engines: list[Engine], work: str, threads: int) -> list[str]:
-    """One kind of work: figures, and the ratio of the first neuc engine to each peer."""
+    """One kind of work: figures, shares of limits, and the ratio of each neuc engine to each peer."""
     neuc = [engine.spec.name for engine in engines if engine.spec.kind == "neuc"]
     title = f"{work}, {threads} thread{'s' * (threads > 1)}, tokens/s: median (p10..p90)"
     ratios = "".join(f" | {name} / it" for name in neuc)
-    shares = " | GB/s | of read limit" if work == "decode" else ""
+    limits = peaks(samples, threads)
+    shares = " | GB/s | of read limit"
+    if work != "decode":
+        title += "; GOPS: 2 operations for each ternary weight and token, in the time of the whole prompt"
+        shares = " | ".join(["", "GOPS", *(f"of {isa}" for isa in limits)])
     lines = ["", title, "", f"| engine | head | tokens/s{shares}{ratios} |"]
     lines.append("|" + "---|" * (3 + shares.count("|") + len(neuc)))
     limit = read_limit(samples, threads).median
@@ -195,6 +207,9 @@ def table_lines(samples: Samples, engines: list[Engine], work: str, threads: int
         if work == "decode":
             rate = engine.weight_bytes * Spread.of(values).median * 1e-9
             cells += [f"{rate:.1f}", f"{100 * rate / limit:.0f} %"]
+        else:
+            rate = 2 * SHAPES[SHAPE].ternary_weights * Spread.of(values).median * 1e-9
+            cells += [f"{rate:.0f}", *(f"{100 * rate / peak.median:.0f} %" for peak in limits.values())]
         for name in neuc:
             own = samples[name, work, threads]
             pairs = Spread.of([mine / its for mine, its in zip(own, values, strict=True)])

@@ -53,6 +53,12 @@ class Shape:
         """Width of a head."""
         return self.hidden // self.heads
 
+    @property
+    def ternary_weights(self) -> int:
+        """Weights of all linear layers but the head."""
+        kv = self.kv_heads * self.head_dim
+        return self.layers * (2 * self.hidden * self.hidden + 2 * self.hidden * kv + 3 * self.hidden * self.ffn)
+
 
 SHAPES = {
     "tiny": Shape("bitnet-b1.58", 2, 256, 512, 4, 2, 512, 256),

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from limits import best_dot_product
+from limits import AMX, best_dot_product, present_dot_products
 
 from neuc.runtime.cpu_features import host_features
 
@@ -49,13 +49,22 @@ class Table:
         required: flags a peer's system information must show as 1.
         forbidden: flags it must not show as 1, since neuc does without in this table.
         neuc_features: what `NEUC_CPU_FEATURES` takes from neuc.
-        peak: the key of `limits.DOT_PRODUCTS` that limits prefill.
+        peak: the key of `limits.DOT_PRODUCTS` of its widest vectors.
     """
 
     required: tuple[str, ...]
     forbidden: tuple[str, ...]
     neuc_features: str
     peak: str
+
+    @property
+    def peaks(self) -> list[str]:
+        """Keys of `limits.DOT_PRODUCTS` that prompts are held against: the table's vectors, this machine's, its tiles.
+
+        Every table has all of them, also those that neuc does without in it.
+        """
+        kept = {self.peak, best_dot_product(), AMX}
+        return [name for name in reversed(present_dot_products()) if name in kept]
 
 
 _AVX2 = ("AVX2", "FMA", "F16C")
@@ -73,7 +82,7 @@ def native_table() -> Table:
     with it, so a native build is the best there is.
     """
     wide = host_features() >= {"avx512vl", "avx512vbmi", "avx512vnni"}
-    return Table(_AVX512 if wide else _AVX2, (), "", best_dot_product(tiles=True))
+    return Table(_AVX512 if wide else _AVX2, (), "", best_dot_product())
 
 
 @dataclass(frozen=True)

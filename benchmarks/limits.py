@@ -239,17 +239,22 @@ def vnni_peak(threads: int, seconds: float = 1.0, isa: str | None = None) -> Spr
     return Spread.of(_in_turns([DotProductPeak(threads, isa or best_dot_product()).burst], seconds)[0])
 
 
-def best_dot_product(*, tiles: bool = False) -> str:
-    """The fastest key of `DOT_PRODUCTS` that this processor has, among vectors or with `tiles` too.
+def best_dot_product() -> str:
+    """The key of `DOT_PRODUCTS` of the fastest vectors that this processor has.
 
     Raises:
         SystemExit: it has none.
     """
-    present = host_features()
-    for name, product in DOT_PRODUCTS.items():
-        if present >= set(product.features) and (tiles or name != AMX):
+    for name in present_dot_products():
+        if name != AMX:
             return name
     raise SystemExit("limits are measured with AVX2, AVX-VNNI or AVX-512 VNNI: this processor has none of them")
+
+
+def present_dot_products() -> list[str]:
+    """Keys of `DOT_PRODUCTS` that this processor has, the fastest first."""
+    present = host_features()
+    return [name for name, product in DOT_PRODUCTS.items() if present >= set(product.features)]
 
 
 def _in_turns(bursts: list[Callable[[], float]], seconds: float) -> list[list[float]]:
@@ -354,8 +359,7 @@ def main() -> None:
         }
         print(f"{threads} thread{'s' * (threads > 1)}: read GB/s, dot products GOPS")
         _print(variants, options.seconds)
-        isas = [isa for isa, product in DOT_PRODUCTS.items() if host_features() >= set(product.features)]
-        _print({isa: DotProductPeak(threads, isa).burst for isa in isas}, options.seconds)
+        _print({isa: DotProductPeak(threads, isa).burst for isa in present_dot_products()}, options.seconds)
 
 
 def _print(bursts: dict[str, Callable[[], float]], seconds: float) -> None:

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import decoder
+import decoder_models
 import energy
 import engines
+import limits
 import pytest
 from limits import Spread
 
@@ -140,15 +142,40 @@ def test_ratios_are_taken_within_rounds(folder: Path) -> None:
             # A machine twice as slow in every other round, and neuc 1.5 times as fast in each.
             ("twice as fast", "decode", 1): [15.0, 30.0, 15.0],
             ("peer", "decode", 1): [10.0, 20.0, 10.0],
+            ("twice as fast", "pp128", 1): [200.0, 200.0, 200.0],
+            ("peer", "pp128", 1): [100.0, 100.0, 100.0],
             (decoder.READ, "1", 1): [0.02, 0.03, 0.04],
             (decoder.READ, "8", 1): [0.05, 0.06, 0.07],
+            (decoder.PEAK, "avx512", 1): [500.0],
+            (decoder.PEAK, "amx", 1): [4000.0],
         }
         printed = "\n".join(decoder.table_lines(samples, running, "decode", 1))
+        prompts = "\n".join(decoder.table_lines(samples, running, "pp128", 1))
     finally:
         for engine in running:
             engine.close()
     assert "| peer | Q6_K | 10.0 (10.0..18.0) | 0.0 | 33 % | 1.50 (1.50..1.50) |" in printed
     assert printed.index("| twice as fast |") < printed.index("| peer |")
+    assert "| engine | head | tokens/s | GOPS | of avx512 | of amx | twice as fast / it |" in prompts
+    assert "| twice as fast |  | 200.0 (200.0..200.0) | 834 | 167 % | 21 % |  |" in prompts
+    assert (
+        "registers (avx512) 500 (500..500) GOPS, dot products of tiles (amx) 4000"
+        in decoder.limit_lines(samples, [1])[0]
+    )
+
+
+def test_operations_of_a_shape_are_those_of_its_matrices() -> None:
+    shape = decoder_models.SHAPES["tiny"]
+    matrices = [t.shape for t in decoder_models._tensors(shape, "i2_s", "f16", 0) if len(t.shape) == 2]
+    assert shape.ternary_weights == sum(rows * columns for rows, columns in matrices) - shape.vocab * shape.hidden
+
+
+def test_every_table_has_the_peaks_of_registers_and_of_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "present_dot_products", lambda: list(limits.DOT_PRODUCTS))
+    monkeypatch.setattr(engines, "present_dot_products", lambda: list(limits.DOT_PRODUCTS))
+    assert engines.native_table().peaks == ["avx512", "amx"]
+    assert engines.TABLES["avx512"].peaks == ["avx512", "amx"]
+    assert engines.TABLES["avx2"].peaks == ["avx2", "avx512", "amx"]
 
 
 def test_limits_are_those_of_the_better_number_of_streams() -> None:
