@@ -8,7 +8,7 @@ tiles read them again. Constants are the machine file's, fitted once a dtype or 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, isinf
+from math import ceil, gcd, isinf
 from typing import Literal
 
 from neuc.runtime.npu.machine import GemmRate, Machine, Sku
@@ -126,28 +126,68 @@ def gemm_seconds(
     compute = tiles[0] * tiles[1] * (big_k * tile.m * tile.n / rate + leaving) / sku.clock_hz
     moved = (big_m * big_k * a * blocks[1], big_k * big_n * b * blocks[0], big_m * big_n * c)
     shares = [burst_efficiency(machine, run) for run in layout.runs]
-    traffic = ddr_bytes / shares[0] if ddr_bytes else sum(x / share for x, share in zip(moved, shares))
-    host = traffic / sku.ddr_bytes_per_second
-    return max(compute, host) + sku.dispatch_us * 1e-6, "host memory" if host > compute else "cores"
+    costs = [ddr_bytes / shares[0]] if ddr_bytes else [x / share for x, share in zip(moved, shares)]
+    host = max(sum(costs) / sku.ddr_bytes_per_second, sum(costs[:2]) / sku.read_bytes_per_second)
+    shim = max(x / n for x, n in zip(moved, _shim_channels(machine, tile))) / width(machine) / sku.clock_hz
+    seconds, limit = max((compute, "cores"), (host, "host memory"), (0.0 if ddr_bytes else shim, "shim channels"))
+    return seconds + sku.dispatch_us * 1e-6, limit
+
+
+def _shim_channels(machine: Machine, tile: Tiling) -> tuple[int, int, int]:
+    """Shim channels of A, B and C: one of each in a column, and no more than there are streams of A and of B.
+
+    Cores along M are a column's cores, unless there are more of them than a column has.
+    """
+    tall = tile.rows > sum(machine.classes[name].kind == "core" for name in machine.row_classes)
+    columns = tile.rows if tall else tile.cols
+    return min(columns, tile.rows), min(columns, tile.cols), columns
 
 
 def burst_efficiency(machine: Machine, run: float) -> float:
-    """The share of host memory's rate that contiguous runs of `run` bytes reach; short ones take a line of 64 bytes."""
+    """The share of host memory's rate that contiguous runs of `run` bytes reach; short ones take a line of 64 bytes.
+
+    Short ones that divide no line lie in two of them now and then (48 bytes every second time). What longer ones lose
+    that way is in the machine's constant, which follows from measurements of such runs.
+    """
     if isinf(run):
         return 1.0
-    return run / (max(run, MEMORY_LINE) + machine.ddr.get("burst_half_bytes", 0.0))
+    touched = run if run >= MEMORY_LINE else MEMORY_LINE + run - gcd(max(1, int(run)), MEMORY_LINE)
+    return run / (touched + machine.ddr.get("burst_half_bytes", 0.0))
 
 
 def streamed_seconds(
-    machine: Machine, sku: Sku, inward: float, outward: float, columns: int, *, busy_cycles: float
+    machine: Machine,
+    sku: Sku,
+    inward: float,
+    outward: float,
+    columns: int,
+    *,
+    busy_cycles: float,
+    overlapped: bool = True,
 ) -> float:
     """Bytes through `columns` columns' shims, in and out at once, while cores are busy: whatever takes longest.
 
-    One channel a column each way, as simple designs have.
+    One channel a column each way, as simple designs have. Not `overlapped`, with one buffer in the memory tiles and
+    one in the cores: what comes from host memory then goes on to the cores, which then work, one after the other.
     """
     through = max(inward, outward) / (width(machine) * columns) / sku.clock_hz
-    host = (inward + outward) / sku.ddr_bytes_per_second
-    return max(through, host, busy_cycles / sku.clock_hz) + sku.dispatch_us * 1e-6
+    host = max((inward + outward) / sku.ddr_bytes_per_second, inward / sku.read_bytes_per_second)
+    steps = (through, host, busy_cycles / sku.clock_hz)
+    return (max(steps) if overlapped else sum(steps)) + sku.dispatch_us * 1e-6
+
+
+def dot_product_cycles(machine: Machine, macs: float, nbytes: tuple[float, float]) -> float:
+    """Cycles of a core for `macs` multiply-adds of a matrix times a vector: it loads both operands of each.
+
+    A core loads two vector registers a cycle; `nbytes` are those of an element of the matrix and of the vector.
+    """
+    return macs * sum(nbytes) / (2 * machine.timing["copy_bytes_per_cycle"])
+
+
+def whole_call_seconds(machine: Machine, nbytes: float) -> float:
+    """What a host program adds that allocates its buffers in each call, and copies operands and results."""
+    host = machine.host
+    return nbytes / 2**20 * host["allocate_us_per_mib"] * 1e-6 + nbytes / host["copy_bytes_per_second"]
 
 
 def on_chip_cycles(machine: Machine, words: int, hops: int) -> float:

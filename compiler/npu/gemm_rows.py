@@ -99,22 +99,38 @@ def predict_gemm(row: Row, machine: Machine, sku: Sku) -> Prediction:
         padded=row.kind == "gemm",
         ddr_bytes=float(stated[1]) * 1e6 if stated else None,
     )
-    said = f"bound by {limiter}, {with_dispatch(sku)}"
-    return replace(in_unit(row, seconds, sku, prod(shape), source), includes=said)
+    a, b, c = kind.nbytes
+    operands = sizes[0] * sizes[1] * a + sizes[1] * sizes[2] * b + sizes[0] * sizes[2] * c
+    if by_iree:
+        seconds += operands / machine.host["sync_bytes_per_second"]  # it synchronises every buffer after a run
+    extra, of_host = _whole_call(row, machine, operands)
+    said = f"bound by {limiter}, {with_dispatch(sku)}{of_host}"
+    return replace(in_unit(row, seconds + extra, sku, prod(shape), source), includes=said)
 
 
 def predict_gemv(row: Row, machine: Machine, sku: Sku) -> Prediction:
-    """A matrix times a vector: the matrix passes once."""
+    """A matrix times a vector, a core a column: the matrix passes once, and each core loads both operands."""
     shape, kind = sizes_in(row.shape), type_in(row.dtype)
     why = shape_fault(row.shape, shape[:2], "MxK") or type_fault(row.dtype, kind)
     if why or kind is None:
         return refuse(row, why)
     rows, cols = shape[0], shape[1]
     a, b, c = kind.nbytes
-    moved = rows * cols * a + cols * b + rows * c
-    seconds = timing.streamed_seconds(machine, sku, moved, rows * c, cores_in(row.config, machine)[1], busy_cycles=0.0)
-    said = f"transfers, not the kernel, {with_dispatch(sku)}"
-    return replace(in_unit(row, seconds, sku, rows * cols, ""), includes=said)
+    columns, macs = cores_in(row.config, machine)[1], rows * cols
+    serial = bool(re.search(r"\bmlir-air\b", row.config, re.IGNORECASE))
+    moved = macs * a + cols * b
+    busy = timing.dot_product_cycles(machine, macs / columns, (a, b))
+    seconds = timing.streamed_seconds(machine, sku, moved, rows * c, columns, busy_cycles=busy, overlapped=not serial)
+    extra, of_host = _whole_call(row, machine, moved + rows * c)
+    said = f"{'transfers, then the kernel' if serial else 'transfers and the kernel at once'}, {with_dispatch(sku)}"
+    return replace(in_unit(row, seconds + extra, sku, macs, "model"), includes=said + of_host)
+
+
+def _whole_call(row: Row, machine: Machine, nbytes: float) -> tuple[float, str]:
+    """Seconds of the host's own work in a row that measured it, and how a prediction says so."""
+    if not re.search(r"\bwhole call\b", row.config, re.IGNORECASE):
+        return 0.0, ""
+    return timing.whole_call_seconds(machine, nbytes), ", with the host's buffers and copies"
 
 
 def _library(row: Row) -> str:

@@ -34,7 +34,7 @@ _READ = (
     r"[\d.]+ MB of DDR traffic|x\d+ repeats",
     r"\b(?:b_row_maj|b_col_maj|row-major B|C depth [12])\b",
     r"\b(?:flm|iron\.GEMM|chess|stock|whole_array|peano|iree)\b",
-    r"\b4-level tiling\b|\bdirect codegen\b|\bno compute\b|\bpacked\b",
+    r"\b4-level tiling\b|\bdirect codegen\b|\bno compute\b|\bpacked\b|\bmlir-air\b|\bwhole call\b",
     r"\b(?:MM2S|S2MM)\b|\b(?:first|following|next) tasks?\b|\binstructions\b|\bVMAC\b",
 )
 """What of a config is read, in any order; the rest are remarks."""
@@ -53,6 +53,7 @@ _WORDS = (
         "iron.GEMM",
     ),
     *("chess", "stock", "whole_array", "peano", "iree", "4-level tiling", "direct codegen", "no compute", "packed"),
+    *("mlir-air", "whole call"),
     *("MM2S", "S2MM", "first task", "following task", "MB of DDR traffic", "repeats"),
 )
 

@@ -101,11 +101,15 @@ class GemmRate:
 
 @dataclass(frozen=True)
 class Sku:
-    """A product with this array: its clock in the mode measurements were made in, and its memory."""
+    """A product with this array: its clock in the mode measurements were made in, and its memory.
+
+    Reads and writes together reach ``ddr_bytes_per_second``, reads alone no more than ``read_bytes_per_second``.
+    """
 
     clock_hz: float
     ddr_bytes_per_second: float
     dispatch_us: float
+    read_bytes_per_second: float
 
 
 @dataclass(frozen=True)
@@ -273,9 +277,10 @@ def _rate_table(node: Node) -> dict[str, GemmRate]:
 
 
 def _sku(node: Node) -> Sku:
-    node.only(["clock_hz", "ddr_bytes_per_second", "dispatch_us"])
+    node.only(["clock_hz", "ddr_bytes_per_second", "dispatch_us", "read_bytes_per_second"])
     clock, ddr, dispatch = (_positive(node.get(k)) for k in ("clock_hz", "ddr_bytes_per_second", "dispatch_us"))
-    return Sku(clock, ddr, dispatch)
+    reads = _positive(node.get("read_bytes_per_second")) if node.has("read_bytes_per_second") else ddr
+    return Sku(clock, ddr, dispatch, reads)
 
 
 def _provenance(node: Node) -> tuple[str, str]:

@@ -9,7 +9,14 @@ import pytest
 from neuc.backends.npu import gemm_layouts as layouts
 from neuc.backends.npu.gemm_layouts import IreeDesign
 from neuc.backends.npu.known_machines import find_machine
-from neuc.backends.npu.timing_model import GemmType, Tiling, burst_efficiency
+from neuc.backends.npu.timing_model import (
+    GemmType,
+    Layout,
+    Tiling,
+    burst_efficiency,
+    gemm_seconds,
+    streamed_seconds,
+)
 
 XDNA1, XDNA2 = find_machine("npu-xdna1"), find_machine("npu-xdna2")
 BF16, I8, TRUNCATED = GemmType("bf16", "bf16", "f32"), GemmType("i8", "i8", "i32"), GemmType("i8", "i8", "i8")
@@ -54,3 +61,47 @@ def test_a_run_shorter_than_a_line_costs_a_line():
     assert burst_efficiency(XDNA2, inf) == 1
     assert burst_efficiency(XDNA2, 16) == pytest.approx(burst_efficiency(XDNA2, 64) / 4)
     assert burst_efficiency(XDNA2, 256) > burst_efficiency(XDNA2, 128) > burst_efficiency(XDNA2, 64)
+
+
+def test_a_short_run_that_divides_no_line_lies_in_two_of_them():
+    """48 bytes at multiples of 48 begin at 0, 48, 32 and 16 of a line: in one, two, two and one line, 96 bytes each."""
+    assert burst_efficiency(XDNA2, 48) == pytest.approx(48 / (96 + XDNA2.ddr["burst_half_bytes"]))
+    assert burst_efficiency(XDNA2, 32) == pytest.approx(32 / (64 + XDNA2.ddr["burst_half_bytes"]))
+
+
+def _limit(cores: tuple[int, int], *, block_n: int = 64, ddr_bytes: float | None = None) -> tuple[float, str]:
+    tile = Tiling(64, 64, 64, *cores)
+    layout = Layout(64 * cores[0], block_n * cores[1], LONG)
+    sku = XDNA1.skus["phoenix"]
+    shape = (2048, 2048, 2048)
+    return gemm_seconds(XDNA1, sku, BF16, shape, tile, inf, layout, padded=True, ddr_bytes=ddr_bytes)
+
+
+def test_few_columns_wait_for_their_shims():
+    """One column reads A 32 times through one channel of 4 bytes a cycle: 268 MB at 4 GB/s."""
+    seconds, limit = _limit((4, 1))
+    assert limit == "shim channels"
+    assert seconds == pytest.approx(2048**2 * 2 * 32 / 4e9 + XDNA1.skus["phoenix"].dispatch_us * 1e-6)
+    assert _limit((4, 4))[1] == "host memory"
+    assert _limit((4, 1), ddr_bytes=1e6)[1] == "host memory"
+
+
+def test_reads_have_a_limit_of_their_own():
+    """Reads and writes together reach 66.5 GB/s on Strix, reads alone do not."""
+    sku = XDNA2.skus["strix"]
+    assert sku.read_bytes_per_second < sku.ddr_bytes_per_second
+    reads = streamed_seconds(XDNA2, sku, 1e9, 0, 8, busy_cycles=0) - sku.dispatch_us * 1e-6
+    assert reads == pytest.approx(1e9 / sku.read_bytes_per_second)
+    assert XDNA2.skus["strix_halo_max395"].read_bytes_per_second == XDNA2.skus["strix_halo_max395"].ddr_bytes_per_second
+
+
+def test_one_buffer_each_makes_transfers_and_work_follow_one_another():
+    sku, busy = XDNA2.skus["strix"], 1e6
+
+    def seconds(*, overlapped: bool) -> float:
+        moved = streamed_seconds(XDNA2, sku, 1e8, 0, 8, busy_cycles=busy, overlapped=overlapped)
+        return moved - sku.dispatch_us * 1e-6
+
+    steps = (1e8 / sku.read_bytes_per_second, 1e8 / (8 * 8 * sku.clock_hz), busy / sku.clock_hz)
+    assert seconds(overlapped=True) == pytest.approx(max(steps))
+    assert seconds(overlapped=False) == pytest.approx(sum(steps))

@@ -191,16 +191,27 @@ def test_programs_are_told_apart_by_how_they_use_host_memory(prefix: str):
     """29 tiles of one program, IREE's programs with their own tiles, and packed operands: one model for all."""
     found = summarise(_unseen(prefix, "gemm"))
     assert found is not None
-    middle, most = gate_of("gemm")
-    assert found.median < middle
-    assert found.maximum < most
+    assert found.maximum < gate_of("gemm")[1]
 
 
-def test_published_gemms_nothing_comes_from_are_ranked_right():
-    found = summarise(_unseen("", "gemm"))
+@pytest.mark.parametrize(("kind", "count"), [("gemm", 81), ("gemv", 11)])
+def test_published_products_no_constant_is_fitted_to_are_within_their_gates(kind: str, count: int):
+    found = summarise(_unseen("", kind))
     assert found is not None
-    assert found.count >= 80
-    assert not {"median above 12%", "Kendall's tau below 0.8"} & set(found.missed("gemm"))
+    assert found.count >= count
+    assert found.missed(kind) == ()
+
+
+def test_whole_calls_take_longer_by_buffers_and_copies():
+    def time_of(config: str) -> float:
+        found = predict(Row("a", "xdna1", "gemm", "512x512x512", "i16", config, None, "us"), own_rates=True)
+        assert found.value is not None
+        return found.value
+
+    host = find_machine("npu-xdna1").host
+    nbytes = 512 * 512 * (2 + 2 + 4)
+    expected = nbytes / 2**20 * host["allocate_us_per_mib"] + nbytes / host["copy_bytes_per_second"] * 1e6
+    assert time_of("whole call") - time_of("") == pytest.approx(expected)
 
 
 def test_short_transfers_from_host_memory_are_chance():
@@ -217,7 +228,9 @@ def test_a_prediction_says_what_it_is_of():
     assert said("gemm", "512x512x512", "dispatch=275us").endswith("with dispatch 275 us")
     assert said("gemm", "4096x4096x4096", "").startswith("bound by")
     assert said("kernel", "64x64x64", "") == "the kernel alone"
-    assert "not the kernel" in said("gemv", "512x512", "")
+    assert "transfers and the kernel at once" in said("gemv", "512x512", "")
+    assert "transfers, then the kernel" in said("gemv", "512x512", "mlir-air")
+    assert said("gemm", "64x64x64", "whole call").endswith("with the host's buffers and copies")
 
 
 def test_words_that_no_model_reads_are_listed_with_what_they_nearly_are(
