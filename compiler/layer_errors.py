@@ -19,6 +19,7 @@ from neuc.compiler.inputs import Arrays
 from neuc.compiler.signature import signature_of
 from neuc.dialects.context import NeucContext
 from neuc.dialects.dense import MapOp
+from neuc.dialects.dense_movement import ReshapeOp, TransposeOp
 from neuc.dialects.npu_products import MatmulOp
 from neuc.dialects.ternary import LinearOp
 from neuc.errors import Error, InternalError
@@ -33,6 +34,7 @@ MOST = 1 << 32
 _DIGITS = 3
 """Digits of an error that are kept: the last ones depend on how many threads numpy's products take."""
 
+_BEHIND = (MapOp, TransposeOp, ReshapeOp)
 _LAYER = "neuc.layer"
 """Attribute with the name of the layer whose output an operation gives, on copies that are interpreted here."""
 
@@ -139,13 +141,13 @@ class LayerErrors:
 def _whole(layer: Operation) -> Operation:
     """What gives a layer's output with its bias: a bias that is no vector is added after a `ternary.linear`.
 
-    What follows a product in bf16 is always behind it.
+    What follows a product in bf16 is always behind it: its bias, the way back to planes, its activation.
     """
     if isinstance(layer, MatmulOp):
         last: Operation = layer
         while True:
             users = [use.operation for use in last.results[0].uses]
-            if len(users) != 1 or not isinstance(users[0], MapOp) or users[0].location != layer.location:
+            if len(users) != 1 or not isinstance(users[0], _BEHIND) or users[0].location != layer.location:
                 return last
             last = users[0]
     if not isinstance(layer, LinearOp) or layer.bias is not None:

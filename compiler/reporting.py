@@ -111,6 +111,7 @@ def describe_rounded(module: ModuleOp, measured: Measured, report: Report) -> No
     for name, op in layers(module, MatmulOp):
         if isinstance(op, MatmulOp) and isinstance(op.b.owner, ConstantOp):
             n, k = (dim.value for dim in (dims_of(op.b)[-2:] if op.transpose_b else dims_of(op.b)[:-3:-1]))
+            n *= max(1, op.group_count)
             before, after = 4 * n * k, 2 * n * k
             report.layers.append(LayerRow(name, op.name, (n, k), False, "bf16", 0, "", before, after, None))
     describe_errors(measured, report)

@@ -31,31 +31,45 @@ _LIMITS = 4
 class MatmulOp(IRDLOperation):
     """result[…, m, n] = Σ_k bf16(a[…, m, k]) · bf16(b[…, k, n]), all f32; products are added in f32, k ascending.
 
-    b is a matrix, or has a's leading axes. Rounding to bf16 is to nearest, ties to even.
+    b is a matrix, or has a's leading axes. Rounding to bf16 is to nearest, ties to even. With `groups`, b is a matrix
+    for each of them, a has their columns side by side, and so has the result.
     """
 
     name = "npu.matmul"
     a = operand_def(TensorType)
     b = operand_def(TensorType)
     transpose_b = opt_prop_def(UnitAttr)
+    groups = opt_prop_def(IntegerAttr.constr(i64))
     result = result_def(TensorType)
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
     assembly_format = "$a `,` $b attr-dict `:` functional-type(operands, results)"
 
-    def __init__(self, a: SSAValue, b: SSAValue, *, transpose_b: bool = False) -> None:
+    def __init__(self, a: SSAValue, b: SSAValue, *, transpose_b: bool = False, groups: int = 0) -> None:
+        """A product; `groups` is 0 where there are none."""
         left = shapes.matrix("a", a, False)
-        columns = shapes.matrix("b", b, transpose_b)[-1]
+        columns = shapes.matrix("b", b, transpose_b)[-1] * max(1, groups)
+        grouped = {"groups": IntegerAttr(groups, i64)} if groups else {}
         super().__init__(
             operands=[a, b],
             result_types=[tensor_type(f32, [*left[:-1], columns])],
-            properties={"transpose_b": UnitAttr()} if transpose_b else {},
+            properties={**({"transpose_b": UnitAttr()} if transpose_b else {}), **grouped},
         )
 
+    @property
+    def group_count(self) -> int:
+        """Groups with matrices of their own; 0 if there are none."""
+        return 0 if self.groups is None else self.groups.value.data
+
     def verify_(self) -> None:
-        """Both f32, K alike, leading axes alike."""
+        """Both f32, K alike, leading axes, or groups, alike."""
         a = shapes.matrix("a", self.a, False)
         b = list(shapes.matrix("b", self.b, self.transpose_b is not None))
+        if self.groups is not None:
+            if self.group_count < 1 or len(b) != 3 or shapes.differ(b[0], Dim.of(self.group_count)):
+                raise VerifyException(f"groups = {self.group_count} needs as many matrices b")
+            a, b = [*a[:-1], a[-1] // self.group_count], [b[1], b[2] * self.group_count]
+            shapes.check("a", self.a, (*a[:-1], a[-1] * self.group_count), f32)
         if shapes.differ(a[-1], b[-2]):
             raise VerifyException(f"a has K = {a[-1]} columns but b has K = {b[-2]} rows")
         if len(b) > 2:

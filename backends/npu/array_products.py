@@ -12,7 +12,7 @@ from xdsl.ir import Operation
 
 from neuc.backends.npu.left_behind import size
 from neuc.backends.npu.requantize_constants import requantization, stages_of
-from neuc.backends.npu.tiling import Product
+from neuc.backends.npu.tiling import Product, merged
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
 from neuc.dialects.store import ConstantOp, dims_of
 from neuc.dialects.ternary import AccumulateOp, PackOp
@@ -21,9 +21,6 @@ from neuc.runtime.npu.requantize import in_turn
 
 FREE = 16
 """What a size left free is taken to be when plans are chosen, unless the target says otherwise."""
-MERGED_COLUMNS = 64
-"""Groups of a grouped convolution are merged, their weights along a diagonal, up to so many columns of a product: a
-core multiplies the zeros in less time than its DMA brings the activations, and there are fewer blocks."""
 
 Integers: TypeAlias = AccumulateOp | GroupedAccumulateOp
 """A product of int8 activations and constant weights."""
@@ -59,7 +56,7 @@ def by_operand(main: func.FuncOp) -> list[list[Layer]]:
                 found[(op,)] = [op]
             case MatmulOp():
                 # Weights that are activations may be made later than the first product is.
-                constant = isinstance(op.b.owner, ConstantOp) and len(dims_of(op.b)) == 2
+                constant = isinstance(op.b.owner, ConstantOp) and len(dims_of(op.b)) == 2 and not op.group_count
                 found.setdefault((op.a if constant else op,), []).append(op)
             case _:
                 pass
@@ -83,8 +80,7 @@ def parts_of(layer: Layer) -> list[Operation]:
 def merged_groups(product: GroupedAccumulateOp) -> int:
     """How many groups become one product."""
     packed, groups = pack_of(product).packed, product.group_count
-    columns = packed.plane_count * packed.rows // groups
-    return max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * columns <= MERGED_COLUMNS))
+    return merged(groups, packed.plane_count * packed.rows // groups)
 
 
 def product_of(layers: list[Layer], free: int, store: WeightStore) -> Product:
@@ -99,18 +95,20 @@ def product_of(layers: list[Layer], free: int, store: WeightStore) -> Product:
     operands = "ternary" if all(set(p.level_set) <= {-1, 0, 1} for p in packed) else "int8"
     m, outputs = size(dims_of(first.q)[:-1], free), sum(p.plane_count * p.rows for p in packed)
     if isinstance(first, GroupedAccumulateOp):
-        merged = merged_groups(first)
-        groups = first.group_count // merged
-        return Product(m, merged * packed[0].columns, outputs // groups, groups, operands, finish)
+        together = merged_groups(first)
+        groups = first.group_count // together
+        return Product(m, together * packed[0].columns, outputs // groups, groups, operands, finish)
     groups = -(-packed[0].columns // packed[0].group_size)
     return Product(m, min(packed[0].group_size, packed[0].columns), outputs, groups, operands, finish)
 
 
 def _float_product(layers: list[MatmulOp], free: int) -> Product:
-    """With a matrix all of a's leading axes are rows; else each of them is a product of its own, a group."""
+    """With a matrix all of a's leading axes are rows; else each of them, or each group, is a product of its own."""
     a, b = dims_of(layers[0].a), dims_of(layers[0].b)
     columns = sum(size(dims_of(layer.result)[-1:], free) for layer in layers)
     k = size(a[-1:], free)
+    if groups := layers[0].group_count:
+        return Product(size(a[:-1], free), k // groups, columns // groups, groups, "bf16")
     if len(b) == 2:
         return Product(size(a[:-1], free), k, columns, 1, "bf16")
     return Product(size(a[-2:-1], free), k, columns, size(a[:-2], free), "bf16")

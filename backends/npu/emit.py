@@ -104,6 +104,12 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
     elif floats and not isinstance(floats[0].b.owner, ConstantOp):
         stacked = {"columns": 0, "outputs": [], "group": 0, "transposed": floats[0].transpose_b is not None}
         return PlacedProgram({**data, **stacked}, {})
+    elif floats and floats[0].group_count:
+        rows = _bf16_rows(floats[0], store)
+        tiles = np.stack([tiled_weights(plan, matrix) for matrix in rows])
+        groups, columns, depth = rows.shape
+        sizes = {"columns": groups * depth, "outputs": [columns], "group": depth, "planes": 1, "transposed": True}
+        return PlacedProgram({**data, **sizes}, {"b": tiles})
     else:
         parts = [_bf16_rows(op, store) for op in floats]
         group = parts[0].shape[1] if parts else 0
@@ -184,10 +190,10 @@ def _levels(product: AccumulateOp, store: WeightStore) -> tuple[np.ndarray, int]
 
 
 def _bf16_rows(product: MatmulOp, store: WeightStore) -> np.ndarray:
-    """Constant weights as rows [N, K] of bf16 bits."""
+    """Constant weights as rows [N, K] of bf16 bits, or [groups, N, K]."""
     weight = constant_value(product.b, store)
     assert weight is not None
-    return to_bf16(weight if product.transpose_b is not None else weight.T)
+    return to_bf16(weight if product.transpose_b is not None else weight.swapaxes(-1, -2))
 
 
 def _widened(rows: np.ndarray, columns: int) -> np.ndarray:

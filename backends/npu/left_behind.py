@@ -8,6 +8,7 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.ir import Operation
 
+from neuc.backends.npu.float_convs import conv_obstacle
 from neuc.backends.npu.tiling import Product, choose_plans
 from neuc.backends.npu.use_bf16 import obstacle
 from neuc.dialects import dense
@@ -65,11 +66,6 @@ def size(dims: Sequence[Dim], free: int) -> int:
 def _stays(op: Operation) -> str:
     """Why a layer is not the array's; "" for operations that are no layers."""
     match op:
-        case dense.ConvOp() if op.group.value.data > 1:
-            return (
-                "grouped convolutions of floats have no lowering to the array (int8 weights and int8 activations with "
-                "zero point 0 have)"
-            )
         case ConvOp() if op.group.value.data > 1:
             return _stays_grouped(op)
         case ConvOp() | LinearOp():
@@ -77,7 +73,7 @@ def _stays(op: Operation) -> str:
         case dense.MatMulOp():
             return obstacle(op) or "operands are floats (float=bf16 takes them)"
         case dense.ConvOp():
-            return "convolutions of floats have no lowering to the array"
+            return conv_obstacle(op) or "operands are floats (float=bf16 takes them)"
         case dense.LstmOp():
             return "LSTMs of floats have no lowering to the array"
         case _:

@@ -19,6 +19,9 @@ from neuc.runtime.npu.windows import Image, Window
 
 GRAIN = {1: (4, 8, 8), 2: (8, 8, 8)}
 """Multiples that tiles' m, k and n are, by generation: the shapes of one int8 matrix instruction (spec: AIE API)."""
+MERGED_COLUMNS = 64
+"""Groups of a grouped convolution are merged, their weights along a diagonal, up to so many columns of a product: a
+core multiplies the zeros in less time than its DMA brings the activations, and there are fewer blocks."""
 _CODES_GRAIN = 16
 """n of a ternary tile is a multiple of this: a row of codes is whole words."""
 _KEPT = 12
@@ -63,6 +66,11 @@ class Cost:
     padding: float
     cut: bool = False
     written: float = 0.0
+
+
+def merged(groups: int, columns: int) -> int:
+    """How many groups of so many columns each become one product."""
+    return max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * columns <= MERGED_COLUMNS))
 
 
 def product_cost(plan: GemmPlan, machine: Machine, product: Product) -> Cost:

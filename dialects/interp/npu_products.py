@@ -18,10 +18,18 @@ def _matmul(op: MatmulOp, args: list[np.ndarray], env: Env) -> list[np.ndarray]:
     a, b = (bf16(x) for x in args)
     if op.transpose_b is not None:
         b = np.swapaxes(b, -1, -2)
+    if op.group_count:
+        each = np.split(a, op.group_count, axis=-1)
+        return [np.concatenate([_product(left, right) for left, right in zip(each, b)], axis=-1)]
+    return [_product(a, b)]
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Products in f32, added one after the other."""
     total = np.zeros((*a.shape[:-1], b.shape[-1]), np.float32)
     for k in range(a.shape[-1]):
         total = total + a[..., :, k, None] * b[..., None, k, :]
-    return [total]
+    return total
 
 
 @implements(GroupedAccumulateOp)

@@ -159,7 +159,8 @@ class NpuExecutor:
             sums = self._product(a.reshape(rows, groups, self._group), self._weights, width, work)
             whole[...] = sums.transpose(1, 0, 2)
         if self._planes:
-            return [self._side_by_side(whole).reshape(*x.shape[:-1], *([1] if self._finish is None else []), -1)]
+            one = [] if floats or self._finish is not None else [1]
+            return [self._side_by_side(whole).reshape(*x.shape[:-1], *one, -1)]
         ends = np.cumsum(self._outputs)
         parts = [whole[..., end - size : end] for size, end in zip(self._outputs, ends)]
         inner = () if floats or self._finish is not None else (groups,)

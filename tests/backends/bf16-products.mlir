@@ -14,3 +14,19 @@ func.func @main(%x: tensor<2x8xf32>, %w: tensor<8x4xf32>, %b: tensor<4xf32>, %q:
   %r = dense.matmul(%q, %c) : (tensor<3x5x8xf32>, tensor<1x8x6xf32>) -> tensor<3x5x6xf32>
   func.return %y, %s, %r : tensor<2x4xf32>, tensor<3x5x6xf32>, tensor<3x5x6xf32>
 }
+
+// A convolution is windows times a matrix, its bias behind it; two groups' weights stand along a diagonal.
+// CHECK-LABEL: func.func @conv
+// CHECK: dense.pad(%x)
+// CHECK-COUNT-4: dense.slice
+// CHECK: %[[W:[0-9a-z_]+]] = dense.transpose(%{{[0-9a-z_]+}}) {perm = [0, 2, 1]}
+// CHECK-SAME: tensor<1x6x8xf32>
+// CHECK-NEXT: npu.matmul %[[W]], %{{[0-9a-z_]+}} {transpose_b} : (tensor<1x6x8xf32>, tensor<2x8xf32>) -> tensor<1x6x2xf32>
+// CHECK-NEXT: dense.map
+// CHECK: dense.transpose
+// CHECK: dense.reshape
+func.func @conv(%x: tensor<1x2x3x3xf32>, %b: tensor<2xf32>) -> tensor<1x2x3x2xf32> {
+  %w = store.constant value dense<[[[[1.0, 2.0], [3.0, 4.0]]], [[[5.0, 6.0], [7.0, 8.0]]]]> : tensor<2x1x2x2xf32> : tensor<2x1x2x2xf32>
+  %y = dense.conv(%x, %w, %b) {strides = [1, 1], pads = [1, 0, 0, 0], dilations = [1, 1], group = 2} : (tensor<1x2x3x3xf32>, tensor<2x1x2x2xf32>, tensor<2xf32>) -> tensor<1x2x3x2xf32>
+  func.return %y : tensor<1x2x3x2xf32>
+}

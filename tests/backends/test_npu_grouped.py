@@ -8,9 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import neuc
-from neuc.backends.npu.array_products import MERGED_COLUMNS
 from neuc.backends.npu.known_machines import find_machine
-from neuc.backends.npu.tiling import Product, choose_plans
+from neuc.backends.npu.tiling import MERGED_COLUMNS, Product, choose_plans
 from neuc.errors import Error
 
 XDNA1 = find_machine("npu-xdna1")
@@ -102,5 +101,5 @@ def test_a_grouped_convolution_of_floats_says_so():
     graph = helper.make_graph(nodes, "g", [x], [y], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     notes = " ".join(neuc.compile(model, "npu-xdna1").report.hints)
-    assert "because grouped convolutions of floats have no lowering to the array" in notes
+    assert "because operands are floats (float=bf16 takes them): deep" in notes
     assert "inf ms" not in notes
