@@ -91,12 +91,15 @@ class Layout:
         block_n: Columns of C that are made at once.
         runs: Bytes of A, B and C that lie together in host memory; infinite if long.
         waits_for_c: Cores have one buffer of C, and wait while it leaves.
+        apart: Blocks are made one after the other: the first `apart` columns of A and rows of B, and then C, move while
+            nothing is multiplied. 0 if they overlap.
     """
 
     block_m: int
     block_n: int
     runs: tuple[float, float, float]
     waits_for_c: bool = False
+    apart: int = 0
 
 
 def gemm_seconds(
@@ -122,15 +125,22 @@ def gemm_seconds(
     blocks = (big_m / layout.block_m, big_n / layout.block_n)
     if padded:
         tiles, blocks = (ceil(tiles[0]), ceil(tiles[1])), (ceil(blocks[0]), ceil(blocks[1]))
-    leaving = tile.m * tile.n * c / width(machine) if layout.waits_for_c else 0.0
-    compute = tiles[0] * tiles[1] * (big_k * tile.m * tile.n / rate + leaving) / sku.clock_hz
+    leaving = tile.m * tile.n * c / width(machine) if layout.waits_for_c or layout.apart else 0.0
+    left = tiles[0] * tiles[1] * leaving / sku.clock_hz
+    compute = tiles[0] * tiles[1] * big_k * tile.m * tile.n / rate / sku.clock_hz
     moved = (big_m * big_k * a * blocks[1], big_k * big_n * b * blocks[0], big_m * big_n * c)
     shares = [burst_efficiency(machine, run) for run in layout.runs]
     costs = [ddr_bytes / shares[0]] if ddr_bytes else [x / share for x, share in zip(moved, shares)]
-    host = max(sum(costs) / sku.ddr_bytes_per_second, sum(costs[:2]) / sku.read_bytes_per_second)
+    reads = sum(costs[:2]) / sku.read_bytes_per_second
     shim = max(x / n for x, n in zip(moved, _shim_channels(machine, tile))) / width(machine) / sku.clock_hz
-    seconds, limit = max((compute, "cores"), (host, "host memory"), (0.0 if ddr_bytes else shim, "shim channels"))
-    return seconds + sku.dispatch_us * 1e-6, limit
+    after = sku.dispatch_us * 1e-6
+    if layout.apart and not ddr_bytes:
+        host, steps = reads, (compute, "cores")
+        after += costs[2] / sku.ddr_bytes_per_second + left + min(compute, reads) * min(1.0, layout.apart / big_k)
+    else:
+        host, steps = max(sum(costs) / sku.ddr_bytes_per_second, reads), (compute + left, "cores")
+    seconds, limit = max(steps, (host, "host memory"), (0.0 if ddr_bytes else shim, "shim channels"))
+    return seconds + after, limit
 
 
 def _shim_channels(machine: Machine, tile: Tiling) -> tuple[int, int, int]:

@@ -117,7 +117,7 @@ def predict_gemv(row: Row, machine: Machine, sku: Sku) -> Prediction:
     rows, cols = shape[0], shape[1]
     a, b, c = kind.nbytes
     columns, macs = cores_in(row.config, machine)[1], rows * cols
-    serial = bool(re.search(r"\bmlir-air\b", row.config, re.IGNORECASE))
+    serial = _by_mlir_air(row)
     moved = macs * a + cols * b
     busy = timing.dot_product_cycles(machine, macs / columns, (a, b))
     seconds = timing.streamed_seconds(machine, sku, moved, rows * c, columns, busy_cycles=busy, overlapped=not serial)
@@ -147,6 +147,11 @@ def _by_iree(row: Row) -> bool:
     if re.search(r"\btiles?[ =:]*\d|flm|iron\.gemm|stock|whole_array", config):
         return False
     return "iree" in config or row.device.startswith(_IREE_DEVICES)
+
+
+def _by_mlir_air(row: Row) -> bool:
+    """Its launches run one after the other: their loop is no loop of a core, so that nothing is fetched ahead."""
+    return bool(re.search(r"\bmlir-air\b", row.config, re.IGNORECASE))
 
 
 def _tile(
@@ -219,10 +224,8 @@ def _layout(
         return layouts.iree(machine, kind, shape, (tile.rows, tile.cols), design)
     if library == "flm":
         return layouts.flm(kind, tile)
-    return layouts.whole_array(
-        kind,
-        tile,
-        max(tile.k, _collected(row)),
-        b_row_major="b_col_maj" not in row.config,
-        one_c_buffer="C depth 1" in row.config,
+    collected = max(tile.k, _collected(row))
+    layout = layouts.whole_array(
+        kind, tile, collected, b_row_major="b_col_maj" not in row.config, one_c_buffer="C depth 1" in row.config
     )
+    return replace(layout, apart=collected) if _by_mlir_air(row) else layout

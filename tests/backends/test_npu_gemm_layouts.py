@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -105,3 +106,20 @@ def test_one_buffer_each_makes_transfers_and_work_follow_one_another():
     steps = (1e8 / sku.read_bytes_per_second, 1e8 / (8 * 8 * sku.clock_hz), busy / sku.clock_hz)
     assert seconds(overlapped=True) == pytest.approx(max(steps))
     assert seconds(overlapped=False) == pytest.approx(sum(steps))
+
+
+def test_blocks_that_come_one_after_the_other_wait_for_their_first_operands_and_for_c():
+    """Half of K is fetched before a core can begin, and C leaves cores and memory tiles when all is multiplied."""
+    sku, tile, shape = XDNA2.skus["strix"], Tiling(64, 32, 64, 8, 4), (512, 64, 256)
+    at_once = Layout(512, 256, LONG)
+
+    def seconds(layout: Layout) -> float:
+        found, _ = gemm_seconds(XDNA2, sku, BF16, shape, tile, 100, layout, padded=True)
+        return found
+
+    compute = 64 * 64 * 64 / 100 / sku.clock_hz
+    reads = (512 + 256) * 64 * 2 / sku.read_bytes_per_second
+    c_leaves = 64 * 64 * 4 / 8 / sku.clock_hz + 512 * 256 * 4 / sku.ddr_bytes_per_second
+    expected = max(compute, reads) + min(compute, reads) / 2 + c_leaves + sku.dispatch_us * 1e-6
+    assert seconds(replace(at_once, apart=32)) == pytest.approx(expected)
+    assert seconds(at_once) < expected
