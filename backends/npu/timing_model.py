@@ -132,15 +132,19 @@ def gemm_seconds(
     shares = [burst_efficiency(machine, run) for run in layout.runs]
     costs = [ddr_bytes / shares[0]] if ddr_bytes else [x / share for x, share in zip(moved, shares)]
     reads = sum(costs[:2]) / sku.read_bytes_per_second
-    shim = max(x / n for x, n in zip(moved, _shim_channels(machine, tile))) / width(machine) / sku.clock_hz
+    shims = [x / n / width(machine) / sku.clock_hz for x, n in zip(moved, _shim_channels(machine, tile))]
     after = sku.dispatch_us * 1e-6
-    if layout.apart and not ddr_bytes:
-        host, steps = reads, (compute, "cores")
-        after += costs[2] / sku.ddr_bytes_per_second + left + min(compute, reads) * min(1.0, layout.apart / big_k)
+    if ddr_bytes:
+        limits = {"cores": compute + left, "host memory": max(costs[0] / sku.ddr_bytes_per_second, reads)}
+    elif layout.apart:
+        limits = {"cores": compute, "host memory": reads, "shim channels": max(shims[:2])}
+        after += min(compute, reads) * min(1.0, layout.apart / big_k)
+        after += left + max(costs[2] / sku.ddr_bytes_per_second, shims[2])
     else:
-        host, steps = max(sum(costs) / sku.ddr_bytes_per_second, reads), (compute + left, "cores")
-    seconds, limit = max(steps, (host, "host memory"), (0.0 if ddr_bytes else shim, "shim channels"))
-    return seconds + after, limit
+        host = max(sum(costs) / sku.ddr_bytes_per_second, reads)
+        limits = {"cores": compute + left, "host memory": host, "shim channels": max(shims)}
+    longest = max(limits, key=limits.__getitem__)
+    return limits[longest] + after, longest
 
 
 def _shim_channels(machine: Machine, tile: Tiling) -> tuple[int, int, int]:
