@@ -174,17 +174,17 @@ def streamed_seconds(
     sku: Sku,
     inward: float,
     outward: float,
-    columns: int,
+    channels: tuple[int, int],
     *,
     busy_cycles: float,
     overlapped: bool = True,
 ) -> float:
-    """Bytes through `columns` columns' shims, in and out at once, while cores are busy: whatever takes longest.
+    """Bytes through `channels` of the shims, in and out at once, while cores are busy: whatever takes longest.
 
-    One channel a column each way, as simple designs have. Not `overlapped`, with one buffer in the memory tiles and
-    one in the cores: what comes from host memory then goes on to the cores, which then work, one after the other.
+    Not `overlapped`, with one buffer in the memory tiles and one in the cores: what comes from host memory then goes on
+    to the cores, which then work, one after the other.
     """
-    through = max(inward, outward) / (width(machine) * columns) / sku.clock_hz
+    through = max(inward / channels[0], outward / channels[1]) / width(machine) / sku.clock_hz
     host = max((inward + outward) / sku.ddr_bytes_per_second, inward / sku.read_bytes_per_second)
     steps = (through, host, busy_cycles / sku.clock_hz)
     return (max(steps) if overlapped else sum(steps)) + sku.dispatch_us * 1e-6

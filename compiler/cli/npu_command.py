@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from neuc.compiler.cli import arguments, console, npu_export
-from neuc.errors import Exit
+from neuc.errors import Error, Exit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,6 +90,12 @@ def validate_command(rows: Path, rates: str, as_json: bool) -> int:
         _print(name, predictions, sums)
     if as_json:
         console.product_json(found)
+    bad = sum(bool(row.fault) for row in read)
+    if bad:
+        message = f"{rows.name}: {bad} of {len(read)} rows have a value that is no number above 0"
+        raise Error(
+            "NEUC-E684", message, hint="the table names them; leave a value empty to predict only", exit_code=Exit.USAGE
+        )
     return code
 
 

@@ -13,7 +13,16 @@ from math import inf, prod
 from neuc.backends.npu import gemm_layouts as layouts
 from neuc.backends.npu import timing_model as timing
 from neuc.compiler.npu.row_config import shape_fault, tile_fault, type_fault
-from neuc.compiler.npu.row_fields import cores_in, in_unit, no_figures, refuse, sizes_in, type_in, with_dispatch
+from neuc.compiler.npu.row_fields import (
+    cores_in,
+    faults_in,
+    in_unit,
+    no_figures,
+    refuse,
+    sizes_in,
+    type_in,
+    with_dispatch,
+)
 from neuc.compiler.npu.rows import Prediction, Row
 from neuc.runtime.npu.machine import Machine, Sku
 
@@ -39,7 +48,7 @@ _IREE_DEVICES = ("hawk", "strix_hx370", "strix_365")
 def predict_kernel(row: Row, machine: Machine, sku: Sku) -> Prediction:
     """One tile on one core."""
     shape, kind = sizes_in(row.shape), type_in(row.dtype)
-    why = shape_fault(row.shape, shape, "MxKxN") or type_fault(row.dtype, kind)
+    why = faults_in(shape_fault(row.shape, shape, "MxKxN"), type_fault(row.dtype, kind))
     if why or kind is None:
         return refuse(row, why)
     library = _library(row)
@@ -54,13 +63,13 @@ def predict_kernel(row: Row, machine: Machine, sku: Sku) -> Prediction:
     peak = timing.gemm_rate(machine, kind, library)
     if row.unit == "count" and "VMAC" in row.config and peak is not None:
         return Prediction(row, macs / peak.peak_macs_per_cycle, source, macs / rate / sku.clock_hz)
-    return replace(in_unit(row, macs / rate / sku.clock_hz, sku, macs, source), includes="the kernel alone")
+    return replace(in_unit(row, macs / rate / sku.clock_hz, sku, 2 * macs, source), includes="the kernel alone")
 
 
 def predict_gemm(row: Row, machine: Machine, sku: Sku) -> Prediction:
     """A whole program for M x K x N, or its operands' transfers alone."""
     shape, kind = sizes_in(row.shape), type_in(row.dtype)
-    why = shape_fault(row.shape, shape, "MxKxN") or type_fault(row.dtype, kind)
+    why = faults_in(shape_fault(row.shape, shape, "MxKxN"), type_fault(row.dtype, kind))
     if why or kind is None:
         return refuse(row, why)
     if "order=MxNxK" in row.config:
@@ -86,7 +95,7 @@ def predict_gemm(row: Row, machine: Machine, sku: Sku) -> Prediction:
         each = prod(shape) / rate / sku.clock_hz  # operands stay on the array
         all_of_them = int(repeats[1]) * each + sku.dispatch_us * 1e-6
         said = f"kernels, {with_dispatch(sku)}"
-        return replace(in_unit(row, all_of_them, sku, prod(shape), source), includes=said)
+        return replace(in_unit(row, all_of_them, sku, 2 * prod(shape), source), includes=said)
     stated = re.search(r"([\d.]+) MB of DDR traffic", row.config)
     seconds, limiter = timing.gemm_seconds(
         machine,
@@ -105,13 +114,13 @@ def predict_gemm(row: Row, machine: Machine, sku: Sku) -> Prediction:
         seconds += operands / machine.host["sync_bytes_per_second"]  # it synchronises every buffer after a run
     extra, of_host = _whole_call(row, machine, operands)
     said = f"bound by {limiter}, {with_dispatch(sku)}{of_host}"
-    return replace(in_unit(row, seconds + extra, sku, prod(shape), source), includes=said)
+    return replace(in_unit(row, seconds + extra, sku, 2 * prod(shape), source, nbytes=operands), includes=said)
 
 
 def predict_gemv(row: Row, machine: Machine, sku: Sku) -> Prediction:
     """A matrix times a vector, a core a column: the matrix passes once, and each core loads both operands."""
     shape, kind = sizes_in(row.shape), type_in(row.dtype)
-    why = shape_fault(row.shape, shape[:2], "MxK") or type_fault(row.dtype, kind)
+    why = faults_in(shape_fault(row.shape, shape[:2], "MxK"), type_fault(row.dtype, kind))
     if why or kind is None:
         return refuse(row, why)
     rows, cols = shape[0], shape[1]
@@ -120,10 +129,14 @@ def predict_gemv(row: Row, machine: Machine, sku: Sku) -> Prediction:
     serial = _by_mlir_air(row)
     moved = macs * a + cols * b
     busy = timing.dot_product_cycles(machine, macs / columns, (a, b))
-    seconds = timing.streamed_seconds(machine, sku, moved, rows * c, columns, busy_cycles=busy, overlapped=not serial)
+    seconds = timing.streamed_seconds(
+        machine, sku, moved, rows * c, (columns, columns), busy_cycles=busy, overlapped=not serial
+    )
     extra, of_host = _whole_call(row, machine, moved + rows * c)
     said = f"{'transfers, then the kernel' if serial else 'transfers and the kernel at once'}, {with_dispatch(sku)}"
-    return replace(in_unit(row, seconds + extra, sku, macs, "model"), includes=said + of_host)
+    return replace(
+        in_unit(row, seconds + extra, sku, 2 * macs, "model", nbytes=moved + rows * c), includes=said + of_host
+    )
 
 
 def _whole_call(row: Row, machine: Machine, nbytes: float) -> tuple[float, str]:

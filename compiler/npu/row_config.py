@@ -23,6 +23,8 @@ _VALUES: Mapping[str, tuple[str, str]] = {
     "k_l2": (r"0*[1-9]\d{0,8}", "columns of A that a memory tile collects, from 1"),
     "K": (r"0*[1-9]\d{0,5}", "tasks, from 1"),
     "hops": (r"\d{1,3}", "tiles apart, such as 3"),
+    "filter": (r"[1-9]\d{0,2}x[1-9]\d{0,2}", "height x width of a convolution's filter, such as 3x3"),
+    "stride": (r"[1-9]\d{0,2}", "pixels between a convolution's windows, from 1"),
 }
 """Words that have a value: its form, and how that is said."""
 
@@ -34,7 +36,7 @@ _READ = (
     r"[\d.]+ MB of DDR traffic|x\d+ repeats",
     r"\b(?:b_row_maj|b_col_maj|row-major B|C depth [12])\b",
     r"\b(?:flm|iron\.GEMM|chess|stock|whole_array|peano|iree)\b",
-    r"\b4-level tiling\b|\bdirect codegen\b|\bno compute\b|\bpacked\b|\bmlir-air\b|\bwhole call\b",
+    r"\b4-level tiling\b|\bdirect codegen\b|\bno compute\b|\bpacked\b|\bmlir-air\b|\bwhole call\b|\btwo inputs\b",
     r"\b(?:MM2S|S2MM)\b|\b(?:first|following|next) tasks?\b|\binstructions\b|\bVMAC\b",
 )
 """What of a config is read, in any order; the rest are remarks."""
@@ -53,7 +55,7 @@ _WORDS = (
         "iron.GEMM",
     ),
     *("chess", "stock", "whole_array", "peano", "iree", "4-level tiling", "direct codegen", "no compute", "packed"),
-    *("mlir-air", "whole call"),
+    *("mlir-air", "whole call", "two inputs"),
     *("MM2S", "S2MM", "first task", "following task", "MB of DDR traffic", "repeats"),
 )
 
@@ -73,30 +75,32 @@ def remarks_in(config: str) -> list[tuple[str, str]]:
     return found
 
 
-def config_fault(config: str, machine: Machine) -> str:
+def config_faults(config: str, machine: Machine) -> list[str]:
     """What in `config` is unknown or more than the machine has; words without a value may be remarks."""
+    found: list[str] = []
     for word, value in re.findall(r"([^\s;,=]+) ?= ?([^\s;,]*)", config):
         key = str(word).removesuffix("s") if word in ("tiles", "kernels") else str(word)
         if key not in _VALUES:
-            return f"config {key[:_SHOWN]}={value[:_SHOWN]} is unknown; known: {', '.join(f'{k}=' for k in _VALUES)}"
-        if not re.fullmatch(_VALUES[key][0], value):
-            return f"config {key}={value[:_SHOWN]} makes no sense; known: {_VALUES[key][1]}"
+            known = ", ".join(f"{k}=" for k in _VALUES)
+            found.append(f"config {key[:_SHOWN]}={value[:_SHOWN]} is unknown; known: {known}")
+        elif not re.fullmatch(_VALUES[key][0], value):
+            found.append(f"config {key}={value[:_SHOWN]} makes no sense; known: {_VALUES[key][1]}")
     for key, value in re.findall(r"\b(tile|kernel)s?[ :]+(\d[^\s;,]*)", config):
         if not re.fullmatch(_VALUES[key][0], value):
-            return f"config '{key} {value[:_SHOWN]}' makes no sense; known: {_VALUES[key][1]}"
+            found.append(f"config '{key} {value[:_SHOWN]}' makes no sense; known: {_VALUES[key][1]}")
     rows = sum(machine.classes[name].kind == "core" for name in machine.row_classes)
     has = f"{machine.name} has {rows}x{machine.cols} cores (rows x columns)"
     herd = re.search(r"\bherd=(\d+)x(\d+)", config)
     if herd and not _within(str(int(herd[1]) * int(herd[2])), rows * machine.cols):
-        return f"config {herd[0]} is more cores than there are, or none; {has}"
+        found.append(f"config {herd[0]} is more cores than there are, or none; {has}")
     for down, across in re.findall(r"(?<![\dx/=-])(-?\d+)x(-?\d+)(?![\dx/])", config):
         if not (_within(down, rows) and _within(across, machine.cols)):
-            return f"config {down[:_SHOWN]}x{across[:_SHOWN]} cores is more than there are, or none; {has}"
+            found.append(f"config {down[:_SHOWN]}x{across[:_SHOWN]} cores is more than there are, or none; {has}")
     for word, most in (("cores", rows * machine.cols), ("columns", machine.cols)):
         for count in re.findall(rf"(?<![\dx])(-?\d+)[ _-]?(?:{word}?|{word[:3]}s?)\b", config):
             if not _within(count, most):
-                return f"config {count[:_SHOWN]} {word} is more than there are, or none; {has}"
-    return ""
+                found.append(f"config {count[:_SHOWN]} {word} is more than there are, or none; {has}")
+    return found
 
 
 def tile_fault(sizes: tuple[int, int, int], kind: GemmType, machine: Machine) -> str:

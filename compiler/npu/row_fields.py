@@ -10,13 +10,28 @@ from neuc.runtime.npu.machine import Machine, Sku
 
 _MOST_DIGITS = 9
 """Of a size; far above what any array multiplies."""
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 _SCALES = {"TOPS": 1e12, "TFLOPS": 1e12, "GOPS": 1e9, "GFLOPS": 1e9}
+_RATES = {"GB/s": 1e9, "MB/s": 1e6}
+_OTHERS = ("cycles", "count", "MAC/cycle")
 
 
 def refuse(row: Row, why: str) -> Prediction:
     """A row without a prediction, and why."""
     return Prediction(row, None, "", why_not=why)
+
+
+def faults_in(*faults: str) -> str:
+    """All of several faults; "" if there is none."""
+    return "; ".join(filter(None, faults))
+
+
+def unit_fault(unit: str) -> str:
+    """Why a unit is none that any row is predicted in."""
+    known = (*_OTHERS, *_SECONDS, *_SCALES, *_RATES)
+    if unit in known:
+        return ""
+    return f"{f'unit {unit[:40]} is unknown' if unit else 'unit is missing'}; known: {', '.join(known)}"
 
 
 def sizes_in(text: str) -> list[int]:
@@ -69,14 +84,16 @@ def with_dispatch(sku: Sku) -> str:
     return f"with dispatch {sku.dispatch_us:g} us"
 
 
-def in_unit(row: Row, seconds: float, sku: Sku, macs: int, source: str) -> Prediction:
+def in_unit(row: Row, seconds: float, sku: Sku, operations: float, source: str, *, nbytes: float = 0.0) -> Prediction:
     """A predicted time, or the rate it means, in the row's unit; not predicted if the unit is none for its kind."""
     if row.unit in ("cycles", "count"):
         return Prediction(row, seconds * sku.clock_hz, source, seconds)
     if row.unit in _SECONDS:
         return Prediction(row, seconds / _SECONDS[row.unit], source, seconds)
-    if row.unit not in _SCALES or not macs:
-        known = ", ".join(("cycles", *_SECONDS, *(_SCALES if macs else ())))
-        what = f"unit {row.unit} is none that kind {row.kind} is predicted in" if row.unit else "unit is missing"
+    if row.unit in _RATES and nbytes:
+        return Prediction(row, nbytes / seconds / _RATES[row.unit], source, seconds)
+    if row.unit not in _SCALES or not operations:
+        known = ", ".join(("cycles", *_SECONDS, *(_SCALES if operations else ()), *(_RATES if nbytes else ())))
+        what = f"unit {row.unit} is none that kind {row.kind} is predicted in"
         return Prediction(row, None, source, why_not=f"{what}; known: {known}")
-    return Prediction(row, 2 * macs / seconds / _SCALES[row.unit], source, seconds)
+    return Prediction(row, operations / seconds / _SCALES[row.unit], source, seconds)

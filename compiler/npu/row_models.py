@@ -9,16 +9,18 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from math import prod
 
 from neuc.backends.npu import timing_model as timing
 from neuc.backends.npu.known_machines import ARRAYS, find_machine
 from neuc.compiler.npu.gemm_rows import predict_gemm, predict_gemv, predict_kernel
-from neuc.compiler.npu.row_config import config_fault, shape_fault, type_fault
-from neuc.compiler.npu.row_fields import cores_in, in_unit, refuse, sizes_in, type_in, with_dispatch
+from neuc.compiler.npu.row_config import config_faults, shape_fault
+from neuc.compiler.npu.row_fields import faults_in, in_unit, refuse, sizes_in, unit_fault
 from neuc.compiler.npu.rows import Prediction, Row
+from neuc.compiler.npu.vector_rows import VECTOR_FUNCTIONS, kind_of, predict_convolution, predict_vector
 from neuc.runtime.npu.machine import Machine, Sku
 
+_ANY_UNIT = "us"
+"""For a row whose unit is wrong, to see what else is."""
 _GENERATIONS: Mapping[str, str] = {
     **dict.fromkeys(("npu1", "xdna1", "xdna", "npu-xdna1", "aie2"), "npu-xdna1"),
     **dict.fromkeys(("npu2", "npu4", "xdna2", "npu-xdna2", "aie2p"), "npu-xdna2"),
@@ -37,26 +39,33 @@ def known_kinds() -> tuple[str, ...]:
 
 
 def predict(row: Row, *, own_rates: bool) -> Prediction:
-    """What the model says about one row; with `own_rates`, kernel rates that the row gives are not used."""
+    """What the model says about one row, or everything that is wrong with it.
+
+    With `own_rates`, kernel rates that the row gives are not used.
+    """
     machine, sku = _machine_for(row.device)
-    if machine is None or sku is None:
+    model = _MODELS.get(kind_of(row))
+    wrong = [row.fault]
+    if machine is None:
         what = f"no machine model for device {row.device}" if row.device else "device is missing"
-        why = f"{what}; known: {', '.join(known_devices())}"
-        return refuse(row, why)
-    model = _MODELS.get(row.kind.strip().lower())
+        wrong.append(f"{what}; known: {', '.join(known_devices())}")
+    else:
+        wrong += config_faults(row.config, machine)
     if model is None:
         what = f"kind {row.kind} is an input of the model, or unknown" if row.kind else "kind is missing"
-        return refuse(row, f"{what}; known: {', '.join(_MODELS)}")
-    why = config_fault(row.config, machine)
-    if why:
-        return refuse(row, why)
+        wrong.append(f"{what}; known: {', '.join(_MODELS)}")
+    wrong.append(unit_fault(row.unit))
+    if machine is None or sku is None or model is None:
+        return refuse(row, faults_in(*wrong))
+    asked = replace(row, unit=_ANY_UNIT) if wrong[-1] else row
+    if own_rates:
+        asked = replace(asked, config=re.sub(r"\brate=\S+", "", row.config))
     dispatch = re.search(r"\bdispatch=(\d{1,7}(?:\.\d+)?)us", row.config)
     if dispatch:
         sku = replace(sku, dispatch_us=float(dispatch[1]))
-    if own_rates:
-        row_without = replace(row, config=re.sub(r"\brate=\S+", "", row.config))
-        return replace(model(row_without, machine, sku), row=row)
-    return model(row, machine, sku)
+    found = replace(model(asked, machine, sku), row=row)
+    why = faults_in(*wrong, *(() if found.why_not in wrong else (found.why_not,)))
+    return refuse(row, why) if why else found
 
 
 def _machine_for(device: str) -> tuple[Machine | None, Sku | None]:
@@ -84,7 +93,7 @@ def _shim(row: Row, machine: Machine, sku: Sku) -> Prediction:
         return refuse(row, shape_fault(row.shape, words, "words"))
     direction = "MM2S" if "MM2S" in row.config.upper() else "S2MM"
     tasks = re.search(r"K ?= ?(\d{1,6})\b", row.config)
-    chained = row.kind == "shim_chained"
+    chained = kind_of(row) == "shim_chained"
     if not chained and direction == "MM2S" and timing.waits_for_host_memory(machine, direction, words[0]):
         return refuse(row, "so short a read only waits for host memory; published runs take 838 to 2064 cycles")
     each = partial(timing.shim_task_cycles, machine, direction, words[0])
@@ -103,29 +112,6 @@ def _on_chip(row: Row, machine: Machine, sku: Sku) -> Prediction:
     return replace(in_unit(row, cycles / sku.clock_hz, sku, 0, ""), includes="the transfer alone")
 
 
-def _elementwise(row: Row, machine: Machine, sku: Sku, *, computes: bool) -> Prediction:
-    sizes, kind = sizes_in(row.shape), type_in(row.dtype)
-    why = shape_fault(row.shape, sizes, "sizes") or type_fault(row.dtype, kind)
-    if why or kind is None:
-        return refuse(row, why)
-    count = prod(sizes)
-    # Unlike a product's sums, elements keep their type unless the row names another.
-    result = kind.c if "->" in row.dtype else kind.a
-    inputs = 2 if re.search(r"vector_vector|eltwise|two inputs|add|mul_vv", f"{row.kind} {row.config}") else 1
-    rows, columns = cores_in(row.config if "core" in row.config or "col" in row.config else "one core", machine)
-    wide = max(timing.ELEMENT_BYTES[kind.a], timing.ELEMENT_BYTES[result])
-    lanes = machine.timing["elementwise_lanes_8bit"] / wide
-    seconds = timing.streamed_seconds(
-        machine,
-        sku,
-        count * timing.ELEMENT_BYTES[kind.a] * inputs,
-        count * timing.ELEMENT_BYTES[result],
-        columns,
-        busy_cycles=count / lanes / (rows * columns) if computes else 0.0,
-    )
-    return replace(in_unit(row, seconds, sku, count, ""), includes=with_dispatch(sku))
-
-
 _MODELS: Mapping[str, Callable[[Row, Machine, Sku], Prediction]] = {
     "shim_single_bd": _shim,
     "shim_chained": _shim,
@@ -135,9 +121,6 @@ _MODELS: Mapping[str, Callable[[Row, Machine, Sku], Prediction]] = {
     "gemm_array": predict_gemm,
     "gemm_array_memory_bound": predict_gemm,
     "gemv": predict_gemv,
-    **dict.fromkeys(("passthrough", "memcpy"), partial(_elementwise, computes=False)),
-    **dict.fromkeys(
-        ("elementwise", "vector_scalar", "vector_scalar_mul", "vector_vector", "vector_vector_add", "relu"),
-        partial(_elementwise, computes=True),
-    ),
+    "conv2d": predict_convolution,
+    **dict.fromkeys(VECTOR_FUNCTIONS, predict_vector),
 }

@@ -12,8 +12,6 @@ from neuc.errors import Error, Exit
 COLUMNS = ("id", "device", "kind", "shape", "dtype", "config", "value", "unit")
 MAX_ROWS = 100_000
 MAX_BYTES = 64 << 20
-_MOST_FAULTS = 10
-"""That one error names."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,8 @@ class Row:
     config: str
     value: float | None
     unit: str
+    fault: str = ""
+    """Why the value is none, though one stands there."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class Prediction:
         """Relative error of time: above 0 if we say it takes longer than measured."""
         if self.value is None or not self.row.value:
             return None
-        faster_is_more = self.row.unit in ("TOPS", "GOPS", "GFLOPS", "TFLOPS", "MAC/cycle")
+        faster_is_more = self.row.unit.endswith(("OPS", "B/s", "MAC/cycle"))
         return self.row.value / self.value - 1 if faster_is_more else self.value / self.row.value - 1
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a CSV of measurements.
+    """Read a CSV of measurements. A value that is no number above 0 is a fault of its row, kept there.
 
     Raises:
-        Error: NEUC-E684: the file cannot be read, lacks a column, has no rows, or a value is no number above 0.
+        Error: NEUC-E684: the file cannot be read, lacks a column or has no rows.
     """
     hint = f"a header and the columns {', '.join(COLUMNS)}; value may be left out, to predict only"
     try:
@@ -77,25 +77,23 @@ def read_rows(path: Path) -> list[Row]:
     if missing:
         raise Error("NEUC-E684", f"{path.name} lacks columns {', '.join(missing)}", hint=hint, exit_code=Exit.USAGE)
     rows: list[Row] = []
-    faults: list[str] = []
     for number, fields in enumerate(reader, start=2):
         if len(rows) >= MAX_ROWS:
             raise Error("NEUC-E684", f"{path.name} has more than {MAX_ROWS} rows", hint=hint, exit_code=Exit.USAGE)
         values = {name: (fields.get(name) or "").strip() for name in COLUMNS}
-        text = values.pop("value")
-        try:
-            value = float(text) if text else None
-        except ValueError:
-            faults.append(f"line {number}: value {text[:40]!r} is no number")
-            continue
-        if value is not None and not 0 < value < math.inf:
-            faults.append(f"line {number}: value {value:g} is not above 0 and finite")
-            continue
-        rows.append(Row(value=value, **values))
-    if faults:
-        more = f"; and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
-        message = f"{path.name}, {'; '.join(faults[:_MOST_FAULTS])}{more}"
-        raise Error("NEUC-E684", message, hint="leave values empty to predict only", exit_code=Exit.USAGE)
+        value, fault = _value(values.pop("value"))
+        rows.append(Row(**values, value=value, fault=f"line {number}: {fault}" if fault else ""))
     if not rows:
         raise Error("NEUC-E684", f"{path.name} holds no rows", hint=hint, exit_code=Exit.USAGE)
     return rows
+
+
+def _value(text: str) -> tuple[float | None, str]:
+    """The measured value, or why it is none; an empty one is left out."""
+    if not text:
+        return None, ""
+    try:
+        value = float(text)
+    except ValueError:
+        return None, f"value {text[:40]!r} is no number"
+    return (value, "") if 0 < value < math.inf else (None, f"value {value:g} is not above 0 and finite")

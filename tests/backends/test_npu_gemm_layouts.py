@@ -91,7 +91,7 @@ def test_reads_have_a_limit_of_their_own():
     """Reads and writes together reach 66.5 GB/s on Strix, reads alone do not."""
     sku = XDNA2.skus["strix"]
     assert sku.read_bytes_per_second < sku.ddr_bytes_per_second
-    reads = streamed_seconds(XDNA2, sku, 1e9, 0, 8, busy_cycles=0) - sku.dispatch_us * 1e-6
+    reads = streamed_seconds(XDNA2, sku, 1e9, 0, (8, 8), busy_cycles=0) - sku.dispatch_us * 1e-6
     assert reads == pytest.approx(1e9 / sku.read_bytes_per_second)
     assert XDNA2.skus["strix_halo_max395"].read_bytes_per_second == XDNA2.skus["strix_halo_max395"].ddr_bytes_per_second
 
@@ -100,7 +100,7 @@ def test_one_buffer_each_makes_transfers_and_work_follow_one_another():
     sku, busy = XDNA2.skus["strix"], 1e6
 
     def seconds(*, overlapped: bool) -> float:
-        moved = streamed_seconds(XDNA2, sku, 1e8, 0, 8, busy_cycles=busy, overlapped=overlapped)
+        moved = streamed_seconds(XDNA2, sku, 1e8, 0, (8, 8), busy_cycles=busy, overlapped=overlapped)
         return moved - sku.dispatch_us * 1e-6
 
     steps = (1e8 / sku.read_bytes_per_second, 1e8 / (8 * 8 * sku.clock_hz), busy / sku.clock_hz)

@@ -13,7 +13,7 @@ from neuc.compiler.npu.row_config import remarks_in
 from neuc.compiler.npu.row_models import known_devices, known_kinds, predict
 from neuc.compiler.npu.rows import Prediction, Row, read_rows
 from neuc.compiler.npu.validate import gate_of, kendall, summarise
-from neuc.errors import Error
+from neuc.errors import Error, Exit
 
 ROWS = Path(__file__).parent / "npu_calibration.csv"
 TEXT = "id,device,kind,shape,dtype,config,value,unit\n"
@@ -72,10 +72,6 @@ def test_rows_without_values_are_predicted(tmp_path: Path, capsys: pytest.Captur
     ("text", "message"),
     [
         ("id,device\n", "lacks columns kind"),
-        ("id,device,kind,shape,dtype,config,value,unit\na,b,c,d,e,f,many,us\n", "line 2"),
-        ("id,device,kind,shape,dtype,config,value,unit\na,b,c,d,e,f,nan,us\n", "line 2: value nan"),
-        ("id,device,kind,shape,dtype,config,value,unit\na,b,c,d,e,f,-5,us\n", "line 2: value -5"),
-        (TEXT + "a,b,c,d,e,f,-3,us\na,b,c,d,e,f,1,us\na,b,c,d,e,f,x,us\n", "line 2: value -3 .*; line 4: value 'x'"),
         ("id,device,kind,shape,dtype,config,value,unit\n", "holds no rows"),
     ],
 )
@@ -85,6 +81,20 @@ def test_bad_files_are_named(tmp_path: Path, text: str, message: str):
     with pytest.raises(Error, match=message) as caught:
         read_rows(path)
     assert caught.value.code == "NEUC-E684"
+
+
+def test_everything_wrong_with_every_row_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    wrong = ("a,abacus,sieve,,,x=1,many,", "b,xdna1,gemm,4x4,i7,y=2; 9x9 cores,nan,bits", "c,xdna2,relu,64,bf16,,-5,us")
+    assert _validate(tmp_path, *wrong, "d,xdna2,relu,64,bf16,,,us") == Exit.USAGE
+    said = capsys.readouterr()
+    a, b, c = (next(line for line in said.out.splitlines() if line.startswith(f"{name} ")) for name in "abc")
+    for part in ("line 2: value 'many'", "device abacus; known: aie2", "kind sieve", "known: shim", "unit is missing"):
+        assert part in a
+    for part in ("line 3: value nan", "y=2 is unknown", "9x9 cores is more", "shape 4x4", "dtype i7", "unit bits"):
+        assert part in b
+    assert "line 4: value -5 is not above 0" in c
+    assert "NEUC-E684" in said.err
+    assert "3 of 4 rows have a value that is no number above 0" in said.err
 
 
 @pytest.mark.parametrize(
@@ -147,7 +157,8 @@ def test_every_named_device_and_kind_is_known():
         row = Row("a", device, "gemm", "256x256x256", "i8->i32", "", None, "us")
         assert predict(row, own_rates=True).value is not None
     for kind in known_kinds():
-        shape = "64x64x64" if kind.startswith(("gemm", "kernel")) else "64x64" if kind == "gemv" else "1024"
+        products = {"gemv": "64x64", "conv2d": "32x32x16x64"}
+        shape = products.get(kind, "64x64x64" if kind.startswith(("gemm", "kernel")) else "1024")
         assert predict(Row("a", "xdna2", kind, shape, "bf16", "", None, "us"), own_rates=True).value is not None, kind
 
 
@@ -291,3 +302,42 @@ def test_a_file_that_is_no_text_is_told_apart(tmp_path: Path):
     with pytest.raises(Error, match="is no text") as caught:
         read_rows(path)
     assert "CSV" in (caught.value.hint or "")
+
+
+def _time(kind: str, shape: str, dtype: str, config: str, unit: str = "us") -> float:
+    found = predict(Row("a", "xdna2", kind, shape, dtype, config, None, unit), own_rates=True)
+    assert found.value is not None, found.why_not
+    return found.value
+
+
+def test_functions_of_vectors_cost_what_they_move_and_compute():
+    """Sums of long vectors wait for memory, whose rate in bytes is the time's inverse; curves cost a lookup each."""
+    assert _time("add", "1048576", "bf16", "8 columns") > _time("relu", "1048576", "bf16", "8 columns")
+    assert _time("gelu", "1048576", "bf16", "one core") > _time("relu", "1048576", "bf16", "one core")
+    assert _time("softmax", "1024x1024", "bf16", "one core") > _time("rms_norm", "1024x1024", "bf16", "one core")
+    assert _time("Eltwise Add", "1024x1024", "bf16", "") == _time("elementwise_add", "1048576", "bf16", "")
+    assert _time("add", "1048576", "bf16", "", "GB/s") == pytest.approx(
+        3 * 2 * 1048576 / _time("add", "1048576", "bf16", "", "ns")
+    )
+    assert _time("add", "1048576", "bf16", "", "GOPS") == pytest.approx(
+        1048576 / _time("add", "1048576", "bf16", "", "ns")
+    )
+
+
+def test_operations_of_a_softmax_are_no_unit():
+    found = predict(Row("a", "xdna2", "softmax", "64x64", "bf16", "", None, "GOPS"), own_rates=True)
+    assert "unit GOPS is none that kind softmax is predicted in; known: cycles" in found.why_not
+
+
+def test_a_rate_above_its_prediction_is_an_error_of_time_above_zero():
+    row = Row("a", "xdna2", "add", "1048576", "bf16", "", 1e6, "GB/s")
+    assert (predict(row, own_rates=True).error or 0) > 0
+
+
+def test_convolutions_are_products_of_windows():
+    """A filter of one pixel is a product of all pixels with C_in x C_out; nine taps are nine times the work."""
+    one, nine = (_time("conv2d", "64x64x64x64", "i8", f"one core; filter={f}") for f in ("1x1", "3x3"))
+    dispatch = find_machine("npu-xdna2").skus["krackan_ai7_350"].dispatch_us
+    assert 6 < (nine - dispatch) / (one - dispatch) < 9
+    assert _time("conv2d", "64x64x64x64", "i8", "one core; filter=3x3; stride=2") < nine
+    assert _time("conv2d", "64x64x64x64", "i8", "4x8 cores; filter=3x3") < nine
