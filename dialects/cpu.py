@@ -140,7 +140,7 @@ LaunchArg: TypeAlias = "SSAValue | tuple[SSAValue, DimLike] | DimLike | float"
 
 @irdl_op_definition
 class LaunchOp(IRDLOperation):
-    """Run `kernel` over `work` units, split among threads in multiples of `grain`.
+    """Run `kernel` over `work` units of about `effort` operations, split among threads in multiples of `grain`.
 
     All threads meet before it, unless it is `concurrent` with the launches before it, back to the last that is not.
     Slots of the kernel's argument array, in order: a buffer's address (`%b`, or `%b at "bytes"`), an integer (a string
@@ -157,6 +157,7 @@ class LaunchOp(IRDLOperation):
     slots = prop_def(ArrayAttr)
     work = prop_def(StringAttr)
     grain = prop_def(IntegerAttr)
+    effort = opt_prop_def(StringAttr)
     scratch = prop_def(StringAttr)
     writes = opt_prop_def(DenseArrayBase.constr(i64))
     concurrent = opt_prop_def(UnitAttr)
@@ -170,6 +171,7 @@ class LaunchOp(IRDLOperation):
         *,
         work: DimLike,
         grain: int = 1,
+        effort: DimLike | None = None,
         scratch: DimLike = 0,
         writes: Sequence[int] | None = None,
         loop: tuple[str, Dim] | None = None,
@@ -194,6 +196,8 @@ class LaunchOp(IRDLOperation):
             "grain": IntegerAttr(grain, i64),
             "scratch": StringAttr(str(Dim.of(scratch))),
         }
+        if effort is not None:
+            properties["effort"] = StringAttr(str(Dim.of(effort)))
         if writes is not None:
             named = [place for place in writes if isinstance(slots[place], BufferArgAttr)]
             properties["writes"] = DenseArrayBase.from_list(i64, named)
@@ -230,6 +234,8 @@ class LaunchOp(IRDLOperation):
                     raise VerifyException(f"{slot} is neither a buffer, an integer expression nor an f32")
         _check_expr(self.work.data, "work")
         _check_expr(self.scratch.data, "scratch")
+        if self.effort is not None:
+            _check_expr(self.effort.data, "effort")
         if self.grain.value.data < 1:
             raise VerifyException("grain is less than 1")
         if (self.step is None) != (self.steps is None):
@@ -264,6 +270,9 @@ class LaunchOp(IRDLOperation):
         printer.print_attribute(self.work)
         if self.grain.value.data != 1:
             printer.print_string(f" grain {self.grain.value.data}")
+        if self.effort is not None:
+            printer.print_string(" effort ")
+            printer.print_attribute(self.effort)
         if self.scratch.data != "0":
             printer.print_string(" scratch ")
             printer.print_attribute(self.scratch)
@@ -295,6 +304,7 @@ class LaunchOp(IRDLOperation):
         parser.parse_keyword("work")
         work = parser.parse_str_literal()
         grain = parser.parse_integer() if parser.parse_optional_keyword("grain") else 1
+        effort = parser.parse_str_literal() if parser.parse_optional_keyword("effort") else None
         scratch = parser.parse_str_literal() if parser.parse_optional_keyword("scratch") else "0"
         properties: dict[str, Attribute] = {
             "kernel": SymbolRefAttr(kernel),
@@ -303,6 +313,8 @@ class LaunchOp(IRDLOperation):
             "grain": IntegerAttr(grain, i64),
             "scratch": StringAttr(scratch),
         }
+        if effort is not None:
+            properties["effort"] = StringAttr(effort)
         if written:
             properties["writes"] = DenseArrayBase.from_list(i64, written)
         if parser.parse_optional_keyword("for"):

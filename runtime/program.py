@@ -12,10 +12,11 @@ from typing import TypeAlias, cast
 
 from neuc.runtime.checked_json import Node, dump_json, parse_json
 
-FORMAT = (1, 3)
+FORMAT = (1, 4)
 """Program format (major, minor): a reader takes its own major and any minor up to its own.
 
-1.1 has checks, 1.2 launches without a barrier, and outputs in the place of inputs, 1.3 launches that are repeated.
+1.1 has checks, 1.2 launches without a barrier, and outputs in the place of inputs, 1.3 launches that are repeated,
+1.4 how much there is to do in a unit of a launch.
 """
 
 DTYPES = "float32 float64 float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()  # numpy's names
@@ -112,7 +113,7 @@ class Launch:
 
     Without a ``barrier`` it runs at the same time as the launches before it, back to the last that has one; what it
     touches, none of them writes, and what it writes, none of them touches. Neighbours with the same ``repeat`` are
-    the body of one loop.
+    the body of one loop. ``effort`` is about how many operations a unit is, where that is known.
     """
 
     kernel: str
@@ -122,6 +123,7 @@ class Launch:
     label: str = ""
     barrier: bool = True
     repeat: Repeat | None = None
+    effort: Scalar | None = None
 
 
 @dataclass(frozen=True)
@@ -310,6 +312,8 @@ def _launch_json(launch: Launch) -> dict[str, object]:
     rest: dict[str, object] = {} if launch.barrier else {"barrier": False}
     if launch.repeat is not None:
         rest["repeat"] = {"symbol": launch.repeat.symbol, "count": launch.repeat.count}
+    if launch.effort is not None:
+        rest["effort"] = launch.effort
     return {
         "kernel": launch.kernel,
         "args": [_arg_json(arg) for arg in launch.args],

@@ -210,7 +210,7 @@ def _read_repeated(node: Node, symbols: frozenset[str], buffers: int) -> Launch:
 
 
 def _read_launch(node: Node, scalar: Callable[[Node], Scalar], buffers: int) -> Launch:
-    node.only(("kernel", "args", "work", "grain", "label", "barrier", "repeat"))
+    node.only(("kernel", "args", "work", "grain", "label", "barrier", "repeat", "effort"))
     kernel = node.get("kernel").string()
     if not _NAME.fullmatch(kernel) or ".." in kernel:
         raise node.refuse(f"'{kernel[:40]}' is not a kernel name")
@@ -218,7 +218,8 @@ def _read_launch(node: Node, scalar: Callable[[Node], Scalar], buffers: int) -> 
     grain = node.get("grain").integer(1, 2**31) if node.has("grain") else 1
     label = node.get("label").string(_MAX_STRING) if node.has("label") else ""
     barrier = node.get("barrier").boolean() if node.has("barrier") else True
-    return Launch(kernel, args, scalar(node.get("work")), grain, label, barrier)
+    effort = scalar(node.get("effort")) if node.has("effort") else None
+    return Launch(kernel, args, scalar(node.get("work")), grain, label, barrier, effort=effort)
 
 
 def _read_requirement(node: Node, scalar: Callable[[Node], Scalar]) -> Requirement:

@@ -203,6 +203,7 @@ def _launch(op: LaunchOp, numbers: Mapping[SSAValue, int]) -> schema.Launch:
         args=tuple(args),
         work=_scalar(op.work.data),
         grain=op.grain.value.data,
+        effort=None if op.effort is None else _scalar(op.effort.data),
         label=" + ".join(node_names(op)),
         barrier=op.concurrent is None,
     )

@@ -198,6 +198,7 @@ class SegmentLowering:
         *,
         work: DimLike,
         grain: int = 1,
+        effort: DimLike | None = None,
         scratch: DimLike = 0,
         op: Operation | None = None,
         location: Location | None = None,
@@ -209,6 +210,7 @@ class SegmentLowering:
             args: its argument slots: buffers, (buffer, byte offset), dims or ints, Python floats for f32.
             work: work units.
             grain: units are handed out in multiples of it.
+            effort: about how many operations a unit is, if it may be so many that threads should share the last ones.
             scratch: bytes of private memory each thread needs.
             op: whose location the launch keeps; by default the op being lowered.
             location: the launch's location, if it is no single op's.
@@ -218,7 +220,10 @@ class SegmentLowering:
             self.kernels[name] = kernel.build(self.isa)
             begin(self.kernels[name], self.isa)
         writes = kernel.writes()
-        made = self._add(LaunchOp(name, args, work=work, grain=grain, scratch=scratch, writes=writes, loop=self._loop))
+        how = LaunchOp(
+            name, args, work=work, grain=grain, effort=effort, scratch=scratch, writes=writes, loop=self._loop
+        )
+        made = self._add(how)
         if kernel.in_place is not None:
             self._in_place[made] = kernel.in_place
         source = op if op is not None else self._op

@@ -37,7 +37,8 @@ def run_out(code: SegmentCode, symbols: Mapping[str, int]) -> SegmentCode:
     own = np.full(len(code.constants), -1)
     own[code.value_slots] = code.value_numbers
     numbers = _at(own[slots], np.repeat(steps, sizes), stepped)
-    return code.run_out(origin, slots, _at(code.works[origin], steps, stepped), numbers, values)
+    works, efforts = (_at(what[origin], steps, stepped) for what in (code.works, code.efforts))
+    return code.run_out(origin, slots, works, efforts, numbers, values)
 
 
 def _order(

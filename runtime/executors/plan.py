@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from neuc.errors import Error
 from neuc.runtime.executors.base import Array, Setting
 from neuc.runtime.expr import Expr
-from neuc.runtime.native.layout import SLOT, JobSlot, RecordSlot, record_slots
+from neuc.runtime.native.layout import PIECE_SHARE, SLOT, JobSlot, RecordSlot, record_slots
 from neuc.runtime.native.pool import aligned_bytes
 from neuc.runtime.program import (
     ArenaBuffer,
@@ -38,7 +38,9 @@ PIECE_BYTES = 4 * 2**20
 PIECE_GRAINS = 24
 """Grains that are worth a call, whatever weights they read."""
 MAX_PIECES = 16
-"""Most pieces of a thread's share of a launch."""
+"""Most of the least pieces of a thread's share of a launch, by either of these measures."""
+PIECE_OPERATIONS = 2**25
+"""Operations that are worth a call: a few hundredths of a millisecond of the fastest products."""
 _LINE = 128  # threads' scratch areas share no pair of cache lines
 
 Ints = NDArray[np.int64]
@@ -79,6 +81,7 @@ class SegmentCode:
         self._known: Ints | None = None
         self._lay_out_args()
         self.works = np.array([self._number(launch.work) for launch in segment.launches], np.int64)
+        self.efforts = np.array([self._number(launch.effort or 0) for launch in segment.launches], np.int64)
 
     def _lay_out_args(self) -> None:
         """Number all argument slots and sort them by what has to be added to each."""
@@ -129,13 +132,16 @@ class SegmentCode:
             self.exprs.append(Expr.of(value))
         return known
 
-    def run_out(self, origin: Ints, slots: Ints, works: Ints, numbers: Ints, values: Ints) -> SegmentCode:
+    def run_out(
+        self, origin: Ints, slots: Ints, works: Ints, efforts: Ints, numbers: Ints, values: Ints
+    ) -> SegmentCode:
         """The code of other launches, each a copy of one of these.
 
         Args:
             origin: which launch each is.
             slots: for each argument slot of theirs the one here.
             works: the number of each launch's work among `values`.
+            efforts: and of its effort.
             numbers: for each slot the number of its value, where it has one.
             values: all expressions, evaluated.
         """
@@ -155,7 +161,7 @@ class SegmentCode:
             [_moved(np.array(old, np.int64), slots)[0].tolist() for old in group]
             for group in (self.input_slots, self.output_slots)
         )
-        made.works, made._known = works, values
+        made.works, made.efforts, made._known = works, efforts, values
         return made
 
     def values(self, symbols: Mapping[str, int]) -> Ints:
@@ -216,7 +222,8 @@ class Plan:
         works, grains = self.works[self.launches], code.grains[self.launches]
         self.threads = code.threads if bool((works >= 2 * grains).any()) else 1
         self.ranges = split_work(works, grains, self.threads)
-        self.pieces = pieces_of(self.ranges, grains, code.weight_bytes[self.launches])
+        efforts = np.clip(values[code.efforts][self.launches], 0, MAX_WORK)
+        self.pieces = pieces_of(self.ranges, grains, code.weight_bytes[self.launches], efforts)
         self.barriers = goals(barriers(self.ranges, groups_of(code.meets, self.launches)), self.ranges, self.pieces)
         self.scratch_at = align_up(arena)
         self.scratch_stride = align_up(scratch)
@@ -293,24 +300,39 @@ def barriers(ranges: Ints, groups: Ints) -> Ints:
     return needed
 
 
-def pieces_of(ranges: Ints, grains: Ints, weight_bytes: Ints) -> Ints:
-    """How many units of each launch a thread takes at a time; 0 for launches of thread 0 alone.
+def pieces_of(ranges: Ints, grains: Ints, weight_bytes: Ints, efforts: Ints) -> Ints:
+    """How many units of each launch a thread takes at least at a time; 0 for launches of thread 0 alone.
 
     Threads that are done with their own ranges go on with others', so that one that has lost its CPU, or has a slow
-    one, holds up the rest by a piece at most. A range is one piece unless it reads many weights or has many grains.
+    one, holds up the rest by a piece at most. A range is one piece unless it reads many weights, or has many grains or
+    many operations.
     """
     sizes = ranges[:, :, 1] - ranges[:, :, 0]
     threads = ranges.shape[1]
     largest = sizes.max(axis=1, initial=0)
     worth = np.maximum(weight_bytes // (threads * PIECE_BYTES), largest // (grains * PIECE_GRAINS))
     units = -(-largest // (grains * np.clip(worth, 1, MAX_PIECES))) * grains
+    busy = np.maximum(-(-PIECE_OPERATIONS // np.maximum(grains * efforts, 1)), 1) * grains
+    units = np.where(efforts > 0, np.minimum(units, busy), units)
     return np.where((sizes > 0).sum(axis=1) > 1, units, 0)
+
+
+def calls_of(sizes: Ints, pieces: Ints) -> Ints:
+    """How many pieces ranges of these sizes are taken in, as the driver cuts them; 1 where pieces are 0.
+
+    A piece is as many times the least one as fit into a part (`PIECE_SHARE`) of what is left, but at least one.
+    """
+    calls = ((pieces == 0) & (sizes > 0)).astype(np.int64)
+    least, left = np.maximum(pieces, 1), np.where(pieces > 0, sizes, 0)
+    while bool((left > 0).any()):
+        calls += left > 0
+        left = left - np.maximum(left // (PIECE_SHARE * least), 1) * least
+    return calls
 
 
 def goals(barriers: Ints, ranges: Ints, pieces: Ints) -> Ints:
     """For each launch with a barrier how many pieces are done by then, from the beginning; else 0."""
-    sizes = ranges[:, :, 1] - ranges[:, :, 0]
-    calls = np.where(pieces[:, None] > 0, -(-sizes // np.maximum(pieces, 1)[:, None]), sizes > 0).sum(axis=1)
+    calls = calls_of(ranges[:, :, 1] - ranges[:, :, 0], pieces[:, None]).sum(axis=1)
     return np.where(barriers > 0, np.cumsum(calls), 0)
 
 

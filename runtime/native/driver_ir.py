@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from string import Template
 
-from neuc.runtime.native.layout import OPEN, JobSlot, PoolSlot, RecordSlot
+from neuc.runtime.native.layout import OPEN, PIECE_SHARE, JobSlot, PoolSlot, RecordSlot
 from neuc.runtime.native.waiting_ir import offsets, waiting_ir
 
 # Declarations; how to switch subnormals off, keeping the old mode in %mode; how to put %mode back.
@@ -54,6 +54,7 @@ def driver_ir(system: str, architecture: str, clock_id: int) -> str:
         "clock_id": clock_id,
         "open": OPEN,
         "half_open": OPEN // 2,
+        "piece_share": PIECE_SHARE,
         **offsets("pool", PoolSlot),
         **offsets("job", JobSlot),
         **offsets("record", RecordSlot),
@@ -158,17 +159,24 @@ own:
 ; Looking costs less than taking where nothing is left.
 glance:
   %mine.left = phi i32 [ %mine.owner, %owner ], [ %mine.glance, %again ], [ %mine.left, %take ]
-  %seen = load atomic i64, ptr %word monotonic, align 8
-  %some = icmp slt i64 %seen, %stop
+  %taken = load atomic i64, ptr %word monotonic, align 8
+  %remaining = sub i64 %stop, %taken
+  %some = icmp sgt i64 %remaining, 0
   br i1 %some, label %take, label %following
 
+; As many least pieces as fit into a part of what remains: where a range is cut depends on nothing else.
 take:
-  %taken = atomicrmw add ptr %word, i64 %piece monotonic
-  %got = icmp slt i64 %taken, %stop
+  %part = mul i64 %piece, $piece_share
+  %fit = udiv i64 %remaining, %part
+  %none = icmp eq i64 %fit, 0
+  %times = select i1 %none, i64 1, i64 %fit
+  %taking = mul i64 %times, %piece
+  %taken.end = add i64 %taken, %taking
+  %attempt = cmpxchg ptr %word, i64 %taken, i64 %taken.end monotonic monotonic
+  %got = extractvalue { i64, i1 } %attempt, 1
   br i1 %got, label %piece.of, label %glance
 
 piece.of:
-  %taken.end = add i64 %taken, %piece
   %cut = icmp sgt i64 %taken.end, %stop
   %taken.stop = select i1 %cut, i64 %stop, i64 %taken.end
   br label %work

@@ -46,6 +46,10 @@ class PoolSlot(IntEnum):
 OPEN = 2**30
 """What an open gate adds to its word."""
 
+PIECE_SHARE = 3
+"""A piece is at most such a part of what is left of its range, so that pieces shrink towards the end: guided
+self-scheduling (Polychronopoulos and Kuck, IEEE Transactions on Computers, 1987)."""
+
 
 class JobSlot(IntEnum):
     """Slots of the job block."""
@@ -79,7 +83,10 @@ class RecordSlot(IntEnum):
     BARRIER = 2
     """0, or how many pieces of the job are done when threads may go on past this launch."""
     PIECE = 3
-    """Units that a thread takes at a time, of its own range and then of others'; 0 if each does its own as a whole."""
+    """Units that a thread takes at a time at least, of its own range and then of others'; 0 if each does its own whole.
+
+    It takes as many times that as fit into what is left divided by `PIECE_SHARE`.
+    """
     RANGES = 4
 
 

@@ -44,7 +44,7 @@ def everything() -> Program:
         (ArenaBuffer(0, "B*20"), ArenaBuffer("B*4")),
         (
             Launch("k.a", (BufferArg(1), BufferArg(0, "B*4"), IntArg(-3), IntArg("B"), F32Arg(math.inf)), "B", 2, "l"),
-            Launch("k.a", (BufferArg(1, "t*4"), IntArg("t + B")), "B", repeat=Repeat("t", "B")),
+            Launch("k.a", (BufferArg(1, "t*4"), IntArg("t + B")), "B", repeat=Repeat("t", "B"), effort="t*2"),
         ),
         checks=(
             Check(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,18 @@ import pytest
 
 import runtime_programs
 from neuc.errors import Error, Exit
-from neuc.runtime.executors.plan import MAX_PIECES, PIECE_BYTES, PIECE_GRAINS, barriers, goals, pieces_of, split_work
+from neuc.runtime.executors.plan import (
+    MAX_PIECES,
+    PIECE_BYTES,
+    PIECE_GRAINS,
+    PIECE_OPERATIONS,
+    barriers,
+    calls_of,
+    goals,
+    pieces_of,
+    split_work,
+)
+from neuc.runtime.native.layout import PIECE_SHARE
 from neuc.runtime.program import (
     ArenaBuffer,
     BufferArg,
@@ -345,25 +357,55 @@ def test_barriers_stand_where_threads_depend_on_each_other() -> None:
     assert barriers(split_work(works, np.ones_like(works), 1), np.arange(7)).tolist() == [0] * 7
 
 
+def cut(size: int, least: int) -> list[int]:
+    """What the driver makes of a range."""
+    pieces: list[int] = []
+    while size > 0:
+        pieces.append(min(size, max(size // (PIECE_SHARE * least), 1) * least))
+        size -= pieces[-1]
+    return pieces
+
+
 @pytest.mark.parametrize("threads", [2, 3, 8])
 def test_pieces_cover_ranges_in_whole_grains_and_are_all_counted(threads: int) -> None:
-    works, grains = np.array([1, 50, 1000, 1000, 1000, 7]), np.array([1, 1, 8, 8, 600, 3])
-    weights = np.array([0, 0, 0, 10**12, 10**12, threads * PIECE_BYTES * 2])
+    works, grains = np.array([1, 50, 1000, 1000, 1000, 7, 54]), np.array([1, 1, 8, 8, 600, 3, 1])
+    weights = np.array([0, 0, 0, 10**12, 10**12, threads * PIECE_BYTES * 2, 0])
+    efforts = np.array([0, 10, 0, 0, 10**9, 0, PIECE_OPERATIONS])
     ranges = split_work(works, grains, threads)
-    pieces = pieces_of(ranges, grains, weights)
+    pieces = pieces_of(ranges, grains, weights, efforts)
     total, ends = 0, goals(np.ones(len(works), np.int64), ranges, pieces)
     for row, grain, piece, end in zip(ranges, grains, pieces, ends):
         sizes = row[:, 1] - row[:, 0]
         if piece:
             assert piece % grain == 0
-            assert all(-(-size // piece) <= MAX_PIECES for size in sizes)
-            total += sum(-(-size // piece) for size in sizes)
+            total += sum(len(cut(int(size), int(piece))) for size in sizes)
         else:
             assert (sizes > 0).sum() == 1
             total += 1
         assert end == total
-    assert pieces[1] == max(row[1] - row[0] for row in ranges[1])  # few weights, few grains: ranges are taken whole
+    largest = (ranges[:, :, 1] - ranges[:, :, 0]).max(axis=1)
+    assert pieces[1] == largest[1]  # few weights, few grains, little to do: ranges are taken whole
     if threads > 1 and 125 // threads >= 2 * PIECE_GRAINS:
-        assert pieces[2] < max(row[1] - row[0] for row in ranges[2])  # many grains: in pieces
-    assert pieces[3] < max(row[1] - row[0] for row in ranges[3]) or threads > 125 // MAX_PIECES
-    assert not pieces_of(split_work(works, grains, 1), grains, weights).any()
+        assert pieces[2] < largest[2]  # many grains: in pieces
+    assert pieces[3] < largest[3] or threads > 125 // MAX_PIECES
+    assert pieces[6] == 1  # a unit is worth a call
+    assert not pieces_of(split_work(works, grains, 1), grains, weights, efforts).any()
+
+
+def test_pieces_shrink_towards_the_end_of_a_range() -> None:
+    assert cut(54, 1) == [18, 12, 8, 5, 3, 2, 2, 1, 1, 1, 1]
+    assert calls_of(np.array([[54, 54, 0, 7]]), np.array([[1, 54, 1, 0]])).tolist() == [[11, 1, 0, 1]]
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_pieces_of_few_units_give_the_same_results(threads: int) -> None:
+    program = runtime_programs.chain(4)
+    segment = next(iter(program.segments.values()))
+    assert isinstance(segment, NativeSegment)
+    launches = tuple(replace(launch, effort=PIECE_OPERATIONS // 3) for launch in segment.launches)
+    program = replace(program, segments={name: replace(segment, launches=launches) for name in program.segments})
+    weights = runtime_programs.chain_weights()
+    with Session.from_parts(program, runtime_programs.kernels(), weights, threads=threads) as s:
+        for rows in (1, 3, 40, 300):
+            x = np.random.default_rng(rows).standard_normal((rows, runtime_programs.WIDTH)).astype(np.float32)
+            np.testing.assert_array_equal(s.run(None, {"x": x})[0], runtime_programs.chain_expected(x, 4))

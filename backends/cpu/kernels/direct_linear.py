@@ -197,7 +197,9 @@ class _LinearEmitter:
 
     def _write_panels(self, panels: PanelProducts, row_block: Val, ends: LinearPlaces, tokens: Val, rows: Val) -> None:
         b, nbytes = self.b, self.tiling.row_block_bytes
-        weights, following = (b.ptr(b.arg_ptr(1), block * nbytes) for block in (row_block, self.next_block))
+        # Behind a piece of a thread's range comes its next one, as a rule.
+        further = b.min(row_block + 1, b.i64(self.tiling.row_blocks - 1))
+        weights, following = (b.ptr(b.arg_ptr(1), block * nbytes) for block in (row_block, further))
         panels.write(self.products.at, weights, following, self.goes_on, ends, tokens, rows)
 
     def _write_vectors(self, tokens: Val, row_block: Val, ends: LinearPlaces, rows: Val) -> None:

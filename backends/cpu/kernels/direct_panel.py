@@ -105,10 +105,15 @@ class PanelProducts(ABC):
         b, wide, lanes = self.b, vec(i8, _WIDE), vec(i32, _WIDE // QUAD)
         columns, name = self.tiling.columns, "llvm.x86.avx512.vpdpbusd.512"
         whole, ones = columns // _WIDE * _WIDE, b.const(1, wide)
-        with b.loop(0, whole, _WIDE, init=[b.zero(lanes)]) as column:
-            x = b.load(b.ptr(source, column.i), wide)
-            column.yield_([b.intrinsic(name, lanes, [column.carried[0], ones, x])])
+        at_once = next(n for n in (4, 2, 1) if whole % (n * _WIDE) == 0)  # one sum alone waits for itself
+        with b.loop(0, whole, at_once * _WIDE, init=[b.zero(lanes)] * at_once) as column:
+            loads = [b.load(b.ptr(source, column.i + number * _WIDE), wide) for number in range(at_once)]
+            column.yield_(
+                [b.intrinsic(name, lanes, [sums, ones, x]) for sums, x in zip(column.carried, loads, strict=True)]
+            )
         total = column.results[0]
+        for sums in column.results[1:]:
+            total = total + sums
         if columns > whole:
             mask = b.mask_below(b.i64(columns - whole), _WIDE)
             rest = b.masked_load(b.ptr(source, whole), wide, mask)

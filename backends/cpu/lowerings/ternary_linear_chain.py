@@ -160,6 +160,7 @@ def launch_linear(chain: LinearChain, s: SegmentLowering) -> None:
             *([] if tail is None else map(s.buffer, tail.others)),
         ],
         work=tokens.ceildiv(kernel.token_block) * layout.tiling.row_blocks,
+        effort=tokens.minimum(kernel.token_block) * (2 * layout.tiling.block_rows * layout.tiling.columns),
         scratch=kernel.scratch_bytes(s.isa),
         location=fuse_locations(op, chain.last),
     )

@@ -21,9 +21,9 @@ cpu.program @seg0 inputs [] outputs [] {
   // PLANNED: for "t" below "T"
   // PLANNED-NOT: concurrent
   cpu.launch @k(%a, out %b at "4*t") work "t" for "t" below "T"
-  // CHECK: cpu.launch @k(out %c) work "1" concurrent
-  // PLANNED: cpu.launch @k(out %c) work "1"
+  // CHECK: cpu.launch @k(out %c) work "6" grain 2 effort "7*B + 1" scratch "64" concurrent
+  // PLANNED: cpu.launch @k(out %c) work "6"
   // PLANNED-NOT: concurrent
-  cpu.launch @k(out %c) work "1" concurrent
+  cpu.launch @k(out %c) work "6" grain 2 effort "7*B + 1" scratch "64" concurrent
   cpu.launch @k(%c) work "1"
 }
