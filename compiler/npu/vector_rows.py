@@ -1,7 +1,8 @@
 """What the machine model says about rows without products: element by element, softmax, norms, and about convolutions.
 
 Programs are taken as published ones are made: tiles stream through the cores, operands and results at once, while
-the cores work. A function costs a core so many passes over its elements and so many lookups or exponentials each.
+the cores work. A function costs a core so many passes over its elements and so many curves; what those take is what
+published kernels take, far more than vectors would need.
 """
 
 from __future__ import annotations
@@ -36,33 +37,36 @@ class VectorFunction:
 
     Attributes:
         inputs: Operands as large as the result.
-        passes: How often a core goes over its elements.
-        lookups: Table lookups, exponentials or the like of each element.
+        passes: How often a core goes over its elements, a vector at a time.
+        float_passes: How often it adds up, compares or scales them as floats.
+        reductions: How often it makes one number of a row, the last size of a shape.
+        curves: Exponentials or the like of each element.
         operations: Of each element, as operations a second count them; 0 where sources count differently.
     """
 
     inputs: int = 1
-    passes: int = 1
-    lookups: int = 0
+    passes: int = 0
+    float_passes: int = 0
+    reductions: int = 0
+    curves: int = 0
     operations: int = 0
 
 
-_SUM = VectorFunction(inputs=2, operations=1)
-_MAP = VectorFunction(operations=1)
-_CURVE = VectorFunction(lookups=1)
+_SUM = VectorFunction(inputs=2, passes=1, operations=1)
+_MAP = VectorFunction(passes=1, operations=1)
 VECTOR_FUNCTIONS: Mapping[str, VectorFunction] = {
-    **dict.fromkeys(("passthrough", "memcpy", "mem_copy"), VectorFunction(passes=0)),
+    **dict.fromkeys(("passthrough", "memcpy", "mem_copy"), VectorFunction()),
     **dict.fromkeys(("add", "eltwise_add", "elementwise_add", "vector_vector", "vector_vector_add"), _SUM),
     **dict.fromkeys(("mul", "eltwise_mul", "elementwise_mul", "vector_vector_mul"), _SUM),
-    "axpy": VectorFunction(inputs=2, operations=2),
+    "axpy": VectorFunction(inputs=2, passes=1, operations=2),
     **dict.fromkeys(("elementwise", "vector_scalar", "vector_scalar_mul", "scale", "relu", "leaky_relu"), _MAP),
-    **dict.fromkeys(("gelu", "silu", "sigmoid", "tanh", "exp"), _CURVE),
-    **dict.fromkeys(("silu_mul", "swiglu"), VectorFunction(inputs=2, passes=2, lookups=1)),
-    "softmax": VectorFunction(passes=3, lookups=1),
-    **dict.fromkeys(("rmsnorm", "rms_norm"), VectorFunction(passes=2)),
-    **dict.fromkeys(("layernorm", "layer_norm"), VectorFunction(passes=3)),
+    **dict.fromkeys(("gelu", "silu", "sigmoid", "tanh", "exp"), VectorFunction(curves=1)),
+    **dict.fromkeys(("silu_mul", "swiglu"), VectorFunction(inputs=2, passes=1, curves=1)),
+    "softmax": VectorFunction(float_passes=3, reductions=2, curves=1),
+    **dict.fromkeys(("rmsnorm", "rms_norm"), VectorFunction(float_passes=2, reductions=1)),
+    **dict.fromkeys(("layernorm", "layer_norm"), VectorFunction(float_passes=3, reductions=2)),
 }
-"""By kind of row. Passes follow from definitions: a maximum, a sum and a division are three."""
+"""By kind of row. Passes follow from definitions: a softmax takes a maximum, adds up and divides."""
 
 
 def predict_vector(row: Row, machine: Machine, sku: Sku) -> Prediction:
@@ -76,8 +80,10 @@ def predict_vector(row: Row, machine: Machine, sku: Sku) -> Prediction:
     each = timing.ELEMENT_BYTES[kind.a], timing.ELEMENT_BYTES[kind.c if "->" in row.dtype else kind.a]
     inputs = 2 if re.search(r"two inputs", row.config) else function.inputs
     columns, deep = _columns_in(row.config, machine)
-    lanes = machine.timing["elementwise_lanes_8bit"] / max(each)
-    cycles = count * (function.passes / lanes + function.lookups / machine.timing["table_lookups_per_cycle"])
+    cost = machine.timing
+    of_element = function.passes * max(each) / cost["elementwise_lanes_8bit"]
+    of_element += function.float_passes * cost["library_pass_cycles"] + function.curves * cost["library_curve_cycles"]
+    cycles = count * of_element + count / sizes[-1] * function.reductions * cost["library_row_cycles"]
     inward, outward = count * each[0] * inputs, count * each[1]
     seconds = timing.streamed_seconds(
         machine,
