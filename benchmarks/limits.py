@@ -178,7 +178,7 @@ class ReadBandwidth:
         self._bytes = pool_bytes
         self._burst = min(BURST_BYTES, pool_bytes)
         self._at = 0
-        self._code = {n: _compiled(_read_ir(n), "read", _widest_features()) for n in READ_STREAMS}
+        self._code = {n: compiled(_read_ir(n), "read", _widest_features()) for n in READ_STREAMS}
         kind = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64)
         self._read = {streams: kind(code.addresses["read"]) for streams, code in self._code.items()}
 
@@ -214,7 +214,7 @@ class DotProductPeak:
         self.operations = 2.0 * 4 * product.lanes * product.accumulators * self._loops
         if tiles:
             permit_tiles()
-        self._code = _compiled(_tile_peak_ir() if tiles else _peak_ir(product), "peak", product.features)
+        self._code = compiled(_tile_peak_ir() if tiles else _peak_ir(product), "peak", product.features)
         self._peak = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_int64)(self._code.addresses["peak"])
 
     def multiply(self) -> None:
@@ -274,7 +274,7 @@ def _widest_features() -> tuple[str, ...]:
     return next((names for names in (("avx512f", "avx512vl"), ("avx2",)) if present >= set(names)), ())
 
 
-def _compiled(ir: str, symbol: str, features: tuple[str, ...]) -> llvm.LoadedCode:
+def compiled(ir: str, symbol: str, features: tuple[str, ...]) -> llvm.LoadedCode:
     llvmlite.initialize_native_target()
     llvmlite.initialize_native_asmprinter()
     machine = llvmlite.Target.from_default_triple().create_target_machine(

@@ -12,7 +12,6 @@ thread's of a burst. Results are checked against numpy once.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import mmap
 import os
 import time
@@ -23,11 +22,11 @@ import llvmlite.binding as llvmlite
 import numpy as np
 from kernels_ternary import aligned, placed
 from limits import AMX, DotProductPeak, present_dot_products
+from sweeps import Code, Sweep
 from team import Team
 from xdsl.dialects.llvm import FuncOp
 
 from neuc.backends.cpu.builder import KernelBuilder, Val, i8, i32, vec
-from neuc.backends.cpu.codegen import compile_object
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
 from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, pack_scales, panel_products
@@ -35,7 +34,6 @@ from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue
 from neuc.backends.cpu.packing.direct import DirectEncoding, DirectLayout, pack_direct
 from neuc.dialects.interp.ternary import accumulate, dequantize
 from neuc.runtime.cpu_features import host_features
-from neuc.runtime.native import llvm
 from neuc.runtime.native.amx import permit_tiles
 
 LEVELS: dict[str, tuple[DirectEncoding, tuple[int, ...]]] = {
@@ -49,7 +47,6 @@ BURST_BYTES = 1 << 25
 BURST_OPERATIONS = 1e9
 """And about so many operations done by a thread, if these are counted."""
 _HUGE_PAGE = 1 << 21
-_KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 
 
 @dataclass(frozen=True)
@@ -97,15 +94,6 @@ class PeakKernel(KernelSpec):
         return b.finish()
 
 
-class Code:
-    """A kernel in this process."""
-
-    def __init__(self, kernel: KernelSpec, isa: Isa) -> None:
-        function = kernel.build(isa)
-        self._loaded = llvm.link_objects([compile_object(function, isa)], [function.sym_name.data])
-        self.call = _KERNEL(self._loaded.addresses[function.sym_name.data])
-
-
 class Pool:
     """Copies of some arrays, one behind the other in large pages."""
 
@@ -150,18 +138,23 @@ class Layer:
         self._keep = (q, s, y)
         self._code = Code(kernel, isa)
         self._scratch = [aligned(kernel.scratch_bytes(isa)) for _ in os.sched_getaffinity(0)]
-        self._slots = [
-            (ctypes.c_int64 * 8)(q.ctypes.data, w, y.ctypes.data, tokens, s.ctypes.data, by, 0, 1)
+        slots = [
+            (q.ctypes.data, w, y.ctypes.data, tokens, s.ctypes.data, by, 0, 1)
             for w, by in map(self.pool.addresses, range(self.pool.copies))
         ]
-        self.run(0, 0, 1)
+        self._sweep = Sweep(self._code, np.array(slots), self._scratch)
+        self.run(0, 1, 0, 1)
         expected = dequantize(accumulate(q, weights, segment), s, scales)
         assert np.array_equal(y, expected), f"{text} on {isa.name} is wrong"
 
-    def run(self, copy: int, thread: int, threads: int) -> None:
-        """One thread's share of a call."""
-        cuts = [self.units * part // threads for part in (thread, thread + 1)]
-        self._code.call(ctypes.addressof(self._slots[copy]), *cuts, self._scratch[thread].ctypes.data)
+    def run(self, first: int, count: int, thread: int, threads: int) -> None:
+        """One thread's share of `count` calls, from a copy on."""
+        self._sweep.calls(first, count, share(self.units, thread, threads), thread)
+
+
+def share(units: int, thread: int, threads: int) -> tuple[int, int]:
+    """A thread's share of so many units."""
+    return units * thread // threads, units * (thread + 1) // threads
 
 
 def in_turns(bursts: dict[str, Callable[[], float]], seconds: float) -> dict[str, np.ndarray]:
@@ -188,33 +181,27 @@ def one_token(layers: list[Layer], isa: Isa, team: Team) -> dict[str, Callable[[
 
 
 def _read(pool: Pool, code: Code, scratch: list[np.ndarray], team: Team) -> Callable[[], float]:
-    slots = [(ctypes.c_int64 * 1)(pool.addresses(copy)[0]) for copy in range(pool.copies)]
-    count, lines, position = max(1, BURST_BYTES // pool.copy_bytes), pool.copy_bytes // 64, [0]
+    slots = np.array([pool.addresses(copy)[:1] for copy in range(pool.copies)])
+    sweep, lines = Sweep(code, slots, scratch), pool.copy_bytes // 64
 
-    def burst() -> float:
-        def job(thread: int) -> None:
-            cuts = [lines * part // team.threads for part in (thread, thread + 1)]
-            for copy in range(position[0], position[0] + count):
-                code.call(ctypes.addressof(slots[copy % pool.copies]), *cuts, scratch[thread].ctypes.data)
+    def calls(first: int, count: int, thread: int) -> None:
+        sweep.calls(first, count, share(lines, thread, team.threads), thread)
 
-        seconds = team.slowest(job)
-        position[0] += count
-        return count * pool.copy_bytes / seconds * 1e-9
-
-    return burst
+    return _from_memory(pool, calls, team)
 
 
 def _sweep(layer: Layer, team: Team) -> Callable[[], float]:
-    count, position = max(1, BURST_BYTES // layer.pool.copy_bytes), [0]
+    return _from_memory(layer.pool, lambda *calls: layer.run(*calls, team.threads), team)
+
+
+def _from_memory(pool: Pool, calls: Callable[[int, int, int], None], team: Team) -> Callable[[], float]:
+    """Bursts of calls(first copy, how many, thread), each from the copy on where the last one ended: GB/s."""
+    count, position = max(1, BURST_BYTES // pool.copy_bytes), [0]
 
     def burst() -> float:
-        def job(thread: int) -> None:
-            for copy in range(position[0], position[0] + count):
-                layer.run(copy % layer.pool.copies, thread, team.threads)
-
-        seconds = team.slowest(job)
-        position[0] += count
-        return count * layer.pool.copy_bytes / seconds * 1e-9
+        seconds = team.slowest(lambda thread: calls(position[0], count, thread))
+        position[0] = (position[0] + count) % pool.copies
+        return count * pool.copy_bytes / seconds * 1e-9
 
     return burst
 
@@ -236,11 +223,8 @@ def products(layers: list[Layer], isa: Isa, team: Team) -> dict[str, Callable[[]
         count = max(1, round(BURST_OPERATIONS * team.threads / layer.operations))
 
         def burst() -> float:
-            def job(thread: int) -> None:
-                for _ in range(count):
-                    layer.run(0, thread, team.threads)
-
-            return count * layer.operations / team.slowest(job) * 1e-9
+            seconds = team.slowest(lambda thread: layer.run(0, count, thread, team.threads))
+            return count * layer.operations / seconds * 1e-9
 
         return burst
 

@@ -113,11 +113,7 @@ def neuc_seconds(layer: Layer, team: Team) -> Callable[[], float]:
     position, count = [0], LEAST_REPEATS * (8 if layer.pool.copies > 1 else 1)
 
     def burst() -> float:
-        def job(thread: int) -> None:
-            for copy in range(position[0], position[0] + count):
-                layer.run(copy % layer.pool.copies, thread, team.threads)
-
-        seconds = team.run(job) / count
+        seconds = team.run(lambda thread: layer.run(position[0], count, thread, team.threads)) / count
         position[0] += count
         return seconds
 

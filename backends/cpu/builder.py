@@ -79,6 +79,10 @@ class KernelBuilder(Emitter):
         """``base + byte_offset``."""
         return self.elem(base, byte_offset, i8)
 
+    def number_of(self, address: Val) -> Val:
+        """An address as an i64."""
+        return self.emit(llvm.PtrToIntOp, (address.ssa,), i64, {})
+
     def store(self, value: Val, address: Val, align: int = 1) -> None:
         """Store a scalar or vector."""
         props: dict[str, Attribute] = {"ordering": NOT_ATOMIC, "alignment": i64_attr(align)}

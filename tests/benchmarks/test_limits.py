@@ -13,7 +13,7 @@ from neuc.runtime.cpu_features import host_features
 
 @pytest.mark.parametrize("streams", limits.READ_STREAMS)
 def test_every_byte_of_every_stream_is_read(streams: int) -> None:
-    code = limits._compiled(limits._read_ir(streams), "read", limits._widest_features())
+    code = limits.compiled(limits._read_ir(streams), "read", limits._widest_features())
     read = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64)(code.addresses["read"])
     steps = 3
     raw = np.zeros(steps * limits._STEP + 64, np.uint8)

@@ -31,8 +31,9 @@ _COPIED = 16
 """Bytes copied and added up at a time."""
 _PREFETCHED = 8192
 """How far ahead weights are fetched: on a Xeon, 1.2 to 1.4 times as fast where they come from memory or L3."""
+_PAGE = 4096
 _STREAMS = 8
-"""In how many places `Following` weights are fetched: on a Xeon, 1.4 times as fast as one behind the other."""
+"""In how many pages at a time `Following` weights are fetched: on a Xeon, 1.4 times as fast as one behind the other."""
 
 
 def base_scratch_bytes(layout: DirectLayout, tokens: int, *, padded: bool) -> int:
@@ -196,17 +197,17 @@ class DirectEmitter(TileEmitter, Generic[X]):
         b, nbytes = self.b, vectors * self.vector_bytes
         if b.isa.arch != "x86_64":
             return
-        lines = nbytes // CACHE_LINE
-        if following is None or not lines:
+        if following is None or nbytes < CACHE_LINE:
             self.fetch(b.ptr(packed, _PREFETCHED), nbytes)
             return
-        # In turns: the first `lines` streams, the next ones, and when all had theirs, the next line of each.
-        number = b.udiv(following.done, nbytes) + step
-        turn, apart = b.urem(number, _STREAMS // lines), following.nbytes // _STREAMS
-        line = b.udiv(number, _STREAMS // lines) * CACHE_LINE
-        first = b.ptr(following.weights, line + turn * (lines * apart))
-        for stream in range(lines):
-            self.fetch(b.ptr(first, stream * apart), CACHE_LINE)
+        # Whole pages, `_STREAMS` of them side by side. Asked for one behind the other, lines would have addresses that grow;
+        # here the bits that say which line of a page it is become the page's number, and the other way round.
+        comes = (b.number_of(following.weights) + following.done + step * nbytes) & -nbytes
+        inside = comes & (_STREAMS * _PAGE - 1)
+        page, line = b.udiv(inside, CACHE_LINE) & (_STREAMS - 1), b.udiv(inside, _STREAMS * CACHE_LINE)
+        first = comes - inside + page * _PAGE + line * CACHE_LINE - b.number_of(following.weights)
+        for place in range(nbytes // CACHE_LINE):
+            self.fetch(b.ptr(following.weights, first + place * _PAGE), CACHE_LINE)
 
     # ---------------------------------------------------------------- activations
 

@@ -292,7 +292,7 @@ class _LinearEmitter:
             segment=segment,
             token=token,
             sums=b.scratch,
-            following=Following(following, t.row_block_bytes, done),
+            following=Following(following, done),
         )
         totals = emitter.totals(at, first, vectors, tokens, window)
         if not self.spec.layout.low:

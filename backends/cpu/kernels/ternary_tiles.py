@@ -52,16 +52,14 @@ class Places:
 class Following:
     """Weights to be fetched while others are used, as many as those.
 
-    They are fetched in several places at once: a processor looks ahead within a page, and in several pages at a time.
+    They are fetched from several pages at once: a processor looks ahead within a page, and in several pages at a time.
 
     Attributes:
         weights: address of their first byte.
-        nbytes: how many bytes there are.
         done: how many bytes of the weights in use come before the chunk's.
     """
 
     weights: Val
-    nbytes: int
     done: Val
 
 
