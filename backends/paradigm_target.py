@@ -18,6 +18,9 @@ from neuc.errors import Error, Exit
 ENTRY_POINT_GROUP = "neuc.targets"
 """Entry points of other packages: each loads a `ParadigmTarget`."""
 
+SCALES_OPTION, CALIBRATED = "scales", "calibrated"
+"""The option of targets that gain by fixed scales of activations, and its value for scales from calibration data."""
+
 PassesOf = Callable[[Mapping[str, str]], Sequence[ModulePass]]
 """The passes for given options. Raises NEUC-E002 for a value that makes no sense (`option_error`)."""
 

@@ -138,8 +138,8 @@ def compile(
         scale: which ternary weights share a scale: ``row``, ``group`` (128 columns) or ``tensor``.
         max_error: error budget of ``auto``: mean cosine error for outputs that are normalised embeddings, relative L2
             otherwise; default 0.05.
-        calib: ``.npz`` with input arrays to measure errors on. Without it inputs are made up from the signature: normal
-            floats, integers below 1000, masks of ones.
+        calib: ``.npz`` with input arrays to measure errors on, and, for NPUs, to fix scales of activations by.
+            Without it inputs are made up from the signature: normal floats, integers below 1000, masks of ones.
         shapes: shapes of inputs by name; a string keeps a dim symbolic.
         fallback: ``host`` runs operators the target cannot in onnxruntime, ``error`` refuses them, all at once.
         isa: instruction set: ``host``, ``avx512``, ``avx2``, ``portable``.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
@@ -15,12 +15,13 @@ from xdsl.passes import ModulePass
 from neuc.backends.cpu.ahead import objects_ahead
 from neuc.compiler import energies, program
 from neuc.compiler.accuracy import Agreement
+from neuc.compiler.calibrated_scales import FixedScales, with_fixed_scales
 from neuc.compiler.driver import LEVELS, Driver
 from neuc.compiler.evaluate import Evaluator, Outputs
 from neuc.compiler.importers.decoder.facts import decoder_facts
 from neuc.compiler.layer_errors import LayerErrors
 from neuc.compiler.options import DEFAULT_MAX_ERROR, CompileOptions
-from neuc.compiler.pipeline import ChosenTarget, float_passes, graph_passes, partition_pass
+from neuc.compiler.pipeline import ChosenTarget, float_passes, graph_passes, layer_passes, partition_pass
 from neuc.compiler.program import BuiltProgram
 from neuc.compiler.quantize import PlaneSearch, Reference, budget_missed, quantize_fixed, quantize_within
 from neuc.compiler.report import Report
@@ -42,6 +43,10 @@ _AIMS = (0.98, 0.85, 0.7, 0.5)
 
 Trials round activations from floats that differ in the last bit from the compiled model's, so some round the other way.
 """
+
+
+FIXED = ("ternary", "int8")
+"""What ``--quantize`` may say where calibration data fix the scales of activations."""
 
 
 @dataclass
@@ -117,6 +122,13 @@ class Compilation:
         reference = None if report.quantize == "none" and not rounding else Reference.of(driver, self.options)
         if reference is not None and reference.model is None:
             report.hints.append(f"errors are measured against neuc's interpreters, as {reference.obstacle}")
+        if report.quantize in FIXED and reference is not None and self.chosen.fixes_scales(self.options):
+            with driver.timed("calibrate"):
+                fixed = with_fixed_scales(driver, self.options, ternary=report.quantize == "ternary")
+            if not isinstance(fixed, str):
+                self._with_fixed_scales(fixed, reference, steps)
+                return
+            report.hints.append(f"{self.name} gets no fixed scales: {fixed}")
         driver.run(float_passes(self.options, self.chosen))
         if reference is None:
             self._lower(steps)
@@ -136,9 +148,38 @@ class Compilation:
                 agreement = self._within(report.budget, reference, layer_errors, steps)
             with driver.timed("measure layers"):
                 describe_errors(layer_errors.result(), report)
+        self._measured(agreement)
+
+    def _measured(self, agreement: Agreement) -> None:
+        """Report how well the result agrees with the float model, if that is within the budget."""
+        report = self.report
         report.measured = agreement.to_json()
         if report.budget is not None and not agreement.error <= report.budget:  # true for NaN, too
             raise budget_missed(agreement, report.budget, self.options)
+
+    def _with_fixed_scales(self, fixed: FixedScales, reference: Reference, steps: tuple[str, ...]) -> None:
+        """Lower the int8 form of a model, and measure what it costs, in each layer before what follows it is fused."""
+        driver, report = self.driver, self.report
+        report.budget = self.options.max_error
+        report.hints.append(fixed.note)
+        options = replace(self.options, recognize=True)
+        with LayerErrors(self._unfused(), driver.context, reference.feeds, self.options.measured_on) as layer_errors:
+            driver.module = fixed.module
+            layer_errors.compare(self._unfused())
+            driver.run(float_passes(options, self.chosen))
+            self._lower(steps)
+            report.layers = [fixed.told(row) for row in report.layers]
+            agreement = reference.compare(self._outputs(reference))
+            with driver.timed("measure layers"):
+                describe_errors(layer_errors.result(), report)
+        self._measured(agreement)
+
+    def _unfused(self) -> ModuleOp:
+        """The graph-level module in operations on tensors, layers without the activations behind them."""
+        module = self.driver.module.clone()
+        for step in layer_passes(self.chosen):
+            step.apply(self.driver.context, module)
+        return module
 
     def _rounded(self, rounding: Sequence[ModulePass], reference: Reference, steps: tuple[str, ...]) -> None:
         """Lower a float model whose products the machine rounds, and measure what that costs in the interpreters.
@@ -147,15 +188,17 @@ class Compilation:
         """
         driver = self.driver
         rounded = driver.module.clone()
-        for step in rounding:
+        rounding[0].apply(driver.context, rounded)
+        products = rounded.clone()  # passes behind the first are for what is between layers
+        for step in rounding[1:]:
             step.apply(driver.context, rounded)
         with LayerErrors(driver.module, driver.context, reference.feeds, self.options.measured_on) as layer_errors:
-            layer_errors.compare(rounded)
+            layer_errors.compare(products)
             self._lower(steps)
             with driver.timed("measure"):
                 agreement = reference.compare(Evaluator(driver.context, reference.feeds).outputs(rounded))
             with driver.timed("measure layers"):
-                describe_rounded(rounded, layer_errors.result(), self.report)
+                describe_rounded(products, layer_errors.result(), self.report)
         self.report.measured = agreement.to_json()
 
     def _within(
@@ -187,6 +230,8 @@ class Compilation:
         for level in steps:
             match level:
                 case "paradigm":
+                    if self.chosen.machine is not None:
+                        describe_layers(driver.module, driver.context, report)
                     driver.run([*self.chosen.placing(), partition_pass(self.options, self.chosen)])
                     describe_hosts(driver.module, report)
                 case "machine":
@@ -246,7 +291,10 @@ class Compilation:
             return self.options.quantize
         if self.options.max_error is not None:
             return "auto"
-        return "ternary" if self.options.planes is not None else self.chosen.default_quantize
+        if self.options.planes is not None:
+            return "ternary"
+        # One plane is all that a core finishes, and too little for most networks that were not trained so.
+        return "int8" if self.chosen.fixes_scales(self.options) else self.chosen.default_quantize
 
     def _quantized_already(self) -> str:
         """What there is to quantise of a decoder: nothing.

@@ -26,7 +26,7 @@ from neuc.dialects.interp.core import Observer, interpret
 from neuc.dialects.onnx import function_names
 from neuc.errors import Error, Exit
 from neuc.passes.partition import Partition, is_host
-from neuc.runtime.program import Program
+from neuc.runtime.program import IoSpec, Program
 from neuc.runtime.signature import Signature
 
 EVALUATION_BATCH = 4
@@ -38,6 +38,8 @@ Outputs = list[list[np.ndarray]]
 
 def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> Iterator[list[Arrays]]:
     """The inputs to measure errors on: the calibration file, or made-up ones, to be tried in turn.
+
+    Of data with several times a model's fixed leading size the first four feeds are taken.
 
     Raises:
         Error: NEUC-E006, the file lacks an input of the model; NEUC-E311 or E312, an array does not fit its input.
@@ -60,13 +62,28 @@ def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> Iterator[lis
             hint=f"the model's inputs: {', '.join(spec.name for spec in inputs)}",
             exit_code=Exit.USAGE,
         )
-    feeds = {spec.name: given[spec.name] for spec in inputs}
+    feeds = _cut({spec.name: given[spec.name] for spec in inputs}, inputs)
     try:
-        Signature(Program(tuple(inputs), (), {}, ())).check_feeds(feeds)
+        Signature(Program(tuple(inputs), (), {}, ())).check_feeds(feeds[0])
     except Error as error:
         error.message = f"{options.calib}: {error.message}"
         raise
-    yield [feeds]
+    yield feeds
+
+
+def _cut(arrays: Arrays, inputs: Sequence[IoSpec]) -> list[Arrays]:
+    """Some feeds of the model's own rows out of arrays of several times as many; the arrays where rows are free."""
+    counts: set[int] = set()
+    for spec in inputs:
+        lead = spec.shape[0] if spec.shape else None
+        rows = arrays[spec.name].shape[0] if arrays[spec.name].ndim else 0
+        counts.add(rows // lead if isinstance(lead, int) and lead and rows % lead == 0 else 0)
+    count = counts.pop() if len(counts) == 1 else 0
+    if count < 2:
+        return [arrays]
+    leads = {spec.name: len(arrays[spec.name]) // count for spec in inputs}
+    some = range(min(count, EVALUATION_BATCH))
+    return [{name: arrays[name][i * lead : (i + 1) * lead] for name, lead in leads.items()} for i in some]
 
 
 @dataclass

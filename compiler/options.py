@@ -36,7 +36,8 @@ class CompileOptions:
         scale: which ternary weights share a scale: ``row``, ``group`` (128 columns) or ``tensor``.
         max_error: error budget of ``auto``, limit for ``ternary``:
             mean cosine error for outputs that are normalised embeddings, relative L2 otherwise.
-        calib: ``.npz`` with input arrays to measure errors on; made-up inputs without it.
+        calib: ``.npz`` with input arrays to measure errors on; made-up inputs without it. Targets with an option
+            ``scales`` (NPUs) fix the scales of int8 activations by them.
         shapes: sizes for symbolic input dims: input name -> shape.
         fallback: what happens to operators the target cannot run: ``host`` runs them in onnxruntime, ``error`` refuses.
         isa: instruction set: ``host``, ``avx512``, ``avx2``, ``portable``.

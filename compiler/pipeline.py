@@ -16,7 +16,7 @@ from xdsl.passes import ModulePass
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lowering import unsupported_reason
 from neuc.backends.cpu.target import TARGET_ATTRIBUTE, TARGETS, CpuTarget, is_cpu_target, isa_from_text
-from neuc.backends.paradigm_target import ParadigmTarget, paradigm_targets
+from neuc.backends.paradigm_target import CALIBRATED, SCALES_OPTION, ParadigmTarget, paradigm_targets
 from neuc.compiler import universe
 from neuc.compiler.options import CompileOptions
 from neuc.errors import Error, Exit
@@ -59,6 +59,21 @@ class ChosenTarget:
     def default_quantize(self) -> str:
         """What ``--quantize`` means when it is not given."""
         return (self.machine or self.target).default_quantize
+
+    def fixes_scales(self, options: CompileOptions) -> bool:
+        """Whether calibration data fix the scales of activations: where the machine gains by it, and there are data.
+
+        Raises:
+            Error: NEUC-E002, it is asked for and there are no data.
+        """
+        if self.machine is None or SCALES_OPTION not in self.machine.options:
+            return False
+        asked = self.options.get(SCALES_OPTION, CALIBRATED if options.calib is not None else "")
+        if asked == CALIBRATED and options.calib is None:
+            hint = "give an .npz with some of the model's inputs, by name, rows along the first axis"
+            what = f"target {options.target!r}: {SCALES_OPTION}={asked} needs --calib"
+            raise Error("NEUC-E002", what, hint=hint, exit_code=Exit.USAGE)
+        return asked == CALIBRATED
 
     def placing(self) -> list[ModulePass]:
         """Within the paradigm level, before the module is cut into segments."""
@@ -141,6 +156,12 @@ def with_own_target(options: CompileOptions, module: ModuleOp) -> CompileOptions
 def graph_passes() -> list[ModulePass]:
     """Within the graph level."""
     return [universe.PASSES[name]()() for name in _ON_GRAPH_LEVEL]
+
+
+def layer_passes(chosen: ChosenTarget) -> list[ModulePass]:
+    """From the graph level to layers as `float_passes` finds them, with their biases and nothing else that follows."""
+    whole = CompileOptions()
+    return [step for step in float_passes(whole, chosen) if step.name not in ("fuse-activation", "fuse-maps")]
 
 
 def float_passes(options: CompileOptions, chosen: ChosenTarget | None = None) -> list[ModulePass]:

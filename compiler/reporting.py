@@ -60,8 +60,11 @@ def describe_hosts(module: ModuleOp, report: Report) -> None:
 
 
 def describe_layers(module: ModuleOp, context: NeucContext, report: Report) -> None:
-    """Note the layers of a tiled module: what they are now, their sizes and errors."""
-    report.layers = [
+    """Note the layers of a tiled module: what they are now, their sizes and errors.
+
+    Those that are no layers any more, as a machine took them with what makes codes of their sums, stay as noted before.
+    """
+    found = [
         LayerRow(
             node=record.layer,
             op=f"{'ternary' if record.planes else 'dense'}.{record.kind}",
@@ -84,6 +87,9 @@ def describe_layers(module: ModuleOp, context: NeucContext, report: Report) -> N
         for record in quantization_report(module, context.weights)
         if record.bytes_before
     ]
+    now = {row.node: row for row in found}
+    before = {row.node for row in report.layers}
+    report.layers = [now.get(row.node, row) for row in report.layers] + [row for row in found if row.node not in before]
 
 
 def _is_int8(record: QuantRecord) -> bool:

@@ -27,6 +27,8 @@ from neuc.dialects.ternary import DequantizeOp
 from neuc.dialects.ternary_weights import defining_weight, weight_arrays
 from neuc.runtime.npu.requantize import MOST_STAGES
 
+AT_RUN_TIME = "the scale of its activations is found at run time"
+"""Why no codes can be made of most sums where calibration data fix no scales."""
 _RISING = (ActivationKind.NONE, ActivationKind.RELU, ActivationKind.CLIP)
 _CLAMPS = (arith.MaximumfOp, arith.MinimumfOp, arith.MaxnumfOp, arith.MinnumfOp)
 _EXACT = (
@@ -109,7 +111,7 @@ def _sums(op: DequantizeOp, added: MapOp | None, env: Env) -> tuple[Staircase, L
     """The floats of sums [N, T], the line they are, and how large sums get."""
     shared = _one_value(op.s, env)
     if shared is None:
-        return "the scale of its activations is found at run time"
+        return AT_RUN_TIME
     if op.activation.kind not in _RISING:
         return f"its activation is {op.activation.kind.value}"
     trits, scales = weight_arrays(defining_weight(op.weight), env.store)

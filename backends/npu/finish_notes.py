@@ -8,6 +8,7 @@ from dataclasses import replace
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 
 from neuc.backends.npu.array_products import Layer
+from neuc.backends.npu.code_chains import AT_RUN_TIME
 from neuc.backends.npu.finish_products import UNFINISHED
 from neuc.backends.npu.left_behind import listed
 from neuc.backends.npu.tiling import Choice, Product, product_cost
@@ -15,6 +16,8 @@ from neuc.dialects.locations import node_names
 from neuc.passes.module_facts import add_notes
 from neuc.runtime.npu.gemm_plan import GemmPlan
 from neuc.runtime.npu.machine import Machine
+
+_SUM_BYTES = 4
 
 
 def finished_where(layers: Sequence[Layer], product: Product) -> str:
@@ -50,6 +53,7 @@ def note_finishing(module: ModuleOp, shared: Sequence[Sequence[Layer]], choice: 
             f"all products move {(whole - saved) / 1e3:.1f} kB to and from host memory, {whole / 1e3:.1f} kB if sums "
             "left",
         )
+    _note_scales(module, shared, choice)
     reasons: dict[str, list[str]] = {}
     for layers in shared:
         for layer in layers:
@@ -57,8 +61,28 @@ def note_finishing(module: ModuleOp, shared: Sequence[Sequence[Layer]], choice: 
             if isinstance(why, StringAttr):
                 reasons.setdefault(why.data, []).append(_name(layer))
     for why, names in reasons.items():
+        if why == AT_RUN_TIME:
+            continue
         many = f"sums of {len(names)} products are" if len(names) > 1 else "the sums of 1 product are"
         add_notes(module, f"{many} finished on the CPU, because {why}: {listed(names)}")
+
+
+def _note_scales(module: ModuleOp, shared: Sequence[Sequence[Layer]], choice: Choice) -> None:
+    """What it costs that scales are found at run time, and the cure."""
+    names: list[str] = []
+    sums = 0
+    for layers, product in zip(shared, choice.products):
+        late = [layer for layer in layers if layer.attributes.get(UNFINISHED) == StringAttr(AT_RUN_TIME)]
+        names += map(_name, late)
+        sums += product.m * product.n * product.groups * len(late) // len(layers)
+    if names:
+        many = f"sums of {len(names)} products are" if len(names) > 1 else "the sums of 1 product are"
+        add_notes(
+            module,
+            f"{many} finished on the CPU, because {AT_RUN_TIME}: {listed(names)}; {sums} sums leave as "
+            f"{sums * _SUM_BYTES / 1e3:.1f} kB where codes are {sums / 1e3:.1f} kB, and the CPU scales, activates and "
+            "rounds each (fixed scales from --calib let the cores do that)",
+        )
 
 
 def _name(layer: Layer) -> str:

@@ -12,7 +12,7 @@ from neuc.backends.npu.grouped_products import GroupedProducts
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.place_products import PlaceNpu
 from neuc.backends.npu.use_bf16 import Bf16Products
-from neuc.backends.paradigm_target import ParadigmTarget, option_error
+from neuc.backends.paradigm_target import CALIBRATED, SCALES_OPTION, ParadigmTarget, option_error
 from neuc.errors import Error
 from neuc.passes.tile_lut import TileLut
 
@@ -20,6 +20,7 @@ OPTIONS = {
     "machine": "path of a machine file (.toml) in place of the one that comes with neuc",
     "columns": "of the array's columns, how many are used",
     "float": "where float products run: cpu, or bf16 for the array, with float32 sums (default cpu)",
+    SCALES_OPTION: "of int8 activations: calibrated (fixed, the default with --calib) or run-time (of each input)",
     "finish": "who makes int8 codes of int8 products' sums: array, where its integers can, or cpu (default array)",
     "grouped": "where grouped and depthwise int8 or ternary convolutions run: array or cpu (default array)",
     "least": "products of fewer multiply-adds stay on the CPU (default 0: a dispatch costs more than small ones take)",
@@ -61,6 +62,9 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
     finish = options.get("finish", "array")
     if finish not in ("array", "cpu"):
         raise option_error(name, "finish", finish, "array or cpu")
+    scales = options.get(SCALES_OPTION, CALIBRATED)
+    if scales not in (CALIBRATED, "run-time"):
+        raise option_error(name, SCALES_OPTION, scales, f"{CALIBRATED} or run-time")
     finishing = [FinishProducts(int(free), int(least))] if finish == "array" else []
     grouped = options.get("grouped", "array")
     if grouped not in ("array", "cpu"):

@@ -49,7 +49,9 @@ _STAGES = ("import",)
     help="NIR graphs: meaning of resets to 0.",
 )
 @click.option("--keep-state", is_flag=True, help="NIR graphs: make states inputs and outputs of the program.")
-@click.option("--calib", type=click.Path(path_type=Path), help=".npz with inputs to measure errors on.")
+@click.option(
+    "--calib", type=click.Path(path_type=Path), help=".npz with inputs to measure errors on; NPUs: to fix scales."
+)
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's symbolic dims.")
 @click.option("--fallback", type=click.Choice(FALLBACK), default="host", show_default=True, help="Unsupported nodes.")
 @click.option("--cpu", "isa", default="host", show_default=True, help="Instruction set: host, avx512, avx2, portable.")

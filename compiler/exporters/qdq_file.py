@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from neuc.compiler.accuracy import Agreement, compare
 from neuc.compiler.exporters.onnx_file import export_onnx
@@ -95,8 +95,17 @@ def quantize_onnx(source: Path, target: Path, calib: Path, form: Form) -> Quanti
     return Quantized(tuple(layers), count, len(used), len(tested), agreement, notes, wide, why_wide)
 
 
+def is_integer(model: ModelProto) -> bool:
+    """Whether activations of a model are integers already."""
+    return _integer_node(model) is not None
+
+
+def _integer_node(model: ModelProto) -> NodeProto | None:
+    return next((node for node in model.graph.node if node.op_type in _INTEGERS), None)
+
+
 def _refuse_integers(source: Path, model: ModelProto) -> None:
-    found = next((node for node in model.graph.node if node.op_type in _INTEGERS), None)
+    found = _integer_node(model)
     if found is not None:
         what = f"{found.op_type} {found.name}".rstrip()
         raise Error(

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from neuc.compiler.exporters.qdq_chains import functions_of_one
 from neuc.compiler.exporters.qdq_scales import HIGH, rounded, weight_scales
+from neuc.passes.analysis.ternary_fit import fit_ternary
+from neuc.passes.analysis.ternary_layers import MIN_K
 
 LAYERS = frozenset(["Conv", "Gemm", "MatMul"])
 ELEMENTWISE = frozenset(
@@ -33,13 +36,17 @@ class Form:
     ``power_of_two``: every scale is a power of two, as the CNN processors of Vitis AI want. ``per_channel``: a scale
     for each output channel of a layer's weights. ``layers_only``: what products and convolutions read is int8, what
     they give and everything between them stays float; transformers have outliers there that int8 cannot hold.
-    ``eight_bits``: no activation is in 16 bits, whatever 8 bits cost.
+    ``eight_bits``: no activation is in 16 bits, whatever 8 bits cost. ``tables``: element-wise functions of one int8
+    tensor stay float up to their result, as one table of codes is all of them; no rounding is between them.
+    ``ternary``: weights are -1, 0 and 1 times a scale a row, but for depthwise layers and those of few columns.
     """
 
     power_of_two: bool = False
     per_channel: bool = True
     layers_only: bool = False
     eight_bits: bool = False
+    tables: bool = False
+    ternary: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,33 +70,36 @@ class Plan:
                 readers.setdefault(name, []).append(node)
         computing = LAYERS if form.layers_only else LAYERS | ELEMENTWISE
         outputs = {output.name for output in graph.output}
-        fused: set[str] = set()
+        # An activation behind a layer is part of it: what is between them never leaves the processor.
+        self._fused: dict[str, str] = {}
+        for node in graph.node:
+            following = readers.get(node.output[0], [])
+            alone = node.op_type in LAYERS and len(following) == 1 and node.output[0] not in outputs
+            if alone and following[0].op_type in _FUSED and not form.layers_only:
+                self._fused[node.output[0]] = following[0].output[0]
+        self.chained = functions_of_one(graph, self._fused) if form.tables else {}
         wanted: dict[str, None] = {}
         self.same: dict[str, str] = {}
         for node in graph.node:
             if node.op_type in MOVING and node.input and node.input[0] not in self.constants:
                 self.same[node.output[0]] = node.input[0]
-            if node.op_type not in computing:
+            if node.op_type not in computing or node.output[0] in self.chained:
                 continue
-            for name in self._activations(node):
-                if name not in fused:
-                    wanted[name] = None
-            result = node.output[0]
-            following = readers.get(result, [])
-            if form.layers_only:
-                continue
-            # An activation behind a layer is part of it: what is between them never leaves the processor.
-            if (
-                node.op_type in LAYERS
-                and len(following) == 1
-                and following[0].op_type in _FUSED
-                and result not in outputs
-            ):
-                fused.add(result)
-                result = following[0].output[0]
-            wanted[result] = None
-        self.tensors = [name for name in wanted if name not in fused]
+            wanted.update(dict.fromkeys(self._activations(node)))
+            if not form.layers_only:
+                wanted[self._fused.get(node.output[0], node.output[0])] = None
+        if form.tables:
+            # What is only moved is rounded before that, so that codes are moved.
+            wanted = {source: None for name in wanted for source in (*self._sources(name)[::-1], name)}
+        self.tensors = [name for name in wanted if name not in self._fused]
         self.computing = computing
+
+    def _sources(self, name: str) -> list[str]:
+        """The tensors that `name` holds the values of, moved; the nearest first."""
+        found: list[str] = []
+        while (name := self.same.get(name, "")) and name in self.chained:
+            found.append(name)
+        return found
 
     def _activations(self, node: NodeProto) -> list[str]:
         """The inputs of a node that carry values, no weights, bounds or sizes."""
@@ -119,6 +129,11 @@ def rewrite(
     graph.initializer.extend(kept)
     del graph.value_info[:]
     return writer.layers
+
+
+def _groups(node: NodeProto) -> int:
+    """The channel groups of a convolution; 1 of any other layer."""
+    return next((a.i for a in node.attribute if a.name == "group"), 1)
 
 
 class _Writer:
@@ -156,7 +171,9 @@ class _Writer:
             made.input[i] = self._read.get(name, name)
         if node.op_type in LAYERS:
             self._layer(node, made)
-        elif node.op_type in self._plan.computing and node.op_type in ("Add", "Mul", "Concat"):
+        elif (
+            node.op_type in self._plan.computing & {"Add", "Mul", "Concat"} and node.output[0] not in self._plan.chained
+        ):
             for i, name in enumerate(node.input):
                 made.input[i] = self._operand(name) or made.input[i]
         self.nodes.append(made)
@@ -179,10 +196,16 @@ class _Writer:
         axis = self._channels(node, array.ndim)
         rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
         per_channel = self._form.per_channel and array.ndim > 1
-        scales = weight_scales(rows, per_channel=per_channel, power_of_two=self._form.power_of_two)
+        if self._form.ternary and per_channel and rows.shape[1] >= MIN_K and _groups(node) == 1:
+            fit = fit_ternary(rows, 1)
+            scales = np.where(fit.scales[0, :, 0] > 0, fit.scales[0, :, 0], 1).astype(np.float32)
+            rows = fit.trits[0] * scales[:, None]
+        else:
+            scales = weight_scales(rows, per_channel=per_channel, power_of_two=self._form.power_of_two)
+        held = np.moveaxis(rows.reshape(array.shape[axis], *np.delete(array.shape, axis)), 0, axis)
         spread = scales.reshape([-1 if i == axis else 1 for i in range(array.ndim)]) if per_channel else scales[0]
-        made.input[1] = self._dequantized(weight.name, array, spread, scales if per_channel else scales[0], axis)
-        error = float(np.square(array - rounded(array, spread), dtype=np.float64).sum())
+        made.input[1] = self._dequantized(weight.name, held, spread, scales if per_channel else scales[0], axis)
+        error = float(np.square(array - rounded(held, spread), dtype=np.float64).sum())
         signal = float(np.square(array, dtype=np.float64).sum())
         sqnr = 10 * float(np.log10(signal / error)) if error and signal else None
         self.layers.append(QdqLayer(node.name, node.op_type, "", sqnr))

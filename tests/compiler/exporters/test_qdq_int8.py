@@ -201,7 +201,7 @@ def test_the_command_says_what_it_did(files: tuple[Path, Path], tmp_path: Path, 
     call = ["convert", str(files[0]), str(tmp_path / "q.onnx"), "--format", "qdq-int8", "--calib", str(files[1])]
     assert main([*call, "--power-of-two", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["form"] == {"power_of_two": True, "per_channel": False, "layers_only": False, "eight_bits": False}
+    assert [name for name, on in said["form"].items() if on] == ["power_of_two"]
     assert said["held_out"] == 10
     assert len(said["layers"]) == 4
     assert main(call) == 0
