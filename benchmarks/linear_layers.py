@@ -191,7 +191,10 @@ def _read(pool: Pool, code: Code, scratch: list[np.ndarray], team: Team) -> Call
 
 
 def _sweep(layer: Layer, team: Team) -> Callable[[], float]:
-    return _from_memory(layer.pool, lambda *calls: layer.run(*calls, team.threads), team)
+    def calls(first: int, count: int, thread: int) -> None:
+        layer.run(first, count, thread, team.threads)
+
+    return _from_memory(layer.pool, calls, team)
 
 
 def _from_memory(pool: Pool, calls: Callable[[int, int, int], None], team: Team) -> Callable[[], float]:

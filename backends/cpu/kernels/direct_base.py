@@ -200,7 +200,7 @@ class DirectEmitter(TileEmitter, Generic[X]):
         if following is None or nbytes < CACHE_LINE:
             self.fetch(b.ptr(packed, _PREFETCHED), nbytes)
             return
-        # Whole pages, `_STREAMS` of them side by side. Asked for one behind the other, lines would have addresses that grow;
+        # Whole pages, `_STREAMS` of them side by side. Lines asked for one behind the other would have addresses that grow;
         # here the bits that say which line of a page it is become the page's number, and the other way round.
         comes = (b.number_of(following.weights) + following.done + step * nbytes) & -nbytes
         inside = comes & (_STREAMS * _PAGE - 1)
