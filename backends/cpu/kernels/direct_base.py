@@ -200,8 +200,8 @@ class DirectEmitter(TileEmitter, Generic[X]):
         if following is None or nbytes < CACHE_LINE:
             self.fetch(b.ptr(packed, _PREFETCHED), nbytes)
             return
-        # Whole pages, `_STREAMS` of them side by side. Lines asked for one behind the other would have addresses that grow;
-        # here the bits that say which line of a page it is become the page's number, and the other way round.
+        # Whole pages, `_STREAMS` of them side by side: `comes` grows from step to step, and those of its bits that say
+        # which line of a page it is become the page's number, and the other way round.
         comes = (b.number_of(following.weights) + following.done + step * nbytes) & -nbytes
         inside = comes & (_STREAMS * _PAGE - 1)
         page, line = b.udiv(inside, CACHE_LINE) & (_STREAMS - 1), b.udiv(inside, _STREAMS * CACHE_LINE)
