@@ -175,6 +175,15 @@ class PanelProducts(ABC):
         planes = self.layout.planes
         return self.b.min(count * planes, self.row_bytes(self.layout) // QUAD - block * planes)
 
+    def fill_up(self, quads: Val) -> Val:
+        """Write zeros behind a block's last codes, to the end of a tile; how many quads there are then."""
+        b = self.b
+        until = b.udiv(quads + (self.tile_quads - 1), self.tile_quads) * self.tile_quads
+        with b.loop(quads, until) as quad:
+            for tile in range(self.tiles):
+                b.store(b.zero(vec(i8, TILE_BYTES)), b.ptr(self.code_place(tile), quad.i * TILE_BYTES))
+        return until
+
     def panel_rows(self, panel: Val, rows: Val) -> Val:
         """How many of a chunk's rows a panel has."""
         b = self.b

@@ -112,8 +112,7 @@ class AmxPanelProducts(PanelProducts):
         """Products of a block of columns, while the next one is unpacked; behind the last columns, outputs."""
         b, planes = self.b, self.layout.planes
         quads = self.quads_of(own.first, b.min(self.tiling.segment_steps - own.first, b.i64(self.block_steps)))
-        runs = b.udiv(quads + (self.tile_quads - 1), self.tile_quads)
-        self._fill_up(quads, runs)
+        runs = b.udiv(self.fill_up(quads), self.tile_quads)
         # Outputs lag one group behind, so the last columns have a turn more, without products.
         until = b.select(own.last, tokens + TILE_TOKENS, tokens)
         written = b.udiv(runs + (TILE_TOKENS - 1), runs)
@@ -143,13 +142,6 @@ class AmxPanelProducts(PanelProducts):
             with b.if_(multiplies):
                 for tile in range(self.tiles):
                     self._tile("tilestored64", tile, self.sum_place(token.i, tile), self.line)
-
-    def _fill_up(self, quads: Val, runs: Val) -> None:
-        """Zeros behind a block's last codes, to the end of a tile."""
-        b = self.b
-        with b.loop(quads, runs * self.tile_quads) as quad:
-            for tile in range(self.tiles):
-                b.store(b.zero(vec(i8, TILE_BYTES)), b.ptr(self.code_place(tile), quad.i * TILE_BYTES))
 
     def _take_sums(self, token: Val, block: Val) -> None:
         """Tiles of sums begin with zeros, or come from memory."""

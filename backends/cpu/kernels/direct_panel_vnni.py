@@ -21,14 +21,14 @@ class VnniPanelProducts(PanelProducts):
 
     least_tokens = 24
     most_tiles = 4
-    tile_quads = 1
+    tile_quads = 2
     panel_columns = 384
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """So many tokens that sums fill the registers, and for the rest fewer."""
         most = min(12, _ACCUMULATORS // self.tiles)
-        return (most, *(size for size in (4, 2, 1) if size < most))
+        return (most, *(size for size in (2, 1) if size < most))
 
     def write(
         self, at: Places, weights: Val, following: Val, goes_on: Val, ends: LinearPlaces, tokens: Val, rows: Val
@@ -41,6 +41,7 @@ class VnniPanelProducts(PanelProducts):
             source = b.ptr(weights, block.i * t.step_bytes + panel.i * (self.tiles * TILE_BYTES))
             self.unpack(source, 0, count)
             quads, here = self.quads_of(block.i, count), self.panel_rows(panel.i, rows)
+            quads = self.fill_up(quads)
             last = b.icmp("sge", block.i + self.block_steps, t.segment_steps)
             columns = b.ptr(x, block.i * t.step_columns)
             for token, size in self._groups(tokens):
@@ -62,15 +63,15 @@ class VnniPanelProducts(PanelProducts):
         b, wide, lanes = self.b, vec(i8, TILE_BYTES), vec(i32, TILE_ROWS)
         name = f"llvm.x86.avx512.vpdpbusd.{8 * TILE_BYTES}"
         codes = [self.code_place(tile) for tile in range(self.tiles)]
-        with b.loop(0, quads, init=[b.zero(lanes)] * (tokens * self.tiles)) as quad:
-            rows = [b.load(b.ptr(place, quad.i * TILE_BYTES), wide) for place in codes]
-            columns, totals = b.ptr(x, quad.i * QUAD), list[Val]()
-            for number in range(tokens):
-                address = b.ptr(columns, b.as_val(stride, quad.i.type) * number)
-                four = b.bitcast(b.splat(b.load(address, i32), TILE_ROWS), wide)
-                for tile, code in enumerate(rows):
-                    total = quad.carried[number * self.tiles + tile]
-                    totals.append(b.intrinsic(name, lanes, [total, code, four]))
+        with b.loop(0, quads, self.tile_quads, init=[b.zero(lanes)] * (tokens * self.tiles)) as quad:
+            totals, columns = list(quad.carried), b.ptr(x, quad.i * QUAD)
+            for turn in range(self.tile_quads):
+                rows = [b.load(b.ptr(place, quad.i * TILE_BYTES + turn * TILE_BYTES), wide) for place in codes]
+                for number in range(tokens):
+                    address = b.ptr(columns, b.as_val(stride, quad.i.type) * number + turn * QUAD)
+                    four = b.bitcast(b.splat(b.load(address, i32), TILE_ROWS), wide)
+                    for place, code in enumerate(rows, start=number * self.tiles):
+                        totals[place] = b.intrinsic(name, lanes, [totals[place], code, four])
             quad.yield_(totals)
         places = [self.sum_place(token + number, tile) for number in range(tokens) for tile in range(self.tiles)]
         with b.if_(b.icmp("eq", block, 0)) as first:
