@@ -1,6 +1,6 @@
 """Writes docs/npu.md: the NPU models beside published silicon, placements with bounds, hangs, examples, whole models.
 
-    python benchmarks/npu_page.py [--models FOLDER [--only-models]] [--patience N] [--page docs/npu.md]
+    python benchmarks/npu_page.py [--models FOLDER [--only-models]] [--only-silicon] [--patience N] [--page docs/npu.md]
 
 Every figure on the page is computed here. `--models` names a folder with the ONNX files of examples/models.py; without
 it the section on whole models stays as it is. Pictures go into the folder beside the page that has its name.
@@ -9,7 +9,6 @@ it the section on whole models stays as it is. Pictures go into the folder besid
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
 from datetime import date
@@ -23,9 +22,6 @@ from neuc.backends.npu.fastest_depths import fastest_depths
 from neuc.backends.npu.known_machines import find_machine, machine_names
 from neuc.backends.npu.place.placer import place_design
 from neuc.backends.npu.predictions import Decoder, dimc_network, northpole_pipeline
-from neuc.compiler.npu.row_models import predict
-from neuc.compiler.npu.rows import Prediction, read_rows
-from neuc.compiler.npu.validate import gate_of, summarise
 from neuc.passes.module_facts import facts_of
 from neuc.runtime.npu.deadlock import diagnose_design
 from neuc.runtime.npu.simulator import with_depths
@@ -34,12 +30,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / "tests" / "_support"), str(ROOT / "examples" / "npu")]
 
 import npu_models  # noqa: E402
+import npu_silicon  # noqa: E402
 from riallto import applications  # noqa: E402
 
 from npu_designs import random_kernels, replayed_broadcast, tiled_through_memory  # noqa: E402
 
 COLUMN = "npu-xdna1-1col"
-MODELS = "## Whole models"
+SILICON, MODELS = "## Beside published silicon", "## Whole models"
 TOKENS_A_SECOND = 28_356  # published: a 3B model on 16 NorthPole cards
 HANGS = (
     ("#3257, skeleton: two halves of 4 cores, 2 trips, depth 4", (2, 4, 2, 4), True),
@@ -62,73 +59,6 @@ def machines() -> list[str]:
         marks = [mark for mark, _ in machine.provenance.values()]
         counts = ", ".join(str(marks.count(mark)) for mark in ("spec", "measured", "inferred", "fitted", "assumed"))
         lines.append(f"| `{name}` | {machine.summary} | {len(machine.tiles('core'))} | {counts} |")
-    return lines
-
-
-def silicon() -> list[str]:
-    """Errors on the published rows, by kind and by where kernel rates come from."""
-    rows = read_rows(ROOT / "tests" / "compiler" / "npu_calibration.csv")
-    lines = [
-        "| rows | kernel rates | rows predicted | median error | largest | Kendall's tau |",
-        "|---|---|---|---|---|---|",
-    ]
-    for kinds in (
-        ("gemm_array",),
-        ("gemm_array_memory_bound",),
-        ("gemm",),
-        ("kernel",),
-        ("shim_single_bd",),
-        ("shim_chained",),
-    ):
-        for own in (False, True):
-            found = summarise([predict(row, own_rates=own) for row in rows if row.kind in kinds])
-            if found is not None:
-                tau = "" if found.tau is None else f"{found.tau:.2f}"
-                source = "own kernel model" if own else "as rows give them"
-                cells = (kinds[0], source, found.count, f"{found.median:.1%}", f"{found.maximum:.1%}", tau)
-                lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return lines
-
-
-def unseen() -> list[tuple[str, Prediction]]:
-    """Published rows that no constant comes from, with their sources, and what our own kernel model says of them."""
-    path = ROOT / "tests" / "compiler" / "npu_unseen.csv"
-    with path.open(encoding="utf-8") as file:
-        sources = [fields["source"] for fields in csv.DictReader(file)]
-    return [(source, predict(row, own_rates=True)) for source, row in zip(sources, read_rows(path))]
-
-
-def unseen_by_source(found: list[tuple[str, Prediction]]) -> list[str]:
-    """Their errors by source and kind, and by kind."""
-    groups: dict[str, list[Prediction]] = {}
-    for source, p in found:
-        groups.setdefault(f"{source}, {p.row.kind}", []).append(p)
-    for kind in ("gemm_array", "gemm", "gemv", "shim_single_bd"):
-        groups[f"all, {kind}"] = [p for _, p in found if p.row.kind == kind]
-    lines = [
-        "| source, kind | rows | median error | largest | Kendall's tau | not predicted |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, predictions in groups.items():
-        sums = summarise(predictions)
-        refused = sum(p.value is None for p in predictions) or ""
-        if sums is None:
-            lines.append(f"| {name} | 0 | | | | {refused} |")
-            continue
-        tau = "" if sums.tau is None or sums.count < 4 else f"{sums.tau:.2f}"
-        lines.append(f"| {name} | {sums.count} | {sums.median:.0%} | {sums.maximum:.0%} | {tau} | {refused} |")
-    return lines
-
-
-def unseen_beyond(found: list[tuple[str, Prediction]]) -> list[str]:
-    """Those beyond the largest error a GEMM may have, or not predicted, one by one."""
-    lines = ["| row | source | measured | predicted | error |", "|---|---|---|---|---|"]
-    for source, p in found:
-        if p.error is None or abs(p.error) > gate_of("gemm")[1]:
-            what = f"{p.row.kind} {p.row.shape} {p.row.dtype}; {p.row.config}"
-            said = p.why_not if p.value is None else f"{p.value:.4g}"
-            error = "" if p.error is None else f"{p.error:+.0%}"
-            lines.append(f"| {what} | {source} | {p.row.value:g} {p.row.unit} | {said} | {error} |")
     return lines
 
 
@@ -245,7 +175,6 @@ def in_memory() -> list[str]:
 
 def page(pictures: Path, models: Path | None, patience: float) -> str:
     """The whole page."""
-    found = unseen()
     times = "" if patience == 1 else f", here {patience:g} times as long, as the machine was busy: look at CPU time"
     parts = [
         "# NPU dataflow",
@@ -256,35 +185,8 @@ def page(pictures: Path, models: Path | None, patience: float) -> str:
         "Machine files are TOML in `backends/npu/machines`; copy one, change it, and compile with "
         "`--target 'npu-xdna1{machine=mine.toml}'`. Placer, router, checker, simulator and pictures read nothing else. "
         "The first three have closed forms of time alone, and are no targets of `neuc compile`.",
-        "## Beside published silicon",
-        *silicon(),
-        "`neuc npu validate rows.csv` prints every row, for any CSV with the columns id, device, kind, shape, dtype, "
-        "config, value, unit. Constants are fitted once a dtype or kernel library, from rows of the same sources: "
-        "these are errors on calibration rows. Exit code 4: a gate is missed; 3: no row could be predicted. "
-        "Two rows of tibrezus stand below, with what their source says of them.",
-        "Words of `config`, in any order: `tile 64x64x64` or `kernel=64x64x64` (m x k x n of one core), "
-        "`rate=133.1` (multiply-adds a cycle of the kernel), `one core`, `8 cores`, `4x8 cores` (rows x columns), "
-        "`2 columns` or `herd=8x4` (along M x along N) at work (all if not said), `dispatch=275us` (of the host "
-        "program that measured), `order=MxNxK` (of the shape, otherwise MxKxN), `b_row_maj`, `b_col_maj`, `C depth 1` "
-        "or `C depth 2` (buffers of C in a core), `k_l2=512` (columns of A that a memory tile collects), `47 MB of DDR "
-        "traffic`, `x100 repeats`, `no compute` (transfers alone); whose program it is, which says how it uses host "
-        "memory (`flm`, `iron.gemm`, `stock`, `iree` with `4-level tiling`, `packed`, `direct codegen`), and the "
-        "kernel's compiler (`chess`, `peano`); of shim transfers `MM2S` or `S2MM`, `first` or `following` task and "
-        "`K=8` (tasks), of dma `hops=3`. Other words are listed as remarks, with the known word they are near to; an "
-        "unknown word with `=`, more cores than there are, or tiles that a core's memory cannot hold, leave the row "
-        "without a prediction, with the reason. Every prediction says what bounds it and whether a dispatch is in it.",
-        "Rows that no constant comes from, predicted with our own kernel model (`tests/compiler/npu_unseen.csv`):",
-        *unseen_by_source(found),
-        "Beyond 25 %, or not predicted:",
-        *unseen_beyond(found),
-        "A program's time follows from how it reads host memory: the block of C it makes at once, and how long runs "
-        "A, B and C lie in there "
-        "(`backends/npu/gemm_layouts.py`). Before that was in the model, the same GEMM rows but "
-        "mlir-air's came out with a median error of 26 %, at most 107 %, and a tau of 0.52; they were collected and "
-        "predicted before a line of it was written. mlir-air's were looked up and predicted after the last change. "
-        "The kernel of a product with a vector is not modelled: mlir-air's takes twice the time of its transfers. "
-        "tibrezus measures whole calls from Python, whose copies grow with sizes; a dispatch of 275 us is its own "
-        "figure for an addition of 4096 elements.",
+        SILICON,
+        *npu_silicon.section(),
         northpole(),
         "## In-memory tiles",
         *in_memory(),
@@ -330,12 +232,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path)
     parser.add_argument("--only-models", action="store_true", help="leave the rest of the page as it is")
+    parser.add_argument("--only-silicon", action="store_true", help="the comparison with published rows alone")
     parser.add_argument("--patience", type=float, default=1, help="limits of placement are so many times as long")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "npu.md")
     arguments = parser.parse_args()
     pictures = arguments.page.with_suffix("")
     pictures.mkdir(exist_ok=True)
-    if arguments.only_models:
+    if arguments.only_silicon:
+        before, _, after = arguments.page.read_text(encoding="utf-8").partition(SILICON)
+        kept = after[after.index("\nNorthPole") :]
+        text = before + _joined([SILICON, *npu_silicon.section()]) + kept
+    elif arguments.only_models:
         if arguments.models is None:
             parser.error("--only-models needs --models")
         made = _joined([MODELS, *npu_models.section(arguments.models, pictures)])

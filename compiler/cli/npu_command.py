@@ -39,6 +39,10 @@ npu_command.add_command(npu_export.export_command)
 def validate_command(rows: Path, rates: str, as_json: bool) -> int:
     """Predict every row of a CSV (id, device, kind, shape, dtype, config, value, unit) beside its measured value.
 
+    Kinds: gemm, gemm_array, kernel, gemv (MxK), conv2d (HxWxC_INxC_OUT, with rate=), functions of vectors such as add,
+    mul, relu, gelu, silu, softmax, rms_norm, layer_norm, memcpy, and dma, shim_single_bd, shim_chained (words). Units:
+    cycles, ns, us, ms, s, GOPS to TFLOPS, MAC/cycle, MB/s, GB/s. An unknown kind's row says what is known.
+
     Exit code 3 if no row could be predicted, 4 if errors are beyond a gate: median 3 % and largest 8 % of gemm_array, 5
     and 15 % of DMA times, 12 and 25 % of everything else, Kendall's tau 0.8.
 
@@ -57,6 +61,10 @@ def validate_command(rows: Path, rates: str, as_json: bool) -> int:
       flm, iron.gemm, stock, iree      whose program: which runs host memory is read in
       4-level tiling, packed, direct codegen   of IREE's programs, which choose their own tiles
       chess, peano                     the kernel's compiler
+      mlir-air                         whose program: launches follow one another
+      whole call                       the host allocates and copies its buffers, too
+      filter=3x3, stride=2             of a convolution
+      two inputs                       of a function of vectors
       MM2S or S2MM, first or following task, K=8 (tasks)   shim_single_bd, shim_chained
       hops=3                           dma: tiles apart
     """  # noqa: D301  (click takes the backspace for "as it is")

@@ -1,0 +1,154 @@
+"""The part of docs/npu.md on published silicon: errors by kind and source, what was seen when, and what is open.
+
+Tables are computed from the rows in tests/compiler; `npu_page.py` writes the page. What was read first, and what the
+model said then, is history and stands here as text.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from neuc.compiler.npu.row_models import known_kinds, predict
+from neuc.compiler.npu.rows import Prediction, read_rows
+from neuc.compiler.npu.validate import gate_of, summarise
+
+ROOT = Path(__file__).resolve().parent.parent
+GIVEN_RATES = ("conv2d",)
+"""Kinds of rows whose kernel's rate is always an input."""
+FIRST_LOOKS = (
+    "| rows, read after the model was committed | median error, largest, tau at first sight | what followed |",
+    "|---|---|---|",
+    "| 41 products of mlir-air, bf16 results | 20 %, 46 %, 0.92 | launches one after another, as its GEMVs' |",
+    "| 9 sums of vectors, mlir-air | 4 %, 12 %, 1.00 | nothing |",
+    "| 8 products with a vector, 1 to 8 columns, amd/IRON on Krackan | 9 %, 14 %, 0.75 | the suite's dispatch |",
+    "| 5 GELUs, 8 RMS norms, mlir-air | 49 %, 53 % and 53 %, 64 % | three constants, now calibration rows |",
+    "| 11 SiLU and product, 1 layer norm, mlir-air | 61 %, 65 % and 62 % | the same constants, not fitted to these |",
+    "| 36 functions of 2048 elements, one product of 128 x 128, IRON on Krackan | 41 %, 56 % | the suite's dispatch |",
+    "| 4 products of flm, amd/IRON on Krackan | 54 %, 60 % | the suite's dispatch |",
+    "| 8 products of iron.GEMM on Krackan | 64 %, 81 % | no prediction: its kernels' rates are not known |",
+    "| 11 convolutions, amd/IRON on Strix | 76 %, 99.8 % | none without `rate=`: some kernels are scalar loops |",
+    "| a ReLU, a copy of 32768 elements, amd/IRON on Strix | 37 % and 90 % | the copy's time is a dispatch |",
+)
+
+
+def section() -> list[str]:
+    """Everything below the section's title, as paragraphs and rows of tables."""
+    found = _unseen()
+    return [
+        *_calibration(),
+        "`neuc npu validate rows.csv` prints every row, for any CSV with the columns id, device, kind, shape, dtype, "
+        "config, value, unit. Constants are fitted once a dtype or kernel library, from rows of the same sources: "
+        "these are errors on calibration rows. Exit code 4: a gate is missed; 3: no row could be predicted.",
+        "Words of `config`, in any order: `tile 64x64x64` or `kernel=64x64x64` (m x k x n of one core), "
+        "`rate=133.1` (multiply-adds a cycle of the kernel), `one core`, `8 cores`, `4x8 cores` (rows x columns), "
+        "`2 columns` or `herd=8x4` (along M x along N) at work (all if not said), `dispatch=275us` (of the host "
+        "program that measured), `order=MxNxK` (of the shape, otherwise MxKxN), `b_row_maj`, `b_col_maj`, `C depth 1` "
+        "or `C depth 2` (buffers of C in a core), `k_l2=512` (columns of A that a memory tile collects), `47 MB of DDR "
+        "traffic`, `x100 repeats`, `no compute` (transfers alone); whose program it is, which says how it uses host "
+        "memory (`flm`, `iron.gemm`, `stock`, `iree` with `4-level tiling`, `packed`, `direct codegen`), and the "
+        "kernel's compiler (`chess`, `peano`), `mlir-air` (launches one after another), `whole call` (buffers and "
+        "copies of the host, too); of convolutions `filter=3x3`, `stride=2`; of shim transfers `MM2S` or `S2MM`, "
+        "`first` or `following` task and `K=8` (tasks), of dma `hops=3`. Other words are listed as remarks, with the "
+        "known word they are near to; an unknown word with `=`, more cores than there are, or tiles that a core's "
+        "memory cannot hold, leave the row "
+        "without a prediction, with the reason, and everything else that is wrong with it. Kinds are "
+        f"{', '.join(f'`{kind}`' for kind in known_kinds())}; times are in cycles, ns, us, ms or s, rates in GOPS, "
+        "TOPS, GFLOPS, TFLOPS, MAC/cycle, MB/s or GB/s where a kind has such. Every prediction "
+        "says what bounds it and whether a dispatch is in it.",
+        "Rows that no constant comes from, predicted with our own kernel model (`tests/compiler/npu_unseen.csv`):",
+        *_by_source(found),
+        "Beyond 25 %, or not predicted:",
+        *_beyond(found),
+        "A program's time follows from how it reads host memory: the block of C it makes at once, and how long runs "
+        "A, B and C lie in there (`backends/npu/gemm_layouts.py`); from what its shims' channels carry; from whether "
+        "blocks overlap; and from what its host does around a run. Constants are one a mechanism, in the machine "
+        "files, with where they come from.",
+        "Which rows had been seen: all but those of the table below, when on 2026-11-22 reads got a limit of their "
+        "own, few columns had to wait for their shims, short runs lay in two lines of memory, hosts copied and "
+        "synchronised, and mlir-air's launches followed one another. The same rows gave before: 81 GEMMs a median "
+        "error of 10 %, at most 37 %, tau 0.90; 11 products with a vector 34 %, 49 %, 0.89. Rows of tibrezus were "
+        "read again then: tile, compiler, and whether a call or a launch was measured stand in its sources, and are "
+        "now in `config`. Before programs' use of host memory was in the model, 58 of the GEMMs gave 26 %, 107 %, and "
+        "0.52. What followed was predicted first, then read:",
+        *FIRST_LOOKS,
+        "What sources say of their own scatter: xdna-emu's same transfer took 3829 to 11438 cycles in 20 runs (a "
+        "deviation of 22 %), and a single read may or may not wait 1330 cycles more for host memory. Its one run of "
+        "1024 words took 1247 cycles, of 2048 words 3421; no straight line is within 15 % of both and of 16384 words, "
+        "so that the gate of single reads cannot be met by one. The prediction prints what may be added. Five runs of "
+        "amd/IRON's same sum of 2048 elements on Krackan took 124 to 262 us (deviations are 6 to 37 %); its dispatch "
+        "here, 185 us, is the median of the suite's copies, 146 to 238 us. mlir-air's, 77 us, is what its smallest "
+        "product with a vector takes beyond its transfers; it times a start and a wait alone.",
+        "Open: mlir-air's small products of several blocks along N take up to half as long again as predicted, and so "
+        "do flm's of 256 rows on Krackan, where we know no reason.",
+    ]
+
+
+def _calibration() -> list[str]:
+    """Errors on the published rows, by kind and by where kernel rates come from."""
+    rows = read_rows(ROOT / "tests" / "compiler" / "npu_calibration.csv")
+    lines = [
+        "| rows | kernel rates | rows predicted | median error | largest | Kendall's tau |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kinds in (
+        ("gemm_array",),
+        ("gemm_array_memory_bound",),
+        ("gemm",),
+        ("kernel",),
+        ("shim_single_bd",),
+        ("shim_chained",),
+        ("gelu",),
+        ("rms_norm",),
+    ):
+        for own in (False, True):
+            found = summarise([predict(row, own_rates=own) for row in rows if row.kind in kinds])
+            if found is not None:
+                tau = "" if found.tau is None else f"{found.tau:.2f}"
+                source = "own kernel model" if own else "as rows give them"
+                cells = (kinds[0], source, found.count, f"{found.median:.1%}", f"{found.maximum:.1%}", tau)
+                lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
+def _unseen() -> list[tuple[str, Prediction]]:
+    """Published rows that no constant comes from, with their sources, and what our own kernel model says of them."""
+    path = ROOT / "tests" / "compiler" / "npu_unseen.csv"
+    with path.open(encoding="utf-8") as file:
+        sources = [fields["source"] for fields in csv.DictReader(file)]
+    rows = zip(sources, read_rows(path))
+    return [(source, predict(row, own_rates=row.kind not in GIVEN_RATES)) for source, row in rows]
+
+
+def _by_source(found: list[tuple[str, Prediction]]) -> list[str]:
+    """Their errors by source and kind, and by kind."""
+    groups: dict[str, list[Prediction]] = {}
+    for source, p in found:
+        groups.setdefault(f"{source}, {p.row.kind}", []).append(p)
+    for kind in dict.fromkeys(p.row.kind for _, p in found):
+        groups[f"all, {kind}"] = [p for _, p in found if p.row.kind == kind]
+    lines = [
+        "| source, kind | rows | median error | largest | Kendall's tau | not predicted |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, predictions in groups.items():
+        sums = summarise(predictions)
+        refused = sum(p.value is None for p in predictions) or ""
+        if sums is None:
+            lines.append(f"| {name} | 0 | | | | {refused} |")
+            continue
+        tau = "" if sums.tau is None or sums.count < 4 else f"{sums.tau:.2f}"
+        lines.append(f"| {name} | {sums.count} | {sums.median:.0%} | {sums.maximum:.0%} | {tau} | {refused} |")
+    return lines
+
+
+def _beyond(found: list[tuple[str, Prediction]]) -> list[str]:
+    """Those beyond the largest error a GEMM may have, or not predicted, one by one."""
+    lines = ["| row | source | measured | predicted | error |", "|---|---|---|---|---|"]
+    for source, p in found:
+        if p.error is None or abs(p.error) > gate_of("gemm")[1]:
+            what = f"{p.row.kind} {p.row.shape} {p.row.dtype}; {p.row.config}"
+            said = p.why_not if p.value is None else f"{p.value:.4g}"
+            error = "" if p.error is None else f"{p.error:+.0%}"
+            lines.append(f"| {what} | {source} | {p.row.value:g} {p.row.unit} | {said} | {error} |")
+    return lines
