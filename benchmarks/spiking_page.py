@@ -147,11 +147,14 @@ def blocks(records: Records) -> str:
 
 def models(records: Records) -> str:
     """Agreement of real networks' outputs with the float network's."""
-    found = [record for key, record in records.items() if key.startswith("models/")]
+    keys = [key.split("/") for key in records if key.startswith("models/")]
+    # models/NAME/RECIPE/T; those of older records had no T.
+    found = [records["/".join(key)] for key in sorted((k for k in keys if len(k) == 4), key=_by_steps)]
     if not found:
         return "No records yet."
     head = [
         "network",
+        "calibration",
         "inputs",
         "recipe",
         "T",
@@ -160,20 +163,20 @@ def models(records: Records) -> str:
         "same largest output",
         "spikes per neuron",
     ]
-    rows = []
+    rows: list[list[str]] = []
     for r in found:
-        refused: set[str] = set()
-        for row in r["rows"]:
-            cells = [r["model"], r["inputs"], row["recipe"]]
-            if "refused" in row:
-                if row["recipe"] not in refused:
-                    rows.append([*cells, "", f"refused: {row['refused']}", "", "", ""])
-                refused.add(row["recipe"])
-                continue
-            cells += [str(row["T"]), f"{row['error']:.3f}"]
-            same = "" if row["agreement"] is None else f"{100 * row['agreement']:.0f} %"
-            rows.append([*cells, f"{row['correlation']:.4f}", same, f"{row['spikes']:.2f}"])
-    return f"{where(found)}\n\n{table(head, rows, left=3)}"
+        cells = [r["model"], str(r["calibration"]), r["inputs"], r["recipe"], str(r["T"])]
+        if "refused" in r:
+            rows.append([*cells, f"refused: {r['refused']}", "", "", ""])
+            continue
+        same = "" if r["agreement"] is None else f"{100 * r['agreement']:.0f} %"
+        rows.append([*cells, f"{r['error']:.3f}", f"{r['correlation']:.4f}", same, f"{r['spikes']:.2f}"])
+    return f"{where(found)}\n\n{table(head, rows, left=4)}"
+
+
+def _by_steps(key: list[str]) -> tuple[str, str, int]:
+    """The order of models' records, T as a number."""
+    return key[1], key[2], int(key[3])
 
 
 def events(records: Records) -> str:

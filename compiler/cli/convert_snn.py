@@ -35,7 +35,11 @@ _OPTIONS = (
         show_default=True,
         help="snn: search, mse, max, quantile, ltb or gaussian.",
     ),
-    click.option("--levels", type=int, help="snn: powers of two of a spike in recipes b and c; 4 by default."),
+    click.option(
+        "--levels",
+        type=int,
+        help="snn: powers of two of a spike in recipes b and c; 4 by default, 7 in deep networks of b.",
+    ),
     click.option("--coding", help="snn: rate or differential, if not the recipe's."),
     click.option("--group", type=int, default=1, help="snn: neurons that carry one number together, in recipe a."),
     click.option("--start", type=int, help="snn: first step that a rate-coded read-out counts; 0 by default."),

@@ -15,9 +15,10 @@ from neuc.compiler.snn import front
 from neuc.compiler.snn.convert import convert_marked
 from neuc.compiler.snn.data import Data, arrays_of
 from neuc.compiler.snn.model import SpikingModel
-from neuc.compiler.snn.recipes import RECIPES, check_steps
+from neuc.compiler.snn.recipes import RECIPES, check_steps, for_depth
 from neuc.compiler.snn.sweep import SweepRow
 from neuc.errors import Error, Exit
+from neuc.passes.analysis.neuron_sites import sites
 
 TRIED = (("a", "search"), ("a", "ltb"), ("b", "search"), ("b", "quantile"), ("c", "search"))
 """Recipes and ways to find thresholds, in the order they are tried: what is simplest to build in hardware first."""
@@ -102,9 +103,9 @@ def convert_auto(
             if best is not None and count > best.row.steps:
                 break
             try:
-                made = convert_marked(
-                    marked.remarked(RECIPES[recipe]), fit, RECIPES[recipe], count, thresholds, seed=seed
-                )
+                remarked = marked.remarked(RECIPES[recipe])
+                chosen = for_depth(RECIPES[recipe], sum(1 for _ in sites(remarked.module)))
+                made = convert_marked(remarked, fit, chosen, count, thresholds, seed=seed)
             except Error as error:
                 if error.code not in ("NEUC-E524", "NEUC-E525"):
                     raise

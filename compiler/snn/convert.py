@@ -19,7 +19,7 @@ from neuc.compiler.snn.data import Data, arrays_of
 from neuc.compiler.snn.front import Marked
 from neuc.compiler.snn.layer_errors import spike_errors
 from neuc.compiler.snn.model import SpikingModel
-from neuc.compiler.snn.recipes import Recipe, check_steps, recipe_of
+from neuc.compiler.snn.recipes import Recipe, check_steps, for_depth, recipe_of
 from neuc.compiler.snn.recurrent import recurrent_warnings
 from neuc.compiler.snn.report import ConversionReport
 from neuc.compiler.snn.simulate import Simulation, affordable
@@ -29,7 +29,7 @@ from neuc.dialects.interp.core import interpret
 from neuc.dialects.locations import node_names
 from neuc.dialects.spike import event_of
 from neuc.errors import Error, Exit, InternalError
-from neuc.passes.analysis.neuron_sites import write_rate
+from neuc.passes.analysis.neuron_sites import sites, write_rate
 from neuc.passes.convert_ann_to_snn import ConvertAnnToSnn, loops
 from neuc.passes.group_neurons import GroupNeurons
 
@@ -72,7 +72,7 @@ def convert_to_snn(
         steps: T, the time steps; 8 for a, 4 for b and c.
         thresholds: ``search`` (each layer simulated on the spikes of those before; also finds biases), ``mse`` (each
             layer by itself), ``max``, ``quantile``, ``ltb`` (local threshold balancing), ``gaussian``.
-        levels: powers of two of a spike in b and c.
+        levels: powers of two of a spike in b and c; by default 4, and 7 in b for networks of more than 24 layers.
         coding: ``rate`` or ``differential``, if not the recipe's.
         group: of a: how many neurons carry one number together; 2 tell about as much in T steps as one in 2·T, for
             twice as many neurons and synapses.
@@ -115,6 +115,8 @@ def convert_to_snn(
     check_steps(count)
     begun = time.perf_counter()
     marked = front.mark(model, chosen, shapes, example_inputs, spiking_after)
+    if levels is None:
+        chosen = for_depth(chosen, sum(1 for _ in sites(marked.module)))
     inputs = arrays_of(calibration, marked.inputs, "calibration data")
     made = convert_marked(
         marked, inputs, chosen, count, thresholds, start=start, quantile=quantile, seed=seed, refit=refit

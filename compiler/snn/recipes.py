@@ -52,6 +52,8 @@ RECIPES = {
     "b": Recipe("b", 4, "differential", "signed power-of-two spikes that carry changes"),
     "c": Recipe("c", 4, "rate", "signed power-of-two spikes, functions exact in expectation"),
 }
+DEEP, DEEP_LEVELS = 24, 7
+"""Spikes of changes get so many levels where a network has more layers of neurons than the first number."""
 THRESHOLDS = ("search", "max", "quantile", "ltb", "gaussian", "mse")
 """Ways to find thresholds; `search` simulates the network layer by layer."""
 
@@ -85,6 +87,16 @@ def recipe_of(name: str, levels: int | None = None, coding: str | None = None, g
             raise Error("NEUC-E527", f"recipe {name} with groups of {group}", hint=GROUP_HINT, exit_code=Exit.USAGE)
         found = replace(found, group=group, about=f"{found.about}, {group} neurons for each number")
     return found
+
+
+def for_depth(recipe: Recipe, layers: int) -> Recipe:
+    """The recipe with levels that suit a network of so many layers of neurons, where nobody asked for others.
+
+    What a layer rounds in one step the layers behind it get late, so that errors of deep networks fade only if each
+    step can move a mean far and still finely.
+    """
+    deep = recipe.coding == "differential" and layers > DEEP
+    return replace(recipe, levels=DEEP_LEVELS) if deep else recipe
 
 
 def check_steps(steps: int) -> None:

@@ -24,17 +24,21 @@ LTB_ROUNDS = 1000
 GAUSSIAN_ROUNDS = 100
 RATIOS = np.linspace(0.15, 1.1, 20).astype(np.float32)
 """Thresholds that a search tries, in parts of a channel's largest activation."""
-FAST = np.array([1.6, 2.4, 4.0, 8.0], np.float32)
-"""Larger ones, of spikes that carry changes and have so many levels that small ones stay: in step t a mean moves by at
-most threshold / t, so that neurons behind many layers, whose inputs are right late, would not arrive."""
+FAST = (2.0 ** np.arange(0, 3.5, 0.5)).astype(np.float32)
+"""The same for spikes that carry changes and have so many levels that small ones stay: in step t a mean moves by at
+most threshold / t, so that neurons behind many layers, whose inputs are right late, would not arrive with smaller
+ones; and with many powers of two it matters little which is the first."""
 MANY_LEVELS = 5
 """How many powers of two of a spike are enough for that."""
+COMMON = 0.9
+"""With so many levels, channels move at least as fast as those at this quantile of the layer: a channel that was nearly
+silent for the calibration data would else take many steps to follow an input that it answers to."""
 LATE = (0.25, 0.5, 1.0, 1.5)
 """How much less charge binary neurons may begin with, in thresholds; it comes back over the steps."""
 REFINEMENTS = 2
 """Rounds of small changes that a search of binary neurons ends with."""
 COARSE = 1024
-"""About how many samples of a channel a search of binary neurons looks at, until it refines."""
+"""About how many samples of a channel a search of binary neurons looks at until it refines, and one of many levels."""
 
 
 @dataclass(frozen=True)
@@ -131,13 +135,15 @@ def search(
     """
     shift = np.zeros((), np.float32) if offset is None else offset
     trial = _Trial(current, truth, recipe, steps, positive, shift, members)
-    coarse = trial.thinned(max(1, truth.shape[1] // COARSE)) if recipe.binary else trial
-    most = np.maximum(largest(truth), np.float32(1e-12))
     fast = recipe.coding == "differential" and recipe.levels >= MANY_LEVELS
-    for ratio in (*RATIOS, *(FAST if fast else ())):
+    coarse = trial.thinned(max(1, truth.shape[1] // COARSE)) if recipe.binary or fast else trial
+    most = np.maximum(largest(truth), np.float32(1e-12))
+    if fast:
+        most = np.maximum(most, np.quantile(most, COMMON).astype(np.float32))
+    for ratio in FAST if fast else RATIOS:
         threshold = np.minimum(most * ratio, np.float32(bound))
         if recipe.coding == "differential":
-            trial.attempt(Found(threshold))
+            coarse.attempt(Found(threshold))
             continue
         _with_bias(coarse, threshold, 0.0)
     if recipe.binary:
@@ -148,8 +154,9 @@ def search(
         trial.attempt(coarse.best)
         for _ in range(REFINEMENTS):
             _refine(trial, bound)
-    assert trial.best is not None
-    return trial.best
+    best = trial.best if recipe.binary else coarse.best
+    assert best is not None
+    return best
 
 
 def _with_bias(trial: _Trial, threshold: Array, late: float) -> None:

@@ -64,6 +64,23 @@ def cnn(seed: int = 0) -> ModelProto:
     return model(nodes, [value("x", ["N", 2, 8, 8])], [value("y", ["N", 4])], w)
 
 
+def chain(depth: int, seed: int = 0) -> ModelProto:
+    """[N, 12], then `depth` layers of 12 with ReLU6; every other one has a shortcut."""
+    rng = np.random.default_rng(seed)
+    w = {"low": np.array(0, np.float32), "high": np.array(6, np.float32)}
+    nodes, last = [], "x"
+    for i in range(depth):
+        w[f"w{i}"] = weights(rng, 12, 12) * np.float32(0.5 if i % 2 else 1.0)
+        w[f"b{i}"] = (rng.standard_normal(12) * 0.1).astype(np.float32)
+        nodes.append(node("Gemm", f"{last} w{i} b{i}", f"h{i}", name=f"fc{i}"))
+        if i % 2:
+            nodes.append(node("Add", f"h{i} {last}", f"s{i}", name=f"add{i}"))
+        nodes.append(node("Clip", f"{'s' if i % 2 else 'h'}{i} low high", f"a{i}", name=f"clip{i}"))
+        last = f"a{i}"
+    nodes.append(node("Identity", last, "y", name="out"))
+    return model(nodes, [value("x", ["N", 12])], [value("y", ["N", 12])], w)
+
+
 def transformer(seed: int = 0) -> ModelProto:
     """One pre-norm block on [N, 4, 8] with two heads and GELU, then a mean over the tokens."""
     rng = np.random.default_rng(seed)

@@ -12,10 +12,11 @@ from xdsl.ir import Operation
 
 import neuc
 from neuc.compiler.driver import print_module, read_module
+from neuc.compiler.snn.recipes import RECIPES, for_depth
 from neuc.dialects import spike
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.store import ConstantOp
-from snn_models import cnn, inputs, mlp, transformer
+from snn_models import chain, cnn, inputs, mlp, transformer
 
 SAME = 1e-4
 """Relative: both round in f32, in other orders of the sums; thresholds that differ by rounding are too rare to meet."""
@@ -147,3 +148,15 @@ def test_saved_text_is_the_network(tmp_path: Path):
     np.testing.assert_array_equal(
         interpret(module, [x], context.weights)[0], interpret(model.module, [x], model.context.weights)[0]
     )
+
+
+def test_deep_networks_get_spikes_of_more_levels_and_come_close():
+    deep = chain(26)
+    x, new = inputs(deep, 24), inputs(deep, 16, seed=9)
+    by_default = neuc.convert_to_snn(deep, x, recipe="b", steps=8, refit=False)
+    asked = neuc.convert_to_snn(deep, x, recipe="b", steps=8, refit=False, levels=4)
+    assert (by_default.recipe.levels, asked.recipe.levels) == (7, 4)
+    expected = reference(deep, new)
+    # 4 levels are at most 8 times the smallest, 7 are 64 times: errors of deep layers fade by as much sooner.
+    assert distance(by_default.run(new)[0], expected) < distance(asked.run(new)[0], expected) / 4
+    assert for_depth(RECIPES["b"], 24).levels == for_depth(RECIPES["c"], 25).levels == 4

@@ -168,3 +168,22 @@ def test_many_levels_follow_a_mean_that_moves_late():
         errors.append(float(np.sqrt(np.mean((made - truth) ** 2))))
         assert (found.threshold > 1.1 * truth.max()) == (levels == 7)
     assert errors[1] < 0.3 * errors[0]
+
+
+def test_channels_that_calibration_hardly_saw_follow_inputs_they_answer_to():
+    """With many levels a nearly silent channel gets thresholds like its layer's, and stays exact for what it had."""
+    rng, steps = np.random.default_rng(5), 8
+    truth = rng.random((8, 400)).astype(np.float32)
+    truth[0] *= 0.01
+    new = np.full((1, 1), 0.9, np.float32)
+    errors = []
+    for levels in (4, 7):
+        recipe = recipe_of("b", levels)
+        theta = search(Signal(truth), truth, recipe, steps, positive=True).threshold[:1, None]
+        seen = estimate(spikes(Signal(truth[:1]), recipe, steps, theta, positive=True), recipe)
+        # A neuron below 3/4 of its smallest level is silent: no mean is off by more than that.
+        assert np.abs(seen - truth[:1]).max() <= theta[0, 0] / 2 ** (levels - 1)
+        errors.append(
+            abs(float(estimate(spikes(Signal(new), recipe, steps, theta, positive=True), recipe)[0, 0]) - 0.9)
+        )
+    assert errors[1] < 0.05 < 0.5 < errors[0]
