@@ -99,21 +99,20 @@ def predict_vector(row: Row, machine: Machine, sku: Sku) -> Prediction:
 def predict_convolution(row: Row, machine: Machine, sku: Sku) -> Prediction:
     """A convolution of an image H x W x C_in to C_out channels, its filters on the cores; the row gives the rate."""
     sizes, kind = sizes_in(row.shape), type_in(row.dtype)
-    why = faults_in(shape_fault(row.shape, sizes, "HxWxC_INxC_OUT"), type_fault(row.dtype, kind))
-    if why or kind is None:
+    given = re.search(r"\brate=(?=\S*[1-9])(\d{1,9}(?:\.\d{1,9})?)", row.config)
+    slow = "" if given else "kernels of published convolutions do 0.04 to 4 multiply-adds a cycle; give rate="
+    why = faults_in(shape_fault(row.shape, sizes, "HxWxC_INxC_OUT"), type_fault(row.dtype, kind), slow)
+    if why or kind is None or given is None:
         return refuse(row, why)
     height, width, channels, filters = sizes
     if "->" not in row.dtype:
         kind = replace(kind, c=kind.a)
-    across = re.search(r"\bfilter=(\d{1,3})x(\d{1,3})\b", row.config)
-    stride = re.search(r"\bstride=(\d{1,3})\b", row.config)
+    across = re.search(r"\bfilter=([1-9]\d{0,2})x([1-9]\d{0,2})\b", row.config)
+    stride = re.search(r"\bstride=([1-9]\d{0,2})\b", row.config)
     taps = int(across[1]) * int(across[2]) if across else 1
     step = int(stride[1]) if stride else 1
     pixels = ceil(height / step) * ceil(width / step)
     columns, deep = _columns_in(row.config, machine)
-    given = re.search(r"\brate=(\d{1,9}(?:\.\d{1,9})?)", row.config)
-    if given is None:
-        return refuse(row, "kernels of published convolutions do 0.04 to 4 multiply-adds a cycle; give rate=")
     rate = float(given[1])
     macs = pixels * taps * channels * filters
     a, b, c = kind.nbytes
