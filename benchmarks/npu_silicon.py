@@ -28,7 +28,7 @@ FIRST_LOOKS = (
     "| 36 functions of 2048 elements, one product of 128 x 128, IRON on Krackan | 41 %, 56 % | the suite's dispatch |",
     "| 4 products of flm, amd/IRON on Krackan | 54 %, 60 % | the suite's dispatch |",
     "| 8 products of iron.GEMM on Krackan | 64 %, 81 % | no prediction: its kernels' rates are not known |",
-    "| 11 convolutions, amd/IRON on Strix | 76 %, 99.8 % | none without `rate=`: some kernels are scalar loops |",
+    "| 11 convolutions, amd/IRON on Strix | 76 %, 99.8 % | none without `rate=` (6 with that of two others) |",
     "| a ReLU, a copy of 32768 elements, amd/IRON on Strix | 37 % and 90 % | the copy's time is a dispatch |",
 )
 
