@@ -39,7 +39,7 @@ PIECE_GRAINS = 24
 """Grains that are worth a call, whatever weights they read."""
 MAX_PIECES = 16
 """Most of the least pieces of a thread's share of a launch, by either of these measures."""
-PIECE_OPERATIONS = 2**25
+PIECE_OPERATIONS = 2**26
 """Operations that are worth a call: a few hundredths of a millisecond of the fastest products."""
 _LINE = 128  # threads' scratch areas share no pair of cache lines
 

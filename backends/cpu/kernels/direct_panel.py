@@ -225,8 +225,17 @@ class PanelProducts(ABC):
         """Bytes of codes of a tile of rows by a block of columns."""
         return self.block_quads(self.layout) * TILE_BYTES
 
+    @property
+    def fetched(self) -> int:
+        """Lines of the next chunk's packed bytes that are asked for beside a block of columns."""
+        return -(-self.tiling.row_block_bytes // (self.panels * self.blocks * CACHE_LINE))
+
+    def share_of(self, size: int, tokens: Val) -> Val:
+        """How many of the `fetched` lines are the share of a group of `size` tokens: a division, so not in a loop."""
+        return self.b.udiv(tokens + (self.fetched * size - 1), tokens)
+
     def fetch(
-        self, following: Val, ends: LinearPlaces, group: tuple[Val, int], tokens: Val, where: tuple[Val, Val, Val]
+        self, following: Val, ends: LinearPlaces, group: tuple[Val, int, Val], tokens: Val, where: tuple[Val, Val, Val]
     ) -> None:
         """Ask for a group's share of the next chunk's packed bytes, and of its outputs' memory.
 
@@ -235,16 +244,15 @@ class PanelProducts(ABC):
         Args:
             following: the next chunk's packed bytes.
             ends: as for the whole chunk.
-            group: its first token, and how many tokens it has, if there are so many.
+            group: its first token, how many tokens it has, if there are so many, and its share, as `share_of` says.
             tokens: how many there are.
             where: the panel's number, the block's first step, and how many rows the panel has.
         """
-        b, (token, size), (panel, block, rows) = self.b, group, where
+        b, (token, size, share), (panel, block, rows) = self.b, group, where
         part = b.udiv(block, self.block_steps)
-        fetched = -(-self.tiling.row_block_bytes // (self.panels * self.blocks * CACHE_LINE))
-        lines = b.ptr(following, (panel * self.blocks + part) * (fetched * CACHE_LINE))
-        first, until = (b.udiv(number * fetched, tokens) for number in (token, token + size))
-        with b.loop(first, b.min(until, b.i64(fetched))) as line:
+        lines = b.ptr(following, (panel * self.blocks + part) * (self.fetched * CACHE_LINE))
+        first = b.udiv(token, size) * share
+        with b.loop(first, b.min(first + share, b.i64(self.fetched))) as line:
             address = b.ptr(lines, line.i * CACHE_LINE)
             b.intrinsic("llvm.prefetch.p0", None, [address, b.i32(0), b.i32(2), b.i32(1)])
         own = b.min(tokens - token, b.i64(size))

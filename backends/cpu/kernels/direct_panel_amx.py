@@ -115,13 +115,14 @@ class AmxPanelProducts(PanelProducts):
         runs = b.udiv(self.fill_up(quads), self.tile_quads)
         # Outputs lag one group behind, so the last columns have a turn more, without products.
         until = b.select(own.last, tokens + TILE_TOKENS, tokens)
-        written = b.udiv(runs + (TILE_TOKENS - 1), runs)
+        written, share = b.udiv(runs + (TILE_TOKENS - 1), runs), self.share_of(TILE_TOKENS, tokens)
         with b.loop(0, until, TILE_TOKENS) as token:
             multiplies, writes = b.icmp("slt", token.i, tokens), own.last & b.icmp("sgt", token.i, 0)
             final = b.icmp("sle", tokens - token.i, TILE_TOKENS) & multiplies
             first = b.min(token.i, tokens - TILE_TOKENS)
             with b.if_(multiplies):
-                self.fetch(following, ends, (token.i, TILE_TOKENS), tokens, (own.panel, own.first, own.rows))
+                place = (own.panel, own.first, own.rows)
+                self.fetch(following, ends, (token.i, TILE_TOKENS, share), tokens, place)
                 self._take_sums(token.i, own.first)
             with b.loop(0, runs, init=[b.i64(0)]) as run:
                 with b.if_(multiplies):

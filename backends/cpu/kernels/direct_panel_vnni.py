@@ -44,18 +44,19 @@ class VnniPanelProducts(PanelProducts):
             quads = self.fill_up(quads)
             last = b.icmp("sge", block.i + self.block_steps, t.segment_steps)
             columns = b.ptr(x, block.i * t.step_columns)
-            for token, size in self._groups(tokens):
-                self.fetch(following, ends, (token, size), tokens, (panel.i, block.i, here))
+            for token, size, share in self._groups(tokens):
+                self.fetch(following, ends, (token, size, share), tokens, (panel.i, block.i, here))
                 self._group(b.ptr(columns, token * stride), stride, token, size, quads, block.i)
                 with b.if_(last):
                     self.writer.write_panel(self.panel_ends(ends, panel.i, token, token), b.i64(size), here, self.tiles)
 
-    def _groups(self, tokens: Val) -> Iterator[tuple[Val, int]]:
+    def _groups(self, tokens: Val) -> Iterator[tuple[Val, int, Val]]:
+        """Loops over groups of each size: a group's first token, how many it has, and its share of what is fetched."""
         b, done = self.b, self.b.i64(0)
         for size in self.sizes:
-            until = tokens - b.urem(tokens - done, size) if size > 1 else tokens
+            until, share = tokens - b.urem(tokens - done, size) if size > 1 else tokens, self.share_of(size, tokens)
             with b.loop(done, until, size) as token:
-                yield token.i, size
+                yield token.i, size, share
             done = until
 
     def _group(self, x: Val, stride: Operand, token: Val, tokens: int, quads: Val, block: Val) -> None:
