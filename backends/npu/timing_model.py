@@ -1,8 +1,9 @@
 """How long kernels, transfers and whole GEMMs take by the machine model alone: closed forms, no simulation.
 
 Kernel: cycles = m·n·(k / peak + per_output), at least what its DMA needs for a tile (arXiv 2512.13282, equation 4).
-Array: t = max(tiles·(K·m·n / rate + m·n·bytes_C / width) / f, (A + B + C) / BW, (A + B) / BW of reads, shims) + dispatch,
-A and B counted as often as tiles read them again; where blocks do not overlap, what waits is added. Constants are the machine file's, fitted once a dtype or kernel library and never to a row.
+Array: t = max(tiles·(K·m·n / rate + m·n·bytes_C / width) / f, (A + B + C) / BW, (A + B) / BW of reads, shims) +
+dispatch, A and B counted as often as tiles read them again; where blocks do not overlap, what waits is added.
+Constants are the machine file's, fitted once a dtype or kernel library and never to a row.
 """
 
 from __future__ import annotations
