@@ -23,7 +23,10 @@ from neuc.errors import InternalError
 from neuc.passes.outlining import EXECUTOR
 from neuc.runtime.program import OtherSegment
 
-_EMITTERS: dict[str, str] = {"npu": "neuc.backends.npu.emit:emit_segment"}
+_EMITTERS: dict[str, str] = {
+    "npu": "neuc.backends.npu.emit:emit_segment",
+    "npu-rows": "neuc.backends.npu.emit_rows:emit_rows",
+}
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,8 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "place-dataflow": _pass("backends.npu.graph_passes", "PlaceDataflow"),
     "route-dataflow": _pass("backends.npu.graph_passes", "RouteDataflow"),
     "size-buffers": _pass("backends.npu.graph_passes", "SizeBuffers"),
+    "bf16-rows": _pass("backends.npu.use_rows", "Bf16Rows"),
+    "place-rows": _pass("backends.npu.place_rows", "PlaceRows"),
     "bf16-products": _pass("backends.npu.use_bf16", "Bf16Products"),
     "finish-products": _pass("backends.npu.finish_products", "FinishProducts"),
     "grouped-products": _pass("backends.npu.grouped_products", "GroupedProducts"),

@@ -38,6 +38,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects.npu_attrs import CircuitAttr, DmaAttr, NumbersAttr, PoolAttr, names, numbers
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
+from neuc.dialects.npu_rows import ChainOp, LayerNormOp, SoftmaxOp
 
 LINK_MODES = ("forward", "split", "join", "broadcast")
 OpT = TypeVar("OpT", bound=Operation)
@@ -334,6 +335,9 @@ Npu = Dialect(
         MatmulOp,
         RequantizeOp,
         GroupedAccumulateOp,
+        ChainOp,
+        SoftmaxOp,
+        LayerNormOp,
     ],
     [NumbersAttr, PoolAttr, DmaAttr, CircuitAttr],
 )

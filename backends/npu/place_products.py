@@ -13,6 +13,7 @@ from xdsl.passes import ModulePass
 
 from neuc.backends.npu.array_products import FREE, Layer, by_operand, is_open, parts_of, product_of, work_of
 from neuc.backends.npu.emit import MACHINE, PLAN, SWITCH, block_program, plan_attribute
+from neuc.backends.npu.emit_rows import RowWork
 from neuc.backends.npu.finish_notes import finished_where, note_finishing, saved_bytes
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.left_behind import listed, note_the_rest
@@ -71,6 +72,8 @@ class PlaceNpu(ModulePass):
         shared = self._worth_a_dispatch(op, by_operand(main), machine, store)
         note_the_rest(op, main, machine, self.free)
         if not shared:
+            if any(isinstance(found, RowWork) for found in main.body.block.ops):
+                return
             why = f"least={self.least} is more than any product" if self.least else "no layer has few-level weights"
             add_notes(op, f"nothing runs on {machine.name}: {why} (--quantize ternary makes some)")
             return

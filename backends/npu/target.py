@@ -11,15 +11,19 @@ from neuc.backends.npu.finish_products import FinishProducts
 from neuc.backends.npu.grouped_products import GroupedProducts
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.place_products import PlaceNpu
+from neuc.backends.npu.place_rows import PlaceRows
 from neuc.backends.npu.use_bf16 import Bf16Products
+from neuc.backends.npu.use_rows import MODES, Bf16Rows
 from neuc.backends.paradigm_target import CALIBRATED, SCALES_OPTION, ParadigmTarget, option_error
 from neuc.errors import Error
+from neuc.passes.fuse_maps import FuseMaps
 from neuc.passes.tile_lut import TileLut
 
 OPTIONS = {
     "machine": "path of a machine file (.toml) in place of the one that comes with neuc",
     "columns": "of the array's columns, how many are used",
     "float": "where float products run: cpu, or bf16 for the array, with float32 sums (default cpu)",
+    "elementwise": "with float=bf16: other float work on the array: auto (where it pays), always, never (default auto)",
     SCALES_OPTION: "of int8 activations: calibrated (fixed, the default with --calib) or run-time (of each input)",
     "finish": "who makes int8 codes of int8 products' sums: array, where its integers can, or cpu (default array)",
     "grouped": "where grouped and depthwise int8 or ternary convolutions run: array or cpu (default array)",
@@ -27,6 +31,7 @@ OPTIONS = {
     "free": f"what a size left free is taken to be when tiles are chosen (default {FREE})",
 }
 
+_ROUNDING = (Bf16Products, FuseMaps, Bf16Rows)
 _MOST_FREE = 65536
 _MOST_DIGITS = 9
 
@@ -70,12 +75,32 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
     if grouped not in ("array", "cpu"):
         raise option_error(name, "grouped", grouped, "array or cpu")
     tiling = [GroupedProducts(int(free), int(least))] if grouped == "array" else []
-    return [TileLut(encoding="i2"), *tiling, *finishing, *rounding(options), PlaceNpu(machine, int(free), int(least))]
+    rows = _row_passes(name, machine, options)
+    floating = [Bf16Products(), *rows] if floats == "bf16" else []
+    placing = [PlaceNpu(machine, int(free), int(least)), *([PlaceRows(machine, int(free))] if rows else [])]
+    return [TileLut(encoding="i2"), *tiling, *finishing, *floating, *placing]
 
 
-def rounding(options: Mapping[str, str]) -> list[ModulePass]:
-    """Passes that round floats."""
-    return [Bf16Products()] if options.get("float") == "bf16" else []
+def _row_passes(name: str, machine: str, options: Mapping[str, str]) -> list[ModulePass]:
+    """What makes work for cores of float operations that are no products."""
+    floats = options.get("float") == "bf16"
+    mode = options.get("elementwise", "auto" if floats else "never")
+    if mode not in MODES:
+        raise option_error(name, "elementwise", mode, " or ".join(MODES))
+    if mode != "never" and not floats:
+        raise option_error(name, "elementwise", mode, "it rounds floats to bf16: float=bf16 goes with it")
+    free = int(options.get("free", str(FREE)))
+    return [] if mode == "never" else [FuseMaps(), Bf16Rows(machine, mode, free)]
+
+
+def round_xdna1(options: Mapping[str, str]) -> Sequence[ModulePass]:
+    """Passes of target npu-xdna1 that round floats."""
+    return [step for step in _passes("npu-xdna1", options) if isinstance(step, _ROUNDING)]
+
+
+def round_xdna2(options: Mapping[str, str]) -> Sequence[ModulePass]:
+    """Passes of target npu-xdna2 that round floats."""
+    return [step for step in _passes("npu-xdna2", options) if isinstance(step, _ROUNDING)]
 
 
 def place_xdna1(options: Mapping[str, str]) -> Sequence[ModulePass]:
@@ -94,7 +119,7 @@ TARGETS = tuple(
         f"{find_machine(name).summary}; simulated, ternary, int8 and bf16 products",
         f"{__name__}:place_{name.removeprefix('npu-')}",
         OPTIONS,
-        rounding=f"{__name__}:rounding",
+        rounding=f"{__name__}:round_{name.removeprefix('npu-')}",
         default_quantize="ternary",
         int8_layers=True,
     )

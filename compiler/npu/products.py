@@ -1,4 +1,4 @@
-"""What an artifact puts on an NPU array: its products, each as a placed program for the sizes it was planned for."""
+"""What an artifact puts on an NPU array: products, chains, softmax, norms, as placed programs for planned sizes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from neuc.runtime.npu.gemm_plan import GemmPlan, blocks
 from neuc.runtime.npu.machine import Machine, machine_of
 from neuc.runtime.npu.program import Design
 from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
+from neuc.runtime.npu.row_executor import checked_curve, plan_from
+from neuc.runtime.npu.rows import tokens_of, with_tokens
 from neuc.runtime.npu.windows import Image
 from neuc.runtime.program import OtherSegment
 
@@ -44,8 +46,21 @@ def placed_products(artifact: Artifact) -> list[PlacedProduct]:
         segment = artifact.program.segments.get(name)
         if not isinstance(segment, OtherSegment):
             raise Error(CODE, f"there is no product {name} on the array", hint=CURE)
-        found.append(_product(name, segment, row))
+        made = _rows(name, segment, row, artifact) if segment.kind == "npu-rows" else _product(name, segment, row)
+        found.append(made)
     return found
+
+
+def _rows(name: str, segment: OtherSegment, row: Node, artifact: Artifact) -> PlacedProduct:
+    """A chain, softmax or norm, its tables in its kernels."""
+    node = Node(segment.data, f"segment {name}", CODE, CURE)
+    machine = machine_of(node.get("machine").value, f"segment {name}: machine")
+    design, plan = design_from_json(node.get("program").value, f"segment {name}: program"), plan_from(node)
+    lines = row.get("n").integer(1, _MOST) if plan.kind == "chain" else row.get("m").integer(1, _MOST)
+    results = -(-lines // plan.width) if plan.kind == "chain" else lines
+    curves = [checked_curve(artifact.weights[f"{name}.curve{i}"], size, name) for i, size in enumerate(plan.curves)]
+    sized = with_tokens(design, plan, machine, tokens_of(machine, results, plan.rows), curves)
+    return PlacedProduct(name, cast(Mapping[str, object], row.value), machine, sized)
 
 
 def _product(name: str, segment: OtherSegment, row: Node) -> PlacedProduct:

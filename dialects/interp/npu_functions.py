@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from neuc.dialects.interp import npu_rows
 from neuc.dialects.interp.npu_requantize import requantize
 
 Params: TypeAlias = dict[str, "int | float | str | list[int]"]
@@ -167,6 +168,11 @@ def _each(call: Callable[..., np.ndarray]) -> Meaning:
     return lambda p, phase, t, state: [[call(*(port[0] for port in t))]]
 
 
+def _rows(name: str) -> Meaning:
+    """A kernel on lines of bf16 numbers."""
+    return lambda p, phase, t, state: [[npu_rows.kernel(name, p, t[0][0])]]
+
+
 MEANINGS: dict[str, Meaning] = {
     "copy": _each(lambda x: x.copy()),
     "invert": _each(lambda x: ~x),
@@ -188,4 +194,5 @@ MEANINGS: dict[str, Meaning] = {
     "finished_gemm": _finished(gemm),
     "finished_ternary_gemm": _finished(ternary_gemm),
     "bf16_gemm": bf16_gemm,
+    **{name: _rows(name) for name in ("bf16_chain", "bf16_softmax", "bf16_layer_norm")},
 }

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from neuc.dialects.interp.core import Env, implements
+from neuc.dialects.interp.npu_bf16 import bf16
 from neuc.dialects.interp.npu_requantize import requantize
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
 from neuc.dialects.ternary_types import PackedType
-
-_BITS = 8
-"""Significant bits of a bf16 number."""
 
 
 @implements(MatmulOp)
@@ -49,14 +47,3 @@ def _requantize(op: RequantizeOp, args: list[np.ndarray], env: Env) -> list[np.n
     acc, multiplier, addend, limits, corrections = args[:5]
     sums = acc if acc.dtype == np.int8 else acc[..., 0, :]
     return [requantize(sums, multiplier, addend, limits, corrections, args[5] if args[5:] else None)]
-
-
-def bf16(x: np.ndarray) -> np.ndarray:
-    """f32 rounded to the nearest bf16 number, ties to even, as f32; what is beyond the largest is infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        _, exponent = np.frexp(x)
-        # Below the smallest normal number all have the same step.
-        step = np.maximum(exponent, -125) - _BITS
-        wide = x.astype(np.float64)
-        near = np.ldexp(np.rint(np.ldexp(wide, -step)), step)
-        return np.where(np.isfinite(x), near, wide).astype(np.float32)

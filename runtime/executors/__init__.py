@@ -20,7 +20,18 @@ def _npu(name: str, segment: Segment, setting: Setting) -> Executor:
     return NpuExecutor(name, segment, setting)
 
 
-_BUILT_IN: dict[str, ExecutorFactory] = {"native": NativeExecutor, "host": HostExecutor, "npu": _npu}
+def _npu_rows(name: str, segment: Segment, setting: Setting) -> Executor:
+    from neuc.runtime.npu.row_executor import RowExecutor  # seldom needed
+
+    return RowExecutor(name, segment, setting)
+
+
+_BUILT_IN: dict[str, ExecutorFactory] = {
+    "native": NativeExecutor,
+    "host": HostExecutor,
+    "npu": _npu,
+    "npu-rows": _npu_rows,
+}
 
 
 def executor_factory(kind: str) -> ExecutorFactory:

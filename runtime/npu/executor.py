@@ -24,7 +24,7 @@ from neuc.runtime.npu.program import DTYPES, Design
 from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
 from neuc.runtime.npu.requantize import MOST as MOST_FINISH
 from neuc.runtime.npu.requantize import Finish
-from neuc.runtime.npu.simulator import simulate
+from neuc.runtime.npu.simulator import Run, simulate
 from neuc.runtime.npu.windows import Image, Window
 from neuc.runtime.profile import Event, Profile
 from neuc.runtime.program import OtherSegment, Segment
@@ -50,7 +50,20 @@ class Usage:
     padded_macs: int = 0
     energy_pj: dict[str, float] = field(default_factory=dict[str, float])
 
-    def add_energy(self, machine: Machine, kind: str, macs: int, sram: int, hops: int, ddr: int) -> None:
+    def add(self, run: Run, machine: Machine, kind: str, macs: tuple[int, int], switch: bool) -> None:
+        """Add a dispatch: its element type, multiply-adds without and with padding, whether the program changed."""
+        host, counts = machine.host, run.counts
+        self.dispatches += 1
+        self.switches += switch
+        self.cycles += run.cycles
+        waits = host.get("dispatch_us", 0.0) + switch * host.get("program_switch_us", 0.0)
+        self.seconds += run.seconds + waits * 1e-6
+        self.ddr_bytes += counts.ddr_bytes
+        self.macs += macs[0]
+        self.padded_macs += macs[1]
+        self._add_energy(machine, kind, macs[1], counts.sram_bytes, counts.stream_byte_hops, counts.ddr_bytes)
+
+    def _add_energy(self, machine: Machine, kind: str, macs: int, sram: int, hops: int, ddr: int) -> None:
         """Add an estimate by source, from the machine model's figures; `kind` of multiply-adds is i8 or bf16."""
         figures = {
             "multiply-adds": macs * machine.energy.get(f"mac_{kind}_pj", 0.0),
@@ -60,6 +73,16 @@ class Usage:
         }
         for name, value in figures.items():
             self.energy_pj = {**self.energy_pj, name: self.energy_pj.get(name, 0.0) + value}
+
+
+def record(profile: Profile, name: str, machine: Machine, usage: tuple[Usage, Usage], began: int) -> None:
+    """What a call would have taken on the array, as an event of the profile (whose own times are the host's)."""
+    before, now = usage
+    names = ("dispatches", "switches", "cycles", "seconds", "ddr_bytes", "macs", "padded_macs")
+    details: dict[str, object] = {key: getattr(now, key) - getattr(before, key) for key in names}
+    details["machine"] = machine.name
+    details["energy_pj"] = sum(now.energy_pj.values()) - sum(before.energy_pj.values())
+    profile.add([Event(name, CATEGORY, began, time.monotonic_ns(), 0, details)])
 
 
 class NpuExecutor:
@@ -135,7 +158,7 @@ class NpuExecutor:
         else:
             made = self._stacked(inputs[0], inputs[1]) if self._weights is None else self._weighted(inputs[0])
         if self._profile is not None:
-            self._record(self._profile, before, began)
+            record(self._profile, self._name, self.machine, (before, self.usage), began)
         results: list[Array] = []
         for part, given in zip(made, outputs):
             if given is None:
@@ -202,15 +225,6 @@ class NpuExecutor:
         weights = np.stack([tiled_weights(self._plan, rows[g % len(rows)]) for g in range(count)])
         return [self._product(left, weights, n, count * m * n * k).reshape(*a.shape[:-1], n)]
 
-    def _record(self, profile: Profile, before: Usage, began: int) -> None:
-        """What this call would have taken on the array, as an event of the profile (whose own times are the host's)."""
-        now = self.usage
-        names = ("dispatches", "switches", "cycles", "seconds", "ddr_bytes", "macs", "padded_macs")
-        details: dict[str, object] = {name: getattr(now, name) - getattr(before, name) for name in names}
-        details["machine"] = self.machine.name
-        details["energy_pj"] = sum(now.energy_pj.values()) - sum(before.energy_pj.values())
-        profile.add([Event(self._name, CATEGORY, began, time.monotonic_ns(), 0, details)])
-
     def _product(self, x: Array, weights: Array, outputs: int, work: int) -> Array:
         """Sums [groups, rows, outputs] of x [rows, groups, K] and tiled weights, in one dispatch of `work` products."""
         rows, groups, columns = x.shape
@@ -226,18 +240,7 @@ class NpuExecutor:
         run = simulate(design, self.machine, arrays)
         if run.deadlock is not None:
             raise Error("NEUC-E679", f"{design.name} deadlocks: {run.deadlock}", hint="please report this program")
-        usage, host = self.usage, self.machine.host
-        usage.dispatches += 1
-        usage.switches += self._switch
-        usage.cycles += run.cycles
-        waits = host.get("dispatch_us", 0.0) + self._switch * host.get("program_switch_us", 0.0)
-        usage.seconds += run.seconds + waits * 1e-6
-        usage.ddr_bytes += run.counts.ddr_bytes
-        usage.macs += work
-        usage.padded_macs += padded
-        counts = run.counts
-        moved = (counts.sram_bytes, counts.stream_byte_hops, counts.ddr_bytes)
-        usage.add_energy(self.machine, self._plan.kind.a, padded, *moved)
+        self.usage.add(run, self.machine, self._plan.kind.a, (work, padded), self._switch)
         return np.asarray(run.outputs["c"])
 
 

@@ -228,7 +228,7 @@ def _finished_ternary_gemm(
 @function("bf16_gemm")
 def _bf16_gemm(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, state: State) -> list[list[Array]]:
     """C[m, n] = Σ over k of A[m, k]·B[k, n]: operands bf16, products exact, added in float32 from the lowest k up."""
-    a, b = (_from_bf16(port[0]) for port in tokens)
+    a, b = (from_bf16(port[0]) for port in tokens)
     sums = np.empty((a.shape[1] + 1, a.shape[0], b.shape[1]), np.float32)
     sums[0] = 0 if phase == 0 else state["acc"]
     np.multiply(a.T[:, :, None], b[:, None, :], out=sums[1:])
@@ -244,5 +244,6 @@ def to_bf16(x: NDArray[np.generic]) -> NDArray[np.uint16]:
     return np.where(np.isnan(x), bits >> 16 | 0x40, near).astype(np.uint16)
 
 
-def _from_bf16(bits: Array) -> NDArray[np.float32]:
+def from_bf16(bits: Array) -> NDArray[np.float32]:
+    """The numbers that bf16 bits stand for."""
     return (np.asarray(bits, np.uint32) << 16).view(np.float32)

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import neuc
 from neuc.compiler.cli import main
-from neuc.dialects.interp.npu_products import bf16
+from neuc.dialects.interp.npu_bf16 import bf16
 from neuc.errors import Error
 from neuc.runtime.npu.functions import to_bf16
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import neuc
 from neuc.compiler.npu.products import placed_products
-from neuc.dialects.interp.npu_products import bf16
+from neuc.dialects.interp.npu_bf16 import bf16
 from neuc.runtime.artifact import Artifact
 
 TARGET = "npu-xdna1{float=bf16}"

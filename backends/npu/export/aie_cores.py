@@ -19,6 +19,7 @@ from neuc.backends.npu.export.aie_finish import (
     with_sums,
 )
 from neuc.backends.npu.export.aie_products import PRODUCTS, ZERO, step, zero
+from neuc.backends.npu.export.aie_rows import ROWS, row_body, row_globals
 from neuc.backends.npu.export.aie_types import MLIR_TYPES, memref
 from neuc.errors import Error
 from neuc.runtime.npu.program import Channel, Kernel
@@ -55,10 +56,14 @@ def library_of(kernel: Kernel) -> LibraryKernel | None:
     Raises:
         Error: NEUC-E683, it has neither.
     """
-    if kernel.function in _BODIES or (kernel.function in PRODUCTS and kernel.function not in LIBRARY):
+    if (
+        kernel.function in _BODIES
+        or kernel.function in ROWS
+        or (kernel.function in PRODUCTS and kernel.function not in LIBRARY)
+    ):
         return None
     if kernel.function not in LIBRARY:
-        known = ", ".join(sorted({*LIBRARY, *_BODIES, *PRODUCTS}))
+        known = ", ".join(sorted({*LIBRARY, *_BODIES, *PRODUCTS, *ROWS}))
         raise Error(
             "NEUC-E683",
             f"kernel {kernel.name}: {kernel.function!r} has no mlir-aie body and is in no library of mlir-aie",
@@ -68,10 +73,10 @@ def library_of(kernel: Kernel) -> LibraryKernel | None:
 
 
 def declarations(kernel: Kernel, channels: Mapping[str, Channel]) -> list[str]:
-    """Declarations of the library kernels a core calls; their objects are part of mlir-aie, built by its makefiles."""
+    """Tables of a core, or the library kernels it calls; their objects are part of mlir-aie, built by its makefiles."""
     library = library_of(kernel)
     if library is None:
-        return []
+        return row_globals(kernel) if kernel.function in ROWS else []
     channels = with_sums(kernel, channels) if kernel.function.startswith(PREFIX) else channels
     types = [memref(channels[name]) for name in (*kernel.inputs, *kernel.outputs)] + ["i32"] * len(
         _scalars(kernel, library)
@@ -99,7 +104,7 @@ def statements(kernel: Kernel, channels: Mapping[str, Channel], operands: list[s
         arguments = ", ".join([*operands, *(f"%s{i}" for i in range(len(values)))])
         types = ", ".join([*map(memref, ends), *["i32"] * len(values)])
         return [*lines, f"func.call @{library.symbol}({arguments}) : ({types}) -> ()"]
-    return _loops(kernel, ends, operands)
+    return row_body(kernel, channels) if kernel.function in ROWS else _loops(kernel, ends, operands)
 
 
 def _loops(kernel: Kernel, ends: list[Channel], operands: list[str]) -> list[str]:

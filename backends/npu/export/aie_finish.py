@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
+from neuc.backends.npu.export.aie_rows import ROWS, row_buffers
 from neuc.backends.npu.export.aie_types import memref
 from neuc.runtime.npu.program import Channel, Kernel
 from neuc.runtime.npu.requantize import MOST, parameter_bytes
@@ -21,7 +22,9 @@ _HEADER, _TABLE = 66, 2
 
 
 def buffers(kernel: Kernel, channels: Mapping[str, Channel]) -> dict[str, str]:
-    """Buffers on the core's tile by name, with their types; none for kernels that finish nothing."""
+    """Buffers on the core's tile by name, with their types: of kernels that finish products, or reduce rows."""
+    if kernel.function in ROWS:
+        return row_buffers(kernel)
     if not kernel.function.startswith(PREFIX):
         return {}
     sums = with_sums(kernel, channels)[kernel.outputs[0]]

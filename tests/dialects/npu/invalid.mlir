@@ -111,3 +111,35 @@ func.func @grouped(%q: tensor<2x27xi8>, %p: !ternary.packed<#ternary.encoding<i2
   %y = npu.grouped_accumulate %q, %p groups 3 : (tensor<2x27xi8>, !ternary.packed<#ternary.encoding<i2>, 8x9, scale = row, planes = 1>) -> tensor<2x1x8xi32>
   func.return %y : tensor<2x1x8xi32>
 }
+
+// -----
+
+func.func @chain(%x: tensor<2x8xf32>) -> tensor<2x8xf32> {
+  // CHECK: step 1 (mul 0 2) reads a value that is not there yet
+  %y = npu.chain(%x : tensor<2x8xf32>) {steps = ["constant 0.5", "mul 0 2"]} : tensor<2x8xf32>
+  func.return %y : tensor<2x8xf32>
+}
+
+// -----
+
+func.func @words(%x: tensor<2x8xf32>) -> tensor<2x8xf32> {
+  // CHECK: 'divide 0 0' is no step of a chain
+  %y = npu.chain(%x : tensor<2x8xf32>) {steps = ["divide 0 0"]} : tensor<2x8xf32>
+  func.return %y : tensor<2x8xf32>
+}
+
+// -----
+
+func.func @tables(%x: tensor<2x8xf32>, %t: tensor<512xi32>) -> tensor<2x8xf32> {
+  // CHECK: table is no i32 vector of 512 words and two for each segment
+  %y = npu.softmax %x table %t : (tensor<2x8xf32>, tensor<512xi32>) -> tensor<2x8xf32>
+  func.return %y : tensor<2x8xf32>
+}
+
+// -----
+
+func.func @groups(%a: tensor<2x6xf32>, %b: tensor<2x3x4xf32>) -> tensor<2x12xf32> {
+  // CHECK: groups = 3 needs as many matrices b
+  %y = npu.matmul %a, %b {groups = 3 : i64} : (tensor<2x6xf32>, tensor<2x3x4xf32>) -> tensor<2x12xf32>
+  func.return %y : tensor<2x12xf32>
+}

@@ -54,3 +54,16 @@ func.func @finished(%a: tensor<2x1x3xi32>, %m: tensor<3xi32>, %o: tensor<3xi64>,
   %z = npu.requantize %y, %m, %o, %l, %e : (tensor<2x3xi8>, tensor<3xi32>, tensor<3xi64>, tensor<3x4xi8>, tensor<3x2x2xi32>) -> tensor<2x3xi8>
   func.return %z : tensor<2x3xi8>
 }
+
+// CHECK-LABEL: func.func @rows
+func.func @rows(%x: tensor<2x5x8xf32>, %b: tensor<8xf32>, %t: tensor<514xi32>) -> (tensor<2x5x8xf32>, tensor<2x5x8xf32>) {
+  // CHECK: npu.chain(%x, %b : tensor<2x5x8xf32>, tensor<8xf32>) tables(%t : tensor<514xi32>) {steps = ["add 0 1", "curve 2 0"]} : tensor<2x5x8xf32>
+  %c = npu.chain(%x, %b : tensor<2x5x8xf32>, tensor<8xf32>) tables(%t : tensor<514xi32>) {steps = ["add 0 1", "curve 2 0"]} : tensor<2x5x8xf32>
+  // CHECK: npu.chain(%x : tensor<2x5x8xf32>) {steps = ["constant 0.5", "mul 0 1"]} : tensor<2x5x8xf32>
+  %d = npu.chain(%x : tensor<2x5x8xf32>) {steps = ["constant 0.5", "mul 0 1"]} : tensor<2x5x8xf32>
+  // CHECK: npu.softmax %c table %t : (tensor<2x5x8xf32>, tensor<514xi32>) -> tensor<2x5x8xf32>
+  %s = npu.softmax %c table %t : (tensor<2x5x8xf32>, tensor<514xi32>) -> tensor<2x5x8xf32>
+  // CHECK: npu.layer_norm %d scale %b : tensor<8xf32> bias %b : tensor<8xf32> {eps = 1.000000e-05 : f32, rms} : tensor<2x5x8xf32> -> tensor<2x5x8xf32>
+  %n = npu.layer_norm %d scale %b : tensor<8xf32> bias %b : tensor<8xf32> {eps = 1.0e-5 : f32, rms} : tensor<2x5x8xf32> -> tensor<2x5x8xf32>
+  func.return %s, %n : tensor<2x5x8xf32>, tensor<2x5x8xf32>
+}
