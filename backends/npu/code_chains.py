@@ -86,19 +86,19 @@ def chain_of(acc: Integers, env: Env) -> Chain | str:
     pack = pack_of(acc)
     if pack.packed.plane_count != 1 or pack.packed.columns > pack.packed.group_size:
         return "several sums make one number"
-    user = _only_user(acc.result)
+    user = only_user(acc.result)
     added = user if isinstance(user, MapOp) else None
     if added is not None:
-        user = _only_user(added.result)
+        user = only_user(added.result)
     if not isinstance(user, DequantizeOp):
         return "its sums are read by others"
     start = _sums(user, added, env)
     if isinstance(start, str):
         return start
-    moves, last = list[Operation](), _only_user(user.result)
+    moves, last = list[Operation](), only_user(user.result)
     while isinstance(last, TransposeOp | ReshapeOp):
         moves.append(last)
-        last = _only_user(last.results[0])
+        last = only_user(last.results[0])
     x = moves[-1].results[0] if moves else user.result
     if not isinstance(last, MapOp) or list(last.inputs).count(x) != 1:
         return "its results are no int8 codes"
@@ -202,6 +202,23 @@ class _Reader:
         return array.reshape(-1) if own else None
 
 
+def function_of_codes(op: MapOp, env: Env) -> tuple[np.ndarray, SSAValue] | None:
+    """The last int8 codes of a body that its one operand's codes alone make, int8 [256], and all of it reads; or None.
+
+    The operand's own codes, through a float and back, are such codes, too.
+    """
+    body = op.body.block
+    begin = body.args[0]
+    casts = [
+        inner.results[0] for inner in body.ops if isinstance(inner, arith.FPToSIOp) and inner.results[0].type == i8
+    ]
+    whole = [code for code in casts if _is_all(body, begin, code) and _exact_between(begin, code)]
+    if not whole:
+        return None
+    made = _scalars(body, {begin: _CODES}, env).get(whole[-1])
+    return None if made is None else (np.asarray(made, np.int8), whole[-1])
+
+
 def _channel_axis(op: DequantizeOp, moves: Sequence[Operation]) -> int | None:
     """Where the last axis of sums lies after movements; None where they take it apart."""
     axis, value = len(dims_of(op.result)) - 1, op.result
@@ -215,7 +232,8 @@ def _channel_axis(op: DequantizeOp, moves: Sequence[Operation]) -> int | None:
     return axis
 
 
-def _only_user(value: SSAValue) -> Operation | None:
+def only_user(value: SSAValue) -> Operation | None:
+    """The one operation that reads a value, if it is one."""
     users = {use.operation for use in value.uses}
     return users.pop() if len(users) == 1 else None
 

@@ -8,6 +8,7 @@ from xdsl.passes import ModulePass
 
 from neuc.backends.npu.array_products import FREE
 from neuc.backends.npu.finish_products import FinishProducts
+from neuc.backends.npu.fold_codes import FoldCodes
 from neuc.backends.npu.grouped_products import GroupedProducts
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.place_products import PlaceNpu
@@ -70,7 +71,7 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
     scales = options.get(SCALES_OPTION, CALIBRATED)
     if scales not in (CALIBRATED, "run-time"):
         raise option_error(name, SCALES_OPTION, scales, f"{CALIBRATED} or run-time")
-    finishing = [FinishProducts(int(free), int(least))] if finish == "array" else []
+    finishing = [FinishProducts(int(free), int(least)), FoldCodes()] if finish == "array" else []
     grouped = options.get("grouped", "array")
     if grouped not in ("array", "cpu"):
         raise option_error(name, "grouped", grouped, "array or cpu")

@@ -50,8 +50,10 @@ def obstacle(layers: Sequence[Layer], product: Product) -> str:
     dims = dims_of(windows.q)
     if isinstance(layers[0], GroupedAccumulateOp) and product.groups > 1:
         return "its groups are several products, which take a part of each pixel"
-    if len(dims) != 4 or any(dim.symbols for dim in dims[1:]) or any(d != 1 for d in windows.dilations.get_values()):
-        return "sizes are open, it is not 2-D, or it is dilated"
+    if len(dims) != 4 or any(d != 1 for d in windows.dilations.get_values()):
+        return "it is not 2-D, or it is dilated"
+    if any(dim.symbols for dim in dims[1:]):
+        return "its sizes are open (--shape fixes them)"
     if product.groups > 1 or any(use.operation not in layers for use in windows.result.uses):
         return "several scales or several readers share its windows"
     return ""

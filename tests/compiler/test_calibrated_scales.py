@@ -10,14 +10,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import neuc
-from neuc.compiler import program
+from integer_on_cpu import on_the_cpu
 from neuc.compiler.calibrated_scales import FixedScales, with_fixed_scales
 from neuc.compiler.cli import main
 from neuc.compiler.driver import Driver
 from neuc.compiler.exporters.qdq_chains import functions_of_one
 from neuc.compiler.importers.onnx_file import import_onnx
 from neuc.compiler.options import CompileOptions
-from neuc.compiler.pipeline import choose_target, float_passes, graph_passes, partition_pass
+from neuc.compiler.pipeline import graph_passes
 from neuc.compiler.universe import new_context
 from neuc.errors import Error
 
@@ -57,19 +57,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[onnx.ModelProto, Pa
     return model, data
 
 
-def _on_the_cpu(model: onnx.ModelProto, options: CompileOptions, x: np.ndarray, *, ternary: bool) -> np.ndarray:
+def _expected(model: onnx.ModelProto, options: CompileOptions, x: np.ndarray, *, ternary: bool) -> np.ndarray:
     """What the CPU's kernels make of the same integers, with no array anywhere."""
     context = new_context()
     driver = Driver(import_onnx(model, context), context)
     driver.run(graph_passes())
     fixed = with_fixed_scales(driver, options, ternary=ternary)
     assert isinstance(fixed, FixedScales)
-    driver.module, cpu = fixed.module, choose_target(CompileOptions(target="cpu"))
-    driver.run([*float_passes(options, choose_target(options)), partition_pass(options, cpu)])
-    driver.reach("paradigm")
-    driver.run(cpu.passes())
-    session = program.build(driver.module, context).session(threads=None, profile=False)
-    return np.asarray(session.run(None, {"x": x})[0])
+    driver.module = fixed.module
+    return on_the_cpu(driver, "npu-xdna1", {"x": x})[0]
 
 
 @pytest.mark.parametrize("quantize", ["int8", "ternary"])
@@ -79,7 +75,7 @@ def test_cores_finish_every_product_with_the_cpus_bits(files: tuple[onnx.ModelPr
     compiled = neuc.compile(model, "npu-xdna1", quantize=quantize, calib=data)
     got = np.asarray(compiled.session().run(None, {"x": x})[0])
     options = CompileOptions(target="npu-xdna1", quantize=quantize, calib=data)
-    np.testing.assert_array_equal(got, _on_the_cpu(model, options, x, ternary=quantize == "ternary"))
+    np.testing.assert_array_equal(got, _expected(model, options, x, ternary=quantize == "ternary"))
     assert len(np.unique(got)) > 10
     report = compiled.report
     notes = " ".join(report.hints)
