@@ -114,8 +114,10 @@ def describe_errors(measured: Measured, report: Report) -> None:
 
 def describe_rounded(module: ModuleOp, measured: Measured, report: Report) -> None:
     """Note the layers of a module whose floats were rounded to bf16, before it is placed, and what was measured."""
-    for name, op in layers(module, MatmulOp):
-        if isinstance(op, MatmulOp) and isinstance(op.b.owner, ConstantOp):
+    rounded = {name: op for name, op in layers(module, MatmulOp) if isinstance(op, MatmulOp)}
+    report.layers = [row for row in report.layers if row.node not in rounded]
+    for name, op in rounded.items():
+        if isinstance(op.b.owner, ConstantOp):
             n, k = (dim.value for dim in (dims_of(op.b)[-2:] if op.transpose_b else dims_of(op.b)[:-3:-1]))
             n *= max(1, op.group_count)
             before, after = 4 * n * k, 2 * n * k

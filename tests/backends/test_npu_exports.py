@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neuc.backends.npu.curves import fit_curve
 from neuc.backends.npu.emit import block_program
+from neuc.backends.npu.emit_rows import row_program
 from neuc.backends.npu.export.aie_cores import LIBRARY
 from neuc.backends.npu.export.aie_products import ZERO
 from neuc.backends.npu.export.dot import to_dot
@@ -30,6 +32,7 @@ from neuc.runtime.npu.gemm_plan import GemmPlan
 from neuc.runtime.npu.program import Design, Param
 from neuc.runtime.npu.program_json import design_from_json, design_to_json
 from neuc.runtime.npu.requantize import Finish
+from neuc.runtime.npu.rows import RowPlan, with_tokens
 from neuc.runtime.npu.simulator import simulate
 from npu_designs import routed_example
 
@@ -134,12 +137,26 @@ def _finished_products() -> list[Design]:
     return found
 
 
+def _lines() -> list[Design]:
+    """Chains, softmax and norms, with tables."""
+    curve = fit_curve(np.tanh)
+    assert curve is not None
+    size = (len(curve.words),)
+    plans = [
+        RowPlan("chain", 2, 1, 64, 64, "curve 0 0; mul 2 1; constant 0.5; max 3 4", size),
+        RowPlan("softmax", 1, 2, 64, 50, curves=size),
+        RowPlan("layer_norm", 1, 2, 64, 50, eps=1e-5),
+    ]
+    tables = [[curve.words] * len(plan.curves) for plan in plans]
+    return [with_tokens(row_program("npu-xdna1", p), p, MACHINE, 3, t) for p, t in zip(plans, tables)]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_core_has_a_body_or_a_kernel_of_mlir_aies_library(version: str):
     objects = {(kernel.symbol, kernel.object) for kernel in LIBRARY.values()} | {ZERO}
     params = {"threshold": 3, "max": 9, "kind": 0}
     library = replace(EXAMPLE, kernels=tuple(replace(k, function="threshold", params=params) for k in EXAMPLE.kernels))
-    for design in (_plain(EXAMPLE), library, *_products(), *_finished_products()):
+    for design in (_plain(EXAMPLE), library, *_products(), *_finished_products(), *_lines()):
         for text in (to_mlir_aie(design, MACHINE, version), to_generic(design, MACHINE)):
             declared = re.findall(r'func.func private @(\w+)\(.*link_with = "([\w.]+)"', text)
             assert set(declared) <= objects
@@ -190,7 +207,7 @@ def _mlir_opt(tmp_path: Path, text: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_mlir_opt_verifies_the_generic_form_against_our_irdl(tmp_path: Path):
-    for design in (_plain(EXAMPLE), *_products(), *_finished_products()):
+    for design in (_plain(EXAMPLE), *_products(), *_finished_products(), *_lines()):
         done = _mlir_opt(tmp_path, checkable(to_generic(design, MACHINE)))
         assert done.returncode == 0, done.stderr
         assert done.stdout.count('"aie.objectfifo"') == len(design.channels)
