@@ -155,7 +155,10 @@ DOT_PRODUCTS = {
     "avxvnni": DotProduct(("avx2", "avxvnni"), 8, 12, _VPDPBUSD),
     "avx2": DotProduct(("avx2",), 8, 12, _PMADD),
 }
-"""Instruction sets whose peak can be measured, the fastest first. AVX2 takes three instructions, as all do there."""
+"""Instruction sets whose peak can be measured, the fastest first.
+
+AVX2 takes three instructions; kernels that add up pairs in 16 bits first may be above its peak.
+"""
 
 
 class ReadBandwidth:
