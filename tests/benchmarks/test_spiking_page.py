@@ -74,6 +74,18 @@ def test_accuracy_tables_show_every_recipe_of_both_tools() -> None:
     assert "float network 90.00 % of 2,000 test images" in text
 
 
+def test_models_stand_by_steps_and_older_records_without_steps_do_not() -> None:
+    made: Record = {"date": "2026-01-01", "cpu": "some CPU", "model": "net", "inputs": "16 voices", "calibration": 8}
+    measured = {"recipe": "b", "error": 0.02, "correlation": 0.9, "agreement": 0.5, "spikes": 1.0}
+    records: dict[str, Record] = {f"models/net/b/{t}": {**made, **measured, "T": t} for t in (16, 8)}
+    records["models/net/a/8"] = {**made, "recipe": "a", "T": 8, "refused": "no form of it"}
+    records["models/net"] = {**made, "rows": []}
+    rows = [line.split(" | ") for line in spiking_page.models(records).splitlines()[4:]]
+    assert [row[3:5] for row in rows] == [["a", "8"], ["b", "8"], ["b", "16"]]
+    assert rows[0][5] == "refused: no form of it"
+    assert rows[1][5:] == ["0.020", "0.9000", "50 %", "1.00 |"]
+
+
 def test_all_tables_of_the_page_have_their_marks() -> None:
     page = (Path(spiking_page.PAGE)).read_text(encoding="utf-8")
     filled = spiking_page.filled(page, {"accuracy/net": RECORD})
