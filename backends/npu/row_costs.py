@@ -20,8 +20,9 @@ _WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 _ROWS = (1, 2, 4, 8, 16, 32, 64)
 _ROOM = 1024
 _FIGURES = (
-    ("timing", "bf16_lanes"),
-    ("timing", "row_reduction"),
+    ("timing", "library_pass_cycles"),
+    ("timing", "library_curve_cycles"),
+    ("timing", "library_row_cycles"),
     ("host", "cpu_bytes_per_second"),
     ("host", "cpu_functions_per_second"),
 )

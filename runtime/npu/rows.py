@@ -166,21 +166,20 @@ def laid_out(plan: RowPlan, machine: Machine, lines: Sequence[NDArray[np.uint16]
 
 
 def row_cycles(plan: RowPlan, machine: Machine) -> float:
-    """Cycles of a firing by the machine's figures: steps of vectors, looked-up numbers, reductions of rows."""
+    """Cycles of a firing by the machine's figures: those of published kernels, but for steps of bf16 vectors."""
     timing, numbers = machine.timing, plan.rows * plan.width
-    lanes, lookups = timing["bf16_lanes"], timing["table_lookups_per_cycle"]
+    step = _BF16 / timing["elementwise_lanes_8bit"]
     if plan.kind == "chain":
-        kinds = [step.split()[0] for step in plan.steps.split("; ")]
-        vectors = sum(kind not in ("constant", "curve") for kind in kinds)
-        return numbers * (vectors / lanes + _LOADS * kinds.count("curve") / lookups)
-    vectors = _SOFTMAX_STEPS if plan.kind == "softmax" else _NORM_STEPS
-    curves = _LOADS / lookups if plan.kind == "softmax" else 0.0
-    return numbers * (vectors / lanes + curves) + 2 * plan.rows * timing["row_reduction"]
+        kinds = [words.split()[0] for words in plan.steps.split("; ")]
+        steps = sum(kind not in ("constant", "curve") for kind in kinds)
+        return numbers * (steps * step + kinds.count("curve") * timing["library_curve_cycles"])
+    vectors, passes, curves = _WORK[plan.kind]
+    each = vectors * step + passes * timing["library_pass_cycles"] + curves * timing["library_curve_cycles"]
+    return numbers * each + _REDUCTIONS * plan.rows * timing["library_row_cycles"]
 
 
-_LOADS = 2
-"""Loads from tables of a number on a curve: its octave, its segment."""
-_SOFTMAX_STEPS = 4
-"""Vector steps of softmax: largest, difference, sum, product."""
-_NORM_STEPS = 7
-"""Of a norm: sum, difference, square, sum, and its three products and sums."""
+_WORK: Mapping[str, tuple[int, int, int]] = {"softmax": (2, 2, 1), "layer_norm": (4, 3, 0)}
+"""Steps of bf16 vectors, passes in f32 and functions by tables: largest, difference, sum, product, exponential; or
+difference and three products and sums, sum, squares and their sum."""
+_REDUCTIONS = 2
+"""Rows become one number so often: largest and sum, or two sums."""

@@ -191,9 +191,9 @@ def test_options_that_make_no_sense(model: onnx.ModelProto, tmp_path: Path):
         neuc.compile(model, "npu-xdna1{elementwise=always}", quantize="none")
     assert "float=bf16" in caught.value.hint
     text = (Path(neuc.__file__).parent / "backends/npu/machines/npu-xdna1.toml").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if "bf16_lanes" not in line]
+    lines = [line for line in text.splitlines() if "cpu_functions_per_second" not in line]
     (tmp_path / "old.toml").write_text("\n".join(lines), "utf-8")
-    with pytest.raises(Error, match=r"no figure timing\.bf16_lanes for element-wise work") as lacking:
+    with pytest.raises(Error, match=r"no figure host\.cpu_functions_per_second for element-wise work") as lacking:
         neuc.compile(model, f"npu-xdna1{{float=bf16,machine={tmp_path / 'old.toml'}}}", quantize="none")
     assert lacking.value.code == "NEUC-E688"
 
