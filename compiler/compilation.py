@@ -122,9 +122,8 @@ class Compilation:
         reference = None if report.quantize == "none" and not rounding else Reference.of(driver, self.options)
         if reference is not None and reference.model is None:
             report.hints.append(f"errors are measured against neuc's interpreters, as {reference.obstacle}")
-        if report.quantize in FIXED and reference is not None and self.chosen.fixes_scales(self.options):
-            with driver.timed("calibrate"):
-                fixed = with_fixed_scales(driver, self.options, ternary=report.quantize == "ternary")
+        if reference is not None and not rounding and self.chosen.fixes_scales(self.options):
+            fixed = self._fixed_scales(reference)
             if not isinstance(fixed, str):
                 self._with_fixed_scales(fixed, reference, steps)
                 return
@@ -156,6 +155,16 @@ class Compilation:
         report.measured = agreement.to_json()
         if report.budget is not None and not agreement.error <= report.budget:  # true for NaN, too
             raise budget_missed(agreement, report.budget, self.options)
+
+    def _fixed_scales(self, reference: Reference) -> FixedScales | str:
+        """The int8 form of the model with scales from calibration data, or why there is none."""
+        quantize = self.report.quantize
+        if quantize not in FIXED:
+            return f"--quantize {quantize} chooses with scales of each input (--quantize int8 or ternary fixes them)"
+        if reference.model is None:
+            return "onnxruntime, which calibrates, cannot run it"
+        with self.driver.timed("calibrate"):
+            return with_fixed_scales(self.driver, self.options, ternary=quantize == "ternary")
 
     def _with_fixed_scales(self, fixed: FixedScales, reference: Reference, steps: tuple[str, ...]) -> None:
         """Lower the int8 form of a model, and measure what it costs, in each layer before what follows it is fused."""

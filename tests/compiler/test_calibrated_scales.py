@@ -131,6 +131,13 @@ def test_what_makes_no_sense_is_refused(
 
 
 @pytest.mark.slow
+def test_a_search_for_planes_keeps_scales_of_each_input(files: tuple[onnx.ModelProto, Path]):
+    model, data = files
+    report = neuc.compile(model, "npu-xdna1", quantize="auto", max_error=0.3, calib=data).report
+    assert any("gets no fixed scales: --quantize auto" in note for note in report.hints)
+
+
+@pytest.mark.slow
 def test_data_for_a_fixed_batch_are_cut_into_its_rows(files: tuple[onnx.ModelProto, Path], tmp_path: Path):
     model, data = files
     path, out = tmp_path / "m.onnx", tmp_path / "m.neuc"
