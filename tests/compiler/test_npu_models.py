@@ -12,7 +12,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import neuc
+from integer_on_cpu import on_the_cpu
 from neuc.backends.npu.known_machines import find_machine
+from neuc.compiler.driver import Driver
+from neuc.compiler.exporters.qdq_file import quantize_onnx
+from neuc.compiler.exporters.qdq_int8 import Form
+from neuc.compiler.importers import import_model
+from neuc.compiler.pipeline import graph_passes
+from neuc.compiler.universe import new_context
 from neuc.errors import Error
 from neuc.runtime.artifact import Artifact
 from neuc.runtime.npu.executor import array_usage
@@ -118,6 +125,24 @@ def test_real_models_are_the_cpus_bit_for_bit(name: str, target: str):
     expected = neuc.compile(str(path), "cpu", quantize="ternary").session().run(None, feeds)
     for ours, theirs in zip(compiled.session().run(None, feeds), expected):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_cores_finish_all_products_of_a_real_int8_model_with_the_cpus_bits(tmp_path: Path):
+    """MobileNetV3, residuals, gates and depthwise layers included, on made-up rows."""
+    path, feeds = _real("ch_ppocr_mobile_v2.0_cls_mobile.onnx")
+    int8, rows = tmp_path / "int8.onnx", tmp_path / "rows.npz"
+    np.savez(rows, x=RNG.standard_normal((4, 3, 48, 192)).astype(np.float32))
+    quantize_onnx(path, int8, rows, Form(eight_bits=True))
+    compiled = neuc.compile(str(int8), "npu-xdna2", quantize="none")
+    notes = " ".join(compiled.report.hints)
+    assert "54 products leave npu-xdna2 as int8 codes" in notes
+    assert "finished on the CPU" not in notes
+    context = new_context()
+    driver = Driver(import_model(int8, context), context)
+    driver.run(graph_passes())
+    expected = on_the_cpu(driver, "npu-xdna2", feeds)
+    np.testing.assert_array_equal(compiled.session().run(None, feeds)[0], expected[0])
 
 
 def test_a_profile_says_what_the_array_would_have_taken(model: onnx.ModelProto, tmp_path: Path):
