@@ -10,14 +10,18 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects import arith, func
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, ModuleOp, StringAttr, i1, i8, i64
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, ModuleOp, StringAttr, f32, i1, i8, i64
 from xdsl.ir import Attribute, Block, SSAValue
 from xdsl.passes import ModulePass
+from xdsl.rewriter import Rewriter
 
 from neuc.dialects import dense, spike
 from neuc.dialects.onnx_base import NAME
+from neuc.dialects.spike import event_of
 from neuc.dialects.store import element_of, tensor_type
 from neuc.errors import Error
+from neuc.passes import scalar_builder as sb
+from neuc.passes.map_building import map_of
 from neuc.passes.module_facts import set_fact
 
 FACT = "spike_state"
@@ -31,8 +35,11 @@ class ExposeSpikeState(ModulePass):
 
     1. @main gets the inputs `ticks` (i8 [T], whose length is the number of steps), `fresh` (i1: begin anew, whatever
        the states say), `first` (i64: steps that have run before) and `state0` …; and the outputs `state0_out` …
-    2. Steps are counted from `first`. What only counts steps is no state.
-    3. The fact `spike_state` tells the runtime the names and the most steps.
+    2. Steps are counted from `first`. What only counts steps is no state. A delayed read-out of numbers becomes a sum
+       weighted 0 or 1 by the number of the step, so that layers still run all their steps at once.
+    3. The fact `spike_state` tells the runtime the names and the most steps; `start`, the first step that a read-out
+       counts, before which there is no answer; and `placed`, whether a rate encoder draws its numbers by the place of
+       a sample in the batch, so that samples have to keep theirs.
 
     Before and after::
 
@@ -40,8 +47,8 @@ class ExposeSpikeState(ModulePass):
         %v = dense.map(%fresh, %v0, %state0) … select …
         %y = spike.loop scan(%ticks) init(%v) … steps "T" …
 
-    Raises NEUC-E543 for a loop that scans inputs, gives all steps, or hands the number of the step to anything but
-    maps, `spike.differential` and `spike.expectation`.
+    Raises NEUC-E543 for a loop that scans inputs or gives all steps, for states that are events or the ring of a delay,
+    whose samples cannot leave, and for operations but those of `spike` and maps that ask for the number of the step.
     """
 
     name = "expose-spike-state"
@@ -54,8 +61,12 @@ class ExposeSpikeState(ModulePass):
             raise _refused(f"@main has {len(loops)} loops, should have one")
         (loop,) = loops
         _check(loop)
+        facts: dict[str, object] = {"steps": loop.step_count.value}
+        if (start := _weigh_late_sums(loop)) > 0:
+            facts["start"] = start
+        if any(isinstance(inner, spike.EncodeRateOp) for inner in loop.body.block.ops):
+            facts["placed"] = True
         kept = [place for place, state in enumerate(loop.states) if state.first_use is not None]
-        most = loop.step_count.value
         block = main.body.block
         ticks = block.insert_arg(tensor_type(i8, [STEPS]), len(block.args))
         fresh = block.insert_arg(tensor_type(i1, []), len(block.args))
@@ -67,7 +78,7 @@ class ExposeSpikeState(ModulePass):
         made = _with_ticks(loop, ticks, first, initial)
         names = [f"state{number}" for number in range(len(kept))]
         _extend(main, [TICKS, FRESH, FIRST, *names], [made.final[place] for place in kept])
-        set_fact(op, FACT, {"states": {name: f"{name}_out" for name in names}, "steps": most})
+        set_fact(op, FACT, {"states": {name: f"{name}_out" for name in names}, **facts})
 
 
 def _check(loop: spike.LoopOp) -> None:
@@ -76,8 +87,29 @@ def _check(loop: spike.LoopOp) -> None:
     if not loop.step_count.is_static:
         raise _refused("its number of steps is not fixed")
     for use in loop.step.uses:
-        if not isinstance(use.operation, dense.MapOp | spike.DifferentialOp | spike.ExpectationOp):
+        if not isinstance(use.operation, dense.MapOp) and use.operation.dialect_name() != "spike":
             raise _refused(f"{use.operation.name} asks which step it is")
+    for state in loop.states:
+        if event_of(state) is not None:
+            raise _refused("events are fed back or delayed: they are no numbers that can be handed over")
+        if any(isinstance(use.operation, spike.DelayOp) for use in state.uses):
+            raise _refused("a delay keeps its samples on the second axis, where none can leave")
+
+
+def _weigh_late_sums(loop: spike.LoopOp) -> int:
+    """Write delayed read-outs of numbers as ``total + x·[step ≥ start]``; the first step that all read-outs count.
+
+    Sums of events and integers stay what they are: they read the number of the step from memory.
+    """
+    late = [o for o in loop.body.block.ops if isinstance(o, spike.AccumulateOp) and o.start.value.data]
+    for op in late:
+        if element_of(op.x) != f32 or op.step is not loop.step:
+            continue
+        start = op.start.value.data
+        share = map_of([loop.step], lambda t, start=start: sb.where(t >= start, t.constant(1.0, f32), 0.0))
+        sum_ = map_of([op.total, op.x, share.result], lambda total, x, share: total + x * share)
+        Rewriter.replace_op(op, [share, sum_], [sum_.result])
+    return max((op.start.value.data for op in late), default=0)
 
 
 def _begin(fresh: SSAValue, start: SSAValue, given: SSAValue, loop: spike.LoopOp) -> SSAValue:
@@ -148,5 +180,5 @@ def _named(known: ArrayAttr[DictionaryAttr] | None, count: int, names: Sequence[
 
 
 def _refused(what: str) -> Error:
-    hint = "networks that neuc convert makes can stop early; encoders and delayed read-outs know their step"
+    hint = "networks that neuc convert makes can stop early, with any encoder and any read-out of their last layer"
     return Error("NEUC-E543", f"expose-spike-state: {what}", hint=hint)

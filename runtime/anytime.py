@@ -69,6 +69,7 @@ class Anytime:
         known = cast("Mapping[str, object]", fact)
         self._states = dict(cast("Mapping[str, str]", known["states"]))
         self.most = int(cast(int, known["steps"]))
+        self._start, self._placed = int(cast(int, known.get("start", 0))), bool(known.get("placed", False))
         if chunk not in range(1, self.most + 1) or np.isnan(bound):
             raise _refused(f"chunks of {chunk} steps and a bound of {bound}", f"1 to {self.most} steps, a number")
         self._session, self.bound, self._chunk = session, float(bound), chunk
@@ -78,7 +79,10 @@ class Anytime:
         self._outputs = [spec.name for spec in session.get_outputs()]
 
     def run(self, inputs: Mapping[str, ArrayLike]) -> Exits:
-        """Run until every sample is clear, or the most steps.
+        """Run until every sample is clear, or the most steps; not before the first step that a delayed read-out counts.
+
+        A rate encoder draws its numbers by a sample's place in the batch: with one, samples that have stopped run on
+        with those behind them that have not, and only those behind the last of these are left out.
 
         Args:
             inputs: a mapping of [N, …] by name, without states: arrays of the program's types, or lists of numbers.
@@ -88,7 +92,7 @@ class Anytime:
         """
         arrays = self._arrays(inputs)
         count = self._samples(arrays)
-        left = np.arange(count)
+        left, waiting = np.arange(count), np.ones(count, np.bool_)
         steps = np.zeros(count, np.int64)
         outputs: Array | None = None
         states = self._begin(count)
@@ -97,12 +101,17 @@ class Anytime:
             found = self._step({name: array[left] for name, array in arrays.items()}, states, done, now)
             answer = found[self._outputs[0]]
             outputs = np.empty((count, *answer.shape[1:]), answer.dtype) if outputs is None else outputs
-            outputs[left], steps[left] = answer, done + now
-            open_ = margins(answer) < self.bound
-            left = left[open_]
-            if not len(left):
+            still = waiting[left]
+            outputs[left[still]], steps[left[still]] = answer[still], done + now
+            if done + now > self._start:
+                waiting[left] &= margins(answer) < self.bound
+            going = waiting[left]
+            if not going.any():
                 break
-            states = {name: np.ascontiguousarray(found[after][open_]) for name, after in self._states.items()}
+            if self._placed:
+                going[: np.flatnonzero(going)[-1]] = True
+            left = left[going]
+            states = {name: np.ascontiguousarray(found[after][going]) for name, after in self._states.items()}
         assert outputs is not None
         return Exits(outputs, steps, self.most)
 
@@ -124,15 +133,16 @@ class Anytime:
         for done in range(0, self.most, self._chunk):
             now = min(self._chunk, self.most - done)
             found = self._step(arrays, states, done, now)
-            ahead.append(margins(found[self._outputs[0]]))
+            none_yet = done + now <= self._start
+            ahead.append(np.full(count, -1.0) if none_yet else margins(found[self._outputs[0]]))
             named.append(found[self._outputs[0]].argmax(axis=1))
             states = {name: found[after] for name, after in self._states.items()}
         margin, answers = np.stack(ahead), np.stack(named)
         margin[-1] = np.inf
         self.bound = np.inf
         seen = np.concatenate(ahead[:-1] or ahead)
-        ordered: NDArray[np.float64] = np.sort(seen)
-        for place in np.linspace(0, len(ordered) - 1, _BOUNDS).astype(np.int64):
+        ordered: NDArray[np.float64] = np.sort(seen[seen >= 0])
+        for place in np.linspace(0, len(ordered) - 1, _BOUNDS if len(ordered) else 0).astype(np.int64):
             bound = float(ordered[place])
             stops = (margin >= bound).argmax(axis=0)
             same = np.count_nonzero(answers[stops, np.arange(count)] == answers[-1])

@@ -41,9 +41,10 @@ cannot get further events. Sort the packet, or choose a larger step.""",
 Costs come from spikes, synaptic operations and neuron updates that a simulated run counted, for as many steps as the
 run had. Pass an `Activity` to `SpikingModel.run_over_time` first.""",
     "NEUC-E543": """The network's state cannot be passed in and out.
-The pass `expose-spike-state` takes networks of one loop of a fixed number of steps, in which nothing but maps,
-differential neurons and functions of means asks which step it is: what `neuc convert` makes. Encoders and delayed
-read-outs do ask. Networks for streams are written with their states as arguments.""",
+The pass `expose-spike-state` takes networks of one loop of a fixed number of steps, as `neuc convert` makes them, with
+any encoders, decoders and delayed read-outs. It refuses loops that scan inputs or give all their steps (networks for
+streams are written with their states as arguments), states that are events or the ring of a delay, because a sample
+that is done cannot leave them, and operations of other kinds that ask which step it is.""",
     "NEUC-E544": """The program cannot stop early, or not in this way.
 `Anytime` runs programs that the pass `expose-spike-state` has made: classifiers with outputs [N, classes]. Its hint
 says what was missing.""",

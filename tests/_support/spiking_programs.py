@@ -10,6 +10,7 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr, f32, i8, i32
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 
+from kernel_harness import runnable_isas
 from neuc.backends.cpu.emit import emit
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.target import TARGETS
@@ -19,6 +20,8 @@ from neuc.dialects.dims import DimLike
 from neuc.dialects.onnx_base import NAME
 from neuc.dialects.store import make_constant, tensor_type
 from neuc.dialects.weight_store import WeightStore
+from neuc.passes.expose_spike_state import FACT, ExposeSpikeState
+from neuc.passes.module_facts import facts_of
 from neuc.passes.partition import Partition
 from neuc.runtime.session import Session
 
@@ -175,3 +178,15 @@ def session(main: func.FuncOp, store: WeightStore, isa: Isa, threads: int = 1) -
         step.apply(context, module)
     made = emit(module, store)
     return Session.from_parts(made.program, made.kernels, made.arrays(), threads=threads)
+
+
+def anytime_session(module: ModuleOp, store: WeightStore) -> Session:
+    """A session of the module with its state exposed, for this CPU's best instruction set; the module is changed."""
+    context = NeucContext(weights=store)
+    ExposeSpikeState().apply(context, module)
+    module.verify()
+    fact = facts_of(module)
+    for step in (Partition(target="cpu-spike"), *TARGETS["cpu-spike"].pipeline(runnable_isas()[0])):
+        step.apply(context, module)
+    made = emit(module, store)
+    return Session.from_parts(made.program, made.kernels, made.arrays(), threads=1, manifest={FACT: fact[FACT]})

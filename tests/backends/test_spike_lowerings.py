@@ -223,23 +223,36 @@ def test_pools_scales_and_expectations() -> None:
 
 
 def test_what_has_no_code_is_refused_with_the_reason() -> None:
-    store = WeightStore()
-    net = Network([tensor_type(spike.BINARY, ["B", 4]), tensor_type(f32, [5, 4]), tensor_type(i64, [])], store)
-    x, weight, step = net.inputs
+    x, weight = Network([tensor_type(spike.BINARY, ["B", 4]), tensor_type(f32, [5, 4])], WeightStore()).inputs
     reason = unsupported_reason(spike.LinearOp(x, weight))
     assert reason is not None
     assert "not constant" in reason
-    reason = unsupported_reason(spike.EncodeRateOp(net.zeros(f32, ["B", 4]), step))
-    assert reason is not None
-    assert "outside of a loop" in reason
-    fed = spike.LoopOp([], [net.zeros(spike.BINARY, ["B", 4])], "T", [])
-    w = net.constant(np.ones((4, 4), np.float32))
-    current = added(fed.body.block, spike.LinearOp(fed.states[0], w)).results[0]
-    events = added(fed.body.block, spike.EncodeRateOp(current, fed.step)).results[0]
-    fed.body.block.add_op(spike.YieldOp([], [events]))
-    reason = unsupported_reason(fed)
-    assert reason is not None
-    assert "need to know which of T steps they are in" in reason
+
+
+def test_coders_read_the_step_from_memory_where_it_is_no_constant() -> None:
+    """Feedback, for any number of steps: one step's launches, run for each."""
+    store = WeightStore()
+    net = Network([tensor_type(f32, [9, "B", INPUTS])], store)
+    dims = ["B", INPUTS]
+    late = net.constant(np.full(1, 99, np.int32))
+    initial = [net.zeros(spike.BINARY, dims), net.zeros(f32, dims)]
+    initial.append(net.add(dense.BroadcastOp(late, tensor_type(i32, dims))).results[0])
+    kinds = [tensor_type(spike.BINARY, dims)] * 2
+    loop = spike.LoopOp([net.inputs[0]], initial, 9, kinds)
+    body, (before, total, first), t = loop.body.block, loop.states, loop.step
+    weight = net.constant(np.eye(INPUTS, dtype=np.float32))
+    added(body, current := spike.LinearOp(before, weight))
+    rate = added(body, spike.EncodeRateOp(loop.slices[0], t, seed=7)).results[0]
+    latency = added(body, spike.EncodeLatencyOp(loop.slices[0], t, steps=9)).results[0]
+    sum_ = added(body, spike.AccumulateOp(current.current, total, t, start=2)).results[0]
+    soonest = added(body, spike.FirstSpikeOp(rate, first, t)).results[0]
+    body.add_op(spike.YieldOp([rate, latency], [rate, sum_, soonest]))
+    net.add(loop)
+    x = np.random.default_rng(1).random((9, 3, INPUTS)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spike_loop, "WORTH_UNROLLING", 10)
+        got = check(net.function(list(loop.results)), [x], store)
+    assert all(part.any() for part in got)
 
 
 @pytest.mark.parametrize("steps", ["T", 9], ids=["unknown", "many"])

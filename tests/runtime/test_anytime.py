@@ -12,24 +12,19 @@ from xdsl.dialects.builtin import ModuleOp, f32
 from xdsl.ir import SSAValue
 
 import neuc
-from kernel_harness import runnable_isas
-from neuc.backends.cpu.emit import emit
 from neuc.backends.cpu.lowerings.spike_maps import casted
-from neuc.backends.cpu.target import TARGETS
 from neuc.dialects import spike
 from neuc.dialects.context import NeucContext
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.store import tensor_type
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
-from neuc.passes.expose_spike_state import FACT, ExposeSpikeState
+from neuc.passes.expose_spike_state import ExposeSpikeState
 from neuc.passes.map_building import map_of
-from neuc.passes.module_facts import facts_of
-from neuc.passes.partition import Partition
 from neuc.runtime.anytime import Anytime, margins
 from neuc.runtime.session import Session
 from snn_models import inputs, transformer
-from spiking_programs import Network, added, constant_current_mlp
+from spiking_programs import Network, added, anytime_session, constant_current_mlp
 
 STEPS, SIZES = 12, (20, 33, 47, 6)
 ROUNDING = 12 * 47 * 8 * 2.0**-22
@@ -54,20 +49,8 @@ def program() -> Iterator[tuple[Session, np.ndarray, np.ndarray]]:
     module = ModuleOp([constant_current_mlp(store, SIZES, STEPS, sums_alone=True, integer=True)])
     x = (np.random.default_rng(0).random((40, SIZES[0])) * 100).astype(np.int8)
     (sums,) = interpret(module, [x], store)
-    with compiled(module, store) as found:
+    with anytime_session(module, store) as found:
         yield found, x, sums
-
-
-def compiled(module: ModuleOp, store: WeightStore) -> Session:
-    """A session of the module with its state exposed."""
-    context = NeucContext(weights=store)
-    ExposeSpikeState().apply(context, module)
-    module.verify()
-    fact = facts_of(module)
-    for step in (Partition(target="cpu-spike"), *TARGETS["cpu-spike"].pipeline(runnable_isas()[0])):
-        step.apply(context, module)
-    made = emit(module, store)
-    return Session.from_parts(made.program, made.kernels, made.arrays(), threads=1, manifest={FACT: fact[FACT]})
 
 
 @pytest.mark.parametrize("chunk", [1, 5, STEPS])
@@ -135,7 +118,7 @@ def test_differential_coding_goes_on_where_it_stopped() -> None:
     module = ModuleOp([differential_mlp(store)])
     x = (np.random.default_rng(0).integers(0, 8, (9, SIZES[0])) / 8).astype(np.float32)
     (sums,) = interpret(module, [x], store)
-    with compiled(module, store) as session:
+    with anytime_session(module, store) as session:
         runs = [Anytime(session, chunk=chunk).run({"x0": x}) for chunk in (1, 5, STEPS)]
     assert np.abs(sums).max() > 0.1
     for exits in runs:
@@ -175,7 +158,7 @@ def test_transformers_run_some_steps_at_a_time(recipe: str) -> None:
     x = inputs(proto, 6, seed=8)
     expected = model.run(x)[0]
     module = model.module.clone()
-    with compiled(module, model.context.weights) as session:
+    with anytime_session(module, model.context.weights) as session:
         for chunk in (1, 3):
             exits = Anytime(session, chunk=chunk).run({"x": x})
             np.testing.assert_allclose(exits.outputs.astype(np.float32), expected, atol=ROUNDING)

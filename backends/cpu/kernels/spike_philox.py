@@ -29,9 +29,11 @@ class SpikeRateKernel(KernelSpec):
 
     Attributes:
         seed: the key.
+        clock: the step's slot is the address of an i64 that says it.
     """
 
     seed: int
+    clock: bool = False
     family: ClassVar[str] = "spike_rate"
     written = (1,)
 
@@ -39,7 +41,8 @@ class SpikeRateKernel(KernelSpec):
         """A vector of counters at a time."""
         b = KernelBuilder(self.name, isa)
         args = Args(b)
-        x, events, count, step = args.ptr(), args.ptr(), args.int(), args.int()
+        x, events, count = args.ptr(), args.ptr(), args.int()
+        step = b.load(args.ptr(), i64) if self.clock else args.int()
         with b.loop(b.begin, b.end, b.lanes) as loop:
             # Counters past this thread's are computed and not stored.
             numbers = _interleave(b, self._words(b, loop.i, step))

@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 import numpy as np
 from xdsl.dialects.builtin import f32
-from xdsl.ir import Block, Operation, SSAValue
+from xdsl.ir import Operation, SSAValue
 
 from neuc.backends.cpu.kernels.spike_fire import NEURONS_PER_UNIT, SpikeFireKernel
 from neuc.backends.cpu.kernels.spike_neurons import Neuron
@@ -20,7 +20,7 @@ from neuc.backends.cpu.lowerings.movement import broadcast_to
 from neuc.dialects import spike
 from neuc.dialects.cpu import LaunchArg
 from neuc.dialects.dims import Dim, DimLike, product
-from neuc.dialects.store import ConstantOp, dims_of, element_of
+from neuc.dialects.store import dims_of, element_of
 
 
 @dataclass(frozen=True)
@@ -141,15 +141,6 @@ def step_number(value: SSAValue | None, s: SegmentLowering) -> int:
     """The step a single step is; 0 where nobody asks."""
     array = None if value is None else s.constant(value)
     return 0 if array is None else int(array)
-
-
-def step_is_known(value: SSAValue | None) -> bool:
-    """Whether the number of the step will be known when code is made: a constant, or what a loop counts."""
-    if value is None or isinstance(value.owner, ConstantOp):
-        return True
-    owner = value.owner
-    parent = owner.parent_op() if isinstance(owner, Block) else None
-    return isinstance(parent, spike.LoopOp) and value is parent.step
 
 
 def launch_fire(

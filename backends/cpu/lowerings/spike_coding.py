@@ -1,4 +1,7 @@
-"""Encoders, decoders, delays and expectations of the `spike` dialect, one step at a time."""
+"""Encoders, decoders, delays and expectations of the `spike` dialect, one step at a time.
+
+Which step it is they know where it is a constant; else they read it from memory.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from neuc.backends.cpu.kernels.copy_bytes import BYTES_PER_UNIT, CopyBytesKernel
 from neuc.backends.cpu.kernels.spike_philox import WORDS, SpikeRateKernel
 from neuc.backends.cpu.lowering import SegmentLowering, lowers, unsupported_reason
 from neuc.backends.cpu.lowerings.movement import broadcast_to
-from neuc.backends.cpu.lowerings.spike_cells import step_is_known, step_number
+from neuc.backends.cpu.lowerings.spike_cells import step_number
 from neuc.backends.cpu.lowerings.spike_maps import casted, converted, mapped
 from neuc.dialects import spike
 from neuc.dialects.dims import product
@@ -23,10 +26,9 @@ from neuc.passes.scalar_builder import Scalar, floor, minimum, where
 _RATE_GRAIN = 256
 
 
-def _step_known(op: Operation) -> str | None:
-    """Why the step's number would not be known; None if it will be."""
-    step: SSAValue | None = getattr(op, "step", None)
-    return None if step_is_known(step) else f"{op.name} outside of a loop needs the number of its step as a constant"
+def _clock(step: SSAValue | None, s: SegmentLowering) -> list[SSAValue]:
+    """The number of the step as something to read from memory; nothing if it is known, or nobody asks."""
+    return [] if step is None or s.constant(step) is not None else [step]
 
 
 @lowers(spike.SilenceOp)
@@ -36,41 +38,47 @@ def lower_silence(op: spike.SilenceOp, s: SegmentLowering) -> None:
     broadcast_to(s, zero, (), s.buffer(op.events), dims_of(op.events), 1, op)
 
 
-@lowers(spike.AccumulateOp, supports=_step_known)
+@lowers(spike.AccumulateOp)
 def lower_accumulate(op: spike.AccumulateOp, s: SegmentLowering) -> None:
     """One launch, or none before the first step that counts."""
-    if op.step is not None and step_number(op.step, s) < op.start.value.data:
+    start, held, dims = op.start.value.data, element_of(op.total), dims_of(op.total)
+    clock = _clock(op.step, s) if start else []
+    if op.step is not None and not clock and step_number(op.step, s) < start:
         s.alias(op.next_total, op.total)
         return
-    held = element_of(op.total)
-    made = mapped(s, [op.total, op.x], held, dims_of(op.total), lambda x: x[0] + casted(x[1], held))
-    s.alias(op.next_total, made)
+
+    def body(x: Sequence[Scalar]) -> Scalar:
+        sum_ = x[0] + casted(x[1], held)
+        return where(x[2] >= start, sum_, x[0]) if clock else sum_
+
+    s.alias(op.next_total, mapped(s, [op.total, op.x, *clock], held, dims, body))
 
 
-@lowers(spike.EncodeRateOp, supports=_step_known)
+@lowers(spike.EncodeRateOp)
 def lower_encode_rate(op: spike.EncodeRateOp, s: SegmentLowering) -> None:
     """One launch."""
-    count = product(dims_of(op.x))
+    count, clock = product(dims_of(op.x)), _clock(op.step, s)
     s.launch(
-        SpikeRateKernel(op.seed.value.data),
-        [s.buffer(op.x), s.buffer(op.events), count, step_number(op.step, s)],
+        SpikeRateKernel(op.seed.value.data, bool(clock)),
+        [s.buffer(op.x), s.buffer(op.events), count, s.buffer(clock[0]) if clock else step_number(op.step, s)],
         work=count.ceildiv(WORDS),
         grain=_RATE_GRAIN,
         op=op,
     )
 
 
-@lowers(spike.EncodeLatencyOp, supports=_step_known)
+@lowers(spike.EncodeLatencyOp)
 def lower_encode_latency(op: spike.EncodeLatencyOp, s: SegmentLowering) -> None:
     """One launch."""
-    now, last = float(step_number(op.step, s)), float(op.steps.value.data - 1)
+    clock, last = _clock(op.step, s), float(op.steps.value.data - 1)
 
     def body(x: Sequence[Scalar]) -> Scalar:
+        now = casted(x[1], f32) if clock else float(step_number(op.step, s))
         late = (1.0 - where(x[0] < 1.0, x[0], 1.0)) * last
         fires = (x[0] > 0.0) & floor(late + 0.5).equals(now)
         return fires.emit(arith.ExtUIOp(fires.value, i8))
 
-    s.alias(op.events, mapped(s, [op.x], i8, dims_of(op.x), body))
+    s.alias(op.events, mapped(s, [op.x, *clock], i8, dims_of(op.x), body))
 
 
 @lowers(spike.EncodeDeltaOp)
@@ -89,14 +97,16 @@ def lower_encode_delta(op: spike.EncodeDeltaOp, s: SegmentLowering) -> None:
     s.alias(op.next_reference, moved)
 
 
-@lowers(spike.FirstSpikeOp, supports=_step_known)
+@lowers(spike.FirstSpikeOp)
 def lower_first_spike(op: spike.FirstSpikeOp, s: SegmentLowering) -> None:
     """One launch."""
-    now = step_number(op.step, s)
-    made = mapped(
-        s, [op.events, op.first], i32, dims_of(op.first), lambda x: where(x[0].differs(0), minimum(x[1], now), x[1])
-    )
-    s.alias(op.next_first, made)
+    clock = _clock(op.step, s)
+
+    def body(x: Sequence[Scalar]) -> Scalar:
+        now = casted(x[2], i32) if clock else step_number(op.step, s)
+        return where(x[0].differs(0), minimum(x[1], now), x[1])
+
+    s.alias(op.next_first, mapped(s, [op.events, op.first, *clock], i32, dims_of(op.first), body))
 
 
 @lowers(spike.DelayOp)
@@ -124,13 +134,12 @@ def _inner_reason(op: Operation) -> str | None:
 def lower_expectation(op: spike.ExpectationOp, s: SegmentLowering) -> None:
     """The totals, the region on the means, and what its answer changes by; the step as a number or from memory."""
     rate = op.form.data is spike.Form.RATE
-    number = s.constant(op.step)
-    # What a map reads behind its own operands, if the step is not known.
-    also = [] if number is not None else [op.step]
+    # What a map reads behind its own operands.
+    also = _clock(op.step, s)
 
     def done(v: Sequence[Scalar]) -> Scalar | float:
         """The steps before this one."""
-        return casted(v[-1], f32) if number is None else float(number)
+        return casted(v[-1], f32) if also else float(step_number(op.step, s))
 
     means: list[SSAValue] = []
     for x, total, after in zip(op.xs, op.totals, op.next_totals, strict=True):

@@ -23,10 +23,8 @@ from neuc.dialects import dense, spike
 from neuc.dialects.dims import Dim, product
 from neuc.dialects.store import dims_of, element_of, make_constant, tensor_type
 
-MOST_UNROLLED = 50_000
-"""Operations of all steps together, beyond which a loop is not unrolled."""
 WORTH_UNROLLING = 4_000
-"""… and beyond which it is a loop of launches, if it can be: an operation takes a millisecond to compile."""
+"""Operations of all steps together, beyond which a loop is a loop of launches: each takes a millisecond to compile."""
 
 
 def unsupported_loop(op: spike.LoopOp) -> str | None:
@@ -39,22 +37,13 @@ def unsupported_loop(op: spike.LoopOp) -> str | None:
         reason = None if isinstance(inner, spike.YieldOp) else unsupported_reason(inner)
         if reason is not None:
             return reason
-    if not _unrolls(op) and not _repeats(op):
-        return f"operations of its body need to know which of {op.step_count} steps they are in, and {plan}"
     return None
 
 
 def _unrolls(op: spike.LoopOp) -> bool:
     """Whether the steps are known and few enough to be compiled one by one."""
-    steps, size = op.step_count, len(op.body.block.ops)
-    return steps.is_static and steps.value * size <= (WORTH_UNROLLING if _repeats(op) else MOST_UNROLLED)
-
-
-def _repeats(op: spike.LoopOp) -> bool:
-    """Whether one step's code is every step's: kernels of encoders and decoders know which step they are."""
-    asking = [use.operation for use in op.step.uses]
-    read = spike.ExpectationOp | spike.DifferentialOp
-    return not any(user.dialect_name() == "spike" and not isinstance(user, read) for user in asking)
+    steps = op.step_count
+    return steps.is_static and steps.value * len(op.body.block.ops) <= WORTH_UNROLLING
 
 
 @lowers(spike.LoopOp, supports=unsupported_loop)

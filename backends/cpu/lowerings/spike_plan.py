@@ -271,6 +271,8 @@ class _Planner:
         match op:
             case spike.AccumulateOp():
                 total, x, factor, start = op.total, op.x, None, op.start.value.data
+                if start and op.step is not self.loop.step:
+                    return f"{op.name} counts steps of before the loop, too"
             case dense.MapOp() if (found := self._weighted(op)) is not None:
                 (total, x, factor), start = found, 0
             case _:
