@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import npu_scales
 import numpy as np
 
 import neuc
@@ -156,4 +157,6 @@ def section(folder: Path, pictures: Path) -> list[str]:
         "Products of the same activations share a dispatch. No such run was compared with hardware; on XDNA2 bf16 goes "
         "through block floating point, which rounds otherwise. Energies are orders of magnitude from assumed figures. "
         "A picture shows where one product of the model lies; `neuc npu export` writes it for any, and timelines.",
+        "### Scales of activations",
+        *npu_scales.section(folder),
     ]
