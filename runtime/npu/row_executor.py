@@ -100,8 +100,8 @@ class RowExecutor:
         self._switch = node.get("switch").boolean()
         weights = setting.weights
         self._arguments = node.get("arguments").list_of(lambda n: n.integer(-1, MOST_OPERANDS), MOST_OPERANDS)
-        if len(self._arguments) != self._plan.operands:
-            raise node.get("arguments").refuse("expected one for each operand")
+        if len(self._arguments) != self._plan.operands or max(self._arguments) >= len(segment.inputs):
+            raise node.get("arguments").refuse("expected the number of an input, or -1, for each operand")
         self._constants = {i: weights[f"{name}.operand{i}"] for i, n in enumerate(self._arguments) if n < 0}
         self._curves = [
             checked_curve(weights[f"{name}.curve{i}"], size, name) for i, size in enumerate(self._plan.curves)
@@ -117,8 +117,9 @@ class RowExecutor:
     def run(self, inputs: Sequence[Array], symbols: Mapping[str, int], outputs: Sequence[Array | None]) -> list[Array]:
         """Simulate it for these tensors."""
         before, began = replace(self.usage), time.monotonic_ns()
-        shape = np.broadcast_shapes(*(x.shape for x in inputs)) if outputs[0] is None else outputs[0].shape
-        made = self._computed(inputs, shape) if prod(shape) else np.zeros(shape, np.float32)
+        operands = [self._constants[i] if n < 0 else inputs[n] for i, n in enumerate(self._arguments)]
+        shape = np.broadcast_shapes(*(x.shape for x in operands)) if outputs[0] is None else outputs[0].shape
+        made = self._computed(operands, shape) if prod(shape) else np.zeros(shape, np.float32)
         if self._profile is not None:
             record(self._profile, self._name, self.machine, (before, self.usage), began)
         if outputs[0] is None:
@@ -126,15 +127,14 @@ class RowExecutor:
         outputs[0][...] = made
         return [outputs[0]]
 
-    def _computed(self, inputs: Sequence[Array], shape: tuple[int, ...]) -> Array:
+    def _computed(self, operands: Sequence[Array], shape: tuple[int, ...]) -> Array:
         plan = self._plan
         if plan.kind == "chain":
-            values = [self._constants[i] if n < 0 else inputs[n] for i, n in enumerate(self._arguments)]
-            lines = [to_bf16(np.broadcast_to(x, shape)) for x in values]
+            lines = [to_bf16(np.broadcast_to(x, shape)) for x in operands]
         elif shape[-1] != plan.columns:
             raise InternalError(f"segment {self._name}: rows of {shape[-1]}, not {plan.columns}")
         else:
-            lines = [to_bf16(inputs[0]).reshape(-1, plan.columns), *self._lines]
+            lines = [to_bf16(operands[0]).reshape(-1, plan.columns), *self._lines]
         x, count = laid_out(plan, self.machine, lines)
         design = with_tokens(self._graph, plan, self.machine, x.shape[1], self._curves)
         run = simulate(design, self.machine, {"x": x})

@@ -315,3 +315,14 @@ def test_damaged_segments_are_refused():
     words[7] += 1 << 14
     with pytest.raises(Error, match="a table is damaged"):
         checked_curve(words, len(words), "s")
+
+
+def test_a_constant_may_be_wider_than_the_activations():
+    scale = np.arange(1, 9, dtype=np.float32)
+    node = helper.make_node("Mul", ["x", "w"], ["y"], name="scale")
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [3, 1]), ("y", [3, 8])))
+    graph = helper.make_graph([node], "g", [x], [y], [numpy_helper.from_array(scale, "w")])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    value = np.array([[1], [-2], [0.5]], np.float32)
+    got = neuc.compile(made, TARGET, quantize="none").session().run(None, {"x": value})[0]
+    np.testing.assert_array_equal(got, value * scale)
