@@ -6,6 +6,7 @@ other kernels are said to reach stands below, as published, on another machine. 
 of this processor are refused.
 
     python benchmarks/peer_kernels.py kernels.toml [--page docs/performance.md] [--rounds 5]
+        [--shapes 2560x2560] [--tokens 128] [--threads 1,2]
 
 The TOML file has an `[[engine]]` of kind "ggml" for each library and type: `name`, `model` (the library: libggml.so, or
 libggml-cpu.so), `model_options = { type = 335 }`, and `environment` if it needs one; see `peers.md`.
@@ -79,9 +80,9 @@ def _layer(name: str, rows: int, columns: int, tokens: int, pool: int) -> Layer:
 def measure(engines: list[Engine], options: argparse.Namespace, isa: Isa) -> Samples:
     """All figures; within a round, kernels take turns."""
     samples: Samples = defaultdict(list)
-    for rows, columns in SHAPES:
+    for rows, columns in options.shapes:
         shape = f"{rows}x{columns}"
-        for tokens in (1, options.tokens):
+        for tokens in dict.fromkeys((1, options.tokens)):
             pool, operations = POOL if tokens == 1 else 1, 2e-9 * rows * columns * tokens
             layers = [_layer(name, rows, columns, tokens, pool) for name in layers_of(tokens)]
             for threads in options.threads:
@@ -112,8 +113,8 @@ def page(samples: Samples, engines: list[Engine], options: argparse.Namespace, l
         f"{os.getloadavg()[0]:.1f} after; {options.rounds} rounds. GOPS: two operations a multiply-add; medians (10th "
         "to 90th percentile), and in brackets the median of the ratios of neuc's fastest to it within rounds."
     ]
-    shapes = [f"{rows}x{columns}" for rows, columns in SHAPES]
-    for tokens in (1, options.tokens):
+    shapes = [f"{rows}x{columns}" for rows, columns in options.shapes]
+    for tokens in dict.fromkeys((1, options.tokens)):
         own = [f"neuc {name}" for name in layers_of(tokens)]
         kernels = own + [engine.spec.name for engine in engines]
         for threads in options.threads:
@@ -141,6 +142,10 @@ def _cell(values: list[float], best: list[float]) -> str:
     return f"{middle:.0f} ({low:.0f}..{high:.0f}) [{ratio:.2f}]"
 
 
+def _shapes(text: str) -> list[tuple[int, ...]]:
+    return [tuple(int(part) for part in shape.split("x")) for shape in text.split(",")]
+
+
 def main() -> None:
     """Measure, print, and write the page if asked to."""
     parser = argparse.ArgumentParser(description="one linear layer beside ggml's")
@@ -148,6 +153,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--shapes", type=_shapes, default=SHAPES)
     parser.add_argument("--threads", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2])
     options = parser.parse_args()
     permit_tiles()

@@ -19,7 +19,9 @@ def test_ratios_are_of_the_fastest_layer_within_rounds() -> None:
             samples["peer", shape, tokens, 1] = [100.0, 50.0, 300.0]
             samples["read", shape, tokens, 1] = [7.0, 8.0, 9.0]
     engine: Any = SimpleNamespace(spec=SimpleNamespace(name="peer"), system="AVX2 = 1")
-    text = peer_kernels.page(samples, [engine], argparse.Namespace(rounds=3, tokens=64, threads=[1]), 0.5)
+    text = peer_kernels.page(
+        samples, [engine], argparse.Namespace(rounds=3, tokens=64, shapes=peer_kernels.SHAPES, threads=[1]), 0.5
+    )
     assert text.count("| peer | 100 (60..260) [2.00] |") == 2
     assert text.count("| neuc t5 | 200 (120..280) [1.00] |") == 2
     assert "| *read, GB/s* | 8.0 | 8.0 | 8.0 |" in text

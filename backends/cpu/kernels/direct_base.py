@@ -33,7 +33,11 @@ _PREFETCHED = 8192
 """How far ahead weights are fetched: on a Xeon, 1.2 to 1.4 times as fast where they come from memory or L3."""
 _PAGE = 4096
 _STREAMS = 8
-"""In how many pages at a time `Following` weights are fetched: on a Xeon, 1.4 times as fast as one behind the other."""
+"""In how many pages at a time `Following` weights are fetched: on a Xeon, 1.5 times as fast as one behind the other.
+
+A page is begun whenever the one before it is an eighth done: if all were begun together, processors, which look no
+further ahead than to a page's end, would look ahead in none of them for a while. That alone is a tenth of the time.
+"""
 
 
 def base_scratch_bytes(layout: DirectLayout, tokens: int, *, padded: bool) -> int:
@@ -200,14 +204,14 @@ class DirectEmitter(TileEmitter, Generic[X]):
         if following is None or nbytes < CACHE_LINE:
             self.fetch(b.ptr(packed, _PREFETCHED), nbytes)
             return
-        # Whole pages, `_STREAMS` of them side by side: `comes` grows from step to step, and those of its bits that say
-        # which line of a page it is become the page's number, and the other way round.
-        comes = (b.number_of(following.weights) + following.done + step * nbytes) & -nbytes
-        inside = comes & (_STREAMS * _PAGE - 1)
-        page, line = b.udiv(inside, CACHE_LINE) & (_STREAMS - 1), b.udiv(inside, _STREAMS * CACHE_LINE)
-        first = comes - inside + page * _PAGE + line * CACHE_LINE - b.number_of(following.weights)
+        # Lines are counted as they lie. The lowest bits of a line's number in its page say from how many pages back one
+        # is asked for instead: for each page back it is as many lines further on as pages begin apart.
+        start, apart = b.number_of(following.weights), _PAGE - _PAGE // _STREAMS
+        comes = (start + following.done + step * nbytes) & -nbytes
+        line = b.udiv(comes & (_PAGE - 1), CACHE_LINE)
+        first = (comes & -_PAGE) - (line & (_STREAMS - 1)) * apart + b.udiv(line, _STREAMS) * CACHE_LINE - start
         for place in range(nbytes // CACHE_LINE):
-            self.fetch(b.ptr(following.weights, first + place * _PAGE), CACHE_LINE)
+            self.fetch(b.ptr(following.weights, first - place * apart), CACHE_LINE)
 
     # ---------------------------------------------------------------- activations
 
