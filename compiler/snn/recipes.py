@@ -95,8 +95,10 @@ def for_depth(recipe: Recipe, layers: int) -> Recipe:
     What a layer rounds in one step the layers behind it get late, so that errors of deep networks fade only if each
     step can move a mean far and still finely.
     """
-    deep = recipe.coding == "differential" and layers > DEEP
-    return replace(recipe, levels=DEEP_LEVELS) if deep else recipe
+    if recipe.coding != "differential" or layers <= DEEP:
+        return recipe
+    about = f"{recipe.about}, of {DEEP_LEVELS} levels since {layers} layers of neurons are many"
+    return replace(recipe, levels=DEEP_LEVELS, about=about)
 
 
 def check_steps(steps: int) -> None:
