@@ -115,10 +115,18 @@ def measure(run: Callable[[Arrays], np.ndarray], data: LabelledData, batch: int 
     right = 0
     for feeds, labels in data.batches(batch):
         scores = run(feeds)
-        if scores.ndim != 2 or len(scores) != len(labels) or scores.shape[1] <= labels.max():
+        if scores.ndim == 2 and len(scores) == len(labels) and scores.shape[1] <= labels.max():
+            low, high, outputs = data.labels.min(), data.labels.max(), scores.shape[1]
             raise Error(
                 "NEUC-E006",
-                f"scores are {list(scores.shape)} for {len(labels)} samples with labels up to {labels.max()}",
+                f"labels {low} to {high} for a model of {outputs} outputs",
+                hint=f"labels are the numbers of outputs, 0 to {outputs - 1}",
+                exit_code=Exit.USAGE,
+            )
+        if scores.ndim != 2 or len(scores) != len(labels):
+            raise Error(
+                "NEUC-E006",
+                f"scores are {list(scores.shape)} for {len(labels)} samples",
                 hint="accuracies need a model whose first output is [samples, classes]",
                 exit_code=Exit.USAGE,
             )

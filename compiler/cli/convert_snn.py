@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from neuc.compiler.labelled_data import LabelledData
     from neuc.compiler.snn.model import SpikingModel
     from neuc.compiler.snn.sweep import Sweep
+    from neuc.runtime.program import IoSpec
 
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
 
@@ -102,8 +104,9 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
     labelled = None if options["evaluation"] is None else load_labelled(options["evaluation"])
     if labelled is not None:
         # Conversion takes long: what does not fit the model is refused before.
-        inputs, _ = signature_of(read_model(source).module)
+        inputs, outputs = signature_of(read_model(source).module)
         arrays_of(labelled.feeds, inputs, "--eval data")
+        _check_labels(labelled, outputs)
     if options["plots"] is not None:
         require_matplotlib()
         if options["plots"].exists() and not options["plots"].is_dir():
@@ -154,6 +157,15 @@ def _steps(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise arguments.usage_error(f"--sweep {text}: not a list of whole numbers", "1,2,4,8") from error
+
+
+def _check_labels(labelled: LabelledData, outputs: Sequence[IoSpec]) -> None:
+    """Refuse labels that are no outputs, where the model says how many it has."""
+    from neuc.compiler.snn.sweep import check_labels
+
+    sizes = [size for size in outputs[0].shape[1:] if isinstance(size, int)] if outputs else []
+    if sizes and len(sizes) == len(outputs[0].shape) - 1:
+        check_labels(labelled.labels, math.prod(sizes))
 
 
 def _refuse_idle(options: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ calibration data. The message says what came closest. Allow more steps or a larg
 `convert-ann-to-snn` takes thresholds from the attribute spike.threshold of each marked map, one for each channel.
 neuc.convert_to_snn and `neuc convert --to snn` find them by calibration; in IR text they can be written and edited.""",
     "NEUC-E530": """Labels do not go with the data.
-There has to be one label, a whole number, for each sample.""",
+There has to be one label for each sample: the number of one of the network's outputs, which count from 0.""",
     "NEUC-E531": """Pictures need matplotlib, which is not installed.
 Install it with `pip install "neuc[plot]"`. All numbers that pictures show are in the report, too.""",
     "NEUC-E540": """The program cannot be fed with a stream of events.

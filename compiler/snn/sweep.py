@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +129,18 @@ def checked_steps(steps: Sequence[int]) -> list[int]:
     return wanted
 
 
+def check_labels(labels: np.ndarray, outputs: int) -> None:
+    """Refuse labels that no sample could get right.
+
+    Raises:
+        Error: NEUC-E530.
+    """
+    if labels.size and not (0 <= labels.min() and labels.max() < outputs):
+        what = f"labels {labels.min()} to {labels.max()} for a model of {outputs} outputs"
+        hint = f"labels are the numbers of outputs, 0 to {outputs - 1}"
+        raise Error("NEUC-E530", what, hint=hint, exit_code=Exit.USAGE)
+
+
 def tabulate(
     over_time: np.ndarray,
     exact: np.ndarray,
@@ -147,11 +160,13 @@ def tabulate(
         float_multiplications: of the float network, per sample.
 
     Raises:
-        Error: NEUC-E530, as many labels as samples are needed.
+        Error: NEUC-E530, as many labels as samples are needed, each of them the number of an output.
     """
     if labels is not None and np.shape(labels) != (exact.shape[0],):
         what = f"labels of shape {list(np.shape(labels))} for {exact.shape[0]} samples"
         raise Error("NEUC-E530", what, hint="one whole number for each sample", exit_code=Exit.USAGE)
+    if labels is not None:
+        check_labels(labels, math.prod(exact.shape[1:]))
     truth = np.argmax(exact.reshape(exact.shape[0], -1), axis=1)
     size = max(float(np.linalg.norm(exact)), 1e-30)
     rows: list[SweepRow] = []

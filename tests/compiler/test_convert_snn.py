@@ -92,6 +92,9 @@ def test_refusals(folder: Path):
     # What does not fit is refused before the conversion, which takes long.
     np.savez(folder / "wide.npz", x=np.zeros((4, 3), np.float32), labels=np.zeros(4, np.int64))
     assert "--eval data" in refused(folder, *calib, "--eval", f"{folder / 'wide.npz'}:labels").message
+    np.savez(folder / "far.npz", x=np.zeros((4, 12), np.float32), labels=np.arange(100, 104))
+    far = refused(folder, *calib, "--eval", f"{folder / 'far.npz'}:labels")
+    assert (far.code, far.message) == ("NEUC-E530", "labels 100 to 103 for a model of 5 outputs")
     assert "is a file" in refused(folder, *calib, "--plots", str(folder / "calib.npz")).message
     assert not (folder / "out.mlir").exists()
 

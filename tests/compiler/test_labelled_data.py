@@ -53,7 +53,7 @@ def test_the_interval_is_wilsons():
 
 
 def test_scores_must_be_of_classes():
-    with pytest.raises(Error, match="labels up to 2"):
+    with pytest.raises(Error, match="labels 0 to 2 for a model of 2 outputs"):
         measure(lambda feeds: np.zeros((len(feeds["x"]), 2)), LabelledData({"x": X}, LABELS))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +89,8 @@ def test_options_that_make_no_sense():
 
 def test_labels_that_do_not_fit():
     refused("NEUC-E530", lambda: converted(steps=2).sweep(X, np.zeros(3, int)))
+    found = refused("NEUC-E530", lambda: converted(steps=2).sweep(X, np.full(len(X), 100)))
+    assert re.match(r"labels 100 to 100 for a model of \d+ outputs", found.message)
 
 
 def test_networks_without_neurons_are_refused():
