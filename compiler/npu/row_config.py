@@ -28,6 +28,9 @@ _VALUES: Mapping[str, tuple[str, str]] = {
 }
 """Words that have a value: its form, and how that is said."""
 
+_SHAPES: Mapping[str, str] = {"sizes": "1048576, 64x1024 or 4K (4096)", "words": "a number of words, such as 4096"}
+"""How the forms of shapes without letters are said."""
+
 _READ = (
     r"[^\s;,=]+ ?= ?[^\s;,]*",
     r"\b(?:tile|kernel)s?[ :]+\d[\dx/]*",
@@ -115,10 +118,11 @@ def tile_fault(sizes: tuple[int, int, int], kind: GemmType, machine: Machine) ->
 
 def shape_fault(shape: str, sizes: list[int], form: str) -> str:
     """Why a shape is none of this form, such as MxKxN; `sizes` is what was read of it."""
+    known = _SHAPES.get(form, form)
     if not shape:
-        return f"shape is missing; known: {form}"
+        return f"shape is missing; known: {known}"
     good = len(sizes) == len(form.split("x")) if form != "sizes" else bool(sizes)
-    return "" if good else f"shape {shape[:_SHOWN]} makes no sense; known: {form}, every size from 1 to 999999999"
+    return "" if good else f"shape {shape[:_SHOWN]} makes no sense; known: {known}, every size from 1 to 999999999"
 
 
 def type_fault(dtype: str, kind: GemmType | None) -> str:

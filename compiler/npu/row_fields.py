@@ -35,8 +35,10 @@ def unit_fault(unit: str) -> str:
 
 
 def sizes_in(text: str) -> list[int]:
-    """The sizes in a shape; none if one of them is no size."""
-    found = re.findall(r"(-?\d+)(K?)", text)
+    """The sizes in a shape such as 64x64 or 4K (4096); none if there is anything else, as in 1MB."""
+    if not re.fullmatch(r"(about )?\d+K?(\s*x\s*\d+K?)*", text, re.IGNORECASE):
+        return []
+    found = re.findall(r"(\d+)(K?)", text, re.IGNORECASE)
     if any(len(n) > _MOST_DIGITS or int(n) <= 0 for n, _ in found):
         return []
     return [int(n) * (1024 if k else 1) for n, k in found]

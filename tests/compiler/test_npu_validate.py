@@ -373,3 +373,10 @@ def test_a_kernel_without_figures_is_not_guessed():
     assert "give rate=" in predict(row, own_rates=True).why_not
     assert predict(replace(row, config="iron.gemm; rate=20"), own_rates=False).value is not None
     assert predict(replace(row, device="xdna1"), own_rates=True).value is not None
+
+
+@pytest.mark.parametrize("shape", ["1MB", "4096abc", "64*64", "-64", "64x", "x64", "1e6"])
+def test_shapes_are_read_whole_or_not_at_all(shape: str):
+    found = predict(Row("a", "xdna2", "add", shape, "bf16", "", None, "us"), own_rates=True)
+    assert f"shape {shape} makes no sense" in found.why_not
+    assert _time("add", "4k", "bf16", "") == _time("add", "4096", "bf16", "")
