@@ -100,7 +100,8 @@ def validate_command(rows: Path, rates: str, as_json: bool) -> int:
         console.product_json(found)
     bad = sum(bool(row.fault) for row in read)
     if bad:
-        message = f"{rows.name}: {bad} of {len(read)} rows have a value that is no number above 0"
+        what = "a value that is no number above 0, an id that another row has, or too many fields"
+        message = f"{rows.name}: {bad} of {len(read)} rows {'has' if bad == 1 else 'have'} {what}"
         raise Error(
             "NEUC-E684", message, hint="the table names them; leave a value empty to predict only", exit_code=Exit.USAGE
         )

@@ -27,7 +27,7 @@ class Row:
     value: float | None
     unit: str
     fault: str = ""
-    """Why the value is none, though one stands there."""
+    """What is wrong with the line: a value that is none, the id of another row, or it is too long."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,35 @@ def read_rows(path: Path) -> list[Row]:
             raise Error(
                 "NEUC-E684", f"{path.name} is larger than {MAX_BYTES >> 20} MiB", hint=hint, exit_code=Exit.USAGE
             )
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark of the byte order
     except UnicodeDecodeError as error:
         cure = f"give a CSV file in UTF-8: {hint}"
         raise Error("NEUC-E684", f"{path.name} is no text", hint=cure, exit_code=Exit.USAGE) from error
     except OSError as error:
         raise Error("NEUC-E684", f"cannot read {path}: {error.strerror}", hint=hint, exit_code=Exit.USAGE) from error
     reader = csv.DictReader(text.splitlines())
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ()) and name != "value"]
+    header = list(reader.fieldnames or ())
+    other = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), "")
+    if other:
+        what = f"{path.name} separates its columns by {other!r}, not by ','"
+        raise Error("NEUC-E684", what, hint=f"separate by commas: {hint}", exit_code=Exit.USAGE)
+    missing = [name for name in COLUMNS if name not in header and name != "value"]
     if missing:
         raise Error("NEUC-E684", f"{path.name} lacks columns {', '.join(missing)}", hint=hint, exit_code=Exit.USAGE)
     rows: list[Row] = []
+    lines: dict[str, int] = {}
     for number, fields in enumerate(reader, start=2):
         if len(rows) >= MAX_ROWS:
             raise Error("NEUC-E684", f"{path.name} has more than {MAX_ROWS} rows", hint=hint, exit_code=Exit.USAGE)
         values = {name: (fields.get(name) or "").strip() for name in COLUMNS}
         value, fault = _value(values.pop("value"))
-        rows.append(Row(**values, value=value, fault=f"line {number}: {fault}" if fault else ""))
+        first = lines.setdefault(values["id"], number)
+        faults = [fault] if fault else []
+        if values["id"] and first != number:
+            faults.append(f"id {values['id'][:40]} is that of line {first}, too")
+        if None in fields:
+            faults.append(f"more fields than the header's {len(header)} columns")
+        rows.append(Row(**values, value=value, fault=f"line {number}: {'; '.join(faults)}" if faults else ""))
     if not rows:
         raise Error("NEUC-E684", f"{path.name} holds no rows", hint=hint, exit_code=Exit.USAGE)
     return rows

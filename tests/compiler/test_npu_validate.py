@@ -74,6 +74,8 @@ def test_rows_without_values_are_predicted(tmp_path: Path, capsys: pytest.Captur
     [
         ("id,device\n", "lacks columns kind"),
         ("id,device,kind,shape,dtype,config,value,unit\n", "holds no rows"),
+        (TEXT.replace(",", ";") + "1;npu1;gemm;1x1x1;bf16;;1;us\n", "separates its columns by ';', not by ','"),
+        (TEXT.replace(",", "\t"), r"separates its columns by '\\t'"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, text: str, message: str):
@@ -380,3 +382,17 @@ def test_shapes_are_read_whole_or_not_at_all(shape: str):
     found = predict(Row("a", "xdna2", "add", shape, "bf16", "", None, "us"), own_rates=True)
     assert f"shape {shape} makes no sense" in found.why_not
     assert _time("add", "4k", "bf16", "") == _time("add", "4096", "bf16", "")
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_column(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    path.write_text(TEXT + "a,xdna2,add,4096,bf16,,,us\n", encoding="utf-8-sig")
+    assert [row.id for row in read_rows(path)] == ["a"]
+
+
+def test_ids_that_rows_share_and_fields_without_a_column_are_faults(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    row = "a,xdna2,add,4096,bf16,,,us\n"
+    path.write_text(TEXT + row + row + "b,xdna2,add,4096,bf16,,,us,extra\n")
+    faults = [row.fault for row in read_rows(path)]
+    assert faults == ["", "line 3: id a is that of line 2, too", "line 4: more fields than the header's 8 columns"]
