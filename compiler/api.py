@@ -21,7 +21,7 @@ from neuc.compiler.importers.nir.options import NirOptions
 from neuc.compiler.options import CompileOptions
 from neuc.compiler.program import BuiltProgram
 from neuc.compiler.report import Report
-from neuc.compiler.source import Source, read_model
+from neuc.compiler.source import Source, read_model, refuse_idle
 from neuc.dialects.context import NeucContext
 from neuc.errors import Error, Exit
 
@@ -211,6 +211,9 @@ def compile_model(
         read_as=options.read_as,
         nir=NirOptions(options.dt, options.reset, options.keep_state),
     )
+    refuse_idle(source, options)
+    if verify:
+        source.require_reference()
     options = pipeline.with_own_target(options, source.module)
     driver = Driver(source.module, source.context, observation or Observation())
     driver.record("import", time.perf_counter() - start)
@@ -247,13 +250,6 @@ def _verify(result: Compiled, source: Source, options: CompileOptions, runs: int
     from neuc.compiler.inputs import load_npz
     from neuc.compiler.verification import compare_on, made_up, reference_session
 
-    if not source.graph_level:
-        raise Error(
-            "NEUC-E261",
-            f"--verify needs the ONNX model, and {source.name} is IR text",
-            hint="compile first, then `neuc verify FILE --against model.onnx`",
-            exit_code=Exit.USAGE,
-        )
     session = result.session()
     given = None if options.calib is None else [load_npz(options.calib)]
     choices = made_up(session.program.inputs, runs) if given is None else [given]

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from xdsl.dialects.builtin import ModuleOp
 
@@ -18,9 +19,13 @@ from neuc.compiler.formats.recognition import is_source
 from neuc.compiler.importers import import_model
 from neuc.compiler.importers.decoder.facts import decoder_facts
 from neuc.compiler.importers.nir.options import NirOptions, is_nir
+from neuc.compiler.options import CompileOptions
 from neuc.compiler.universe import new_context
 from neuc.dialects.context import NeucContext
 from neuc.errors import Error, Exit
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 @dataclass(frozen=True)
@@ -64,20 +69,54 @@ class Source:
         Raises:
             Error: NEUC-E261, there is no ONNX form of it.
         """
-        if self.path is not None and not self.is_decoder and not self.spiking:
+        self.require_reference()
+        if self.path is not None:
             return self.path
-        if isinstance(self.model, bytes):
-            return self.model
-        serialize = getattr(self.model, "SerializeToString", None)
-        if serialize is None:
-            hint = "leave --verify out" if self.is_decoder else "export it to ONNX first"
-            raise Error("NEUC-E261", f"{self.name} has no ONNX form to verify against", hint=hint)
-        return bytes(serialize())
+        return (
+            self.model if isinstance(self.model, bytes) else bytes(cast("ModelProto", self.model).SerializeToString())
+        )
+
+    def require_reference(self) -> None:
+        """Refuse what `reference` has nothing of.
+
+        Raises:
+            Error: NEUC-E261.
+        """
+        if not self.graph_level:
+            what = f"--verify needs the ONNX model, and {self.name} is IR text"
+            hint = "compile first, then `neuc verify FILE --against model.onnx`"
+            raise Error("NEUC-E261", what, hint=hint, exit_code=Exit.USAGE)
+        onnx = self.path is not None or isinstance(self.model, bytes) or hasattr(self.model, "SerializeToString")
+        if self.is_decoder or self.spiking or not onnx:
+            hint = "leave --verify out" if self.is_decoder else "leave --verify out, or export it to ONNX first"
+            what = f"{self.name} has no ONNX form to verify against"
+            raise Error("NEUC-E261", what, hint=hint, exit_code=Exit.USAGE)
 
     @property
     def level(self) -> str:
         """The level the module is on."""
         return level_of(self.module)
+
+
+def refuse_idle(source: Source, options: CompileOptions) -> None:
+    """Refuse options for other kinds of models: nothing is ignored silently.
+
+    Raises:
+        Error: NEUC-E002.
+    """
+    decoders = {"head": options.head is not None, "kv": options.kv != CompileOptions.kv, "read-as": options.read_as}
+    graphs = {"dt": options.dt is not None, "reset": options.reset != CompileOptions.reset}
+    graphs["keep-state"] = options.keep_state
+    idle: list[tuple[str, str]] = []
+    if not (source.graph_level and source.is_decoder):
+        idle += [(name, "decoders (GGUF, Hugging Face)") for name, given in decoders.items() if given]
+    if not source.spiking:
+        idle += [(name, "NIR graphs") for name, given in graphs.items() if given]
+    if options.shapes and not source.graph_level:
+        idle.append(("shape", "models, not for IR text"))
+    for name, what in idle[:1]:
+        message = f"--{name} does nothing with {source.name}: it is for {what}"
+        raise Error("NEUC-E002", message, hint=f"leave --{name} out", exit_code=Exit.USAGE)
 
 
 def _import(
