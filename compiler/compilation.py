@@ -105,6 +105,16 @@ class Compilation:
         if self.chosen.target.relaxes and energies.of_energies(self.driver.module) is None:
             self.report.hints.append(f"{self.name} has no energy to sample or relax: same code as --target cpu")
 
+    def _tell_no_generation(self, built: BuiltProgram) -> None:
+        """Say that a decoder with parts outside of compiled code is none that tokens are generated with."""
+        outside = [segment for segment in built.emitted.program.segments.values() if segment.kind != "native"]
+        if outside and decoder_facts(self.driver.module) is not None:
+            what = f"{len(outside)} of {len(built.emitted.program.segments)} parts run outside of compiled code"
+            self.report.hints.append(
+                f"warning: {self.name} for target {self.chosen.name} generates no tokens, as {what}; `neuc generate` "
+                "and neuc.load_decoder take it compiled for --target cpu"
+            )
+
     def _go(self, steps: tuple[str, ...]) -> None:
         if decoder_facts(self.driver.module) is not None:
             self._lower(steps)
@@ -170,7 +180,7 @@ class Compilation:
         """Lower the int8 form of a model, and measure what it costs, in each layer before what follows it is fused."""
         driver, report = self.driver, self.report
         report.budget = self.options.max_error
-        report.hints.append(fixed.note)
+        report.hints += fixed.notes
         options = replace(self.options, recognize=True)
         with LayerErrors(self._unfused(), driver.context, reference.feeds, self.options.measured_on) as layer_errors:
             driver.module = fixed.module
@@ -256,6 +266,7 @@ class Compilation:
                     with driver.timed("emit"):
                         self.program = program.build(driver.module, driver.context, self.extra)
                     describe_program(self.program, report)
+                    self._tell_no_generation(self.program)
                     program.dump_kernels(driver)
             self._reached(level)
 

@@ -24,7 +24,7 @@ def report_lines(report: Report, *, times: bool = False) -> list[str]:
     lines += summary_lines(report)
     if report.hosts or report.launches or report.native_share is not None:  # else it was not decided yet
         lines += host_lines(report)
-    lines += [f"note: {hint}" for hint in report.hints]
+    lines += [hint if hint.startswith("warning: ") else f"note: {hint}" for hint in report.hints]
     if times:
         lines += ["", *_time_lines(report.steps, report.seconds)]
     return lines

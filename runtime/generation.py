@@ -138,6 +138,7 @@ class Decoder:
         wanted = min(facts.context, CONTEXT) if context is None else context
         wanted, chunk = (_whole(name, value, 1) for name, value in (("context", wanted), ("chunk", chunk)))
         _check_signature(session, facts)
+        _require_prepared(session)
         self.session = session
         self.facts = facts
         self.capacity = wanted
@@ -329,6 +330,14 @@ def _check_signature(session: Session, facts: DecoderFacts) -> None:
     ):
         if names != found:
             raise _no_decoder(f"{what} '{min(names ^ found)[:80]}' is missing, or one too many")
+
+
+def _require_prepared(session: Session) -> None:
+    """All of the program is compiled code, which can be prepared for one token at a time."""
+    if any(segment.kind != "native" for segment in session.program.segments.values()):
+        what = f"a decoder compiled for target {session.manifest.get('target', 'unknown')} generates no tokens"
+        hint = "compile the model for a CPU, such as --target cpu; this artifact runs with `neuc run`"
+        raise _usage("NEUC-E320", f"{what}: a part of it runs outside of compiled code", hint)
 
 
 def _new_caches(facts: DecoderFacts, blocks: int) -> dict[str, Array]:

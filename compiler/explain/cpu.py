@@ -179,7 +179,8 @@ when the model is loaded, so that there are no wrong results. --target cpu-ref c
 special instructions. Please report what `neuc doctor FILE` prints: the processor's name and the kernels that fail.""",
     "NEUC-E320": """The artifact holds no decoder.
 Tokens can be generated with artifacts compiled from a GGUF file or a Hugging Face folder of a decoder, whose manifest
-describes it and whose program takes tokens, a position and caches. Any other artifact runs with `neuc run`.""",
+describes it and whose program takes tokens, a position and caches. All of the program has to be compiled code: a
+decoder compiled for an NPU or a crossbar generates none. Any other artifact runs with `neuc run`.""",
     "NEUC-E321": """Tokens do not fit into the sequence.
 A decoder's caches have room for a fixed number of tokens, --context. Prompt and new tokens together must not be more;
 nothing is dropped silently. Generate fewer tokens, begin a new sequence, or load with a larger context.""",

@@ -24,6 +24,7 @@ from neuc.compiler.importers.decoder.importer import import_decoder
 from neuc.compiler.universe import new_context
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.lazy_array import LazyArray
+from neuc.errors import Error
 from neuc.runtime.artifact import Artifact
 from weight_files import T
 
@@ -154,3 +155,12 @@ def test_layouts_that_share_an_id(tmp_path: Path) -> None:
     found = interpreted(path, d, TOKENS, read_as=("i2_s-rows4",))
     assert error(found, reference(d, TOKENS)) < ONE_CODE
     assert error(interpreted(path, d, TOKENS), reference(d, TOKENS)) > 0.5
+
+
+def test_a_target_that_generates_no_tokens_is_told(tmp_path: Path) -> None:
+    compiled = neuc.compile(write_gguf_decoder(tmp_path / "m.gguf", random_decoder()), "npu-xdna2")
+    assert any("generates no tokens" in hint for hint in compiled.report.hints)
+    compiled.save(tmp_path / "m.neuc")
+    with pytest.raises(Error, match="compiled for target npu-xdna2 generates no tokens") as caught:
+        neuc.load_decoder(tmp_path / "m.neuc")
+    assert caught.value.code == "NEUC-E320"
