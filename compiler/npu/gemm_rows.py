@@ -87,6 +87,8 @@ def predict_gemm(row: Row, machine: Machine, sku: Sku) -> Prediction:
     if isinstance(found, str):
         return refuse(row, found)
     tile = found
+    if _collected(row) % tile.k:
+        return refuse(row, f"config k_l2={_collected(row)} is no multiple of the tile's k, {tile.k}")
     given = re.search(r"rate=([\d.]+)", row.config)
     rate, source = _rate(row, machine, kind, tile, library, by_iree=by_iree)
     if rate is None:

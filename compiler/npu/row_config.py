@@ -63,6 +63,10 @@ _WORDS = (
 )
 
 
+_OPPOSITES = (("b_row_maj", "b_col_maj"), ("C depth 1", "C depth 2"), ("MM2S", "S2MM"), ("first", "following|next"))
+"""Words of which a row has one at most."""
+
+
 def remarks_in(config: str) -> list[tuple[str, str]]:
     """The parts of `config` that no model reads, and beside each the known words it nearly is, if any."""
     rest = config
@@ -73,7 +77,8 @@ def remarks_in(config: str) -> list[tuple[str, str]]:
     for part in (part.strip(" .()") for part in re.split(r"[;,]", rest)):
         if not re.search(r"[A-Za-z]", part):
             continue
-        near = get_close_matches(part.lower(), known, n=1, cutoff=0.75)
+        alone = re.sub(r"\s*\b\d[\d./x]*\b", "", part.lower()).strip()  # without sizes, as in tiel 64x64x64
+        near = [*get_close_matches(part.lower(), known, 1, 0.75), *get_close_matches(alone, known, 1, 0.75)]
         found.append((part[:_SHOWN], known[near[0]] if near else ""))
     return found
 
@@ -84,13 +89,19 @@ def config_faults(config: str, machine: Machine) -> list[str]:
     for word, value in re.findall(r"([^\s;,=]+) ?= ?([^\s;,]*)", config):
         key = str(word).removesuffix("s") if word in ("tiles", "kernels") else str(word)
         if key not in _VALUES:
-            known = ", ".join(f"{k}=" for k in _VALUES)
-            found.append(f"config {key[:_SHOWN]}={value[:_SHOWN]} is unknown; known: {known}")
+            near = get_close_matches(key.lower(), _VALUES, 1, 0.75)
+            known = f"nearest: {near[0]}=" if near else f"known: {', '.join(f'{k}=' for k in _VALUES)}"
+            found.append(f"config {key[:_SHOWN]}={value[:_SHOWN]} is unknown; {known}")
         elif not re.fullmatch(_VALUES[key][0], value):
             found.append(f"config {key}={value[:_SHOWN]} makes no sense; known: {_VALUES[key][1]}")
     for key, value in re.findall(r"\b(tile|kernel)s?[ :]+(\d[^\s;,]*)", config):
         if not re.fullmatch(_VALUES[key][0], value):
             found.append(f"config '{key} {value[:_SHOWN]}' makes no sense; known: {_VALUES[key][1]}")
+    found += _contradictions(config)
+    hops, far = re.search(r"\bhops ?= ?(\d{1,3})\b", config), len(machine.row_classes) + machine.cols - 2
+    if hops and int(hops[1]) > far:
+        size = f"{len(machine.row_classes)} rows of {machine.cols} tiles"
+        found.append(f"config hops={hops[1]} is farther than {machine.name} is wide; {size} are {far} apart at most")
     rows = sum(machine.classes[name].kind == "core" for name in machine.row_classes)
     has = f"{machine.name} has {rows}x{machine.cols} cores (rows x columns)"
     herd = re.search(r"\bherd=(\d+)x(\d+)", config)
@@ -103,6 +114,26 @@ def config_faults(config: str, machine: Machine) -> list[str]:
         for count in re.findall(rf"(?<![\dx])(-?\d+)[ _-]?(?:{word}?|{word[:3]}s?)\b", config):
             if not _within(count, most):
                 found.append(f"config {count[:_SHOWN]} {word} is more than there are, or none; {has}")
+    return found
+
+
+def _contradictions(config: str) -> list[str]:
+    """Words of `config` that say something else than words of the same kind before them."""
+    said: dict[str, list[str]] = {}
+    for word, value in re.findall(r"\b(\w+)(?: ?= ?|[ :]+(?=\d+[x/]\d+[x/]))([^\s;,]+)", config):
+        key = "tile" if re.fullmatch("(tile|kernel)s?", word) else str(word)
+        if key in _VALUES:
+            said.setdefault(key, []).append(str(value).replace("/", "x"))
+    for number, (one, other) in enumerate(_OPPOSITES):
+        said[f"{number}"] = [found[0] for word in (one, other) if (found := re.search(rf"\b(?:{word})\b", config))]
+    for word in ("cores", "columns"):
+        counts = re.findall(rf"(?<![\dx])(one|single|\d+)[ _-]?(?:{word}?|{word[:3]}s?)\b", config)
+        said[word] = [f"{'1' if count in ('one', 'single') else count} {word}" for count in counts]
+    found: list[str] = []
+    for key, values in said.items():
+        if len(set(values)) > 1:
+            word = f"{key}=" if key in _VALUES else ""
+            found.append(f"config says both {word}{values[0][:_SHOWN]} and {word}{values[-1][:_SHOWN]}; keep one")
     return found
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from neuc.backends.npu import timing_model as timing
 from neuc.backends.npu.known_machines import ARRAYS, find_machine
 from neuc.compiler.npu.gemm_rows import predict_gemm, predict_gemv, predict_kernel
-from neuc.compiler.npu.row_config import config_faults, shape_fault
+from neuc.compiler.npu.row_config import config_faults, remarks_in, shape_fault
 from neuc.compiler.npu.row_fields import faults_in, in_unit, refuse, sizes_in, unit_fault
 from neuc.compiler.npu.rows import Prediction, Row
 from neuc.compiler.npu.vector_rows import VECTOR_FUNCTIONS, kind_of, predict_convolution, predict_vector
@@ -65,7 +65,10 @@ def predict(row: Row, *, own_rates: bool) -> Prediction:
         sku = replace(sku, dispatch_us=float(dispatch[1]))
     found = replace(model(asked, machine, sku), row=row)
     why = faults_in(*wrong, *(() if found.why_not in wrong else (found.why_not,)))
-    return refuse(row, why) if why else found
+    if not why:
+        return found
+    near = [f"config '{part}' is not read; nearest: {word}" for part, word in remarks_in(row.config) if word]
+    return refuse(row, faults_in(why, *near))
 
 
 def _machine_for(device: str) -> tuple[Machine | None, Sku | None]:

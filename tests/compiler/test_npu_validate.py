@@ -268,6 +268,7 @@ def test_words_that_no_model_reads_are_listed_with_what_they_nearly_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert remarks_in("4x8 cores; tile 64/64/64; rate=133.1; chess; 47 MB of DDR traffic; first task") == []
+    assert remarks_in("tiel 64x64x64") == [("tiel 64x64x64", "tile")]
     assert remarks_in("interleaved; packd") == [("interleaved", ""), ("packd", "packed")]
     assert _validate(tmp_path, "a,xdna2,gemm,512x512x512,i8,4 level tiling; lowest,,us") == 0
     assert "no model reads: '4 level tiling' (nearest: 4-level tiling), 'lowest'" in capsys.readouterr().out
@@ -287,6 +288,15 @@ def test_words_that_no_model_reads_are_listed_with_what_they_nearly_are(
         ("config", "tile 64x64", "'tile 64x64' makes no sense"),
         ("config", "herd=9x9", "herd=9x9 is more cores than there are"),
         ("config", "k_l2=0", "k_l2=0 makes no sense"),
+        ("config", "k_l2=100", "k_l2=100 is no multiple of the tile's k, 64"),
+        ("config", "tile 64x64x64; tile 16x16x16", "says both tile=64x64x64 and tile=16x16x16"),
+        ("config", "tile 64x64x64; kernel=16x16x16", "says both tile=64x64x64 and tile=16x16x16"),
+        ("config", "rate=100; rate=5", "says both rate=100 and rate=5"),
+        ("config", "b_row_maj; b_col_maj", "says both b_row_maj and b_col_maj"),
+        ("config", "one core; 4 cores", "says both 1 cores and 4 cores"),
+        ("config", "hops=99", "hops=99 is farther than npu-xdna1 is wide"),
+        ("config", "dispach=3us", "dispach=3us is unknown; nearest: dispatch="),
+        ("config", "tiel 64x64x64; dispach=3us", "config 'tiel 64x64x64' is not read; nearest: tile"),
         ("config", "iree; direct codegen; x100 repeats", "give rate="),
         ("shape", "0x512x512", "shape 0x512x512 makes no sense; known: MxKxN"),
         ("shape", "512x512", "shape 512x512 makes no sense"),
