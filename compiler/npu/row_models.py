@@ -64,6 +64,10 @@ def predict(row: Row, *, own_rates: bool) -> Prediction:
     if dispatch:
         sku = replace(sku, dispatch_us=float(dispatch[1]))
     found = replace(model(asked, machine, sku), row=row)
+    if own_rates and "rate=" in row.config:
+        what = "convolutions" if kind_of(row) == "conv2d" else "such kernels"
+        without = f"no kernel model of our own for {what}"
+        found = replace(found, why_not=found.why_not.replace("give rate=", f"{without}: --rates given takes the row's"))
     why = faults_in(*wrong, *(() if found.why_not in wrong else (found.why_not,)))
     if not why:
         return found

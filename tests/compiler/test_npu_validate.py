@@ -406,3 +406,12 @@ def test_ids_that_rows_share_and_fields_without_a_column_are_faults(tmp_path: Pa
     path.write_text(TEXT + row + row + "b,xdna2,add,4096,bf16,,,us,extra\n")
     faults = [row.fault for row in read_rows(path)]
     assert faults == ["", "line 3: id a is that of line 2, too", "line 4: more fields than the header's 8 columns"]
+
+
+def test_a_row_that_gives_a_rate_is_not_told_to_give_one():
+    row = Row("a", "xdna2", "conv2d", "56x56x64x64", "i8", "filter=3x3; rate=2", None, "us")
+    assert predict(row, own_rates=False).value is not None
+    said = predict(row, own_rates=True).why_not
+    assert "no kernel model of our own for convolutions" in said
+    assert "give rate=" not in said
+    assert "give rate=" in predict(replace(row, config="filter=3x3"), own_rates=True).why_not
