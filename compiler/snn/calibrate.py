@@ -16,7 +16,8 @@ from xdsl.ir import Operation, SSAValue
 from neuc.compiler.snn import refit as regression
 from neuc.compiler.snn import thresholds
 from neuc.compiler.snn.recipes import THRESHOLDS, Recipe
-from neuc.compiler.snn.simulate import Signal, Simulation, affordable
+from neuc.compiler.snn.signals import Signal
+from neuc.compiler.snn.simulate import Simulation, affordable
 from neuc.compiler.universe import nearest
 from neuc.dialects.dense import MatMulOp
 from neuc.dialects.locations import node_names

@@ -16,7 +16,8 @@ from xdsl.ir import Operation, SSAValue
 
 from neuc.compiler.snn.calibrate import SAMPLES
 from neuc.compiler.snn.recipes import Recipe
-from neuc.compiler.snn.simulate import Signal, Simulation, group_spikes
+from neuc.compiler.snn.signals import Signal
+from neuc.compiler.snn.simulate import Simulation, group_spikes
 from neuc.compiler.snn.thresholds import estimate
 from neuc.dialects.weight_store import WeightStore
 from neuc.passes.analysis.neuron_sites import BIAS, HALF, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site, write_rate

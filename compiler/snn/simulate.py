@@ -19,6 +19,7 @@ from xdsl.ir import Operation, SSAValue
 from neuc.compiler.signature import entry_of
 from neuc.compiler.snn import neurons
 from neuc.compiler.snn.recipes import Recipe
+from neuc.compiler.snn.signals import Signal
 from neuc.compiler.snn.synaptic_operations import fan_out, met_weights
 from neuc.dialects.dense import ConvOp, MatMulOp
 from neuc.dialects.interp.core import Env, run_op
@@ -28,40 +29,11 @@ from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
 from neuc.passes.analysis.affine import is_affine, moves
 from neuc.passes.analysis.neuron_sites import BIAS, CLIP, HALF, IDENTITY, POTENTIAL, SCALE, THRESHOLD, Site, site_of
+from neuc.passes.analysis.spiking_roles import Role, roles
 
 Array = np.ndarray
 MOST_ELEMENTS = 1 << 26
 """Of all steps of the largest tensor: 256 MB of f32."""
-
-
-@dataclass
-class Signal:
-    """One value of the network over time.
-
-    Rate coding: `static` where it is the same in every step, else `steps`; the number it stands for is their mean.
-    Differential coding: the number after step t is `static` + Σ steps/t.
-
-    Attributes:
-        static: the constant part.
-        steps: one array a step; None where nothing changes.
-    """
-
-    static: Array | None
-    steps: list[Array] | None = None
-
-    def means(self, count: int, coding: str) -> list[Array]:
-        """The number it stands for after each of `count` steps."""
-        if self.steps is None:
-            assert self.static is not None
-            return [self.static] * count
-        if coding == "rate":
-            total = np.cumsum(np.stack(self.steps), axis=0, dtype=np.float32)
-            return [total[t] / np.float32(t + 1) for t in range(count)]
-        made, mean = [], self.static if self.static is not None else np.float32(0)
-        for t, step in enumerate(self.steps, start=1):
-            mean = mean + step / np.float32(t)
-            made.append(mean)
-        return made
 
 
 @dataclass
@@ -164,6 +136,7 @@ class Simulation:
     original: Mapping[Operation, Sequence[SSAValue]] = field(default_factory=dict[Operation, Sequence[SSAValue]])
     feeding: Callable[[Operation, Sequence[Array]], None] | None = None
     _moved: set[SSAValue] = field(default_factory=set[SSAValue])
+    _behind: set[Operation] = field(default_factory=set[Operation])
 
     def run(self, inputs: Sequence[Array]) -> list[list[Array]]:
         """The outputs after each step: one list of T arrays for each output.
@@ -182,6 +155,9 @@ class Simulation:
         signals: dict[SSAValue, Signal] = {arg: Signal(array) for arg, array in zip(block.args, inputs)}
         exact: dict[SSAValue, Array] = dict(zip(block.args, inputs)) if self.visit is not None else {}
         last = last_uses(block.ops, self.original)
+        # A function behind a delayed read-out sees the counted steps alone.
+        delayed = 0 < self.start < self.steps and self.recipe.coding == "rate"
+        self._behind = {op for op, role in roles(block).items() if role is Role.READ_OUT} if delayed else set()
         for op in list(block.ops):
             if isinstance(op, func.ReturnOp):
                 return [self._read_out(signals[v]) for v in op.operands]
@@ -221,8 +197,7 @@ class Simulation:
         if self.start == 0 or signal.steps is None or self.recipe.coding == "differential":
             return signal.means(self.steps, self.recipe.coding)
         silent = [np.zeros_like(signal.steps[0])] * min(self.start, self.steps)
-        later = Signal(None, signal.steps[self.start :])
-        return [*silent, *later.means(self.steps - len(silent), "rate")]
+        return [*silent, *signal.means_from(len(silent), self.steps)]
 
     def _fire(self, site: Site, current: Signal, truth: Array | None, samples: int) -> Signal:
         if self.visit is not None:
@@ -256,7 +231,10 @@ class Simulation:
             results = [] if isinstance(op, ConstantOp) else [s.static for s in given]
             signals.update((v, Signal(a)) for v, a in zip(op.results, run(results)))
         elif self.recipe.coding == "rate":
-            signals[op.results[0]] = self._rate(op, given, changing, run)
+            found = signals[op.results[0]] = self._rate(op, given, changing, run)
+            if op in self._behind:
+                numbers = zip(*(signal.means_from(self.start, self.steps) for signal in given), strict=True)
+                found.counted = [run(arrays)[0] for arrays in numbers]
         else:
             signals[op.results[0]] = self._differential(op, given, changing, run)
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from neuc.compiler.snn.neurons import spike_counts
 from neuc.compiler.snn.recipes import Recipe
-from neuc.compiler.snn.simulate import Signal, spikes
+from neuc.compiler.snn.signals import Signal
+from neuc.compiler.snn.simulate import spikes
 from neuc.dialects.interp.scalar import erf
 from neuc.passes.analysis.neuron_sites import HALF
 

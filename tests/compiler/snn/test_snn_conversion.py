@@ -123,6 +123,17 @@ def test_the_delayed_read_out_is_in_the_ir():
     np.testing.assert_allclose(2 * model.run(x)[0], 4 * first.run(x)[0] - 2 * first.run(x, 2)[0], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("recipe", ["a", "c"])
+def test_functions_behind_a_delayed_read_out_see_the_counted_steps(recipe: str):
+    proto = cnn()  # With a softmax.
+    x = inputs(proto, 8)
+    model = neuc.convert_to_snn(proto, x, recipe=recipe, steps=4, start=2)
+    (found,) = interpret(model.module, [x], model.context.weights)
+    over_time = model.run_over_time(x)[0]
+    assert distance(over_time[-1], found) < SAME
+    np.testing.assert_allclose(over_time[2:].sum(axis=-1), 1, rtol=1e-5)
+
+
 def test_constants_inside_the_loop_run_compiled():
     proto = mlp()
     x = inputs(proto, 16)

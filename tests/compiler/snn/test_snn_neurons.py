@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from neuc.compiler.snn import neurons
 from neuc.compiler.snn.recipes import recipe_of
-from neuc.compiler.snn.simulate import Signal, spikes
+from neuc.compiler.snn.signals import Signal
+from neuc.compiler.snn.simulate import spikes
 from neuc.compiler.snn.thresholds import estimate, gaussian, local_balance, quantile, search
 
 ROUNDING = 1e-4
