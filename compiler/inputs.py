@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import struct
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -34,7 +34,17 @@ _SHORT_DTYPES = {
     **{f"u{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
 }
 # What numpy and zipfile raise for files that are not theirs, or damaged; np.load gives a plain array for an .npy.
-_BAD_FILE = (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, BadZipFile, zlib.error, struct.error)
+_BAD_FILE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 _LITERAL = re.compile(r"(?P<shape>(?:\d+x)*)(?P<dtype>[a-z]+\d+)=(?P<value>.+)")
 
 
@@ -157,6 +167,10 @@ def _unreadable(path: Path, error: Exception) -> Error:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror
+    elif "pickled (object) data" in reason:  # what numpy takes any file for that begins otherwise
+        reason = "it is no .npz or .npy file"
+    elif "allow_pickle" in reason:
+        reason = "an array holds Python objects, not numbers"
     return Error("NEUC-E006", f"cannot read {path}: {reason}", hint="give an .npy or .npz file written by numpy")
 
 

@@ -66,3 +66,14 @@ def test_damaged_files_are_refused(tmp_path: Path, content: bytes):
         path.write_bytes(content)
         with pytest.raises(Error, match="cannot read"):
             parse_inputs([spec.format(path)], IMAGE)
+
+
+@pytest.mark.parametrize(("name", "spec"), [("a.npz", "@{}"), ("a.npy", "x=@{}")])
+def test_other_files_are_named_in_our_words(tmp_path: Path, name: str, spec: str):
+    path = tmp_path / name
+    path.write_text("hello")
+    with pytest.raises(Error, match=r"it is no \.npz or \.npy file"):
+        parse_inputs([spec.format(path)], IMAGE)
+    np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
+    with pytest.raises(Error, match="an array holds Python objects"):
+        parse_inputs([f"@{tmp_path}/objects.npz"], IMAGE)
