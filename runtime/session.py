@@ -135,14 +135,14 @@ class Session:
         """Run the model.
 
         Args:
-            output_names: outputs to return, in this order; None for all.
+            output_names: outputs to return, in this order; None or none at all for all, as in onnxruntime.
             input_feed: an array for each input.
             run_options: accepted for onnxruntime's sake, and not used.
 
         Raises:
             Error: the feeds do not fit the signature (exit code 2), or the run failed.
         """
-        names = self._signature.output_names if output_names is None else list(output_names)
+        names = list(() if output_names is None else output_names) or self._signature.output_names
         results = self._run(names, input_feed, {})
         return [results[name] for name in names]
 

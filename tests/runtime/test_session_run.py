@@ -65,6 +65,13 @@ def test_any_batch_any_threads(threads: int, grain: int) -> None:
             np.testing.assert_array_equal(s.run(None, {"x": x})[0], runtime_programs.chain_expected(x, 5))
 
 
+def test_no_output_names_mean_all() -> None:
+    feeds = {spec.name: numbers(2) for spec in runtime_programs.chain().inputs}
+    found, right = session().run([], feeds), session().run(None, feeds)
+    assert len(found) == len(right) > 0
+    assert all(np.array_equal(a, b) for a, b in zip(found, right))
+
+
 def test_zero_rows() -> None:
     with session(threads=2) as s:
         (y,) = s.run(None, {"x": np.zeros((0, 5), np.float32)})
