@@ -68,6 +68,9 @@ def run_command(
     as_json: bool,
 ) -> int:
     """Run MODEL (a .neuc artifact, or a model that is compiled on the way) once."""
+    for option, tolerance in (("--rtol", rtol), ("--atol", atol)):
+        if not 0 <= tolerance < float("inf"):
+            raise arguments.usage_error(f"{option} {tolerance:g} makes no sense", "give a number that is at least 0")
     for path in (output, profile, tile_map):
         if path is not None:
             check_writable(path)

@@ -39,3 +39,9 @@ def test_a_decoder_has_neither_steps_nor_an_onnx_form(tmp_path: Path, capsys: py
         assert main(["compile", str(path), "-o", str(tmp_path / "m.neuc"), option]) == Exit.USAGE
         assert capsys.readouterr().err.startswith(f"error[{code}]")
     assert not (tmp_path / "m.neuc").exists()
+
+
+@pytest.mark.parametrize("option", ["--rtol=-1", "--rtol=nan", "--atol=-0.1", "--atol=inf"])
+def test_tolerances(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert main(["run", str(layer(tmp_path / "layer.onnx")), option]) == Exit.USAGE
+    assert f"{option.partition('=')[0]} {option.partition('=')[2]} makes no sense" in capsys.readouterr().err
