@@ -26,6 +26,7 @@ class Agreement:
         argmax: share of rows whose largest element is in the same place; None if no row has more than one element.
         embedding: whether the reference is normalised rows, so that the cosine error is what counts.
         not_finite: how many reference values are infinite or not a number; the figures say little about those.
+        silent: whether all of the reference is 0, of which nothing is a share.
     """
 
     max_abs: float
@@ -36,6 +37,7 @@ class Agreement:
     argmax: float | None
     embedding: bool
     not_finite: int = 0
+    silent: bool = False
 
     @property
     def error(self) -> float:
@@ -57,13 +59,18 @@ class Agreement:
             "sqnr_db": self.sqnr_db,
             "error": self.error,
         }
-        finite: dict[str, object] = {name: value if np.isfinite(value) else None for name, value in figures.items()}
+        shares = ("relative_l2", "sqnr_db", "error") if self.silent and self.max_abs else ()
+        finite: dict[str, object] = {
+            name: value if np.isfinite(value) and name not in shares else None for name, value in figures.items()
+        }
         equal = self.max_abs == 0
         rest = {"argmax_agreement": self.argmax, "measure": self.measure, "reference_not_finite": self.not_finite}
         return {**finite, "equal": equal, **rest}
 
     def describe(self) -> str:
         """One line for people."""
+        if self.silent and self.max_abs:
+            return f"max abs {self.max_abs:.2e}, mean abs {self.mean_abs:.2e}, and all of the reference is 0"
         parts = [f"{self.measure} {self.error:.2e}", f"max abs {self.max_abs:.2e}", f"mean abs {self.mean_abs:.2e}"]
         parts += [f"relative L2 {self.relative_l2:.2e}"] if self.embedding else []
         parts += [] if self.embedding else [f"cosine error {self.cosine_error:.2e}"]
@@ -105,6 +112,7 @@ def compare(reference: Sequence[Sequence[np.ndarray]], results: Sequence[Sequenc
         argmax=float(np.concatenate(ranked).mean()) if ranked else None,
         embedding=all(_is_embedding(e) for e, _ in rows),
         not_finite=sum(int(np.sum(~np.isfinite(e))) for e, _ in wide),
+        silent=not any(e.any() for e, _ in wide),
     )
 
 

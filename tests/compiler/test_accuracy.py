@@ -52,3 +52,9 @@ def test_values_that_are_not_numbers_are_told() -> None:
     assert agreement.not_finite == 2
     assert "2 reference values are not finite" in agreement.describe()
     assert agreement.to_json()["reference_not_finite"] == 2
+
+
+def test_nothing_is_a_share_of_zeros():
+    found = compare([[np.zeros((2, 3))]], [[np.ones((2, 3))]])
+    assert found.describe() == "max abs 1.00e+00, mean abs 1.00e+00, and all of the reference is 0"
+    assert found.to_json()["relative_l2"] is None
