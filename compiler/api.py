@@ -132,12 +132,12 @@ def compile(
         target: ``cpu``, ``cpu-tl2``, … (`neuc targets` lists them), with options in braces: ``cpu-tl2{bm=64}``.
         quantize: ``none``, ``ternary`` (every layer that can be, with `planes` planes), ``int8`` (the same layers, with
             weights of eight bits), ``auto`` (as few planes as keep the measured error within `max_error`); by
-            default what the target is for: ``none`` for ``cpu`` and ``cpu-ref``, ``auto`` for those that fix an
-            encoding.
+            default what the target is for: ``auto`` for CPU targets that fix an encoding, ``ternary`` for NPUs
+            (``int8`` with `calib`), ``none`` for the others.
         planes: planes per ternary weight (default 2); the most that ``auto`` may use (default 4).
         scale: which ternary weights share a scale: ``row``, ``group`` (128 columns) or ``tensor``.
-        max_error: error budget of ``auto``: mean cosine error for outputs that are normalised embeddings, relative L2
-            otherwise; default 0.05.
+        max_error: error budget: mean cosine error for outputs that are normalised embeddings, relative L2 otherwise;
+            of ``auto`` 0.05 by default, else none.
         calib: ``.npz`` with input arrays to measure errors on, and, for NPUs, to fix scales of activations by.
             Without it inputs are made up from the signature: normal floats, integers below 1000, masks of ones.
         shapes: shapes of inputs by name; a string keeps a dim symbolic.

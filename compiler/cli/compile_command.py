@@ -26,10 +26,14 @@ _STAGES = ("import",)
 @arguments.model_argument
 @click.option("--target", default="cpu", show_default=True, help="See `neuc targets`; options: 'cpu-tl2{bm=64}'.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="MODEL.neuc in this folder by default.")
-@click.option("--quantize", type=click.Choice(QUANTIZE), help="Default: none for cpu and cpu-ref, auto for the others.")
+@click.option(
+    "--quantize",
+    type=click.Choice(QUANTIZE),
+    help="Default: auto for CPU targets of an encoding, ternary for NPUs (int8 with --calib), none for the others.",
+)
 @click.option("--planes", type=int, help="Ternary planes per weight (1 to 4); the most that auto may use.")
 @click.option("--scale", type=click.Choice(SCALES), default="row", show_default=True, help="What shares a scale.")
-@click.option("--max-error", type=float, help="Error budget of auto; 0.05 by default. Missed: exit code 4.")
+@click.option("--max-error", type=float, help="Error budget, of auto 0.05 by default, else none. Missed: exit code 4.")
 @click.option(
     "--no-recognize", is_flag=True, help="Keep as float what the model quantised itself (ternary otherwise: lossless)."
 )
