@@ -101,9 +101,16 @@ class Compilation:
             self._go(steps)
 
     def _tell_plain(self) -> None:
-        """Say that a target for energies does nothing of its own for a network of layers."""
-        if self.chosen.target.relaxes and energies.of_energies(self.driver.module) is None:
+        """Say that a target for energies or spikes does nothing of its own for a network of layers."""
+        module = self.driver.module
+        if energies.of_energies(module) is not None:
+            return
+        if self.chosen.target.relaxes:
             self.report.hints.append(f"{self.name} has no energy to sample or relax: same code as --target cpu")
+        spikes = self.chosen.target.spikes and self.chosen.machine is None
+        if spikes and self.driver.level in LEVELS[:2] and not any(op.name.startswith("spike.") for op in module.walk()):
+            cure = "`neuc convert --to snn` makes a spiking network of it"
+            self.report.hints.append(f"warning: {self.name} has no spikes: same code as --target cpu; {cure}")
 
     def _tell_no_generation(self, built: BuiltProgram) -> None:
         """Say that a decoder with parts outside of compiled code is none that tokens are generated with."""

@@ -45,3 +45,8 @@ def test_a_decoder_has_neither_steps_nor_an_onnx_form(tmp_path: Path, capsys: py
 def test_tolerances(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
     assert main(["run", str(layer(tmp_path / "layer.onnx")), option]) == Exit.USAGE
     assert f"{option.partition('=')[0]} {option.partition('=')[2]} makes no sense" in capsys.readouterr().err
+
+
+def test_a_target_for_spikes_without_any(tmp_path: Path) -> None:
+    hints = neuc.compile(layer(tmp_path / "layer.onnx"), "cpu-spike").report.hints
+    assert any("layer.onnx has no spikes" in hint and "--to snn" in hint for hint in hints)
