@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from neuc.compiler.npu.rows import Prediction
     from neuc.compiler.npu.validate import Summary
 
+_SHOWN_IDS = 4
+_MOST_PERCENT = 1000
+
 
 @click.group("npu")
 def npu_command() -> None:
@@ -76,6 +79,8 @@ def validate_command(rows: Path, rates: str, as_json: bool) -> int:
     read = read_rows(rows)
     modes = {"given": [False], "model": [True], "both": [False, True]}[rates]
     found: dict[str, object] = {}
+    tables: dict[str, list[str]] = {}
+    reasons: set[str] = set()
     code = Exit.OK
     for own in modes:
         name = "own kernel model" if own else "kernel rates as given"
@@ -95,9 +100,20 @@ def validate_command(rows: Path, rates: str, as_json: bool) -> int:
                 },
             }
             continue
-        _print(name, predictions, sums)
+        tables[name] = _lines(predictions, sums)
+        reasons |= {p.why_not for p in predictions}
     if as_json:
         console.product_json(found)
+    names = list(tables)
+    if len(names) > 1 and tables[names[0]] == tables[names[1]]:
+        tables = {f"{names[0]}, and {names[1]}, which says the same": tables[names[0]]}
+    for name, lines in tables.items():
+        console.product(f"\n{name}:")
+        for line in lines:
+            console.product(line)
+    for what, known in _long_lists().items():
+        if any(f"; known: {known}" in reason for reason in reasons):
+            console.product(f"known {what}: {known}")
     bad = sum(bool(row.fault) for row in read)
     if bad:
         what = "a value that is no number above 0, an id that another row has, or too many fields"
@@ -108,18 +124,12 @@ def validate_command(rows: Path, rates: str, as_json: bool) -> int:
     return code
 
 
-def _print(name: str, predictions: list[Prediction], sums: Mapping[str, Summary | None]) -> None:
-    from neuc.compiler.npu.row_config import remarks_in
+def _lines(predictions: list[Prediction], sums: Mapping[str, Summary | None]) -> list[str]:
+    """The table of one way to take kernel rates, and what it comes to."""
     from neuc.compiler.npu.validate import gate_of
 
-    console.product(f"\n{name}:")
-    console.product(
-        arguments.table(
-            ("id", "measured", "predicted", "unit", "error", "kernel rate; what is predicted, or why not"),
-            [_cells(p) for p in predictions],
-            right=(1, 2, 4),
-        )
-    )
+    titles = ("id", "measured", "predicted", "unit", "error", "kernel rate; what is predicted, or why not")
+    lines = [arguments.table(titles, [_cells(p) for p in predictions], right=(1, 2, 4))]
     for kind, s in sums.items():
         if s is None:
             continue
@@ -127,28 +137,59 @@ def _print(name: str, predictions: list[Prediction], sums: Mapping[str, Summary 
         middle, most = gate_of(kind)
         missed = s.missed(kind)
         gate = f"gates {middle:.0%} and {most:.0%}: " + (f"MISSED, {'; '.join(missed)}" if missed else "met")
-        console.product(f"{kind}: {s.count} rows, median error {s.median:.1%}, largest {s.maximum:.1%}{tau}; {gate}")
-    remarks = sorted({said for p in predictions if p.value is not None for said in remarks_in(p.row.config)})
+        errors = f"median error {_share(s.median)}, largest {_share(s.maximum)}"
+        lines.append(f"{kind}: {_rows(s.count)}, {errors}{tau}; {gate}")
+    remarks = _remarks(predictions)
     if remarks:
-        said = ", ".join(f"'{part}' (nearest: {near})" if near else f"'{part}'" for part, near in remarks)
-        console.product(f"words of config that no model reads: {said}")
-    left = [p for p in predictions if p.value is None]
+        lines.append(f"words of config that no model reads: {remarks}")
+    left = sum(p.value is None for p in predictions)
     if left:
-        console.product(f"{len(left)} of {len(predictions)} rows are not predicted; the table says why")
+        verb = "is" if len(predictions) == 1 else "are"
+        lines.append(f"{left} of {_rows(len(predictions))} {verb} not predicted; the table says why")
+    return lines
+
+
+def _remarks(predictions: list[Prediction]) -> str:
+    """The words of predicted rows that no model reads, what they nearly are, and whose they are."""
+    from neuc.compiler.npu.row_config import remarks_in
+
+    rows: dict[tuple[str, str], list[str]] = {}
+    for p in predictions:
+        for remark in remarks_in(p.row.config) if p.value is not None else ():
+            rows.setdefault(remark, []).append(p.row.id)
+    said: list[str] = []
+    for (part, near), ids in sorted(rows.items()):
+        more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
+        where = f"{'row' if len(ids) == 1 else 'rows'} {', '.join(ids[:_SHOWN_IDS])}{more}"
+        said.append(f"'{part}' ({f'nearest: {near}; ' if near else ''}{where})")
+    return ", ".join(said)
+
+
+def _long_lists() -> Mapping[str, str]:
+    """Lists that reasons end with, said once below the tables."""
+    from neuc.compiler.npu.row_models import known_devices, known_kinds
+
+    return {"devices": ", ".join(known_devices()), "kinds": ", ".join(known_kinds())}
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
+def _share(error: float, sign: str = "") -> str:
+    """An error in percent; one above 1000 % as how many times the measured time is predicted."""
+    return f"{error:{sign}.1%}" if error < _MOST_PERCENT / 100 else f"{1 + error:.3g} times"
 
 
 def _cells(p: Prediction) -> tuple[str, ...]:
     measured = "" if p.row.value is None else f"{p.row.value:g}"
     predicted = "" if p.value is None else f"{p.value:.4g}"
-    error = "" if p.error is None else f"{p.error:+.1%}"
-    return (
-        p.row.id,
-        measured,
-        predicted,
-        p.row.unit,
-        error,
-        p.why_not or "; ".join(filter(None, (p.rate_source, p.includes))),
-    )
+    error = "" if p.error is None else _share(p.error, "+")
+    why_not = p.why_not
+    for known in _long_lists().values():
+        why_not = why_not.replace(f"; known: {known}", "")
+    said = why_not or "; ".join(filter(None, (p.rate_source, p.includes)))
+    return p.row.id, measured, predicted, p.row.unit, error, said
 
 
 def _json(p: Prediction) -> dict[str, object]:

@@ -125,7 +125,7 @@ def _contradictions(config: str) -> list[str]:
         if key in _VALUES:
             said.setdefault(key, []).append(str(value).replace("/", "x"))
     for number, (one, other) in enumerate(_OPPOSITES):
-        said[f"{number}"] = [found[0] for word in (one, other) if (found := re.search(rf"\b(?:{word})\b", config))]
+        said[f"{number}"] = [hit[0] for word in (one, other) if (hit := re.search(rf"\b(?:{word})\b", config))]
     for word in ("cores", "columns"):
         counts = re.findall(rf"(?<![\dx])(one|single|\d+)[ _-]?(?:{word}?|{word[:3]}s?)\b", config)
         said[word] = [f"{'1' if count in ('one', 'single') else count} {word}" for count in counts]

@@ -91,7 +91,7 @@ def test_everything_wrong_with_every_row_is_said_at_once(tmp_path: Path, capsys:
     assert _validate(tmp_path, *wrong, "d,xdna2,relu,64,bf16,,,us") == Exit.USAGE
     said = capsys.readouterr()
     a, b, c = (next(line for line in said.out.splitlines() if line.startswith(f"{name} ")) for name in "abc")
-    for part in ("line 2: value 'many'", "device abacus; known: aie2", "kind sieve", "known: shim", "unit is missing"):
+    for part in ("line 2: value 'many'", "device abacus", "kind sieve", "unit is missing"):
         assert part in a
     for part in ("line 3: value nan", "y=2 is unknown", "9x9 cores is more", "shape 4x4", "dtype i7", "unit bits"):
         assert part in b
@@ -141,8 +141,9 @@ def test_exit_codes_say_whether_anything_was_predicted_and_within_its_gate(
     assert "MISSED, median above 12%" in capsys.readouterr().out
     assert _validate(tmp_path, "a,abacus,gemm,2x2x2,i8,,1,us", "b,xdna1,sieve,2x2x2,i8,,1,us") == 3
     said = capsys.readouterr().out
-    assert "no machine model for device abacus; known: aie2" in said
-    assert "kind sieve is an input of the model, or unknown; known: shim_single_bd" in said
+    assert "no machine model for device abacus\n" in said
+    assert "kind sieve is an input of the model, or unknown\n" in said
+    assert said.count("known devices: aie2, ") == said.count("known kinds: shim_single_bd, ") == 1
     assert "2 of 2 rows are not predicted" in said
 
 
@@ -271,7 +272,8 @@ def test_words_that_no_model_reads_are_listed_with_what_they_nearly_are(
     assert remarks_in("tiel 64x64x64") == [("tiel 64x64x64", "tile")]
     assert remarks_in("interleaved; packd") == [("interleaved", ""), ("packd", "packed")]
     assert _validate(tmp_path, "a,xdna2,gemm,512x512x512,i8,4 level tiling; lowest,,us") == 0
-    assert "no model reads: '4 level tiling' (nearest: 4-level tiling), 'lowest'" in capsys.readouterr().out
+    said = "no model reads: '4 level tiling' (nearest: 4-level tiling; row a), 'lowest' (row a)"
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -385,33 +387,3 @@ def test_a_kernel_without_figures_is_not_guessed():
     assert "give rate=" in predict(row, own_rates=True).why_not
     assert predict(replace(row, config="iron.gemm; rate=20"), own_rates=False).value is not None
     assert predict(replace(row, device="xdna1"), own_rates=True).value is not None
-
-
-@pytest.mark.parametrize("shape", ["1MB", "4096abc", "64*64", "-64", "64x", "x64", "1e6"])
-def test_shapes_are_read_whole_or_not_at_all(shape: str):
-    found = predict(Row("a", "xdna2", "add", shape, "bf16", "", None, "us"), own_rates=True)
-    assert f"shape {shape} makes no sense" in found.why_not
-    assert _time("add", "4k", "bf16", "") == _time("add", "4096", "bf16", "")
-
-
-def test_a_mark_of_the_byte_order_is_no_part_of_the_first_column(tmp_path: Path):
-    path = tmp_path / "rows.csv"
-    path.write_text(TEXT + "a,xdna2,add,4096,bf16,,,us\n", encoding="utf-8-sig")
-    assert [row.id for row in read_rows(path)] == ["a"]
-
-
-def test_ids_that_rows_share_and_fields_without_a_column_are_faults(tmp_path: Path):
-    path = tmp_path / "rows.csv"
-    row = "a,xdna2,add,4096,bf16,,,us\n"
-    path.write_text(TEXT + row + row + "b,xdna2,add,4096,bf16,,,us,extra\n")
-    faults = [row.fault for row in read_rows(path)]
-    assert faults == ["", "line 3: id a is that of line 2, too", "line 4: more fields than the header's 8 columns"]
-
-
-def test_a_row_that_gives_a_rate_is_not_told_to_give_one():
-    row = Row("a", "xdna2", "conv2d", "56x56x64x64", "i8", "filter=3x3; rate=2", None, "us")
-    assert predict(row, own_rates=False).value is not None
-    said = predict(row, own_rates=True).why_not
-    assert "no kernel model of our own for convolutions" in said
-    assert "give rate=" not in said
-    assert "give rate=" in predict(replace(row, config="filter=3x3"), own_rates=True).why_not
