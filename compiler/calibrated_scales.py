@@ -15,7 +15,7 @@ from neuc.compiler.driver import Driver
 from neuc.compiler.exporters.onnx_file import export_onnx
 from neuc.compiler.exporters.qdq_file import MOST_ROWS, OPSET, is_integer
 from neuc.compiler.exporters.qdq_int8 import Form
-from neuc.compiler.exporters.qdq_scales import feeds_of
+from neuc.compiler.exporters.qdq_scales import feeds_of, zero_inputs
 from neuc.compiler.exporters.qdq_widths import Calibrated
 from neuc.compiler.importers.onnx_file import import_onnx
 from neuc.compiler.inputs import load_npz
@@ -26,13 +26,13 @@ from neuc.errors import Error, Exit
 
 @dataclass(frozen=True)
 class FixedScales:
-    """The graph-level module with fixed scales, and a note on where they come from.
+    """The graph-level module with fixed scales, and notes on where they come from and what is doubtful in them.
 
     ``sqnr_db`` is what rounding left of each layer's weights, by node: signal to noise, None where nothing was lost.
     """
 
     module: ModuleOp
-    note: str
+    notes: tuple[str, ...]
     sqnr_db: Mapping[str, float | None]
 
     def told(self, row: LayerRow) -> LayerRow:
@@ -73,4 +73,4 @@ def with_fixed_scales(driver: Driver, options: CompileOptions, *, ternary: bool)
         f"{options.calib.name} (scales=run-time finds scales from every input, and the CPU finishes all sums)"
     )
     sqnr_db = {layer.node: layer.sqnr_db for layer in layers if not layer.kept}
-    return FixedScales(import_onnx(quantized, driver.context), note, sqnr_db)
+    return FixedScales(import_onnx(quantized, driver.context), (note, *zero_inputs(feeds)), sqnr_db)

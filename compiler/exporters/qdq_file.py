@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto
 from neuc.compiler.accuracy import Agreement, compare
 from neuc.compiler.exporters.onnx_file import export_onnx
 from neuc.compiler.exporters.qdq_int8 import Form, QdqLayer
-from neuc.compiler.exporters.qdq_scales import feeds_of
+from neuc.compiler.exporters.qdq_scales import feeds_of, zero_inputs
 from neuc.compiler.exporters.qdq_widths import LARGE_ERROR, Calibrated, outputs_of
 from neuc.compiler.files import check_writable, replacing
 from neuc.compiler.importers import import_model
@@ -128,10 +128,7 @@ def _time_axes(model: ModelProto) -> list[str]:
 
 def _notes(feeds: list[Arrays], agreement: Agreement, form: Form) -> tuple[str, ...]:
     """What makes the result doubtful, and what may help."""
-    notes: list[str] = []
-    for name, first in feeds[0].items() if feeds else ():
-        if first.dtype.kind == "f" and not any(feed[name].any() for feed in feeds):
-            notes.append(f"calibration data {name!r} are all zeros: scales fit no real input; give real rows")
+    notes = zero_inputs(feeds)
     if agreement.relative_l2 > LARGE_ERROR:
         cure = "real or more --calib rows may" if form.layers_only else "--layers-only, or real --calib rows, may"
         notes.append(f"relative L2 error {agreement.relative_l2:.2g} is large: {cure} help")

@@ -91,7 +91,8 @@ def feeds_of(arrays: Arrays, inputs: Sequence[ValueInfoProto], most: int) -> lis
     """Calibration arrays cut into feeds of the model's own leading size (1 where that is free), at most `most`.
 
     Raises:
-        Error: NEUC-E006, an input has no array; NEUC-E699, one of another shape; NEUC-E311, of another element type.
+        Error: NEUC-E006, an input has no array; NEUC-E699, one of another shape, or with numbers that are not finite;
+            NEUC-E311, of another element type.
     """
     feeds: list[Arrays] = []
     counts: dict[str, tuple[int, int]] = {}
@@ -116,11 +117,23 @@ def feeds_of(arrays: Arrays, inputs: Sequence[ValueInfoProto], most: int) -> lis
                 hint=f"convert it with .astype(np.{dtype.name.replace('bool', 'bool_')})",
                 exit_code=Exit.USAGE,
             )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            what = f"calibration data {value.name!r} hold NaN or infinity"
+            raise Error("NEUC-E699", what, hint="clean the data: a scale fits finite numbers alone")
         counts[value.name] = (array.shape[0] // lead, lead)
     rows = min(count for count, _ in counts.values())
     for row in range(min(rows, most)):
         feeds.append({name: arrays[name][row * lead : (row + 1) * lead] for name, (_, lead) in counts.items()})
     return feeds
+
+
+def zero_inputs(feeds: Sequence[Arrays]) -> list[str]:
+    """What to say of float inputs that are all zeros on every row, which fix scales as no real input does."""
+    return [
+        f"calibration data {name!r} are all zeros: scales fit no real input; give real rows"
+        for name, first in (feeds[0].items() if feeds else ())
+        if first.dtype.kind == "f" and not any(feed[name].any() for feed in feeds)
+    ]
 
 
 def observe(model: ModelProto, names: Sequence[str], feeds: Sequence[Arrays]) -> dict[str, Values]:

@@ -99,6 +99,19 @@ def test_a_model_of_few_codes_is_near_the_float_one_and_says_how_near(files: tup
     assert all(row.error is not None and row.error < INT8_ERROR for row in compiled.report.layers)
 
 
+def test_calibration_data_that_fix_no_scales_are_told(files: tuple[onnx.ModelProto, Path], tmp_path: Path):
+    model, _ = files
+    rows = np.zeros((4, 3, 6, 6), np.float32)
+    np.savez(tmp_path / "zeros.npz", x=rows)
+    hints = neuc.compile(model, "npu-xdna1", calib=tmp_path / "zeros.npz").report.hints
+    assert any("calibration data 'x' are all zeros" in hint for hint in hints)
+    rows[1, 0, 0, 0] = np.nan
+    np.savez(tmp_path / "nan.npz", x=rows)
+    with pytest.raises(Error, match="calibration data 'x' hold NaN") as caught:
+        neuc.compile(model, "npu-xdna1", calib=tmp_path / "nan.npz")
+    assert caught.value.code == "NEUC-E699"
+
+
 def test_scales_of_each_input_cost_what_the_report_says(files: tuple[onnx.ModelProto, Path]):
     model, data = files
     compiled = neuc.compile(model, "npu-xdna1{scales=run-time}", quantize="int8", calib=data)
