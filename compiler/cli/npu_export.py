@@ -109,5 +109,5 @@ def export_command(artifact: Path | None, output: Path | None, product: int, for
     text = export(chosen.design, chosen.machine, form)
     with replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    console.note(f"wrote {output}: {FORMS[form][0]} ({chosen.segment})")
+    console.note(f"wrote {output}: {FORMS[form][0]} (product {product})")
     return Exit.OK

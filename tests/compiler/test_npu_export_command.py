@@ -75,6 +75,7 @@ def test_every_form_can_be_written(artifact: Path, tmp_path: Path, form: str):
 
 def test_forms_by_suffix_and_what_is_wrong(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["npu", "export", str(artifact), str(tmp_path / "a.svg")]) == 0
+    assert "(product 0)" in capsys.readouterr().err
     assert (tmp_path / "a.svg").read_text(encoding="utf-8").startswith("<svg")
     for arguments, words in (
         ([str(artifact), str(tmp_path / "a.xyz")], "says no form"),
