@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar, cast
@@ -83,13 +85,16 @@ class Node:
         return self.value
 
     def number(self) -> float:
-        """A float; integers count."""
+        """A finite float; integers count."""
         if not isinstance(self.value, int | float) or isinstance(self.value, bool):
             raise self._is("a number")
         try:
-            return float(self.value)
+            number = float(self.value)
         except OverflowError as error:
             raise self.refuse("number too large") from error
+        if not math.isfinite(number):
+            raise self.refuse(f"{number} is no finite number")
+        return number
 
     def items(self, most: int = 1_000_000) -> list[Node]:
         """The elements of a list of bounded length."""
@@ -124,7 +129,9 @@ class Node:
         """Refuse fields other than these: a reader must not ignore what it does not know."""
         unknown = [key for key in self._object() if key not in keys]
         if unknown:
-            raise self.refuse(f"unknown field '{unknown[0][:80]}'")
+            near = difflib.get_close_matches(unknown[0][:80], [key for key in keys if not self.has(key)], n=1)
+            guess = f" (did you mean '{near[0]}'?)" if near else ""
+            raise self.refuse(f"unknown field '{unknown[0][:80]}'{guess}")
 
     def _object(self, most: int = 1_000_000) -> dict[str, object]:
         fields = _as_dict(self.value)

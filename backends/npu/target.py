@@ -13,12 +13,14 @@ from neuc.backends.npu.grouped_products import GroupedProducts
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.place_products import PlaceNpu
 from neuc.backends.npu.place_rows import PlaceRows
+from neuc.backends.npu.tiling import GRAIN
 from neuc.backends.npu.use_bf16 import Bf16Products
 from neuc.backends.npu.use_rows import MODES, Bf16Rows
 from neuc.backends.paradigm_target import CALIBRATED, SCALES_OPTION, ParadigmTarget, option_error
 from neuc.errors import Error
 from neuc.passes.fuse_maps import FuseMaps
 from neuc.passes.tile_lut import TileLut
+from neuc.runtime.npu.machine import Machine
 
 OPTIONS = {
     "machine": "path of a machine file (.toml) in place of the one that comes with neuc",
@@ -57,6 +59,9 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
     if lacking:
         why = f"{found.name} has no {' or '.join(lacking)} tiles with DMA: its file predicts, no program runs on it"
         raise option_error(name, "machine", options.get("machine", machine), why)
+    wrong = _no_array(found)
+    if wrong:
+        raise option_error(name, "machine", options.get("machine", machine), wrong)
     free, least = options.get("free", str(FREE)), options.get("least", "0")
     if not free.isdecimal() or not 1 <= int(free) <= _MOST_FREE:
         raise option_error(name, "free", free, f"a size from 1 to {_MOST_FREE}")
@@ -80,6 +85,17 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
     floating = [Bf16Products(), *rows] if floats == "bf16" else []
     placing = [PlaceNpu(machine, int(free), int(least)), *([PlaceRows(machine, int(free))] if rows else [])]
     return [TileLut(encoding="i2"), *tiling, *finishing, *floating, *placing]
+
+
+def _no_array(machine: Machine) -> str:
+    """Why products have no kernels or no way on a machine; "" if they have."""
+    if machine.family != "xdna" or machine.generation not in GRAIN:
+        known = " or ".join(map(str, GRAIN))
+        return f"family {machine.family}, generation {machine.generation}: kernels are for xdna, generation {known}"
+    kinds = [machine.classes[row].kind for row in machine.row_classes]
+    if kinds[:2] != ["shim", "mem"] or set(kinds[2:]) != {"core"}:
+        return f"its rows are {', '.join(kinds)}: products need a shim row, a mem row and then core rows"
+    return ""
 
 
 def _row_passes(name: str, machine: str, options: Mapping[str, str]) -> list[ModulePass]:

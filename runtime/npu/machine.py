@@ -7,6 +7,7 @@ this file's business.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import tomllib
 from collections.abc import Mapping
@@ -202,7 +203,7 @@ def machine_of(data: object, where: str) -> Machine:
     """The machine described by `data`, checked.
 
     Raises:
-        Error: NEUC-E670: a field is missing, unknown, negative, contradicts another, or has no provenance.
+        Error: NEUC-E670: a field is missing, unknown, negative, not finite, contradicts another, or has no provenance.
     """
     node = Node(data, where, _CODE, _CURE)
     known = "format name summary family generation cols rows classes clock_hz timing ddr host energy gemm libraries"
@@ -359,9 +360,12 @@ def _check_array(machine: Machine, node: Node) -> None:
         return
     for table, names in _ARRAY_FIGURES.items():
         for name in names:
-            figure = node.get(table).get(name)
+            figures = node.get(table)
+            if not figures.has(name):
+                near = difflib.get_close_matches(name, [key for key, _ in figures.fields() if key not in names], n=1)
+                raise figures.refuse(f"field '{name}' is missing" + (f"; '{near[0]}' is near it" if near else ""))
             if name in _RATES:
-                _positive(figure)
+                _positive(figures.get(name))
 
 
 def _check_sides(machine: Machine, node: Node) -> None:

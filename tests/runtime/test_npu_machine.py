@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from neuc.backends.npu.known_machines import FOLDER, find_machine, machine_names
+from neuc.backends.npu.target import place_xdna1
 from neuc.errors import Error
 from neuc.runtime.npu.machine import load_machine, machine_of
 
@@ -43,6 +44,8 @@ def test_a_users_copy_is_a_machine(tmp_path: Path):
         ("cols", None, "field 'cols' is missing"),
         ("clock_hz", -1.0, "clock_hz: -1 is not positive"),
         ("clock_hz", 0, "is not positive"),
+        ("clock_hz", float("nan"), "clock_hz: nan is no finite number"),
+        ("timing.lock", float("inf"), "timing.lock: inf is no finite number"),
         ("timing.hop", -2, "timing.hop: -2 is negative"),
         ("timing.bd_setup", None, "field 'bd_setup' is missing"),
         ("timing.task_push", None, "field 'task_push' is missing"),
@@ -82,6 +85,33 @@ def test_bad_figures_are_named(path: str, value: object, message: str):
     with pytest.raises(Error, match=message) as caught:
         machine_of(data, "mine.toml")
     assert caught.value.code == "NEUC-E670"
+
+
+def test_a_misspelt_field_is_named():
+    data: dict[str, Any] = copy.deepcopy(dict(find_machine("npu-xdna1").data))
+    data["timing"]["bd_setpu"] = data["timing"].pop("bd_setup")
+    with pytest.raises(Error, match="field 'bd_setup' is missing; 'bd_setpu' is near it"):
+        machine_of(data, "mine.toml")
+    data["clok_hz"] = data.pop("clock_hz")
+    with pytest.raises(Error, match=r"unknown field 'clok_hz' \(did you mean 'clock_hz'\?\)"):
+        machine_of(data, "mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('family = "xdna"', 'family = "foo"', "family foo, generation 1: kernels are for xdna"),
+        ("generation = 1", "generation = 9", "family xdna, generation 9"),
+        ('rows = ["shim", "mem", ', 'rows = ["shim", ', "its rows are shim, core, core, core, core: products need"),
+    ],
+)
+def test_products_have_no_place_on_other_arrays(old: str, new: str, message: str, tmp_path: Path):
+    text = (FOLDER / "npu-xdna1.toml").read_text()
+    assert old in text
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(Error, match=message):
+        place_xdna1({"machine": str(path)})
 
 
 def test_files_that_cannot_be_read(tmp_path: Path):
