@@ -45,6 +45,7 @@ _LLAMA3_TOKEN = "<|begin_of_text|>"
 """Files that do not say how words are cut, but have this token, have Llama 3's vocabulary."""
 
 _CONTROL, _USER_DEFINED = 3, 4
+_ABSENT = "the model came without a tokenizer"
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -111,7 +112,7 @@ def tokenizer_of(extra: Mapping[str, bytes | memoryview]) -> TextTokenizer:
         Error: NEUC-E325, it brings none that can be used; NEUC-E411, the package tokenizers is not installed.
     """
     if _JSON not in extra and _GGUF not in extra:
-        raise _unusable("the model came without a tokenizer")
+        raise _unusable(_ABSENT)
     try:
         package = import_module("tokenizers")
     except ImportError as error:
@@ -145,7 +146,7 @@ def _of_gguf(data: Mapping[str, object]) -> TextTokenizer:
     elif kind == "llama":
         model = _pieces_bpe(data, tokens)
     else:
-        raise _unusable(f"it is of kind '{kind[:40]}', of which neuc makes none")
+        raise _unusable(f"it is of kind '{kind[:40]}', of which neuc makes none" if kind else _ABSENT)
     _add_special(model, tokens, cast("list[int]", data.get("tokenizer.ggml.token_type", [])))
     wanted = data.get("tokenizer.ggml.add_bos_token", kind == "llama" or pre in _WHOLE_WORDS)
     bos = data.get("tokenizer.ggml.bos_token_id")

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from neuc.compiler.cli import arguments, console
-from neuc.errors import Exit
+from neuc.compiler.cli import arguments, console, idle_options
+from neuc.errors import Error, Exit
 
 if TYPE_CHECKING:
     from neuc.compiler.tokenizer import TextTokenizer
     from neuc.runtime.generation import Decoder
 
 _NEW_TOKENS = 128
+_RANDOM = {"top_k": "--top-k", "top_p": "--top-p", "seed": "--seed"}
+"""Options of the random choice."""
 
 
 @dataclass
@@ -78,6 +80,8 @@ def generate_command(
         raise arguments.usage_error("a prompt is needed, and only one", "give --prompt TEXT or --prompt-tokens 1,2,3")
     if max_new_tokens is not None and max_new_tokens < 1:
         raise arguments.usage_error(f"--max-new-tokens {max_new_tokens} makes no sense", "give at least 1")
+    if not temperature:
+        idle_options.refuse(_RANDOM, "without --temperature", "give --temperature 0.8, say")
     sampling = Sampling(repetition_penalty, temperature, top_k, top_p, seed)
     given = None if prompt_tokens is None else _numbers(prompt_tokens)
     text = None if prompt is None else _text(prompt)
@@ -91,6 +95,7 @@ def generate_command(
     needed = len(given) + (max_new_tokens or _NEW_TOKENS)
     if context is None and decoder.capacity < needed:
         decoder = decoder.new_sequence(min(needed, decoder.facts.context))
+    _require_room(decoder, len(given), max_new_tokens or 1, context)
     if max_new_tokens is None:
         max_new_tokens = max(1, min(_NEW_TOKENS, decoder.capacity - len(given)))
     stops = () if ignore_eos else None
@@ -125,6 +130,21 @@ def generate_command(
         )
     _note_speed(decoder, prefill, decode)
     return Exit.OK
+
+
+def _require_room(decoder: Decoder, prompt: int, new: int, context: int | None) -> None:
+    """Prompt and new tokens fit: the last one is not kept.
+
+    Raises:
+        Error: NEUC-E321.
+    """
+    if prompt + new - 1 <= decoder.capacity:
+        return
+    told = "" if context is None else f" (-c {context})"
+    what = f"{arguments.counted(prompt, 'prompt token')} and {new} to make do not fit"
+    cure = f"give fewer, or -c {prompt + new - 1} (the model's context is {decoder.facts.context})"
+    message = f"{what}: there is room for {decoder.capacity}{told}"
+    raise Error("NEUC-E321", message, hint=cure, exit_code=Exit.USAGE)
 
 
 class _Writer:
@@ -165,7 +185,8 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise arguments.usage_error(f"--prompt-tokens {text[:80]!r}: {error}", "give numbers: 1,2,3") from error
+        wrong = "no tokens" if not text.strip() else "no list of whole numbers"
+        raise arguments.usage_error(f"--prompt-tokens {text[:80]!r}: {wrong}", "give numbers: 1,2,3") from error
 
 
 def _note_speed(decoder: Decoder, prefill: _Speed, decode: _Speed) -> None:

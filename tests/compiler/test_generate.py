@@ -132,6 +132,23 @@ def test_what_makes_no_sense(model: Path, options: list[str], code: str) -> None
     assert len(err.splitlines()) <= 2
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--prompt-tokens", ""], "--prompt-tokens '': no tokens"),
+        (["--prompt-tokens", "a,b"], "--prompt-tokens 'a,b': no list of whole numbers"),
+        (["--prompt-tokens", "1,2,3", "-c", "4", "-n", "5"], "3 prompt tokens and 5 to make do not fit"),
+        (["--prompt-tokens", "1,2,3", "-c", "4", "-n", "5"], "there is room for 4 (-c 4)\nhint: give fewer, or -c 7 "),
+        (["--prompt-tokens", "1", "--top-k", "5"], "--top-k does nothing without --temperature"),
+        (["--prompt-tokens", "1", "--seed", "5", "--temperature", "0"], "--seed does nothing without --temperature"),
+    ],
+)
+def test_in_words_of_the_command(model: Path, options: list[str], words: str) -> None:
+    status, _, err = run("generate", model, *options)
+    assert status == Exit.USAGE
+    assert words in err
+
+
 def test_run_refuses_what_is_no_place_or_token(model: Path) -> None:
     for inputs, code in (
         (["tokens=1xi64=97"], "NEUC-E322"),
@@ -154,6 +171,8 @@ def test_other_artifacts(tmp_path: Path) -> None:
     plain = artifact(tmp_path / "plain.neuc", {})
     assert "NEUC-E325" in run("generate", plain, "-p", "a")[2]
     assert run("generate", plain, "--prompt-tokens", "1", "-n", 3)[0] == Exit.OK
+    nameless = artifact(tmp_path / "nameless.neuc", {"extra/tokenizer.gguf.json": b'{"tokenizer.ggml.tokens": []}'})
+    assert "came without a tokenizer" in run("generate", nameless, "-p", "a")[2]
     other = tmp_path / "other.neuc"
     parts = runtime_programs.chain(), runtime_programs.kernels(), runtime_programs.chain_weights()
     write_artifact(other, program=parts[0], kernels=parts[1], weights=parts[2], manifest={}, debug_map={})
