@@ -34,6 +34,8 @@ from neuc.passes.analysis.spiking_roles import Role, roles
 Array = np.ndarray
 MOST_ELEMENTS = 1 << 26
 """Of all steps of the largest tensor: 256 MB of f32."""
+FEW, MORE_ELEMENTS = 32, 1 << 28
+"""So few samples say little, so that up to as many may take 1 GB."""
 
 
 @dataclass
@@ -361,11 +363,13 @@ def last_uses(
 
 
 def affordable(module: ModuleOp, steps: int) -> int:
-    """How many samples can be simulated at once: all steps of a layer are in memory together."""
-    largest = 1
+    """How many samples can be simulated at once: all steps of a layer are in memory together, if it has any."""
+    largest, spiking = 1, set[SSAValue]()
     for op in entry_of(module).body.block.ops:
-        for value in op.results:
-            if not isinstance(op, ConstantOp):
-                sizes = [dim.value if dim.is_static else 1 for dim in dims_of(value)]
-                largest = max(largest, math.prod(sizes))
-    return max(1, MOST_ELEMENTS // (largest * steps))
+        changes = site_of(op) is not None or not spiking.isdisjoint(op.operands)
+        for value in () if isinstance(op, ConstantOp) else op.results:
+            size = math.prod(dim.value if dim.is_static else 1 for dim in dims_of(value))
+            largest = max(largest, size * steps if changes else size)
+            spiking.update([value] if changes else [])
+    count = MOST_ELEMENTS // largest
+    return count if count >= FEW else max(1, min(FEW, MORE_ELEMENTS // largest))

@@ -14,7 +14,7 @@ import neuc
 from neuc.compiler.snn import front, refit
 from neuc.compiler.snn.calibrate import calibrate
 from neuc.compiler.snn.recipes import recipe_of
-from neuc.compiler.snn.simulate import Simulation
+from neuc.compiler.snn.simulate import FEW, Simulation, affordable
 from neuc.dialects.dense import ConvOp, MatMulOp
 from neuc.dialects.store import constant_value, make_constant, tensor_type
 from neuc.dialects.weight_store import WeightStore
@@ -147,3 +147,15 @@ def test_wide_read_outs_are_fitted_on_all_inputs(monkeypatch: pytest.MonkeyPatch
     assert rows == [40]
     assert model.report.calibration.original  # operations, which a report leaves out
     assert json.loads(json.dumps(model.report.as_json()))["refitted"]
+
+
+def test_memory_bounds_inputs_by_what_changes_over_the_steps():
+    module = front.mark(cnn(), recipe_of("b")).module
+    first = affordable(module, 1)
+    assert affordable(module, 4) == first  # the first convolution, of 4 times as many numbers as neurons, runs once
+    assert affordable(module, 8) == first // 2
+    steps = 4 * first // FEW
+    assert affordable(module, steps) == FEW
+    assert affordable(module, 2 * steps) == FEW  # few inputs may take more
+    assert affordable(module, 8 * steps) == FEW // 2
+    assert affordable(module, 1024 * steps) == 1
