@@ -72,20 +72,30 @@ def read_rows(path: Path) -> list[Row]:
         raise Error("NEUC-E684", f"{path.name} is no text", hint=cure, exit_code=Exit.USAGE) from error
     except OSError as error:
         raise Error("NEUC-E684", f"cannot read {path}: {error.strerror}", hint=hint, exit_code=Exit.USAGE) from error
-    reader = csv.DictReader(text.splitlines())
+    try:
+        rows = _rows_in(path.name, csv.DictReader(text.splitlines()), hint)
+    except csv.Error as error:
+        raise Error("NEUC-E684", f"{path.name} is no CSV file: {error}", hint=hint, exit_code=Exit.USAGE) from error
+    if not rows:
+        raise Error("NEUC-E684", f"{path.name} holds no rows", hint=hint, exit_code=Exit.USAGE)
+    return rows
+
+
+def _rows_in(file: str, reader: csv.DictReader[str], hint: str) -> list[Row]:
+    """The rows below a header that has every column."""
     header = list(reader.fieldnames or ())
     other = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), "")
     if other:
-        what = f"{path.name} separates its columns by {other!r}, not by ','"
+        what = f"{file} separates its columns by {other!r}, not by ','"
         raise Error("NEUC-E684", what, hint=f"separate by commas: {hint}", exit_code=Exit.USAGE)
     missing = [name for name in COLUMNS if name not in header and name != "value"]
     if missing:
-        raise Error("NEUC-E684", f"{path.name} lacks columns {', '.join(missing)}", hint=hint, exit_code=Exit.USAGE)
+        raise Error("NEUC-E684", f"{file} lacks columns {', '.join(missing)}", hint=hint, exit_code=Exit.USAGE)
     rows: list[Row] = []
     lines: dict[str, int] = {}
     for number, fields in enumerate(reader, start=2):
         if len(rows) >= MAX_ROWS:
-            raise Error("NEUC-E684", f"{path.name} has more than {MAX_ROWS} rows", hint=hint, exit_code=Exit.USAGE)
+            raise Error("NEUC-E684", f"{file} has more than {MAX_ROWS} rows", hint=hint, exit_code=Exit.USAGE)
         values = {name: (fields.get(name) or "").strip() for name in COLUMNS}
         value, fault = _value(values.pop("value"))
         first = lines.setdefault(values["id"], number)
@@ -95,8 +105,6 @@ def read_rows(path: Path) -> list[Row]:
         if None in fields:
             faults.append(f"more fields than the header's {len(header)} columns")
         rows.append(Row(**values, value=value, fault=f"line {number}: {'; '.join(faults)}" if faults else ""))
-    if not rows:
-        raise Error("NEUC-E684", f"{path.name} holds no rows", hint=hint, exit_code=Exit.USAGE)
     return rows
 
 

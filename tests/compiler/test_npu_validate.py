@@ -75,6 +75,7 @@ def test_rows_without_values_are_predicted(tmp_path: Path, capsys: pytest.Captur
         ("id,device\n", "lacks columns kind"),
         ("id,device,kind,shape,dtype,config,value,unit\n", "holds no rows"),
         (TEXT.replace(",", ";") + "1;npu1;gemm;1x1x1;bf16;;1;us\n", "separates its columns by ';', not by ','"),
+        (TEXT + "a" * 200_000 + "\n", "is no CSV file: field larger"),
         (TEXT.replace(",", "\t"), r"separates its columns by '\\t'"),
     ],
 )
