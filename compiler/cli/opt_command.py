@@ -18,6 +18,7 @@ from neuc.compiler.files import check_writable, read_problem, replacing, write_t
 from neuc.dialects.context import NeucContext
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, Exit
+from neuc.passes.module_facts import notes_of
 
 _SPLIT = "// -----"
 
@@ -55,7 +56,9 @@ def opt_command(
     line = 1
     for part in text.split(_SPLIT) if split_input_file else [text]:
         try:
-            module = run_passes(part, context, pipeline, name, line)
+            module, notes = run_passes(part, context, pipeline, name, line)
+            for note in notes:
+                console.note(note)
             printed.append(print_module(module, debuginfo=print_debuginfo, generic=print_op_generic))
         except Error as error:
             if not verify_diagnostics:
@@ -70,6 +73,7 @@ def opt_command(
         if len(context.weights):
             with replacing(diagnostics.weights_path(Path(output))) as temporary:
                 context.weights.save(temporary)
+        console.note(f"wrote {output}")
     return Exit.OK
 
 
@@ -98,16 +102,19 @@ def parse_passes(spec: str) -> list[ModulePass]:
     return pipeline
 
 
-def run_passes(text: str, context: NeucContext, pipeline: list[ModulePass], name: str, first_line: int) -> ModuleOp:
-    """Parse, run every pass, verify after each."""
+def run_passes(
+    text: str, context: NeucContext, pipeline: list[ModulePass], name: str, first_line: int
+) -> tuple[ModuleOp, list[str]]:
+    """Parse, run every pass, verify after each; the module, and what the passes have to say."""
     module = diagnostics.parse_module(text, context, name, first_line=first_line)
+    before = notes_of(module)
     for step in pipeline:
         try:
             step.apply(context, module)
         except (PassFailedException, VerifyException) as error:
             raise Error("NEUC-E252", f"pass {step.name}: {str(error).splitlines()[0]}") from error
         diagnostics.verify_module(module, name=f"after {step.name}")
-    return module
+    return module, [note for note in notes_of(module) if note not in before]
 
 
 def _read(source: str) -> tuple[str, str, WeightStore | None]:

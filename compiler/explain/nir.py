@@ -28,7 +28,8 @@ fixes steps and samples of an input, and leaves the rest as it is.""",
     "NEUC-E507": """The network cannot be written in NIR.
 NIR has binary spikes, and neurons that reset to a value; graded and signed spikes, adaptive neurons, max-pooling and
 arithmetic outside neurons have no node. All that stands in the way is listed. The pass expand-graded-spikes makes
-binary spikes of others, and says what that costs.""",
+binary spikes of others, and says what that costs; spikes that carry changes have to carry rates for that: convert
+with --coding rate.""",
     "NEUC-E508": """NIR needs packages that are not installed.
 Install them with `pip install "neuc[snn]"`: h5py to read, nir and h5py to write.""",
     "NEUC-E509": """A time loop has no steps.

@@ -72,13 +72,21 @@ def export_nir(
         raise Error(
             "NEUC-E507",
             f"{len(walk.problems)} operation{'s'[: len(walk.problems) > 1]} without a form in NIR",
-            hint="recipe a makes networks NIR can say; neuc opt -p expand-graded-spikes makes graded spikes binary",
+            hint=_way_out(module),
             nodes=walk.problems,
             exit_code=Exit.UNSUPPORTED,
         )
     made = {name: getattr(nir, node.kind)(**node.fields, metadata=node.metadata) for name, node in walk.nodes.items()}
     graph = nir.NIRGraph(nodes=made, edges=walk.edges, metadata={"dt": dt, "written_by": "neuc"}, type_check=False)
     return Exported(graph, walk.notes, walk.spikes, frozenset(walk.scanned))
+
+
+def _way_out(module: ModuleOp) -> str:
+    """What to do about a network that NIR cannot say."""
+    expand = "neuc opt -p expand-graded-spikes"
+    if any(isinstance(op, spike.DifferentialOp) for op in module.walk()):
+        return f"spikes carry changes: convert with --recipe a, or with --coding rate first and then {expand}"
+    return f"recipe a makes networks NIR can say; {expand} makes graded spikes binary"
 
 
 @dataclass

@@ -81,7 +81,10 @@ def recipe_of(name: str, levels: int | None = None, coding: str | None = None, g
                 hint="rate or differential; binary spikes carry rates alone",
                 exit_code=Exit.USAGE,
             )
-        found = replace(found, coding="rate" if coding == "rate" else "differential")
+        if coding != found.coding:
+            carried = "rates" if coding == "rate" else "changes"
+            about = f"signed power-of-two spikes that carry {carried}"
+            found = replace(found, coding="rate" if coding == "rate" else "differential", about=about)
     if group != 1:
         if not found.binary or not 1 <= group <= MAX_GROUP:
             raise Error("NEUC-E527", f"recipe {name} with groups of {group}", hint=GROUP_HINT, exit_code=Exit.USAGE)

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import neuc
+from neuc.compiler.cli import main
 from neuc.compiler.cli.check_command import check_command
 from neuc.compiler.cli.convert_command import convert_command
 from neuc.compiler.driver import read_module
@@ -182,3 +183,19 @@ def test_nothing_is_written_if_the_report_cannot_be_made(folder: Path, monkeypat
 def test_a_target_for_energies_says_that_a_network_gets_nothing_of_it():
     told = [hint for hint in neuc.compile(mlp(), "cpu-relax").report.hints if "no energy" in hint]
     assert len(told) == 1
+
+
+def test_networks_of_changes_are_told_the_way_to_nir(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """Rates instead of changes, and then binary spikes, whose cost `neuc opt` tells."""
+    pytest.importorskip("nir")
+    net, binary = folder / "out.mlir", folder / "binary.mlir"
+    given = ("--calib", str(folder / "calib.npz"), "--sweep", "1", "--recipe", "b", "--steps", "1")
+    assert convert(folder, *given).exception is None
+    assert main(["convert", str(net), str(folder / "out.nir"), "--to", "nir"]) == Exit.UNSUPPORTED
+    assert "with --coding rate first and then neuc opt -p expand-graded-spikes" in capsys.readouterr().err
+    assert "power-of-two spikes that carry rates" in convert(folder, *given, "--coding", "rate").stderr
+    assert main(["opt", str(net), "-p", "expand-graded-spikes", "-o", str(binary)]) == 0
+    said = capsys.readouterr().err
+    assert "16 neurons with 4 levels are" in said
+    assert f"wrote {binary}" in said
+    assert main(["convert", str(binary), str(folder / "out.nir"), "--to", "nir", "--dt", "1e-3"]) == 0
