@@ -71,7 +71,9 @@ class Anytime:
         self.most = int(cast(int, known["steps"]))
         self._start, self._placed = int(cast(int, known.get("start", 0))), bool(known.get("placed", False))
         if chunk not in range(1, self.most + 1) or np.isnan(bound):
-            raise _refused(f"chunks of {chunk} steps and a bound of {bound}", f"1 to {self.most} steps, a number")
+            if chunk not in range(1, self.most + 1):
+                raise _misused(f"chunks of {chunk} steps", f"give a whole number, 1 to {self.most}")
+            raise _misused("a bound of nan", "give a number, or let calibrate find one")
         self._session, self.bound, self._chunk = session, float(bound), chunk
         inputs = {spec.name: spec for spec in session.get_inputs()}
         self._inputs = [name for name in inputs if name not in self._states and name not in _OWN]
@@ -85,7 +87,7 @@ class Anytime:
         with those behind them that have not, and only those behind the last of these are left out.
 
         Args:
-            inputs: a mapping of [N, …] by name, without states: arrays of the program's types, or lists of numbers.
+            inputs: [N, …] by name, without states: arrays of the program's types, f64 arrays or lists of numbers.
 
         Raises:
             Error: NEUC-E544, inputs are no mapping, are missing, are no arrays, differ in N, or hold NaN or infinity.
@@ -126,7 +128,7 @@ class Anytime:
             Error: NEUC-E544, the share makes no sense, inputs are missing, are no arrays, or differ in N.
         """
         if not 0 <= agreement <= 1:
-            raise _refused(f"an agreement of {agreement}", "a share of the samples, 0 to 1")
+            raise _misused(f"an agreement of {agreement}", "give a share of the samples, 0 to 1")
         arrays = self._arrays(inputs)
         count = self._samples(arrays)
         states, ahead, named = self._begin(count), list[NDArray[np.float64]](), list[NDArray[np.intp]]()
@@ -152,7 +154,7 @@ class Anytime:
         return self.bound
 
     def _arrays(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
-        """Inputs as arrays; what is none yet gets the program's type."""
+        """Inputs as arrays; what is none yet, or f64, gets the program's type."""
         if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass lists
             names = ", ".join(f"{name!r}: samples" for name in self._inputs)
             raise _misused(f"inputs are {type(inputs).__name__}, not named", f"give a mapping: run({{{names}}})")
@@ -160,11 +162,19 @@ class Anytime:
         return {name: _array(name, given, types.get(name)) for name, given in inputs.items()}
 
     def _samples(self, inputs: Mapping[str, Array]) -> int:
-        sizes = {len(array) if array.ndim else 0 for array in inputs.values()}
-        if sorted(inputs) != sorted(self._inputs) or len(sizes) != 1 or 0 in sizes:
-            found = f"inputs {', '.join(inputs)} of {sorted(sizes)} samples"
-            raise _refused(found, f"give {', '.join(self._inputs)}, equally many of each")
-        return sizes.pop()
+        wanted = ", ".join(self._inputs)
+        if sorted(inputs) != sorted(self._inputs):
+            raise _misused(f"inputs are {', '.join(inputs) or 'none'}, the program's are {wanted}", f"give {wanted}")
+        sizes = {name: len(array) if array.ndim else 0 for name, array in inputs.items()}
+        empty = [name for name, size in sizes.items() if size == 0]
+        if empty:
+            raise _misused(
+                f"input {empty[0]} holds no samples", "give an array whose first axis is samples, at least one"
+            )
+        if len(set(sizes.values())) != 1:
+            found = ", ".join(f"{size} of {name}" for name, size in sizes.items())
+            raise _misused(f"inputs differ in samples: {found}", "give equally many of each")
+        return next(iter(sizes.values()))
 
     def _begin(self, count: int) -> dict[str, Array]:
         """States to be overwritten: the program begins anew."""
@@ -187,17 +197,18 @@ class Anytime:
 
 
 def _array(name: str, given: ArrayLike, dtype: type[np.generic] | None) -> Array:
-    """An input as an array; what is none yet gets the program's type, if that holds its numbers."""
-    if isinstance(given, np.ndarray):
+    """An input as an array; what is none yet, or f64, gets the program's type, if that holds its numbers."""
+    if isinstance(given, np.ndarray) and given.dtype != np.float64:
         return _finite(name, cast(Array, given))
     try:
-        found = np.asarray(given)
-        made = found if dtype is None else found.astype(dtype)
+        found = _finite(name, np.asarray(given))
+        with np.errstate(over="ignore"):
+            made = found if dtype is None else found.astype(dtype)
     except (TypeError, ValueError) as error:
         hint = "give arrays, or lists of equally long lists of numbers"
-        raise _refused(f"input {name} is no array: {error}", hint) from error
+        raise _misused(f"input {name} is no array: {error}", hint) from error
     if made.dtype.kind == "i" and (made != found).any():
-        raise _refused(f"input {name} has numbers that {made.dtype} does not hold", f"give an array of {made.dtype}")
+        raise _misused(f"input {name} has numbers that {made.dtype} does not hold", f"give an array of {made.dtype}")
     return _finite(name, made)
 
 

@@ -82,6 +82,7 @@ def test_lists_are_arrays_if_the_program_holds_their_numbers(
     session, x, sums = program
     anytime = Anytime(session)
     np.testing.assert_array_equal(anytime.run({"x0": x[:2].tolist()}).outputs, sums[:2])
+    np.testing.assert_array_equal(anytime.run({"x0": x[:2].astype(np.float64)}).outputs, sums[:2])
     assert anytime.calibrate({"x0": x.tolist()}) >= 0
     for wrong in ([[0.5] * SIZES[0]], [[300] * SIZES[0]], [[1], [1, 2]], [["a"]], 3):
         with pytest.raises(Error, match="E544"):
@@ -130,11 +131,15 @@ def test_what_makes_no_sense_is_refused(program: tuple[Session, np.ndarray, np.n
     for chunk, bound in ((0, 1.0), (STEPS + 1, 1.0), (1, float("nan"))):
         with pytest.raises(Error, match="E544"):
             Anytime(session, chunk=chunk, bound=bound)
-    for given in ({}, {"y": x}, {"x0": x[:0]}):
-        with pytest.raises(Error, match="E544"):
+    for given, told in (
+        ({}, "inputs are none"),
+        ({"y": x}, "the program's are x0"),
+        ({"x0": x[:0]}, "x0 holds no samples"),
+    ):
+        with pytest.raises(Error, match=f"early exits: .*{told}"):
             Anytime(session).run(given)
     for share in (-0.1, 7.0, float("nan")):
-        with pytest.raises(Error, match="an agreement of"):
+        with pytest.raises(Error, match="early exits: an agreement of"):
             Anytime(session).calibrate({"x0": x}, agreement=share)
     with pytest.raises(Error, match=r"chunks of 1\.5"):
         Anytime(session, chunk=1.5)  # pyright: ignore[reportArgumentType]
