@@ -129,7 +129,8 @@ def _lines(predictions: list[Prediction], sums: Mapping[str, Summary | None]) ->
     from neuc.compiler.npu.validate import gate_of
 
     titles = ("id", "measured", "predicted", "unit", "error", "kernel rate; what is predicted, or why not")
-    lines = [arguments.table(titles, [_cells(p) for p in predictions], right=(1, 2, 4))]
+    lists = tuple(_long_lists().values())
+    lines = [arguments.table(titles, [_cells(p, lists) for p in predictions], right=(1, 2, 4))]
     for kind, s in sums.items():
         if s is None:
             continue
@@ -181,12 +182,12 @@ def _share(error: float, sign: str = "") -> str:
     return f"{error:{sign}.1%}" if error < _MOST_PERCENT / 100 else f"{1 + error:.3g} times"
 
 
-def _cells(p: Prediction) -> tuple[str, ...]:
+def _cells(p: Prediction, lists: tuple[str, ...]) -> tuple[str, ...]:
     measured = "" if p.row.value is None else f"{p.row.value:g}"
     predicted = "" if p.value is None else f"{p.value:.4g}"
     error = "" if p.error is None else _share(p.error, "+")
     why_not = p.why_not
-    for known in _long_lists().values():
+    for known in lists:
         why_not = why_not.replace(f"; known: {known}", "")
     said = why_not or "; ".join(filter(None, (p.rate_source, p.includes)))
     return p.row.id, measured, predicted, p.row.unit, error, said

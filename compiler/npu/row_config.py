@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 
 from neuc.backends.npu.timing_model import ELEMENT_BYTES, GemmType
 from neuc.runtime.npu.machine import Machine
@@ -65,6 +66,15 @@ _WORDS = (
 
 _OPPOSITES = (("b_row_maj", "b_col_maj"), ("C depth 1", "C depth 2"), ("MM2S", "S2MM"), ("first", "following|next"))
 """Words of which a row has one at most."""
+
+
+@lru_cache(1024)
+def as_known(config: str) -> str:
+    """`config` with its known words and sizes as models spell them: One Core, Tile 64X64X64, rate = 5."""
+    config = re.sub(r" ?= ?", "=", re.sub(r"(?<=\d)X(?=\d)", "x", config))
+    for word in (*_VALUES, *_WORDS):
+        config = re.sub(rf"(?<!\w){re.escape(word)}(?=s?\b)", word, config, flags=re.IGNORECASE if word != "K" else 0)
+    return re.sub(r"\b(one|single)[ _-]core\b", "one core", config, flags=re.IGNORECASE)
 
 
 def remarks_in(config: str) -> list[tuple[str, str]]:

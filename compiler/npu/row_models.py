@@ -13,7 +13,7 @@ from functools import partial
 from neuc.backends.npu import timing_model as timing
 from neuc.backends.npu.known_machines import ARRAYS, find_machine
 from neuc.compiler.npu.gemm_rows import predict_gemm, predict_gemv, predict_kernel
-from neuc.compiler.npu.row_config import config_faults, remarks_in, shape_fault
+from neuc.compiler.npu.row_config import as_known, config_faults, remarks_in, shape_fault
 from neuc.compiler.npu.row_fields import faults_in, in_unit, refuse, sizes_in, unit_fault
 from neuc.compiler.npu.rows import Prediction, Row
 from neuc.compiler.npu.vector_rows import VECTOR_FUNCTIONS, kind_of, predict_convolution, predict_vector
@@ -43,6 +43,12 @@ def predict(row: Row, *, own_rates: bool) -> Prediction:
 
     With `own_rates`, kernel rates that the row gives are not used.
     """
+    said, row = row, replace(row, config=as_known(row.config))
+    found = _predict(row, own_rates=own_rates)
+    return replace(found, row=said)
+
+
+def _predict(row: Row, *, own_rates: bool) -> Prediction:
     machine, sku = _machine_for(row.device)
     model = _MODELS.get(kind_of(row))
     wrong = [row.fault]

@@ -64,3 +64,11 @@ def test_numbers_are_said_to_be_read(tmp_path: Path, capsys: pytest.CaptureFixtu
     said = capsys.readouterr().out
     assert "which says the same" not in said
     assert said.count("own kernel model:") == 1
+
+
+@pytest.mark.parametrize("config", ["One Core; Tile 16X32X48; Rate = 9", "single core; kernel=16x32x48; rate=9"])
+def test_words_of_config_may_be_capitals(config: str):
+    row = Row("a", "xdna1", "gemm", "512x512x512", "i8", config, None, "us")
+    found = predict(row, own_rates=False)
+    assert found.value == predict(replace(row, config="one core; tile 16x32x48; rate=9"), own_rates=False).value
+    assert found.row == row
