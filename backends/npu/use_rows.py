@@ -92,9 +92,9 @@ class Bf16Rows(ModulePass):
             _replace(found, made)
         for reason, layers in stays.items():
             many = f"{len(layers)} operations on floats stay" if len(layers) > 1 else "1 operation on floats stays"
-            add_notes(op, f"{many} on the CPU, because {reason}: {listed([_name(layer) for layer in layers])}")
+            add_notes(op, f"{many} on the CPU, because {reason}: {listed([_name(layer, main) for layer in layers])}")
         if slower:
-            _note_slower(op, slower, machine)
+            _note_slower(op, main, slower, machine)
         if errors:
             worst = max(curve.relative for curve in errors)
             most = max(curve.segments for curve in errors)
@@ -105,15 +105,17 @@ class Bf16Rows(ModulePass):
             )
 
 
-def _note_slower(module: ModuleOp, slower: list[tuple[Operation, float, float]], machine: Machine) -> None:
+def _note_slower(
+    module: ModuleOp, main: func.FuncOp, slower: list[tuple[Operation, float, float]], machine: Machine
+) -> None:
     """Say which operations cores could do, but no sooner than the CPU."""
     least, most = min(there for _, there, _ in slower) * 1e3, max(here for _, _, here in slower) * 1e3
     many = f"{len(slower)} operations on floats stay" if len(slower) > 1 else "1 operation on floats stays"
     add_notes(
         module,
         f"{many} on the CPU, because a dispatch to {machine.name} with two switches of program takes at least "
-        f"{least:.2g} ms by its file, and the CPU at most {most:.2g} (elementwise=always takes them all the same): "
-        f"{listed([_name(op) for op, _, _ in slower])}",
+        f"{least:.2g} ms by its file, and the CPU at most {most:.2g} ms (elementwise=always takes them all the same): "
+        f"{listed([_name(op, main) for op, _, _ in slower])}",
     )
 
 
@@ -185,5 +187,9 @@ def _functions(op: Operation) -> int:
     return int(isinstance(op, SoftmaxOp))
 
 
-def _name(op: Operation) -> str:
-    return (node_names(op) or (op.name,))[0]
+def _name(op: Operation, main: func.FuncOp) -> str:
+    """A node of the operation's own; where it has none, as a bias after a product, the one that it follows."""
+    others = [inner for inner in main.body.block.ops if not isinstance(inner, MapOp | SoftmaxOp | LayerNormOp)]
+    products = {name for inner in others for name in node_names(inner)}
+    names = node_names(op) or (op.name,)
+    return next((name for name in names if name not in products), f"what follows {names[0]}")

@@ -172,7 +172,8 @@ def test_where_it_does_not_pay_the_cpu_keeps_it_and_the_report_says_why(model: o
     notes = neuc.compile(model, "npu-xdna1{float=bf16,columns=1}", quantize="none").report.hints
     (stays,) = [note for note in notes if "operations on floats stay" in note]
     assert "two switches of program takes at least 4.9 ms" in stays
-    assert stays.endswith("linear, norm, softmax")
+    assert re.search(r"the CPU at most \S+ ms", stays)
+    assert stays.endswith("residual, norm, softmax"), "the product itself is on the array"
     text = (Path(neuc.__file__).parent / "backends/npu/machines/npu-xdna1.toml").read_text(encoding="utf-8")
     quick = text.replace("program_switch_us = 2400", "program_switch_us = 0")
     quick = re.sub(r"(\[host\]\s+dispatch_us = )\S+", r"\g<1>0", quick)
