@@ -46,7 +46,8 @@ It is a CSV with a header and the columns id, device, kind, shape, dtype, config
 means that the row is predicted only.""",
     "NEUC-E685": """An application's call graph is no fixed graph.
 Kernels must be called on tokens of the same sources each time, inputs are read and outputs assigned row by row, and
-every result is used. The message names the kernel or array.""",
+every result is used; each row of an output is assigned once. Data cannot steer the graph. The message names the kernel
+or array.""",
     "NEUC-E686": """A simulation cannot run on these arrays.
 Each input and weight of the design needs an array of its type and shape, and the run has a bounded number of
 events.""",

@@ -25,6 +25,14 @@ from neuc.runtime.npu.functions import FUNCTIONS, Array, Function, State, Tokens
 from neuc.runtime.npu.program import DTYPES, Design, ParamValue
 from neuc.runtime.npu.simulator import Run, simulate
 
+PARAMETERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    **dict.fromkeys(("copy", "invert", "add", "or", "and", "rgba2gray", "gray2rgba", "rgba2hue"), ((), ())),
+    "threshold": (("threshold",), ("max", "kind")),
+    "in_range": (("low", "high"), ()),
+    "filter2d": (("weights",), ()),
+    "add_weighted": (("alpha", "beta"), ("gamma",)),
+}
+"""Of library functions for pictures: the parameters they need, and those that may be left out."""
 Behaviour = Callable[..., "Array | tuple[Array, ...]"]
 
 
@@ -59,6 +67,7 @@ class Kernel:
         if isinstance(self.function, str) and self.function not in FUNCTIONS:
             hint = f"library functions: {', '.join(sorted(FUNCTIONS))}; or pass a Python function"
             raise Error("NEUC-E680", f"no kernel function {self.function!r}", hint=hint, exit_code=Exit.USAGE)
+        self._check_parameters()
         times: list[object] = list(self.cycles) if isinstance(self.cycles, Sequence) else [self.cycles]
         if not times or not all(isinstance(time, int) and time >= 0 for time in times):
             raise Error(
@@ -67,6 +76,30 @@ class Kernel:
                 hint="give a whole number from 0, or one for each phase",
                 exit_code=Exit.USAGE,
             )
+
+    def _check_parameters(self) -> None:
+        """A library function has the parameters it needs, and no others."""
+        name, what = self.function_name, f"kernel {self.function_name}"
+        for rtp in self.rtp:
+            if not isinstance(self.params.get(rtp), int):
+                cure = "give its first value in params, a whole number"
+                raise Error("NEUC-E680", f"{what}: rtp={rtp!r} has no value", hint=cure, exit_code=Exit.USAGE)
+        if not isinstance(self.function, str) or name not in PARAMETERS:
+            return
+        needed, optional = PARAMETERS[name]
+        known = [*needed, *optional]
+        takes = f"it takes {', '.join(known) or 'none'}" + (f"; {', '.join(optional)} may be left out" * bool(optional))
+        unknown = [key for key in self.params if key not in known]
+        if unknown:
+            raise Error("NEUC-E680", f"{what} has no parameter {unknown[0]!r}", hint=takes, exit_code=Exit.USAGE)
+        missing = [key for key in needed if key not in self.params]
+        if missing:
+            raise Error("NEUC-E680", f"{what} lacks parameter {missing[0]!r}", hint=takes, exit_code=Exit.USAGE)
+        for key, value in self.params.items():
+            if not isinstance(value, list if key == "weights" else int) or (key == "kind" and value not in range(5)):
+                wanted = {"weights": "a list of 9 whole numbers", "kind": "0 to 4"}.get(key, "a whole number")
+                why = f"{what}: {key}={value!r} makes no sense"
+                raise Error("NEUC-E680", why, hint=f"give {wanted}", exit_code=Exit.USAGE)
 
     @property
     def function_name(self) -> str:
@@ -161,8 +194,7 @@ class App:
         With `fastest`, depths of channels are not those written down, but the smallest with which the application is as
         fast as memory permits.
         """
-        named = {str(dtype): name for name, dtype in DTYPES.items() if name != "bf16"}
-        design = self.trace({n: (named[str(a.dtype)], a.shape) for n, a in inputs.items()}, outputs, machine)
+        design = self.trace({n: (_dtype_of(n, a), a.shape) for n, a in inputs.items()}, outputs, machine)
         return Application(build(design, find_machine(machine), fastest=fastest), self.functions())
 
 
@@ -205,6 +237,15 @@ class Application:
         """What the reference interpreter gives: no time, no bounds."""
         own = {name: _meaning(call) for name, call in self.functions.items()}
         return dict(run_graph(graph_of(self.design), {k: np.asarray(v) for k, v in inputs.items()}, own))
+
+
+def _dtype_of(name: str, array: object) -> str:
+    named = {str(dtype): name for name, dtype in DTYPES.items() if name != "bf16"}
+    if isinstance(array, np.ndarray) and str(array.dtype) in named:
+        return named[str(array.dtype)]
+    got = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+    hint = f"numpy.asarray({name}, numpy.uint8); element types: {', '.join(named)}"
+    raise Error("NEUC-E311", f"input '{name}' is {got}, which no core takes", hint=hint, exit_code=Exit.USAGE)
 
 
 def _meaning(call: Function):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -30,18 +30,30 @@ from neuc.runtime.npu.program import Kernel as KernelNode
 if TYPE_CHECKING:
     from neuc.compiler.npu.api import Kernel
 
+_SHOWN = 4
 _NAMES = {str(dtype): name for name, dtype in DTYPES.items() if name != "bf16"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Token:
-    """One token in a call graph: whose output it is."""
+    """One token in a call graph: whose output it is. It has no value yet, so that nothing can be computed of it."""
 
     tracer: Tracer
     source: str
     output: int
     dtype: str
     shape: tuple[int, ...]
+
+    def _no_value(self, *_: object) -> NoReturn:
+        raise Error(
+            "NEUC-E685",
+            f"a token of {self.source} has no value in a call graph: data cannot steer it",
+            hint="compute and compare in a kernel; only kernels, split, join and pass_through take tokens",
+        )
+
+    __bool__ = __int__ = __index__ = __getitem__ = _no_value
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _no_value
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _no_value
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,8 @@ class HostArray:
             raise Error(
                 "NEUC-E685", f"{self.name} is an {self.role} of the application", hint="read inputs, assign outputs"
             )
+        if not isinstance(row, int | np.integer):
+            raise Error("NEUC-E685", f"{self.name}[{row!r}]: rows have whole numbers", hint=f"{self.name}[0]")
         if not 0 <= row < self.shape[0]:
             raise Error("NEUC-E685", f"{self.name} has no row {row}", hint=f"rows are 0 to {self.shape[0] - 1}")
 
@@ -131,7 +145,10 @@ class Tracer:
         source = (token.source, token.output)
         if self.results.setdefault(array.name, source) != source:
             raise Error("NEUC-E685", f"{array.name} gets rows of two kernels", hint="join them in a memory tile first")
-        self.writes.setdefault(array.name, []).append(row)
+        rows = self.writes.setdefault(array.name, [])
+        if row in rows:
+            raise Error("NEUC-E685", f"row {row} of {array.name} is assigned twice", hint="assign each row once")
+        rows.append(row)
 
     def fire(self, kernel: Kernel, tokens: tuple[Token, ...]) -> Token | tuple[Token, ...]:
         """One call of a kernel."""
@@ -178,6 +195,7 @@ class Tracer:
         for array, source in self.results.items():
             consumers.setdefault(source, []).append(f"{array}_out")
         channels, inputs, outputs = self._channels(consumers)
+        self._check_written()
         kernels: list[KernelNode] = []
         links: list[Link] = []
         sizes = {channel.name: channel.nbytes for channel in channels}
@@ -208,6 +226,20 @@ class Tracer:
             tuple(params),
             tuple(self._sequence()),
         )
+
+    def _check_written(self) -> None:
+        """Every row of every output is assigned."""
+        for array in self.arrays.values():
+            written = set(self.writes.get(array.name, ()))
+            missing = [row for row in range(array.shape[0]) if array.role == "output" and row not in written]
+            if missing:
+                more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+                rows = f"row{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing[:_SHOWN]))}{more}"
+                raise Error(
+                    "NEUC-E685",
+                    f"{rows} of {array.name} {'are' if len(missing) > 1 else 'is'} never assigned",
+                    hint=f"assign all {array.shape[0]} rows, or make the output smaller",
+                )
 
     def _rtp(self, name: str) -> tuple[str, ...]:
         kernel = self.nodes[name].kernel

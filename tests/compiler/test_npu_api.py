@@ -146,6 +146,24 @@ def _nothing(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
     app.a(x[0])
 
 
+def _unwritten(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+    y[1] = app.a(x[0])
+
+
+def _twice(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+    for row in (0, 1, 2, 3, 2):
+        y[row] = app.a(x[row])
+
+
+def _steered(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+    if x[0] > 3:
+        y[0] = app.a(x[0])
+
+
+def _sliced(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+    y[0] = app.a(x[0:2])  # type: ignore[index]
+
+
 def _odd_split(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
     npu.split(x[0], 3)
 
@@ -159,6 +177,10 @@ def _odd_split(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
         (_reads_output, "y is an output"),
         (_nothing, "no output is assigned"),
         (_odd_split, "has no 3 equal parts"),
+        (_unwritten, "rows 0, 2, 3 of y are never assigned"),
+        (_twice, "row 2 of y is assigned twice"),
+        (_steered, "a token of x has no value in a call graph: data cannot steer it"),
+        (_sliced, "rows have whole numbers"),
     ],
 )
 def test_what_is_no_graph_is_refused(body: Callable[..., None], message: str):
@@ -170,6 +192,29 @@ def test_what_is_no_graph_is_refused(body: Callable[..., None], message: str):
 def test_unknown_functions_are_named():
     with pytest.raises(Error, match="no kernel function 'blur'"):
         npu.Kernel("blur")
+
+
+@pytest.mark.parametrize(
+    ("params", "rtp", "message"),
+    [
+        ({"thr": 1}, (), "kernel threshold has no parameter 'thr'"),
+        ({"max": 1}, (), "kernel threshold lacks parameter 'threshold'"),
+        ({"threshold": 0.5}, (), "threshold=0.5 makes no sense"),
+        ({"threshold": 1, "kind": 5}, (), "kind=5 makes no sense"),
+        ({"threshold": 1}, ("max",), "rtp='max' has no value"),
+    ],
+)
+def test_parameters_of_library_functions_are_checked(params: dict[str, int], rtp: tuple[str, ...], message: str):
+    with pytest.raises(Error, match=message) as caught:
+        npu.Kernel("threshold", params=params, rtp=rtp)
+    assert caught.value.code == "NEUC-E680"
+
+
+@pytest.mark.parametrize(("given", "message"), [([[1, 2]], "is a list"), (np.zeros((4, 16)), "array of float64")])
+def test_inputs_are_arrays_of_types_that_cores_take(given: np.ndarray, message: str):
+    with pytest.raises(Error, match=f"input 'x' .*{message}") as caught:
+        _Wrong(_nothing).compile({"x": given}, {"y": ("u8", (4, 16))})
+    assert caught.value.code == "NEUC-E311"
 
 
 def test_an_application_compiled_for_speed_is_faster_and_gives_the_same_pixels():
