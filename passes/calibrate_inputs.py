@@ -95,4 +95,5 @@ def _arrays(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
             what = f"cannot read {path}, option range: {error.strerror}"
             raise Error("NEUC-E004", what, hint="check the path") from error
         hint = "give an .npz file with an array for each input"
-        raise Error("NEUC-E654", f"{path} cannot be read ({error})", hint=hint, exit_code=Exit.USAGE) from error
+        reason = "it is no .npz file" if "allow_pickle" in str(error) else error
+        raise Error("NEUC-E654", f"{path} cannot be read ({reason})", hint=hint) from error

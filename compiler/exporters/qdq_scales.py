@@ -108,7 +108,8 @@ def feeds_of(arrays: Arrays, inputs: Sequence[ValueInfoProto], most: int) -> lis
         lead = max(1, fixed[0]) if fixed else 1
         if not fits or array.ndim == 0 or array.shape[0] < lead:
             wanted = [dim.dim_value or dim.dim_param or "?" for dim in shape]
-            raise Error("NEUC-E699", f"array {value.name!r} is {list(array.shape)}, the input {wanted}", hint=hint)
+            what = f"array {value.name!r} is {list(array.shape)}, the input {wanted}"
+            raise Error("NEUC-E699", what, hint=hint, exit_code=Exit.USAGE)
         dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         if array.dtype.newbyteorder("=") != dtype:
             raise Error(

@@ -202,6 +202,9 @@ def test_ranges_are_calibrated_on_data(tmp_path: Path) -> None:
     with pytest.raises(Error) as caught:
         CalibrateInputs(str(tmp_path / "other.npz")).apply(ctx, module)
     assert caught.value.code == "NEUC-E654"
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(Error, match=r"it is no \.npz file"):
+        CalibrateInputs(str(tmp_path / "text.npz")).apply(ctx, module)
 
 
 def test_columns_are_negated_where_stuck_devices_make_that_better() -> None:

@@ -18,7 +18,7 @@ from neuc.compiler.exporters.qdq_int8 import Form
 from neuc.compiler.exporters.qdq_scales import best_scale, rounded
 from neuc.compiler.exporters.qdq_widths import LARGE_ERROR
 from neuc.compiler.verification import reference_session
-from neuc.errors import Error
+from neuc.errors import Error, Exit
 
 RNG = np.random.default_rng(3)
 INT8_ERROR = 0.05
@@ -212,10 +212,11 @@ def test_wrong_data_are_named(files: tuple[Path, Path], tmp_path: Path, capsys: 
     np.savez(tmp_path / "wrong.npz", x=np.zeros((4, 3, 6), np.float32))
     np.savez(tmp_path / "other.npz", z=np.zeros(4, np.float32))
     np.savez(tmp_path / "nan.npz", x=np.full((4, 3, 6, 6), np.nan, np.float32))
-    for name, words in (("wrong", "is \\[4, 3, 6\\], the input"), ("other", "no array 'x'"), ("nan", "not finite")):
+    for name, words in (("wrong", "is \\[4, 3, 6\\], the input"), ("other", "no array 'x'"), ("nan", "hold NaN")):
         with pytest.raises(Error, match=words) as caught:
             quantize_onnx(files[0], tmp_path / "q.onnx", tmp_path / f"{name}.npz", Form())
         assert caught.value.code == ("NEUC-E006" if name == "other" else "NEUC-E699")
+        assert caught.value.exit_code == (Exit.FAULT if name == "nan" else Exit.USAGE)
     np.savez(tmp_path / "wide.npz", x=np.zeros((4, 3, 6, 6)))
     with pytest.raises(Error, match="expected float32, got float64") as caught:
         quantize_onnx(files[0], tmp_path / "q.onnx", tmp_path / "wide.npz", Form())
