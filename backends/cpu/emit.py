@@ -14,7 +14,8 @@ from neuc.backends.cpu.ahead import objects_ahead
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lower_to_cpu import module_isa
 from neuc.backends.placed import emit_placed, executor_of
-from neuc.dialects.cpu import BufferArgAttr, BufferOp, CallOp, CheckOp, LaunchOp, ProgramOp, RequireOp
+from neuc.dialects.cpu import CallOp, CheckOp, ProgramOp, RequireOp
+from neuc.dialects.cpu_launch import BufferArgAttr, BufferOp, LaunchOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.lazy_array import LazyArray
 from neuc.dialects.locations import node_names

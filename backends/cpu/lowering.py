@@ -22,7 +22,8 @@ from xdsl.ir import Block, Operation, Region, SSAValue
 from neuc.backends.cpu.ahead import begin
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.base import KernelSpec
-from neuc.dialects.cpu import BufferArgAttr, BufferOp, CheckOp, LaunchArg, LaunchOp, ProgramOp, RequireOp
+from neuc.dialects.cpu import CheckOp, ProgramOp, RequireOp
+from neuc.dialects.cpu_launch import BufferArgAttr, BufferOp, LaunchArg, LaunchOp
 from neuc.dialects.dense_shapes import undecided
 from neuc.dialects.dims import Dim, DimLike, product
 from neuc.dialects.lazy_array import LazyArray

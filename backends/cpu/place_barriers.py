@@ -14,7 +14,8 @@ from xdsl.dialects.builtin import ModuleOp, UnitAttr
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
-from neuc.dialects.cpu import BufferOp, LaunchOp, ProgramOp
+from neuc.dialects.cpu import ProgramOp
+from neuc.dialects.cpu_launch import BufferOp, LaunchOp
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
-from neuc.dialects.cpu import BufferOp, LaunchOp, ProgramOp
+from neuc.dialects.cpu import ProgramOp
+from neuc.dialects.cpu_launch import BufferOp, LaunchOp
 from neuc.dialects.dims import Dim
 
 ALIGNMENT = 64

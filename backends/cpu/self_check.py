@@ -22,7 +22,8 @@ from neuc.backends.cpu.kernels.ternary_conv import TernaryConvKernel
 from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.backends.cpu.packing.direct import DirectLayout
 from neuc.backends.cpu.packing.lut import TABLE_BYTES
-from neuc.dialects.cpu import BufferOp, ExpectOp, LaunchArg, LaunchOp
+from neuc.dialects.cpu import ExpectOp
+from neuc.dialects.cpu_launch import BufferOp, LaunchArg, LaunchOp
 from neuc.dialects.dense import MapOp, YieldOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.interp.core import Env

@@ -22,7 +22,8 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from neuc.compiler.inspection.graph import INPUT, OUTPUT, BufferFlow, Graph, Node, Source, kernel_words
 from neuc.compiler.signature import ENTRY
-from neuc.dialects.cpu import BufferOp, CallOp, LaunchOp, ProgramOp
+from neuc.dialects.cpu import CallOp, ProgramOp
+from neuc.dialects.cpu_launch import BufferOp, LaunchOp
 from neuc.dialects.dense import MapOp
 from neuc.dialects.locations import node_names
 from neuc.dialects.onnx import NoneOp, OnnxOp, YieldOp, decode_name, function_names

@@ -17,7 +17,8 @@ from aarch64 import run_on_aarch64
 from kernel_harness import LoadedKernel, assert_guards, guarded
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lowering import lower_segment, unsupported_reason
-from neuc.dialects.cpu import BufferArgAttr, BufferOp, CheckOp, ExpectOp, LaunchOp, ProgramOp, RequireOp
+from neuc.dialects.cpu import CheckOp, ExpectOp, ProgramOp, RequireOp
+from neuc.dialects.cpu_launch import BufferArgAttr, BufferOp, LaunchOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.store import dims_of, element_of, numpy_dtype

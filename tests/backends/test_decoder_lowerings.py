@@ -19,7 +19,7 @@ from neuc.backends.cpu.kernels.attention_products import AttentionShape
 from neuc.backends.cpu.lowering import lower_segment
 from neuc.backends.cpu.lowerings.attention import chunks_of
 from neuc.dialects import dense, ternary
-from neuc.dialects.cpu import LaunchOp
+from neuc.dialects.cpu_launch import LaunchOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.store import tensor_type
 from neuc.dialects.ternary_types import EncodingAttr, ScaleAttr

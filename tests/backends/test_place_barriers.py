@@ -15,7 +15,8 @@ import runtime_programs
 from neuc.backends.cpu.emit import native_segment
 from neuc.backends.cpu.place_barriers import place_barriers
 from neuc.backends.cpu.plan_memory import plan_program
-from neuc.dialects.cpu import BufferOp, LaunchArg, LaunchOp, ProgramOp
+from neuc.dialects.cpu import ProgramOp
+from neuc.dialects.cpu_launch import BufferOp, LaunchArg, LaunchOp
 from neuc.dialects.dims import Dim
 from neuc.dialects.store import tensor_type
 from neuc.runtime.program import IoSpec, Launch, NativeSegment, Program, ScheduleStep

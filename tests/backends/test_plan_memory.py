@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from xdsl.ir import Block, Region
 
 from neuc.backends.cpu.plan_memory import plan_program
-from neuc.dialects.cpu import BufferOp, LaunchOp, ProgramOp
+from neuc.dialects.cpu import ProgramOp
+from neuc.dialects.cpu_launch import BufferOp, LaunchOp
 from neuc.dialects.dims import Dim
 
 SIZES = ("64", "4*B", "4*B*S", "100*S + 7", "max(B, S)*8", "12")

@@ -15,7 +15,7 @@ from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.channels_last import RUN, ChannelsLastKernel
 from neuc.backends.cpu.lowering import lower_segment
 from neuc.dialects.context import NeucContext
-from neuc.dialects.cpu import LaunchOp
+from neuc.dialects.cpu_launch import LaunchOp
 from neuc.dialects.dense import ConcatOp
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.dims import Dim

@@ -14,7 +14,8 @@ from kernel_harness import runnable_isas
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lowering import lower_segment
 from neuc.dialects.context import NeucContext
-from neuc.dialects.cpu import CheckOp, LaunchOp
+from neuc.dialects.cpu import CheckOp
+from neuc.dialects.cpu_launch import LaunchOp
 from neuc.dialects.dense import MapOp, YieldOp
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.store import tensor_type

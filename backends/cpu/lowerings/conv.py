@@ -11,7 +11,7 @@ from neuc.backends.cpu.kernels.depthwise import DepthwiseKernel
 from neuc.backends.cpu.kernels.gemm_micro import Tile
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.matmul import epilogue_of
-from neuc.dialects.cpu import LaunchArg
+from neuc.dialects.cpu_launch import LaunchArg
 from neuc.dialects.dense import ConvOp
 from neuc.dialects.dims import Dim, product
 from neuc.dialects.store import dims_of

@@ -12,7 +12,7 @@ from neuc.backends.cpu.kernels.gemm_micro import Epilogue, Tile
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.iteration import broadcast_strides
 from neuc.backends.cpu.lowerings.movement import broadcast_to
-from neuc.dialects.cpu import LaunchArg
+from neuc.dialects.cpu_launch import LaunchArg
 from neuc.dialects.dense import MatMulOp
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.dims import Dim, product

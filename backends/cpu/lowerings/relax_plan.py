@@ -18,7 +18,7 @@ from neuc.backends.cpu.kernels.relax_rows_products import MOST_ACCUMULATORS, Pro
 from neuc.backends.cpu.lowering import SegmentLowering
 from neuc.backends.cpu.lowerings.relax import Piece, Pieces
 from neuc.dialects import energy as e
-from neuc.dialects.cpu import LaunchArg
+from neuc.dialects.cpu_launch import LaunchArg
 from neuc.dialects.dims import Dim
 from neuc.dialects.energy_types import EnergyOp, Space, var_type
 

@@ -26,7 +26,7 @@ from neuc.backends.cpu.lowerings.relax_layout import Layout, layout
 from neuc.backends.cpu.lowerings.relax_states import sample_states, sample_unsupported
 from neuc.backends.cpu.lowerings.relax_tables import table_lists
 from neuc.dialects import energy as e
-from neuc.dialects.cpu import LaunchArg
+from neuc.dialects.cpu_launch import LaunchArg
 from neuc.dialects.dims import Dim
 from neuc.dialects.energy_factors import FactorGraph
 from neuc.dialects.energy_types import Observable, Rule, Space, var_type

@@ -18,7 +18,7 @@ from neuc.backends.cpu.kernels.spike_neurons import Neuron
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
 from neuc.backends.cpu.lowerings.movement import broadcast_to
 from neuc.dialects import spike
-from neuc.dialects.cpu import LaunchArg
+from neuc.dialects.cpu_launch import LaunchArg
 from neuc.dialects.dims import Dim, DimLike, product
 from neuc.dialects.store import dims_of, element_of
 
