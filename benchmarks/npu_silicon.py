@@ -40,7 +40,8 @@ def section() -> list[str]:
         *_calibration(),
         "`neuc npu validate rows.csv` prints every row, for any CSV with the columns id, device, kind, shape, dtype, "
         "config, value, unit. Constants are fitted once a dtype or kernel library, from rows of the same sources: "
-        "these are errors on calibration rows. Exit code 4: a gate is missed; 3: no row could be predicted.",
+        "these are errors on calibration rows. Exit code 4: a gate is missed; 3: no row could be predicted; 1: the "
+        "file, an id or a value is wrong. Kendall's tau is tau-b.",
         "Words of `config`, in any order: `tile 64x64x64` or `kernel=64x64x64` (m x k x n of one core), "
         "`rate=133.1` (multiply-adds a cycle of the kernel), `one core`, `8 cores`, `4x8 cores` (rows x columns), "
         "`2 columns` or `herd=8x4` (along M x along N) at work (all if not said), `dispatch=275us` (of the host "

@@ -46,8 +46,9 @@ def validate_command(rows: Path, rates: str, as_json: bool) -> int:
     mul, relu, gelu, silu, softmax, rms_norm, layer_norm, memcpy, and dma, shim_single_bd, shim_chained (words). Units:
     cycles, ns, us, ms, s, GOPS to TFLOPS, MAC/cycle, MB/s, GB/s. An unknown kind's row says what is known.
 
-    Exit code 3 if no row could be predicted, 4 if errors are beyond a gate: median 3 % and largest 8 % of gemm_array, 5
-    and 15 % of DMA times, 12 and 25 % of everything else, Kendall's tau 0.8.
+    Exit code 1 if the file, an id or a value is wrong, 3 if no row could be predicted, 4 if errors are beyond a gate:
+    median 3 % and largest 8 % of gemm_array, 5 and 15 % of DMA times, 12 and 25 % of everything else, Kendall's tau-b
+    0.8.
 
     \b
     Words of config, in any order; others with "=" are refused, others without are listed as remarks:
@@ -118,9 +119,7 @@ def validate_command(rows: Path, rates: str, as_json: bool) -> int:
     if bad:
         what = "a value that is no number above 0, an id that another row has, or too many fields"
         message = f"{rows.name}: {bad} of {len(read)} rows {'has' if bad == 1 else 'have'} {what}"
-        raise Error(
-            "NEUC-E684", message, hint="the table names them; leave a value empty to predict only", exit_code=Exit.USAGE
-        )
+        raise Error("NEUC-E684", message, hint="the table names them; leave a value empty to predict only")
     return code
 
 

@@ -41,9 +41,9 @@ it annealing and negotiated routing do the work, and bounds are weaker.""",
     "NEUC-E683": """A program cannot be written in this form, or text cannot be read as one.
 mlir-aie text needs a placed program for an XDNA array whose kernels have a body in MLIR or are kernels of mlir-aie's
 library; Riallto's own metadata says nothing of what kernels compute. JSON holds any program.""",
-    "NEUC-E684": """A file of measurements cannot be read.
+    "NEUC-E684": """A file of measurements, or some of its rows, cannot be read.
 It is a CSV with a header and the columns id, device, kind, shape, dtype, config, value and unit; an empty value
-means that the row is predicted only.""",
+means that the row is predicted only. Values are numbers above 0, ids are a row's own.""",
     "NEUC-E685": """An application's call graph is no fixed graph.
 Kernels must be called on tokens of the same sources each time, inputs are read and outputs assigned row by row, and
 every result is used; each row of an output is assigned once. Data cannot steer the graph. The message names the kernel

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuc.errors import Error, Exit
+from neuc.errors import Error
 
 COLUMNS = ("id", "device", "kind", "shape", "dtype", "config", "value", "unit")
 MAX_ROWS = 100_000
@@ -63,21 +63,19 @@ def read_rows(path: Path) -> list[Row]:
     hint = f"a header and the columns {', '.join(COLUMNS)}; value may be left out, to predict only"
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise Error(
-                "NEUC-E684", f"{path.name} is larger than {MAX_BYTES >> 20} MiB", hint=hint, exit_code=Exit.USAGE
-            )
+            raise Error("NEUC-E684", f"{path.name} is larger than {MAX_BYTES >> 20} MiB", hint=hint)
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark of the byte order
     except UnicodeDecodeError as error:
         cure = f"give a CSV file in UTF-8: {hint}"
-        raise Error("NEUC-E684", f"{path.name} is no text", hint=cure, exit_code=Exit.USAGE) from error
+        raise Error("NEUC-E684", f"{path.name} is no text", hint=cure) from error
     except OSError as error:
-        raise Error("NEUC-E684", f"cannot read {path}: {error.strerror}", hint=hint, exit_code=Exit.USAGE) from error
+        raise Error("NEUC-E684", f"cannot read {path}: {error.strerror}", hint=hint) from error
     try:
         rows = _rows_in(path.name, csv.DictReader(text.splitlines()), hint)
     except csv.Error as error:
-        raise Error("NEUC-E684", f"{path.name} is no CSV file: {error}", hint=hint, exit_code=Exit.USAGE) from error
+        raise Error("NEUC-E684", f"{path.name} is no CSV file: {error}", hint=hint) from error
     if not rows:
-        raise Error("NEUC-E684", f"{path.name} holds no rows", hint=hint, exit_code=Exit.USAGE)
+        raise Error("NEUC-E684", f"{path.name} holds no rows", hint=hint)
     return rows
 
 
@@ -87,15 +85,15 @@ def _rows_in(file: str, reader: csv.DictReader[str], hint: str) -> list[Row]:
     other = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), "")
     if other:
         what = f"{file} separates its columns by {other!r}, not by ','"
-        raise Error("NEUC-E684", what, hint=f"separate by commas: {hint}", exit_code=Exit.USAGE)
+        raise Error("NEUC-E684", what, hint=f"separate by commas: {hint}")
     missing = [name for name in COLUMNS if name not in header and name != "value"]
     if missing:
-        raise Error("NEUC-E684", f"{file} lacks columns {', '.join(missing)}", hint=hint, exit_code=Exit.USAGE)
+        raise Error("NEUC-E684", f"{file} lacks columns {', '.join(missing)}", hint=hint)
     rows: list[Row] = []
     lines: dict[str, int] = {}
     for number, fields in enumerate(reader, start=2):
         if len(rows) >= MAX_ROWS:
-            raise Error("NEUC-E684", f"{file} has more than {MAX_ROWS} rows", hint=hint, exit_code=Exit.USAGE)
+            raise Error("NEUC-E684", f"{file} has more than {MAX_ROWS} rows", hint=hint)
         values = {name: (fields.get(name) or "").strip() for name in COLUMNS}
         value, fault = _value(values.pop("value"))
         first = lines.setdefault(values["id"], number)
