@@ -55,7 +55,7 @@ def host_isas() -> list[Isa]:
 
 
 def sample(isa: Isa, kind: str) -> Sample:
-    """A ternary product of made-up weights in this encoding; of direct ones the fused layer, too, with AMX tiles."""
+    """A ternary product of made-up weights in this encoding; of direct ones the fused layer, too, with its panels."""
     encoding, rule = CPU_ENCODINGS[kind], ENCODINGS[kind]
     g = rule.largest_group(LEVELS, None)
     layout = encoding.layout(isa, Matrix(LEVELS, g, _ROWS, _COLUMNS, _COLUMNS, _BLOCK_ROWS, _COLUMNS))
