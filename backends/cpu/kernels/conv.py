@@ -36,6 +36,12 @@ from neuc.backends.cpu.kernels.gemm_micro import (
 K_WHOLE = 2048
 """Panel rows that are gathered at once; deeper convolutions go by blocks of channels."""
 _TILES_PER_BLOCK = 8
+_LINE = 64
+"""Bytes of a cache line."""
+_MANY_CHANNELS = 8
+"""More streams than processors look ahead along."""
+_NEAR = 4
+"""Strides up to this one use something of each cache line."""
 _UNROLLED = 8
 """Taps along the innermost axis that are written out; longer ones are a loop."""
 
@@ -88,8 +94,8 @@ class ConvKernel(KernelSpec):
         return min(self.channels, max(1, K_WHOLE // self.window.count))
 
     def scratch_bytes(self, isa: Isa) -> int:
-        """Scratch memory a thread needs: the panel."""
-        return self._block * self.window.count * Tile.of(isa).columns * F32
+        """Scratch memory a thread needs: the panel, and the results of one that lacks columns."""
+        return (self._block * self.window.count + min(self.filters, filter_block(isa))) * Tile.of(isa).columns * F32
 
     def build(self, isa: Isa) -> llvm.FuncOp:
         b = KernelBuilder(self.name, isa)
@@ -109,6 +115,12 @@ class ConvKernel(KernelSpec):
             first = at * tile.columns
             panel = _Panel(first, b.min(positions - first, b.i64(tile.columns)), sizes, out)
             group = b.urem(slice_, groups)
+            image = b.ptr(b.arg_ptr(0), slice_ * self.channels * volume * F32)
+            lo = block * rows
+            hi = b.min(lo + rows, b.i64(self.filters))
+            whole = b.icmp("eq", panel.count, tile.columns)
+            result, apart = b.ptr(b.arg_ptr(2), (slice_ * self.filters * positions + first) * F32), positions * F32
+            aside = b.ptr(b.scratch, self._block * self.window.count * tile.columns * F32)
             ops = Operands(
                 k=self._block * self.window.count,
                 a=b.ptr(b.arg_ptr(1), group * (self.filters * self.filter_stride * F32)),
@@ -116,16 +128,27 @@ class ConvKernel(KernelSpec):
                 a_step=F32,
                 panel=b.scratch,
                 panel_step=tile.columns * F32,
-                c=b.ptr(b.arg_ptr(2), (slice_ * self.filters * positions + first) * F32),
-                c_row=positions * F32,
-                columns=panel.count,
+                c=b.select(whole, result, b.ptr(aside, b.neg(lo * (tile.columns * F32)))),
+                c_row=b.select(whole, apart, tile.columns * F32),
                 bias=b.ptr(b.arg_ptr(3), group * (self.filters * F32)),
                 bias_row=F32,
             )
-            image = b.ptr(b.arg_ptr(0), slice_ * self.channels * volume * F32)
-            lo = block * rows
-            self._unit(b, tile, ops, panel, image, lo, b.min(lo + rows, b.i64(self.filters)))
+            self._unit(b, tile, ops, panel, image, lo, hi)
+            self._put_back(b, tile, aside, b.ptr(result, lo * apart), apart, b.select(whole, 0, hi - lo), panel.count)
         return b.finish()
+
+    def _put_back(
+        self, b: KernelBuilder, tile: Tile, aside: Val, result: Val, apart: Val, rows: Val, left: Val
+    ) -> None:
+        """Copy the columns that exist from where a panel's results are whole.
+
+        Masked stores cost up to three times what others do, so that just this loop has them.
+        """
+        with b.loop(0, rows) as row:
+            for v in range(tile.vectors):
+                value = b.load(b.ptr(aside, row.i * (tile.columns * F32) + v * tile.lanes * F32), b.vtype())
+                target = b.ptr(result, row.i * apart + v * tile.lanes * F32)
+                store_run(b, value, target, left - v * tile.lanes)
 
     def _unit(self, b: KernelBuilder, tile: Tile, ops: Operands, panel: _Panel, image: Val, lo: Val, hi: Val) -> None:
         """Gather and multiply, by blocks of channels if there are many."""
@@ -145,6 +168,8 @@ class ConvKernel(KernelSpec):
 
         A panel's positions are cut into runs along the innermost axis: within one, input elements lie evenly.
         """
+        if self.channels >= _MANY_CHANNELS and self.window.strides[-1] <= _NEAR:
+            self._ask_ahead(b, tile, panel, image, channels)
         width = panel.out[-1]
         row = b.udiv(panel.first, width)
         with b.loop(row, b.udiv(panel.first + panel.count - 1, width) + 1) as run:
@@ -157,7 +182,36 @@ class ConvKernel(KernelSpec):
                 position * self.window.strides[axis] - self.window.pads[axis] for axis, position in enumerate(positions)
             ]
             target = b.ptr(b.scratch, column * F32)
-            self._gather_run(b, tile, panel.sizes, image, channels, starts, target, length)
+            with b.if_(b.icmp("eq", length, tile.columns)) as branch:
+                self._gather_run(b, tile, panel.sizes, image, channels, starts, target, None)
+            with branch.else_():
+                self._gather_run(b, tile, panel.sizes, image, channels, starts, target, length)
+
+    def _ask_ahead(self, b: KernelBuilder, tile: Tile, panel: _Panel, image: Val, channels: Size) -> None:
+        """Ask for what the next panel's windows have and this one's have not.
+
+        Each channel's rows lie in a page of their own, and a panel takes a line or two of each: processors that look
+        ahead along few streams within a page see nothing of this, and every first touch would wait for memory.
+        """
+        window, width = self.window, panel.sizes[-1]
+        step, rows = tile.columns * window.strides[-1], window.count // window.taps[-1]
+        new = min(rows, window.strides[-2]) if window.rank > 1 else rows
+        column = b.urem(panel.first, panel.out[-1]) * window.strides[-1] + step
+        at = b.udiv(panel.first, panel.out[-1])
+        outer = multi_index(b, at, panel.out[:-1]) if window.rank > 1 else []
+        flat = b.i64(0)
+        for axis, position in enumerate(outer):
+            last = (
+                position * window.strides[axis] - window.pads[axis] + (window.taps[axis] - 1) * window.dilations[axis]
+            )
+            flat = flat * panel.sizes[axis] + last
+        source = b.ptr(image, ((flat - (new - 1)) * width + column) * F32)
+        with b.loop(0, channels) as channel:
+            row = b.ptr(source, channel.i * product_of(b, panel.sizes) * F32)
+            for line in range(new):
+                address = b.ptr(row, width * (line * F32))
+                for shift in range(0, step * F32, _LINE):
+                    b.intrinsic("llvm.prefetch.p0", None, [b.ptr(address, shift), b.i32(0), b.i32(3), b.i32(1)])
 
     def _gather_run(
         self,
@@ -168,9 +222,12 @@ class ConvKernel(KernelSpec):
         channels: Size,
         starts: list[Val],
         target: Val,
-        length: Val,
+        length: Val | None,
     ) -> None:
-        """The part of every panel row that one run of positions has; `starts` is where their windows begin."""
+        """The part of every panel row that one run of positions has; `starts` is where their windows begin.
+
+        Without `length` the run is all of the panel.
+        """
         window, width = self.window, sizes[-1]
         rows, taps = window.count // window.taps[-1], window.taps[-1]
         zero, stride = b.zero(b.vtype()), window.strides[-1]
@@ -191,7 +248,11 @@ class ConvKernel(KernelSpec):
             to = b.ptr(target, (channel.i * rows + line.i) * (taps * tile.columns * F32))
 
             def store(run: Val, tap: Size, v: int) -> None:
-                store_run(b, run, b.ptr(to, (tap * tile.columns + v * tile.lanes) * F32), length - v * tile.lanes)
+                address = b.ptr(to, (tap * tile.columns + v * tile.lanes) * F32)
+                if length is None:
+                    b.store(run, address)
+                else:
+                    store_run(b, run, address, length - v * tile.lanes)
 
             if unrolled:
                 with b.if_(there) as branch:
