@@ -10,12 +10,14 @@ start with ``llvm.neuc.``: the text stays plain llvm dialect, and `codegen` know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 
 from xdsl.dialects import llvm
 from xdsl.ir import Attribute
 
-from neuc.backends.cpu.emitter import Emitter, If, Loop, Operand, Val
+from neuc.backends.cpu.emitter import Emitter, Operand, Val
+from neuc.backends.cpu.emitter_flow import If, Loop
 from neuc.backends.cpu.irtypes import (
     FLOAT_PROPS,
     NO_FLAGS,
@@ -72,6 +74,22 @@ class KernelBuilder(Emitter):
     Methods emit where the builder stands and return `Val`. Constants and argument loads are emitted once, at
     the head of the function, whatever place first asks for them.
     """
+
+    # ---------------------------------------------------------------- loops and conditionals
+
+    @contextmanager
+    def loop(self, lo: Operand, hi: Operand, step: Operand = 1, init: Sequence[Val] = ()) -> Generator[Loop]:
+        """``with b.loop(0, n, init=[acc]) as l``: see `Loop`."""
+        loop = Loop(self, lo, hi, step, init)
+        yield loop
+        loop.close()
+
+    @contextmanager
+    def if_(self, cond: Val) -> Generator[If]:
+        """``with b.if_(c) as f: ... f.yield_([x])``, then ``with f.else_(): ...``: see `If`."""
+        branch = If(self, cond)
+        yield branch
+        branch.close()
 
     # ---------------------------------------------------------------- memory
 
