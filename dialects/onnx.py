@@ -1,7 +1,8 @@
 """The `onnx` dialect: one operation class per operator, generated from ONNX's own schema registry.
 
 `onnx.ConvOp`, `onnx.ml_ScalerOp`, … are made on first use (their fields are in the stub `onnx.pyi`, written by
-`onnx_stub.py`); hand-written parts are in `onnx_base.py` and `onnx_types.py`. No lowering and no file access here.
+`onnx_stub.py`); hand-written parts are in `onnx_base.py`, `onnx_special.py` and `onnx_types.py`. No lowering and no
+file access here.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from xdsl.ir import Dialect, Operation, OpResult, SSAValue
 from xdsl.irdl import irdl_op_definition, traits_def
 from xdsl.traits import Pure
 
-from neuc.dialects.onnx_base import NAME, OPSETS, CustomOp, NoneOp, OnnxOp, YieldOp, opsets_of, set_opsets
+from neuc.dialects.onnx_base import NAME, OPSETS, OnnxOp, opsets_of, set_opsets
 from neuc.dialects.onnx_schema import DOMAIN_PREFIX, Signature, signatures
+from neuc.dialects.onnx_special import CustomOp, NoneOp, YieldOp
 from neuc.dialects.onnx_types import (
     MapType,
     NoneType,

@@ -1,6 +1,6 @@
 """Types and attributes of the `onnx` dialect, and ONNX's element type numbers as IR element types.
 
-Knows ONNX's numbering but does not import onnx. Operations live in `onnx_base.py` and `onnx.py`.
+Knows ONNX's numbering but does not import onnx. Operations live in `onnx_base.py`, `onnx_special.py` and `onnx.py`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import FunctionType, ModuleOp, StringAttr, SymbolRefAttr
 from xdsl.ir import Block, Operation, Region, SSAValue
 
-from neuc.dialects.onnx_base import NoneOp
+from neuc.dialects.onnx_special import NoneOp
 from neuc.dialects.store import ConstantOp
 from neuc.dialects.ternary import WeightOp
 

@@ -24,7 +24,7 @@ from xdsl.passes import ModulePass
 from neuc.dialects import dense_movement, spike_time
 from neuc.dialects.dims import Dim
 from neuc.dialects.locations import node_names
-from neuc.dialects.onnx_base import NAME, CustomOp, OnnxOp, YieldOp
+from neuc.dialects.onnx_base import NAME, OnnxOp
 from neuc.dialects.onnx_schema import HOST_DOMAINS
 from neuc.dialects.store import ConstantOp, dims_of
 from neuc.errors import Error, Exit, InternalError, NodeRef
@@ -95,7 +95,7 @@ def _hoist_constants(main: func.FuncOp) -> None:
 
 def is_host(op: Operation) -> bool:
     """Whether `op` has to run on the host."""
-    return isinstance(op, OnnxOp | CustomOp) and not isinstance(op, YieldOp)
+    return isinstance(op, OnnxOp)
 
 
 def host_nodes(main: func.FuncOp) -> list[NodeRef]:
@@ -103,13 +103,13 @@ def host_nodes(main: func.FuncOp) -> list[NodeRef]:
     found: list[NodeRef] = []
     for op in main.body.block.ops:
         if is_host(op):
-            assert isinstance(op, OnnxOp | CustomOp)
+            assert isinstance(op, OnnxOp)
             type_ = f"{op.domain}::{op.op_type}" if op.domain else op.op_type
             found.append(NodeRef(" + ".join(node_names(op)) or type_, type_, _reason(op)))
     return found
 
 
-def _reason(op: OnnxOp | CustomOp) -> str:
+def _reason(op: OnnxOp) -> str:
     """Why the target cannot run `op`."""
     reason = op.attributes.get(REASON)
     return reason.data if isinstance(reason, StringAttr) else "no lowering"
@@ -152,7 +152,7 @@ def _refuse_foreign_nodes(main: func.FuncOp, target: str) -> None:
             f"{_reason(op)}, and onnxruntime does not have this domain",
         )
         for op in main.walk()
-        if isinstance(op, OnnxOp | CustomOp) and not isinstance(op, YieldOp) and op.domain not in HOST_DOMAINS
+        if isinstance(op, OnnxOp) and op.domain not in HOST_DOMAINS
     ]
     if nodes:
         count = f"{len(nodes)} operator{'s' if len(nodes) > 1 else ''}"

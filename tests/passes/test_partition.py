@@ -15,7 +15,8 @@ from neuc.dialects import dense_arithmetic, dense_movement, onnx
 from neuc.dialects.context import NeucContext
 from neuc.dialects.interp.core import Env, interpret
 from neuc.dialects.locations import node_location
-from neuc.dialects.onnx_base import NAME, CustomOp, OnnxOp
+from neuc.dialects.onnx_base import NAME, OnnxOp
+from neuc.dialects.onnx_special import CustomOp
 from neuc.dialects.store import make_constant, tensor_type
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, Exit
