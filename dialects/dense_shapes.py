@@ -165,6 +165,16 @@ def check_element(name: str, value: SSAValue, expected: Attribute) -> None:
         raise VerifyException(f"{name} holds {element(value)}, should hold {expected}")
 
 
+def shape_of(value: SSAValue, name: str, expected: Attribute) -> tuple[Dim, ...]:
+    """The dims of a tensor operand or result, after checking its element type.
+
+    Raises:
+        VerifyException: it is no tensor of that element type.
+    """
+    check_element(name, value, expected)
+    return dims(value)
+
+
 def check_dims(name: str, found: Sequence[Dim], expected: Sequence[Dim]) -> None:
     """Raise unless the shapes can be the same."""
     if len(found) != len(expected) or any(differ(a, b) for a, b in zip(found, expected)):

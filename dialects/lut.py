@@ -30,16 +30,9 @@ from neuc.dialects import dense_shapes as shapes
 from neuc.dialects.dense_attrs import int_attr
 from neuc.dialects.dims import Dim
 from neuc.dialects.store import dims_of
-from neuc.dialects.ternary import (
-    PackOp,
-    accumulator_type,
-    packed_type,
-    shape_of,
-    verify_accumulator,
-    verify_tile,
-)
 from neuc.dialects.ternary_encodings import ENCODINGS, MAX_GROUP, SHUFFLE_ENTRIES, mirrored_entries
-from neuc.dialects.ternary_types import PackedType
+from neuc.dialects.ternary_packed import PackOp, accumulator_type, verify_accumulator, verify_tile
+from neuc.dialects.ternary_types import PackedType, packed_type
 
 
 @irdl_attr_definition
@@ -126,7 +119,7 @@ class BuildOp(IRDLOperation):
         super().__init__(operands=[q], result_types=[TableType.of(dims_of(q)[-1].value, g, levels)])
 
     def verify_(self) -> None:
-        dims = shape_of(self.q, "q", i8)
+        dims = shapes.shape_of(self.q, "q", i8)
         table = table_type(self.table)
         if not dims or shapes.differ(dims[-1], Dim.of(table.columns)):
             raise VerifyException(f"q has {dims[-1] if dims else 'no'} columns, its table {table.columns}")

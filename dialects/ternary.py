@@ -1,6 +1,7 @@
 """The `ternary` dialect: weights with few levels, int8 activations, and the exact integer products between them.
 
-Types are in `dialects/ternary_types.py`, meaning in `dialects/interp/ternary.py`. No file formats and no passes here.
+Types are in `ternary_types.py`, operations on matrices alone in `ternary_rows.py`, on packed ones in
+`ternary_packed.py`, meaning in `interp/ternary.py`. No file formats and no passes here.
 """
 
 from __future__ import annotations
@@ -37,33 +38,14 @@ from neuc.dialects import dense_shapes as shapes
 from neuc.dialects.dense_attrs import NO_ACTIVATION, ActivationAttr, flag, int_attr
 from neuc.dialects.dims import Dim, product
 from neuc.dialects.store import dims_of, tensor_type
-from neuc.dialects.ternary_encodings import ENCODINGS
+from neuc.dialects.ternary_packed import AccumulateOp, PackOp
 from neuc.dialects.ternary_rows import LookupOp, WeightOp
-from neuc.dialects.ternary_types import EncodingAttr, PackedType, ScaleAttr, TritsType, Window
-
-ROW_MULTIPLE = 16
-
-
-def shape_of(value: SSAValue, what: str, element: Attribute) -> tuple[Dim, ...]:
-    """The dims of a tensor operand or result, after checking its element type."""
-    shapes.check_element(what, value, element)
-    return shapes.dims(value)
+from neuc.dialects.ternary_types import EncodingAttr, PackedType, ScaleAttr, TritsType, Window, trits_type
 
 
 def _verify_bias(bias: SSAValue | None, rows: int) -> None:
     if bias is not None:
-        shapes.check_dims("bias", shape_of(bias, "bias", f32), [Dim.of(rows)])
-
-
-def _trits_type(value: SSAValue) -> TritsType:
-    assert isinstance(value.type, TritsType)
-    return value.type
-
-
-def packed_type(value: SSAValue) -> PackedType:
-    """The type of a packed operand."""
-    assert isinstance(value.type, PackedType)
-    return value.type
+        shapes.check_dims("bias", shapes.shape_of(bias, "bias", f32), [Dim.of(rows)])
 
 
 @irdl_op_definition
@@ -96,11 +78,11 @@ class QuantizeOp(IRDLOperation):
         return self.axes.value.data
 
     def verify_(self) -> None:
-        dims = shape_of(self.x, "x", f32)
+        dims = shapes.shape_of(self.x, "x", f32)
         if not 1 <= self.shared_axes <= len(dims):
             raise VerifyException(f"axes = {self.shared_axes}, but x has rank {len(dims)}")
-        shapes.check_dims("q", shape_of(self.q, "q", i8), dims)
-        shapes.check_dims("s", shape_of(self.s, "s", f32), dims[: len(dims) - self.shared_axes])
+        shapes.check_dims("q", shapes.shape_of(self.q, "q", i8), dims)
+        shapes.check_dims("s", shapes.shape_of(self.s, "s", f32), dims[: len(dims) - self.shared_axes])
 
 
 class ProductOp(IRDLOperation, ABC):
@@ -121,7 +103,7 @@ class ProductOp(IRDLOperation, ABC):
 
     @property
     def trits(self) -> TritsType:
-        return _trits_type(self.weight)
+        return trits_type(self.weight)
 
     @property
     def code_offset(self) -> int:
@@ -154,19 +136,19 @@ class LinearOp(ProductOp):
         result_type: Attribute | None = None,
         offset: int = 0,
     ) -> None:
-        result = result_type or tensor_type(f32, [*dims_of(q)[:-1], _trits_type(weight).rows])
+        result = result_type or tensor_type(f32, [*dims_of(q)[:-1], trits_type(weight).rows])
         properties: dict[str, Attribute | None] = {"activation": activation, "offset": int_attr(offset)}
         super().__init__(operands=[q, s, weight, bias], result_types=[result], properties=properties)
 
     def verify_(self) -> None:
-        dims = shape_of(self.q, "q", i8)
+        dims = shapes.shape_of(self.q, "q", i8)
         if not dims:
             raise VerifyException("q is a scalar, expected […, K]")
         shapes.check_dims("q", dims, [*dims[:-1], Dim.of(self.trits.columns)])
-        shapes.check_dims("s", shape_of(self.s, "s", f32), dims[:-1])
+        shapes.check_dims("s", shapes.shape_of(self.s, "s", f32), dims[:-1])
         _verify_bias(self.bias, self.trits.rows)
         self._verify_offset()
-        shapes.check_dims("result", shape_of(self.result, "result", f32), [*dims[:-1], Dim.of(self.trits.rows)])
+        shapes.check_dims("result", shapes.shape_of(self.result, "result", f32), [*dims[:-1], Dim.of(self.trits.rows)])
 
 
 class WindowedOp(IRDLOperation, ABC):
@@ -231,7 +213,7 @@ class ConvOp(ProductOp, WindowedOp):
         offset: int = 0,
     ) -> None:
         dims = dims_of(q)
-        result = result_type or tensor_type(f32, [dims[0], _trits_type(weight).rows, *window.output_dims(dims[2:])])
+        result = result_type or tensor_type(f32, [dims[0], trits_type(weight).rows, *window.output_dims(dims[2:])])
         properties: dict[str, Attribute | None] = {
             **window.properties(),
             "group": int_attr(group),
@@ -245,7 +227,7 @@ class ConvOp(ProductOp, WindowedOp):
         return self.group.value.data
 
     def verify_(self) -> None:
-        dims = shape_of(self.q, "q", i8)
+        dims = shapes.shape_of(self.q, "q", i8)
         window = self._verify_window(len(dims))
         n, k, group = self.trits.rows, self.trits.columns, self.group_count
         if group < 1 or n % group:
@@ -255,13 +237,13 @@ class ConvOp(ProductOp, WindowedOp):
             raise VerifyException(
                 f"K = {k} is not C/group·kernel for C = {dims[1]}, group = {group}, kernel = {list(window.kernel)}"
             )
-        shapes.check_dims("s", shape_of(self.s, "s", f32), dims[:1])
+        shapes.check_dims("s", shapes.shape_of(self.s, "s", f32), dims[:1])
         _verify_bias(self.bias, n)
         self._verify_offset()
         if self.code_offset and any(window.pads):
             raise VerifyException(f"offset = {self.code_offset} and pads {list(window.pads)}: pad q itself")
         expected = [dims[0], Dim.of(n), *window.output_dims(dims[2:])]
-        shapes.check_dims("result", shape_of(self.result, "result", f32), expected)
+        shapes.check_dims("result", shapes.shape_of(self.result, "result", f32), expected)
 
 
 @irdl_op_definition
@@ -283,94 +265,13 @@ class Im2ColOp(WindowedOp):
         )
 
     def verify_(self) -> None:
-        dims = shape_of(self.q, "q", i8)
+        dims = shapes.shape_of(self.q, "q", i8)
         window = self._verify_window(len(dims))
-        shapes.check_dims("result", shape_of(self.result, "result", i8), _patch_dims(dims, window))
+        shapes.check_dims("result", shapes.shape_of(self.result, "result", i8), _patch_dims(dims, window))
 
 
 def _patch_dims(dims: Sequence[Dim], window: Window) -> list[Dim]:
     return [dims[0], product(window.output_dims(dims[2:])), dims[1] * prod(window.kernel)]
-
-
-@irdl_op_definition
-class PackOp(IRDLOperation):
-    """The P·N rows of the trits in a kernel's layout: tiles of BM rows by BK columns."""
-
-    name = "ternary.pack"
-    weight = operand_def(TritsType)
-    BM = prop_def(IntegerAttr.constr(i64))
-    BK = prop_def(IntegerAttr.constr(i64))
-    result = result_def(PackedType)
-
-    traits = traits_def(Pure())
-    assembly_format = "$weight `BM` `=` $BM `BK` `=` $BK attr-dict `:` type($weight) `->` type($result)"
-
-    def __init__(self, weight: SSAValue, encoding: EncodingAttr, bm: int, bk: int) -> None:
-        super().__init__(
-            operands=[weight],
-            result_types=[PackedType.of(_trits_type(weight), encoding)],
-            properties={"BM": int_attr(bm), "BK": int_attr(bk)},
-        )
-
-    @property
-    def packed(self) -> PackedType:
-        return packed_type(self.result)
-
-    def verify_(self) -> None:
-        trits, packed = _trits_type(self.weight), self.packed
-        if packed != PackedType.of(trits, packed.encoding):
-            raise VerifyException(f"packs {trits} into {packed}: size, scale, planes or levels differ")
-        verify_tile(packed, self.BM.value.data, self.BK.value.data)
-
-
-def verify_tile(packed: PackedType, bm: int, bk: int) -> None:
-    """Check a tile of BM rows by BK columns against the layout; raise VerifyException naming the sizes."""
-    quad = 4 * packed.encoding.g.data
-    if bm < 1 or bm % ROW_MULTIPLE:
-        raise VerifyException(f"BM = {bm} is not a positive multiple of {ROW_MULTIPLE} rows")
-    if bk < 1 or bk % quad:
-        raise VerifyException(f"BK = {bk} is not a positive multiple of 4·g = {quad} columns")
-    size = packed.group_size
-    if packed.scale.kind.data == "group" and size % bk and bk % size:
-        raise VerifyException(f"BK = {bk} and the scale groups of {size} columns do not divide one another")
-
-
-def verify_accumulator(acc: SSAValue, leading: Sequence[Dim] | None, packed: PackedType) -> None:
-    """Check that `acc` is i32 […leading, G, P·N]; raise VerifyException naming the sizes."""
-    dims = shape_of(acc, "accumulator", i32)
-    tail = [Dim.of(packed.groups), Dim.of(packed.plane_count * packed.rows)]
-    shapes.check_dims("accumulator", dims, [*(dims[:-2] if leading is None else leading), *tail])
-
-
-def accumulator_type(leading: Sequence[Dim], packed: PackedType) -> TensorType[Attribute]:
-    """i32 […leading, G, P·N]."""
-    return tensor_type(i32, [*leading, packed.groups, packed.plane_count * packed.rows])
-
-
-@irdl_op_definition
-class AccumulateOp(IRDLOperation):
-    """acc[…, g, p·N + n] = Σ_{k in group g} q[…,k]·trits[p,n,k], by multiplying (direct encodings)."""
-
-    name = "ternary.accumulate"
-    q = operand_def(TensorType)
-    packed = operand_def(PackedType)
-    result = result_def(TensorType)
-
-    traits = traits_def(Pure())
-    assembly_format = "$q `,` $packed attr-dict `:` functional-type(operands, results)"
-
-    def __init__(self, q: SSAValue, packed: SSAValue) -> None:
-        result = accumulator_type(dims_of(q)[:-1], packed_type(packed))
-        super().__init__(operands=[q, packed], result_types=[result])
-
-    def verify_(self) -> None:
-        packed, dims = packed_type(self.packed), shape_of(self.q, "q", i8)
-        if packed.encoding.rule.lookup:
-            direct = ", ".join(name for name, rule in ENCODINGS.items() if not rule.lookup)
-            kind = packed.encoding.kind.data
-            raise VerifyException(f"encoding {kind} is for lut.accumulate; ternary.accumulate takes {direct}")
-        shapes.check_dims("q", dims, [*dims[:-1], Dim.of(packed.columns)])
-        verify_accumulator(self.result, dims[:-1], packed)
 
 
 @irdl_op_definition
@@ -400,18 +301,18 @@ class DequantizeOp(IRDLOperation):
         activation: ActivationAttr = NO_ACTIVATION,
         result_type: Attribute | None = None,
     ) -> None:
-        result = result_type or tensor_type(f32, [*dims_of(acc)[:-2], _trits_type(weight).rows])
+        result = result_type or tensor_type(f32, [*dims_of(acc)[:-2], trits_type(weight).rows])
         properties: dict[str, Attribute | None] = {"activation": activation}
         super().__init__(operands=[acc, s, weight, bias], result_types=[result], properties=properties)
 
     def verify_(self) -> None:
-        trits, dims = _trits_type(self.weight), shape_of(self.acc, "accumulator", i32)
+        trits, dims = trits_type(self.weight), shapes.shape_of(self.acc, "accumulator", i32)
         tail = [Dim.of(trits.groups), Dim.of(trits.plane_count * trits.rows)]
         shapes.check_dims("accumulator", dims, [*dims[:-2], *tail])
-        scale = shape_of(self.s, "s", f32)
+        scale = shapes.shape_of(self.s, "s", f32)
         shapes.check_dims("s", scale, dims[: min(len(scale), len(dims) - 2)])
         _verify_bias(self.bias, trits.rows)
-        shapes.check_dims("result", shape_of(self.result, "result", f32), [*dims[:-2], Dim.of(trits.rows)])
+        shapes.check_dims("result", shapes.shape_of(self.result, "result", f32), [*dims[:-2], Dim.of(trits.rows)])
 
 
 Ternary = Dialect(

@@ -1,6 +1,6 @@
 """Types, attributes and the convolution window of the `ternary` dialect: matrices with few levels, kernel layouts.
 
-The arrays are in the weight store; the operations are in `dialects/ternary.py`.
+The arrays are in the weight store; the operations are in `ternary.py`, `ternary_rows.py` and `ternary_packed.py`.
 """
 
 # ruff: noqa: RUF009 -- xDSL's parameters are declared by calls
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects.builtin import ArrayAttr, IntAttr, StringAttr
-from xdsl.ir import Attribute, ParametrizedAttribute, TypeAttribute
+from xdsl.ir import Attribute, ParametrizedAttribute, SSAValue, TypeAttribute
 from xdsl.irdl import irdl_attr_definition, param_def
 from xdsl.parser import AttrParser
 from xdsl.printer import Printer
@@ -267,3 +267,15 @@ class Window:
     def properties(self) -> dict[str, Attribute]:
         """The window as properties of an operation."""
         return {name: ints(getattr(self, name)) for name in ("kernel", "strides", "pads", "dilations")}
+
+
+def trits_type(value: SSAValue) -> TritsType:
+    """The type of an operand that is a few-level matrix."""
+    assert isinstance(value.type, TritsType)
+    return value.type
+
+
+def packed_type(value: SSAValue) -> PackedType:
+    """The type of a packed operand."""
+    assert isinstance(value.type, PackedType)
+    return value.type

@@ -25,8 +25,9 @@ from neuc.dialects.locations import fuse_locations
 from neuc.dialects.lut import AccumulateOp as LutAccumulateOp
 from neuc.dialects.lut import BuildOp, TableType
 from neuc.dialects.store import dims_of, make_constant, tensor_type
-from neuc.dialects.ternary import AccumulateOp, ConvOp, DequantizeOp, Im2ColOp, LinearOp, PackOp, ProductOp, verify_tile
+from neuc.dialects.ternary import AccumulateOp, ConvOp, DequantizeOp, Im2ColOp, LinearOp, PackOp, ProductOp
 from neuc.dialects.ternary_encodings import ENCODINGS
+from neuc.dialects.ternary_packed import verify_tile
 from neuc.dialects.ternary_types import EncodingAttr, PackedType, TritsType
 from neuc.dialects.ternary_weights import defining_weight, weight_arrays
 from neuc.dialects.weight_store import WeightStore

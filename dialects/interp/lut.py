@@ -8,9 +8,8 @@ import numpy as np
 
 from neuc.dialects import lut
 from neuc.dialects.interp.core import Env, implements
-from neuc.dialects.ternary import packed_type
 from neuc.dialects.ternary_encodings import mirrored_entries, progression
-from neuc.dialects.ternary_types import PackedType
+from neuc.dialects.ternary_types import PackedType, packed_type
 
 Array = np.ndarray
 

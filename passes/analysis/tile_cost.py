@@ -17,8 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from neuc.dialects.ternary import ROW_MULTIPLE
 from neuc.dialects.ternary_encodings import ENCODINGS
+from neuc.dialects.ternary_packed import ROW_MULTIPLE
 from neuc.dialects.ternary_types import EncodingAttr, TritsType
 
 TABLE_BYTES = 32

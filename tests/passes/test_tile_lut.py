@@ -15,7 +15,8 @@ from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.interp.core import interpret
 from neuc.dialects.lut import AccumulateOp, BuildOp
 from neuc.dialects.store import make_constant, tensor_type
-from neuc.dialects.ternary import ConvOp, LinearOp, PackOp, QuantizeOp, verify_tile
+from neuc.dialects.ternary import ConvOp, LinearOp, PackOp, QuantizeOp
+from neuc.dialects.ternary_packed import verify_tile
 from neuc.dialects.ternary_types import EncodingAttr, PackedType, ScaleAttr, TritsType, Window
 from neuc.dialects.ternary_weights import make_weight
 from neuc.errors import Error

@@ -9,7 +9,8 @@ from neuc.backends.cpu.packing.lut import TABLE_BYTES
 from neuc.dialects.dims import product
 from neuc.dialects.lut import AccumulateOp, BuildOp
 from neuc.dialects.store import dims_of
-from neuc.dialects.ternary import PackOp, packed_type
+from neuc.dialects.ternary import PackOp
+from neuc.dialects.ternary_types import packed_type
 from neuc.errors import InternalError
 
 

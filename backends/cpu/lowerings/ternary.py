@@ -34,8 +34,8 @@ from neuc.dialects.ternary import (
     PackOp,
     QuantizeOp,
     WeightOp,
-    packed_type,
 )
+from neuc.dialects.ternary_types import packed_type
 from neuc.dialects.ternary_weights import defining_weight
 from neuc.errors import InternalError
 

@@ -20,7 +20,8 @@ from neuc.dialects.dense import ReshapeOp, TransposeOp
 from neuc.dialects.lut import AccumulateOp as LutAccumulateOp
 from neuc.dialects.lut import BuildOp
 from neuc.dialects.store import dims_of
-from neuc.dialects.ternary import AccumulateOp, DequantizeOp, Im2ColOp, PackOp, packed_type
+from neuc.dialects.ternary import AccumulateOp, DequantizeOp, Im2ColOp, PackOp
+from neuc.dialects.ternary_types import packed_type
 from neuc.dialects.ternary_weights import defining_weight
 
 _OpT = TypeVar("_OpT", bound=Operation)

@@ -15,8 +15,9 @@ from neuc.backends.cpu.self_check import add_check, checked_rows
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.dims import Dim
 from neuc.dialects.lazy_array import LazyArray
-from neuc.dialects.ternary import ROW_MULTIPLE, PackOp, WeightOp
+from neuc.dialects.ternary import PackOp, WeightOp
 from neuc.dialects.ternary_encodings import ENCODINGS
+from neuc.dialects.ternary_packed import ROW_MULTIPLE
 from neuc.dialects.ternary_types import PackedType, TritsType
 from neuc.dialects.ternary_weights import weight_arrays, weight_rows, weight_scales
 
