@@ -9,7 +9,7 @@ Constants are the machine file's, fitted once a dtype or kernel library and neve
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, gcd, isinf
+from math import ceil, gcd, isinf, prod
 from typing import Literal
 
 from neuc.runtime.npu.machine import GemmRate, Machine, Sku
@@ -84,6 +84,22 @@ def kernel_macs_per_cycle(
 
 
 @dataclass(frozen=True)
+class Launched:
+    """A program of launches that a controller starts and waits for, a group of blocks of C at a time.
+
+    Attributes:
+        group: Blocks along M, and along N, of a group at most; as many as divide the blocks there are.
+        step: Columns of A and rows of B that are in a memory tile at once. A group's first come while nothing is
+            multiplied, and its last are multiplied while nothing comes.
+        casts: Cores round their float sums one by one before they leave.
+    """
+
+    group: int
+    step: int
+    casts: bool
+
+
+@dataclass(frozen=True)
 class Layout:
     """How a GEMM program uses host memory (`gemm_layouts.py` has the published ones).
 
@@ -92,15 +108,15 @@ class Layout:
         block_n: Columns of C that are made at once.
         runs: Bytes of A, B and C that lie together in host memory; infinite if long.
         waits_for_c: Cores have one buffer of C, and wait while it leaves.
-        apart: Blocks are made one after the other: the first `apart` columns of A and rows of B, and then C, move while
-            nothing is multiplied. 0 if they overlap.
+        launched: Blocks are launched in groups, and a group waits for the one before (`Launched`). None if blocks
+            simply overlap.
     """
 
     block_m: int
     block_n: int
     runs: tuple[float, float, float]
     waits_for_c: bool = False
-    apart: int = 0
+    launched: Launched | None = None
 
 
 def gemm_seconds(
@@ -126,7 +142,8 @@ def gemm_seconds(
     blocks = (big_m / layout.block_m, big_n / layout.block_n)
     if padded:
         tiles, blocks = (ceil(tiles[0]), ceil(tiles[1])), (ceil(blocks[0]), ceil(blocks[1]))
-    leaving = tile.m * tile.n * c / width(machine) if layout.waits_for_c or layout.apart else 0.0
+    launched = layout.launched
+    leaving = tile.m * tile.n * c / width(machine) if layout.waits_for_c or launched else 0.0
     left = tiles[0] * tiles[1] * leaving / sku.clock_hz
     compute = tiles[0] * tiles[1] * big_k * tile.m * tile.n / rate / sku.clock_hz
     moved = (big_m * big_k * a * blocks[1], big_k * big_n * b * blocks[0], big_m * big_n * c)
@@ -137,15 +154,24 @@ def gemm_seconds(
     after = sku.dispatch_us * 1e-6
     if ddr_bytes:
         limits = {"cores": compute + left, "host memory": max(costs[0] / sku.ddr_bytes_per_second, reads)}
-    elif layout.apart:
+    elif launched is not None:
         limits = {"cores": compute, "host memory": reads, "shim channels": max(shims[:2])}
-        after += min(compute, reads) * min(1.0, layout.apart / big_k)
         after += left + max(costs[2] / sku.ddr_bytes_per_second, shims[2])
+        counts = ceil(blocks[0]), ceil(blocks[1])
+        groups = prod(n // _largest_factor(n, launched.group) for n in counts)
+        after += (groups - 1) * machine.host["wait_us"] * 1e-6
+        after += groups / prod(counts) * (reads + compute) * min(1.0, launched.step / big_k)
+        if launched.casts:
+            after += tiles[0] * tiles[1] * tile.m * tile.n * machine.timing["library_cast_cycles"] / sku.clock_hz
     else:
         host = max(sum(costs) / sku.ddr_bytes_per_second, reads)
         limits = {"cores": compute + left, "host memory": host, "shim channels": max(shims)}
     longest = max(limits, key=limits.__getitem__)
     return limits[longest] + after, longest
+
+
+def _largest_factor(number: int, most: int) -> int:
+    return next(factor for factor in range(most, 0, -1) if number % factor == 0)
 
 
 def _shim_channels(machine: Machine, tile: Tiling) -> tuple[int, int, int]:

@@ -31,6 +31,9 @@ _DEFAULT_TILE_I16 = (32, 32, 32)
 """mlir-aie's matrix multiplications of int16, whose example programs published rows mostly are."""
 _RESIDENT = "jena"
 """Kernels measured on operands that lie in the core's memory already."""
+_AIR_DIRECT = "mlir-air direct codegen"
+_AIR_GROUP = 2
+"""runtime_loop_tiling_sizes of mlir-air's matrix multiplications: launches along M, and along N, between two waits."""
 _IRON, _XDNA2 = "iron.GEMM", 2
 _LIBRARIES = (
     ("flm", "flm"),
@@ -77,7 +80,8 @@ def predict_gemm(row: Row, machine: Machine, sku: Sku) -> Prediction:
         shape = [shape[0], shape[2], shape[1]]
     sizes = (shape[0], shape[1], shape[2])
     library, by_iree = (_library(row), _by_iree(row)) if row.kind == "gemm" else ("", False)
-    if by_iree and kind.c == "bf16":
+    stored = kind
+    if kind.c == "bf16" and (by_iree or _casts_afterwards(row)):
         kind = replace(kind, c="f32")  # what IREE's products of bf16 return
     if row.kind != "gemm" and _collected(row) and _collected(row) * min(kind.nbytes[:2]) < _SHORT:
         return refuse(
@@ -116,6 +120,10 @@ def predict_gemm(row: Row, machine: Machine, sku: Sku) -> Prediction:
     if by_iree:
         seconds += operands / machine.host["sync_bytes_per_second"]  # it synchronises every buffer after a run
     extra, of_host = _whole_call(row, machine, operands)
+    if _casts_afterwards(row):
+        sums = sizes[0] * sizes[2] * (c + stored.nbytes[2])
+        extra += machine.host["reload_us"] * 1e-6 + sums / sku.ddr_bytes_per_second
+        of_host += ", with a launch of its own that rounds"
     said = f"bound by {limiter}, {with_dispatch(sku)}{of_host}"
     return replace(in_unit(row, seconds + extra, sku, 2 * prod(shape), source, nbytes=operands), includes=said)
 
@@ -129,7 +137,7 @@ def predict_gemv(row: Row, machine: Machine, sku: Sku) -> Prediction:
     rows, cols = shape[0], shape[1]
     a, b, c = kind.nbytes
     columns, macs = cores_in(row.config, machine)[1], rows * cols
-    serial = _by_mlir_air(row)
+    serial = by_mlir_air(row)
     moved = macs * a + cols * b
     busy = timing.dot_product_cycles(machine, macs / columns, (a, b))
     seconds = timing.streamed_seconds(
@@ -150,6 +158,8 @@ def _whole_call(row: Row, machine: Machine, nbytes: float) -> tuple[float, str]:
 
 
 def _library(row: Row) -> str:
+    if by_mlir_air(row):
+        return _AIR_DIRECT if _written_by_compiler(row) else ""
     found = next((library for word, library in _LIBRARIES if word in row.config.lower()), "")
     if not found and row.device in ("ryzen_8700g", "strix_halo_max_pro"):
         return _RESIDENT
@@ -165,9 +175,18 @@ def _by_iree(row: Row) -> bool:
     return "iree" in config or row.device.startswith(_IREE_DEVICES)
 
 
-def _by_mlir_air(row: Row) -> bool:
+def by_mlir_air(row: Row) -> bool:
     """Its launches run one after the other: their loop is no loop of a core, so that nothing is fetched ahead."""
     return bool(re.search(r"\bmlir-air\b", row.config, re.IGNORECASE))
+
+
+def _casts_afterwards(row: Row) -> bool:
+    """mlir-air's products whose float sums are rounded by a second launch."""
+    return by_mlir_air(row) and bool(re.search(r"\bfused[ -]cast\b", row.config, re.IGNORECASE))
+
+
+def _written_by_compiler(row: Row) -> bool:
+    return bool(re.search(r"\bdirect[ -]codegen\b|\blow[ -]precision\b", row.config, re.IGNORECASE))
 
 
 def _tile(
@@ -202,7 +221,8 @@ def _rate(
         return (rate, "row") if 0 < rate < inf else (None, "")
     if "no compute" in row.config:
         return inf, "none"
-    if by_iree and "repeats" in row.config and "direct" in row.config:
+    unknown = library == _AIR_DIRECT and not timing.has_library(machine, kind, library)
+    if unknown or (by_iree and "repeats" in row.config and "direct" in row.config):
         return None, "a kernel that a compiler wrote has no rate of its own; give rate="
     if library == _IRON and machine.generation == _XDNA2 and "MB of DDR traffic" not in row.config:
         return None, f"{_IRON}'s kernels do 15 to 52 multiply-adds a cycle there, with or without bfp16; give rate="
@@ -246,4 +266,7 @@ def _layout(
     layout = layouts.whole_array(
         kind, tile, collected, b_row_major="b_col_maj" not in row.config, one_c_buffer="C depth 1" in row.config
     )
-    return replace(layout, apart=collected) if _by_mlir_air(row) else layout
+    if not by_mlir_air(row):
+        return layout
+    casts = kind.c == "bf16" and not _written_by_compiler(row)  # float sums are f32
+    return replace(layout, launched=timing.Launched(_AIR_GROUP, collected, casts))

@@ -40,7 +40,8 @@ _READ = (
     r"[\d.]+ MB of DDR traffic|x\d+ repeats",
     r"\b(?:b_row_maj|b_col_maj|row-major B|C depth [12])\b",
     r"\b(?:flm|iron\.GEMM|chess|stock|whole_array|peano|iree)\b",
-    r"\b4-level tiling\b|\bdirect codegen\b|\bno compute\b|\bpacked\b|\bmlir-air\b|\bwhole call\b|\btwo inputs\b",
+    r"\bfused[ -]cast\b|\blow[ -]precision\b|\bdrain\b|\bmlir-air\b",
+    r"\b4-level tiling\b|\bdirect[ -]codegen\b|\bno compute\b|\bpacked\b|\bwhole call\b|\btwo inputs\b",
     r"\b(?:MM2S|S2MM)\b|\b(?:first|following|next) tasks?\b|\binstructions\b|\bVMAC\b",
 )
 """What of a config is read, in any order; the rest are remarks."""
@@ -59,21 +60,29 @@ _WORDS = (
         "iron.GEMM",
     ),
     *("chess", "stock", "whole_array", "peano", "iree", "4-level tiling", "direct codegen", "no compute", "packed"),
-    *("mlir-air", "whole call", "two inputs"),
+    *("mlir-air", "fused-cast", "drain", "low precision", "whole call", "two inputs"),
     *("MM2S", "S2MM", "first task", "following task", "MB of DDR traffic", "repeats"),
 )
 
 
+_FOUR_SIZES = r"\b((?:tile|kernel)s?[ =:]+)(\d+)([x/])(\d+)\3(\d+)\3(\d+)(?![\dx/])"
+_SIZES_APART = r"\btile_m=(\d+)[ ;,]+tile_k_l2=(\d+)[ ;,]+tile_k_l1=(\d+)[ ;,]+tile_n=(\d+)\b"
 _OPPOSITES = (("b_row_maj", "b_col_maj"), ("C depth 1", "C depth 2"), ("MM2S", "S2MM"), ("first", "following|next"))
 """Words of which a row has one at most."""
 
 
 @lru_cache(1024)
 def as_known(config: str) -> str:
-    """`config` with its known words and sizes as models spell them: One Core, Tile 64X64X64, rate = 5."""
+    """`config` with its known words and sizes as models spell them: One Core, Tile 64X64X64, rate = 5.
+
+    A tile of four sizes is mlir-air's m, columns that a memory tile collects, k and n.
+    """
     config = re.sub(r" ?= ?", "=", re.sub(r"(?<=\d)X(?=\d)", "x", config))
     for word in (*_VALUES, *_WORDS):
         config = re.sub(rf"(?<!\w){re.escape(word)}(?=s?\b)", word, config, flags=re.IGNORECASE if word != "K" else 0)
+    config = re.sub(_SIZES_APART, r"tile \1/\2/\3/\4", config)
+    config = re.sub(_FOUR_SIZES, r"\1\2x\5x\6; k_l2=\4", config)
+    config = re.sub(r"\bherd[ :]+(?=\d)|(?<![\dx])(\d+x\d+) herd\b", r"herd=\1", config)
     return re.sub(r"\b(one|single)[ _-]core\b", "one core", config, flags=re.IGNORECASE)
 
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from neuc.backends.npu import timing_model as timing
 from neuc.backends.npu.known_machines import ARRAYS, find_machine
-from neuc.compiler.npu.gemm_rows import predict_gemm, predict_gemv, predict_kernel
+from neuc.compiler.npu.gemm_rows import by_mlir_air, predict_gemm, predict_gemv, predict_kernel
 from neuc.compiler.npu.row_config import as_known, config_faults, remarks_in, shape_fault
 from neuc.compiler.npu.row_fields import faults_in, in_unit, refuse, sizes_in, unit_fault
 from neuc.compiler.npu.rows import Prediction, Row
@@ -69,6 +69,8 @@ def _predict(row: Row, *, own_rates: bool) -> Prediction:
     dispatch = re.search(r"\bdispatch=(\d{1,7}(?:\.\d+)?)us", row.config)
     if dispatch:
         sku = replace(sku, dispatch_us=float(dispatch[1]))
+    elif by_mlir_air(row):
+        sku = replace(sku, dispatch_us=machine.host["bare_dispatch_us"])
     found = replace(model(asked, machine, sku), row=row)
     if own_rates and "rate=" in row.config:
         what = "convolutions" if kind_of(row) == "conv2d" else "such kernels"

@@ -12,6 +12,7 @@ from neuc.backends.npu.gemm_layouts import IreeDesign
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.timing_model import (
     GemmType,
+    Launched,
     Layout,
     Tiling,
     burst_efficiency,
@@ -108,8 +109,11 @@ def test_one_buffer_each_makes_transfers_and_work_follow_one_another():
     assert seconds(overlapped=False) == pytest.approx(sum(steps))
 
 
-def test_blocks_that_come_one_after_the_other_wait_for_their_first_operands_and_for_c():
-    """Half of K is fetched before a core can begin, and C leaves cores and memory tiles when all is multiplied."""
+def test_launches_wait_for_their_first_operands_for_c_and_for_each_other():
+    """Half of K is fetched before cores begin, half multiplied when all has come; then C leaves, rounded one by one.
+
+    Of 3 x 4 blocks, launched 2 at most along each side, groups are of 1 x 2, so that five wait for the one before.
+    """
     sku, tile, shape = XDNA2.skus["strix"], Tiling(64, 32, 64, 8, 4), (512, 64, 256)
     at_once = Layout(512, 256, LONG)
 
@@ -120,6 +124,13 @@ def test_blocks_that_come_one_after_the_other_wait_for_their_first_operands_and_
     compute = 64 * 64 * 64 / 100 / sku.clock_hz
     reads = (512 + 256) * 64 * 2 / sku.read_bytes_per_second
     c_leaves = 64 * 64 * 4 / 8 / sku.clock_hz + 512 * 256 * 4 / sku.ddr_bytes_per_second
-    expected = max(compute, reads) + min(compute, reads) / 2 + c_leaves + sku.dispatch_us * 1e-6
-    assert seconds(replace(at_once, apart=32)) == pytest.approx(expected)
-    assert seconds(at_once) < expected
+    one = max(compute, reads) + c_leaves
+    alone = one + (compute + reads) / 2 + sku.dispatch_us * 1e-6
+    assert seconds(replace(at_once, launched=Launched(2, 32, casts=False))) == pytest.approx(alone)
+    assert seconds(at_once) < alone
+    cast = 64 * 64 * XDNA2.timing["library_cast_cycles"] / sku.clock_hz
+    assert seconds(replace(at_once, launched=Launched(2, 32, casts=True))) == pytest.approx(alone + cast)
+    shape = (3 * 512, 64, 4 * 256)
+    groups = 6 * (compute + reads) / 2 + 5 * XDNA2.host["wait_us"] * 1e-6
+    expected = 12 * one + groups + sku.dispatch_us * 1e-6
+    assert seconds(replace(at_once, launched=Launched(2, 32, casts=False))) == pytest.approx(expected)

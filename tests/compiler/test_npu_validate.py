@@ -211,10 +211,10 @@ def test_programs_are_told_apart_by_how_they_use_host_memory(prefix: str, median
     assert found.maximum < gate_of("gemm")[1]
 
 
-@pytest.mark.parametrize(("kind", "count"), [("gemm", 81), ("gemv", 20), ("add", 9), ("silu_mul", 11), ("conv2d", 6)])
+@pytest.mark.parametrize(("kind", "count"), [("gemm", 122), ("gemv", 20), ("add", 9), ("silu_mul", 11), ("conv2d", 6)])
 def test_published_rows_no_constant_is_fitted_to_are_within_their_gates(kind: str, count: int):
-    """Without products that were looked up last, sums that are dispatches, and Phoenix's runs, which vary twofold."""
-    last = ("air_bf16", "ik_flm", "ik_add", "ip_gemv")
+    """Without mlir-air's products in two launches, sums that are dispatches, and Phoenix's runs, which vary twofold."""
+    last = ("air_fused", "air_direct", "ik_flm", "ik_add", "ip_gemv")
     rows = [row for row in read_rows(ROWS.with_name("npu_unseen.csv")) if row.kind == kind]
     found = summarise([predict(row, own_rates=False) for row in rows if not row.id.startswith(last)])
     assert found is not None
@@ -222,12 +222,33 @@ def test_published_rows_no_constant_is_fitted_to_are_within_their_gates(kind: st
     assert found.missed(kind) == ()
 
 
-def test_products_looked_up_afterwards_are_ranked_right():
-    """41 products of mlir-air's, most of them small: the largest error is beyond its gate (docs/npu.md)."""
-    found = summarise(_unseen("air_bf16", "gemm"))
+@pytest.mark.parametrize(("prefix", "count", "median"), [("air_bf16", 41, 0.07), ("air_fused", 28, 0.05)])
+def test_launches_in_groups_explain_small_products(prefix: str, count: int, median: float):
+    """mlir-air's products with bf16 results; with a second launch the widest are beyond 25 % (docs/npu.md)."""
+    found = summarise(_unseen(prefix, "gemm"))
     assert found is not None
-    assert found.count == 41
-    assert found.missed("gemm") == ("largest above 25%",)
+    assert found.count == count
+    assert found.median < median
+    assert (found.tau or 0) > 0.9
+
+
+def test_a_tile_of_four_sizes_is_mlir_airs():
+    """m, columns that a memory tile collects, k, n, as its registry writes them; herds are along M x along N."""
+
+    def time_of(config: str, dtype: str = "bf16") -> float:
+        found = predict(Row("a", "strix", "gemm", "2048x2048x2048", dtype, config, None, "us"), own_rates=True)
+        assert found.value is not None, found.why_not
+        return found.value
+
+    said = time_of("mlir-air; herd 8x4; tile 32/512/32/128")
+    assert said == time_of("mlir-air; herd=8x4; tile 32x32x128; k_l2=512; drain")
+    assert said == time_of("mlir-air; 8x4 herd; tile_m=32, tile_k_l2=512, tile_k_l1=32, tile_n=128")
+    fused, floats = (time_of(f"mlir-air; herd=8x4; tile 64/256/32/128{word}", dtype) for word, dtype in FUSED)
+    assert fused > floats + find_machine("npu-xdna2").host["reload_us"]
+    assert time_of("mlir-air; herd=8x4; tile 64/256/32/128; direct codegen") > floats
+
+
+FUSED = (("; fused-cast", "bf16"), ("", "bf16->f32"))
 
 
 def test_whole_calls_take_longer_by_buffers_and_copies():
