@@ -172,7 +172,9 @@ class ReadBandwidth:
     def __init__(self, threads: int, *, huge_pages: bool = True, pool_bytes: int = POOL_BYTES) -> None:
         self.threads = threads
         self._team = Team(threads)
-        self._pool = mmap.mmap(-1, pool_bytes + _HUGE_PAGE)
+        # Shared memory, the default, has pages of 4 KB as systems come.
+        private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+        self._pool = mmap.mmap(-1, pool_bytes + _HUGE_PAGE, **private)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             self._pool.madvise(mmap.MADV_HUGEPAGE if huge_pages else mmap.MADV_NOHUGEPAGE)
         data = np.frombuffer(self._pool, np.uint8)

@@ -44,6 +44,8 @@ LEVELS: dict[str, tuple[DirectEncoding, tuple[int, ...]]] = {
 }
 BURST_BYTES = 1 << 25
 """About so many bytes are read between two looks at the clock."""
+READERS = 3
+"""Bursts that take copies of one pool: a layer, and reads with one stream and with several."""
 BURST_OPERATIONS = 1e9
 """And about so many operations done by a thread, if these are counted."""
 _HUGE_PAGE = 1 << 21
@@ -95,13 +97,21 @@ class PeakKernel(KernelSpec):
 
 
 class Pool:
-    """Copies of some arrays, one behind the other in large pages."""
+    """Copies of some arrays, one behind the other in large pages.
+
+    Attributes:
+        copy_bytes: of one copy.
+        copies: how many there are.
+        readers: how many bursts take them in turns so far.
+    """
 
     def __init__(self, arrays: list[np.ndarray], nbytes: int) -> None:
         starts = np.cumsum([0] + [-(-array.nbytes // 64) * 64 for array in arrays])
         self.copy_bytes = int(starts[-1])
-        self.copies = max(1, nbytes // self.copy_bytes)
-        self._memory = mmap.mmap(-1, self.copies * self.copy_bytes + _HUGE_PAGE)
+        self.copies, self.readers = max(1, nbytes // self.copy_bytes), 0
+        # Shared memory, the default, has pages of 4 KB as systems come.
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._memory = mmap.mmap(-1, self.copies * self.copy_bytes + _HUGE_PAGE, flags=private)
         self._memory.madvise(mmap.MADV_HUGEPAGE)
         whole = np.frombuffer(self._memory, np.uint8)
         first = -whole.ctypes.data % _HUGE_PAGE
@@ -198,8 +208,12 @@ def _sweep(layer: Layer, team: Team) -> Callable[[], float]:
 
 
 def _from_memory(pool: Pool, calls: Callable[[int, int, int], None], team: Team) -> Callable[[], float]:
-    """Bursts of calls(first copy, how many, thread), each from the copy on where the last one ended: GB/s."""
-    count, position = max(1, BURST_BYTES // pool.copy_bytes), [0]
+    """Bursts of calls(first copy, how many, thread), each from the copy on where the last one ended: GB/s.
+
+    Bursts that take turns on one pool begin far apart: what one has just read, a large cache still holds for the next.
+    """
+    count, position = max(1, BURST_BYTES // pool.copy_bytes), [pool.copies * pool.readers // READERS % pool.copies]
+    pool.readers += 1
 
     def burst() -> float:
         seconds = team.slowest(lambda thread: calls(position[0], count, thread))

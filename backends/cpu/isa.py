@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 # Each list is what a kernel of that instruction set may use without asking further.
 _SSE4 = ("ssse3", "sse4.1", "sse4.2", "popcnt")
@@ -16,6 +17,10 @@ _AVX2 = ("avx2", "fma", "f16c", "bmi", "bmi2", "popcnt")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
 _AVX512_OPTIONAL = ("avx512vnni", "avx512vbmi", "gfni", "amx-int8", "amx-bf16")
 _AVX2_OPTIONAL = ("avxvnni",)
+_ZEN = "clzero"
+"""What every processor has that was measured to read ahead best line after line, and no other: AMD's since Zen."""
+
+FetchOrder = Literal["pages", "lines"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Isa:
         f32_lanes: floats in one vector register.
         registers: vector registers there are.
         arch: LLVM architecture name, ``x86_64`` or ``aarch64``.
+        fetch_order: how weights are best asked for before they are used: from several ``pages`` at a time, or
+            ``lines`` one after the other, as they are read. Nothing but speed depends on it.
     """
 
     name: str
@@ -36,6 +43,7 @@ class Isa:
     f32_lanes: int
     registers: int
     arch: str = "x86_64"
+    fetch_order: FetchOrder = "pages"
 
     @staticmethod
     def select(features: Set[str], arch: str | None = None) -> Isa:
@@ -43,10 +51,12 @@ class Isa:
         machine = arch or _host_arch()
         if machine != "x86_64":
             return Isa.neon() if machine == "aarch64" and features >= set(_NEON) else Isa.portable(machine)
+        order: FetchOrder = "lines" if _ZEN in features else "pages"
         if features >= set(_AVX512):
-            return Isa.avx512(tuple(name for name in _AVX512_OPTIONAL if name in features))
+            isa = Isa.avx512(tuple(name for name in _AVX512_OPTIONAL if name in features))
+            return replace(isa, fetch_order=order)
         if features >= set(_AVX2):
-            return Isa.avx2(tuple(name for name in _AVX2_OPTIONAL if name in features))
+            return replace(Isa.avx2(tuple(name for name in _AVX2_OPTIONAL if name in features)), fetch_order=order)
         return Isa.sse4() if features >= set(_SSE4) else Isa.portable(machine)
 
     @staticmethod

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xdsl.dialects.builtin import StringAttr
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
-from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.isa import FetchOrder, Isa
 from neuc.backends.cpu.rates import rates_of
 from neuc.errors import Error, Exit
 from neuc.runtime.cpu_features import host_features
@@ -124,7 +124,8 @@ def host_isa() -> Isa:
 def isa_text(isa: Isa) -> str:
     """`isa` as the text that `isa_from_text` reads."""
     arch = [] if isa.arch == "x86_64" or isa.name == "neon" else [isa.arch]
-    return "+".join([isa.name, *isa.optional, *arch])
+    order = ["lines"] if isa.fetch_order == "lines" else []
+    return "+".join([isa.name, *isa.optional, *order, *arch])
 
 
 def isa_from_text(text: str) -> Isa:
@@ -135,14 +136,15 @@ def isa_from_text(text: str) -> Isa:
     """
     name, *rest = text.split("+")
     arch = next((r for r in rest if r == "aarch64"), None)
-    optional = tuple(r for r in rest if r != "aarch64")
+    order: FetchOrder = "lines" if name in {"avx512", "avx2"} and "lines" in rest else "pages"
+    optional = tuple(r for r in rest if r != "aarch64" and r != order)
     match name:
         case "host":
             return host_isa()
         case "avx512" if set(optional) <= {"avx512vnni", "avx512vbmi", "gfni", "amx-int8", "amx-bf16"}:
-            return Isa.avx512(optional)
+            return replace(Isa.avx512(optional), fetch_order=order)
         case "avx2" if set(optional) <= {"avxvnni"}:
-            return Isa.avx2(optional)
+            return replace(Isa.avx2(optional), fetch_order=order)
         case "sse4" if not rest:
             return Isa.sse4()
         case "neon" if not optional:
@@ -155,7 +157,7 @@ def isa_from_text(text: str) -> Isa:
             raise Error(
                 "NEUC-E002",
                 f"no instruction set {text!r}",
-                hint="use host, avx512[+avx512vnni][+avx512vbmi][+gfni][+amx-int8][+amx-bf16], avx2[+avxvnni], sse4, "
-                "neon, portable, scalar",
+                hint="use host, avx512[+avx512vnni][+avx512vbmi][+gfni][+amx-int8][+amx-bf16][+lines], "
+                "avx2[+avxvnni][+lines], sse4, neon, portable, scalar",
                 exit_code=Exit.USAGE,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,7 @@ def test_isa_select_takes_the_widest_that_fits() -> None:
     assert Isa.select(every - {"avx512dq"}, "x86_64").name == "avx2"
     assert Isa.select({*every, "avxvnni"} - {"avx512dq"}, "x86_64") == Isa.avx2(("avxvnni",))
     assert Isa.select(every - {"fma"}, "x86_64").name == "portable"
+    assert Isa.select({*every, "clzero"}, "x86_64") == replace(Isa.select(every, "x86_64"), fetch_order="lines")
     assert Isa.select(set(Isa.sse4().features), "x86_64") == Isa.sse4()
     assert Isa.select({"neon"}, "aarch64") == Isa.portable("aarch64")
     assert Isa.select({"neon", "dotprod"}, "aarch64") == Isa.neon()
@@ -228,6 +230,7 @@ def test_isa_select_takes_the_widest_that_fits() -> None:
 
 def test_isa_text_reads_back() -> None:
     isas = [Isa.avx512(("avx512vnni", "gfni")), Isa.avx2(("avxvnni",)), Isa.avx2(), Isa.sse4(), Isa.neon()]
+    isas += [replace(isa, fetch_order="lines") for isa in isas[:3]]
     for isa in [*isas, Isa.portable("x86_64"), Isa.portable("aarch64"), Isa.scalar("x86_64")]:
         assert isa_from_text(isa_text(isa)) == isa
 

@@ -31,11 +31,13 @@ class Codes(ABC):
         signed: whether codes are signed bytes.
         most_vectors: how many vectors are taken apart at a time when several tokens need the registers, too.
         most_alone: how many for one token.
+        most_in_order: how many for one token where weights are best read in the order that they have.
     """
 
     signed = False
     most_vectors = 4
     most_alone = 16
+    most_in_order = 16
 
     @abstractmethod
     def planes(self, b: KernelBuilder, packed: Val, window: int) -> Iterator[Val]:
@@ -100,8 +102,9 @@ class SignedCodes(Codes):
 class TableCodes(Codes):
     """`t5` by two look-ups in 64 bytes."""
 
-    # Accumulators of two vectors, tables, masks and what is unpacked fill the registers.
+    # Accumulators of two vectors, tables, masks and what is unpacked fill the registers; four vectors just fit.
     most_alone = 2
+    most_in_order = 4
 
     def planes(self, b: KernelBuilder, packed: Val, window: int) -> Iterator[Val]:
         """See `packing/t5.py`."""
