@@ -39,6 +39,7 @@ from xdsl.utils.exceptions import VerifyException
 from neuc.dialects.npu_attrs import CircuitAttr, DmaAttr, NumbersAttr, PoolAttr, names, numbers
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
 from neuc.dialects.npu_rows import ChainOp, LayerNormOp, SoftmaxOp
+from neuc.dialects.npu_windows import WindowsOp
 
 LINK_MODES = ("forward", "split", "join", "broadcast")
 OpT = TypeVar("OpT", bound=Operation)
@@ -335,6 +336,7 @@ Npu = Dialect(
         MatmulOp,
         RequantizeOp,
         GroupedAccumulateOp,
+        WindowsOp,
         ChainOp,
         SoftmaxOp,
         LayerNormOp,

@@ -17,6 +17,7 @@ from neuc.backends.npu.requantize_constants import requantization
 from neuc.backends.npu.window_choice import window_of
 from neuc.backends.placed import PlacedProgram
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
+from neuc.dialects.npu_windows import WindowsOp
 from neuc.dialects.store import ConstantOp, constant_value
 from neuc.dialects.ternary import AccumulateOp, Im2ColOp, PackOp
 from neuc.dialects.ternary_weights import defining_weight, weight_arrays
@@ -93,7 +94,7 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
     ops = list(function.body.block.ops)
     finished = [op for op in ops if isinstance(op, RequantizeOp)]
     integers = [op for op in ops if isinstance(op, AccumulateOp)]
-    windows = next((op for op in ops if isinstance(op, Im2ColOp)), None)
+    windows = next((op for op in ops if isinstance(op, Im2ColOp | WindowsOp)), None)
     grouped = next((op for op in ops if isinstance(op, GroupedAccumulateOp)), None)
     floats = [op for op in ops if isinstance(op, MatmulOp)]
     if grouped is not None:
@@ -106,6 +107,10 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
         return PlacedProgram({**data, **stacked}, {})
     elif floats and floats[0].group_count:
         rows = _bf16_rows(floats[0], store)
+        if windows is not None:
+            window = window_of(windows, len(rows))
+            rows = np.stack([_in_runs(matrix, window, plan) for matrix in rows])
+            data = {**data, "window": _plain(window)}
         tiles = np.stack([tiled_weights(plan, matrix) for matrix in rows])
         groups, columns, depth = rows.shape
         sizes = {"columns": groups * depth, "outputs": [columns], "group": depth, "planes": 1, "transposed": True}
@@ -118,7 +123,7 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
     rows = np.ascontiguousarray(np.concatenate(parts))
     if windows is not None:
         window = window_of(windows)
-        rows, data = window.weights(rows, plan.k), {**data, "window": _plain(window)}
+        rows, data = _in_runs(rows, window, plan), {**data, "window": _plain(window)}
         group = rows.shape[1]
     sizes = {"columns": rows.shape[1], "outputs": [len(part) for part in parts], "group": group, "transposed": True}
     starts = range(0, rows.shape[1], group)
@@ -132,8 +137,16 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
 
 def _plain(window: Window) -> dict[str, object]:
     """A window as JSON data."""
-    lists = {name: list(getattr(window, name)) for name in ("kernel", "strides", "pads")}
-    return {"channels": window.channels, **lists}
+    lists = {name: list(getattr(window, name)) for name in ("kernel", "strides", "pads", "dilations")}
+    return {"channels": window.channels, "parts": window.parts, **lists}
+
+
+def _in_runs(rows: np.ndarray, window: Window, plan: GemmPlan) -> np.ndarray:
+    """Weights [N, columns] in the order of transfers: those of floats by place in the kernel, of codes by channel."""
+    channels = window.channels // window.parts
+    if window.dtype == "bf16":
+        return window.weights(rows.reshape(len(rows), *window.kernel, channels), plan.k)
+    return window.weights(rows.reshape(len(rows), channels, *window.kernel).transpose(0, 2, 3, 1), plan.k)
 
 
 def _grouped(
@@ -142,7 +155,7 @@ def _grouped(
     plan: GemmPlan,
     data: dict[str, object],
     store: WeightStore,
-    windows: Im2ColOp | None,
+    windows: Im2ColOp | WindowsOp | None,
 ) -> PlacedProgram:
     """A grouped convolution's product: groups merged into blocks of weights along a diagonal."""
     trits, _ = weight_arrays(defining_weight(pack_of(product).weight), store)
@@ -154,8 +167,9 @@ def _grouped(
     blocks[:, :, inside, :, inside] = by_group
     rows = blocks.reshape(blocks_of, planes * merged * each, merged * columns)
     if windows is not None:
-        window = window_of(windows)
-        rows, data = window.weights(rows[0], plan.k)[None], {**data, "window": _plain(window)}
+        window = window_of(windows, blocks_of)
+        rows = np.stack([_in_runs(block, window, plan) for block in rows])
+        data = {**data, "window": _plain(window)}
     tiles = [tiled_weights(plan, block) for block in rows]
     if finished:
         stages = requantization(finished[:1], store)

@@ -1,11 +1,12 @@
-"""Float convolutions as products in bf16: windows that the CPU cuts, side by side, times a matrix of weights.
+"""Float convolutions as products in bf16: windows, side by side, times a matrix of weights.
 
-Windows are dense operations on tensors of any number of spatial axes, so that open sizes, dilations and strides are no
-special cases. Which products an array takes is decided in `place_products.py`.
+Windows that no DMA cuts become dense operations on tensors of any number of spatial axes, so that open sizes, dilations
+and strides are no special cases. Who cuts which is decided in `window_choice.py`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,9 @@ from neuc.dialects.dense_attrs import NO_ACTIVATION
 from neuc.dialects.dense_movement import ConcatOp, PadOp, ReshapeOp, SliceOp, TransposeOp
 from neuc.dialects.dims import Dim, product
 from neuc.dialects.npu_products import MatmulOp
+from neuc.dialects.npu_windows import WindowsOp
 from neuc.dialects.store import ConstantOp, constant_value, dims_of, element_of, make_constant, tensor_type
+from neuc.dialects.ternary_types import Window
 from neuc.dialects.weight_store import WeightStore
 from neuc.passes.expand_activations import SplitFused
 from neuc.passes.map_building import map_of
@@ -39,7 +42,7 @@ def conv_obstacle(op: ConvOp) -> str:
 
 @dataclass
 class ConvToBf16(RewritePattern):
-    """`dense.conv` to windows, `npu.matmul`, and its bias and activation behind it.
+    """`dense.conv` to `npu.windows`, `npu.matmul`, and its bias and activation behind it.
 
     A window's columns are ordered (place in the kernel, channel). Groups are merged up to 64 columns, their weights
     along a diagonal, as those of integer products are.
@@ -61,8 +64,9 @@ class ConvToBf16(RewritePattern):
         rows = _matrices(weight, groups, together)
         name = op.w.owner.entry.data if isinstance(op.w.owner, ConstantOp) and op.w.owner.entry is not None else "conv"
         b = rewriter.insert(make_constant(f"{name}.rows", rows if len(rows) > 1 else rows[0], self.store))
-        windows = _windows(op, len(rows), rewriter)
-        multiplied = MatmulOp(windows, b.result, transpose_b=True, groups=len(rows) if len(rows) > 1 else 0)
+        window = Window(weight.shape[2:], *(tuple(a.get_values()) for a in (op.strides, op.pads, op.dilations)))
+        windows = rewriter.insert(WindowsOp(op.x, window, len(rows)))
+        multiplied = MatmulOp(windows.result, b.result, transpose_b=True, groups=len(rows) if len(rows) > 1 else 0)
         y = rewriter.insert(multiplied).result
         if op.bias is not None:
             y = rewriter.insert(map_of([y, op.bias], lambda y, bias: y + bias, dims_of(y))).result
@@ -82,15 +86,18 @@ def _matrices(weight: np.ndarray, groups: int, together: int) -> np.ndarray:
     return made.reshape(groups // together, together * outputs, places * together * channels)
 
 
-def _windows(op: ConvOp, groups: int, rewriter: PatternRewriter) -> SSAValue:
-    """Windows [N, pixels, groups x places x channels of a group]."""
+def expand_windows(op: WindowsOp) -> None:
+    """Write windows as dense operations, for a CPU."""
+    rewriter = PatternRewriter(op)
+    rank, groups = len(dims_of(op.x)) - 2, op.group_count
     strides, pads, dilations = (tuple(a.get_values()) for a in (op.strides, op.pads, op.dilations))
     batch, channels = dims_of(op.x)[:2]
-    kernel = tuple(dim.value for dim in dims_of(op.w)[2:])
-    out, rank = dims_of(op.result)[2:], len(kernel)
-    pixels, places = product(out), int(np.prod(kernel))
+    kernel = tuple(op.kernel.get_values())
+    out = op.window().output_dims(dims_of(op.x)[2:])
+    pixels, places = product(out), math.prod(kernel)
 
     def add(made: Operation) -> SSAValue:
+        made.location = op.location
         return rewriter.insert(made).results[0]
 
     x = op.x
@@ -107,9 +114,14 @@ def _windows(op: ConvOp, groups: int, rewriter: PatternRewriter) -> SSAValue:
     columns = channels * places
     planes = parts[0] if places == 1 else add(ConcatOp(parts, 1, tensor_type(f32, [batch, columns, pixels])))
     if groups == 1:
-        return add(TransposeOp(planes, (0, 2, 1), tensor_type(f32, [batch, pixels, columns])))
+        turned = TransposeOp(planes, (0, 2, 1), tensor_type(f32, [batch, pixels, columns]))
+        turned.location = op.location
+        rewriter.replace(op, turned)
+        return
     sizes = [batch, Dim.of(places), Dim.of(groups), channels // groups, pixels]
     split = add(ReshapeOp(planes, tensor_type(f32, sizes)))
     perm: Sequence[int] = (0, 4, 2, 1, 3)
     turned = add(TransposeOp(split, perm, tensor_type(f32, [sizes[i] for i in perm])))
-    return add(ReshapeOp(turned, tensor_type(f32, [batch, pixels, columns])))
+    side_by_side = ReshapeOp(turned, op.result.type)
+    side_by_side.location = op.location
+    rewriter.replace(op, side_by_side)

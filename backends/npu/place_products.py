@@ -15,12 +15,14 @@ from neuc.backends.npu.array_products import FREE, Layer, by_operand, is_open, p
 from neuc.backends.npu.emit import MACHINE, PLAN, SWITCH, block_program, plan_attribute
 from neuc.backends.npu.emit_rows import RowWork
 from neuc.backends.npu.finish_notes import finished_where, note_finishing, saved_bytes
+from neuc.backends.npu.float_convs import expand_windows
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.left_behind import listed, note_the_rest
 from neuc.backends.npu.tiling import Choice, Product, choose_plans
 from neuc.backends.npu.window_choice import cut_where, note_windows, windows_of, with_images
 from neuc.dialects.context import store_of
 from neuc.dialects.locations import node_names
+from neuc.dialects.npu_windows import WindowsOp
 from neuc.dialects.store import dims_of
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
@@ -44,7 +46,8 @@ class PlaceNpu(ModulePass):
            columns: one dispatch.
         3. Tiles, spread and program are those that `tiling.py` finds cheapest for all products in turn; a function
            before which the array's program changes gets the attribute ``npu.switch``.
-        4. `npu.requantize` behind a product goes with it, and `ternary.im2col` before it where DMAs cut its windows.
+        4. `npu.requantize` behind a product goes with it, and `ternary.im2col` or `npu.windows` before it where DMAs
+           cut its windows; other `npu.windows` become dense operations.
         5. Integer products of fewer multiply-adds than `least` that a CPU can run stay there: a dispatch would cost
            more than they do. Everything else stays with the CPU, too; the report says which layers and why.
 
@@ -93,6 +96,8 @@ class PlaceNpu(ModulePass):
             function.attributes[PLAN] = plan_attribute(choice.plans[number])
             if choice.plans[number] != choice.plans[number - 1]:  # the first follows the last of the run before
                 function.attributes[SWITCH] = UnitAttr()
+        for windows in [found for found in main.body.block.ops if isinstance(found, WindowsOp)]:
+            expand_windows(windows)
         set_fact(op, "npu", {"machine": machine.name, "digest": machine.digest(), "layers": rows})
 
     def _worth_a_dispatch(

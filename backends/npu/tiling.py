@@ -52,12 +52,18 @@ class Product:
     window: Window | None = None
     shape: tuple[int, ...] = ()
 
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Sizes that steps of a sum divide best: all of it, or a line of the kernel."""
+        return (self.k,) if self.window is None else (self.k, self.window.line)
+
 
 @dataclass(frozen=True)
 class Cost:
     """Cycles of a product on the array, what limits it, bytes of host memory, and the share of work that is padding.
 
-    ``cut``: its windows are cut by DMAs. ``written``: cycles the CPU takes at least to write them as a matrix.
+    ``cut``: its windows are cut by DMAs. ``written``: cycles the CPU takes at least to write them as a matrix, or to
+    write the images they are cut from.
     """
 
     cycles: float
@@ -79,21 +85,28 @@ def product_cost(plan: GemmPlan, machine: Machine, product: Product) -> Cost:
     DMAs cut windows where the array then takes no longer than with a matrix of them and the CPU's writing it together:
     they fill rectangles of pixels and lines of the kernel up, and each line is a task.
     """
-    if product.window is None:
-        return _rows_cost(plan, machine, product, (product.m, product.k), 1)
-    written = product.m * product.k / machine.ddr["bytes_per_second"] * machine.clock_hz
-    rows = replace(_rows_cost(plan, machine, product, (product.m, product.k), 1), written=written)
-    image, dma = Image.of(product.window, product.shape, plan), machine.classes["shim"].dma
-    line = product.window.strides[0] * image.extent[1] * product.window.pixel
-    if dma is None or product.window.run(plan.k) > dma.max_repeat * plan.k or line > dma.max_stride * _WORD:
+    rows = _rows_cost(plan, machine, product, (product.m, product.k))
+    window = product.window
+    if window is None:
         return rows
-    sizes = (image.rows, image.columns(plan.k))
-    cut = _rows_cost(plan, machine, product, sizes, product.window.kernel[0])
-    return replace(cut, cut=True) if cut.cycles <= rows.cycles + written else rows
+    rows = replace(rows, written=_written(machine, product.m * product.k * product.groups * window.width))
+    image, dma = Image.of(window, product.shape, plan), machine.classes["shim"].dma
+    if dma is None or not image.fits(plan.k, dma):
+        return rows
+    cut = _rows_cost(plan, machine, product, (image.rows, image.columns(plan.k)), window)
+    cut = replace(cut, cut=True, written=_written(machine, image.size(plan.k) * window.width))
+    return cut if cut.cycles + cut.written <= rows.cycles + rows.written else rows
 
 
-def _rows_cost(plan: GemmPlan, machine: Machine, product: Product, rows_columns: tuple[int, int], lines: int) -> Cost:
-    """What it takes with A of this size, each of whose tokens' rows are queued as so many tasks."""
+def _written(machine: Machine, size: int) -> float:
+    """Cycles it takes to write so many bytes of host memory."""
+    return size / machine.ddr["bytes_per_second"] * machine.clock_hz
+
+
+def _rows_cost(
+    plan: GemmPlan, machine: Machine, product: Product, rows_columns: tuple[int, int], window: Window | None = None
+) -> Cost:
+    """What it takes with A of this size, or with windows of which each run is a task."""
     m, k, n = blocks(plan, *rows_columns, product.n)
     steps, finish = k // plan.k, product.finish
     parameters = 0 if finish is None else plan.parameter_tokens(finish)
@@ -107,16 +120,18 @@ def _rows_cost(plan: GemmPlan, machine: Machine, product: Product, rows_columns:
     wide_c = DTYPES[kind.c].itemsize if finish is None else 1
     tile_c = plan.m * plan.n * wide_c
     runs_a, runs_c = plan.k * DTYPES[kind.a].itemsize, plan.n * wide_c
-    if steps == product.groups == 1:  # rows of A follow each other
+    if window is not None:
+        runs_a = window.contiguous(plan.k)
+    elif steps == product.groups == 1:  # rows of A follow each other
         runs_a = sizes[0] * (plan.rows if SPREADS[plan.spread][0] == "each" else 1)
     if n == plan.n:
         runs_c = plan.rows * tile_c
     moved = 0
     load = queued = 0.0
     shim = core = 0.0
-    tokens = (steps, steps + parameters)
+    tokens, tasks_of = (steps, steps + parameters), (1 if window is None else window.runs(plan.k), 1)
     for size, how, run, many, tasks in zip(
-        sizes, SPREADS[plan.spread], (runs_a, sizes[1] * plan.taken_at_once), tokens, (lines, 1)
+        sizes, SPREADS[plan.spread], (runs_a, sizes[1] * plan.taken_at_once), tokens, tasks_of
     ):
         ports = {"one": 1, "row": plan.rows}.get(how, plan.cols)
         token = size * (plan.rows if how == "each" else 1)
@@ -163,7 +178,7 @@ def candidates(
             for n in _sizes(grain_n, 256, {-(-p.n // parts[1]) for p in products}):
                 if 2 * m * n * 4 >= limit:
                     continue
-                for k in _sizes(grain[1], 2048, {p.k for p in products}):
+                for k in _sizes(grain[1], 2048, {depth for p in products for depth in p.depths}):
                     plan = GemmPlan.on(machine, (m, k, n), operands, spread, finish)
                     if _fits(plan, limit):
                         yield plan

@@ -10,16 +10,15 @@ from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
 
-from neuc.backends.npu.float_convs import ConvToBf16, conv_obstacle
+from neuc.backends.npu.float_convs import ConvToBf16
 from neuc.dialects import dense_shapes as shapes
 from neuc.dialects.context import store_of
-from neuc.dialects.dense import ConvOp, MatMulOp
+from neuc.dialects.dense import MatMulOp
 from neuc.dialects.dense_attrs import NO_ACTIVATION
 from neuc.dialects.npu_products import MatmulOp
 from neuc.dialects.store import dims_of, element_of
 from neuc.passes.expand_activations import SplitFused
 from neuc.passes.map_building import map_of
-from neuc.passes.module_facts import add_notes
 from neuc.passes.rewriting import rewrite
 from neuc.passes.scalar_builder import Scalar
 
@@ -32,8 +31,8 @@ class Bf16Products(ModulePass):
         1. `dense.matmul` whose second operand is a matrix or has the first one's leading axes → `npu.matmul`; `alpha`,
            bias and activation become maps behind it. This takes in the products of attention.
         2. Others, with a transposed first operand or other broadcasting, stay as they are.
-        3. `dense.conv` with constant weights → windows, as dense operations, and a product; grouped and depthwise ones
-           a product for each of the groups, merged (`float_convs.py`).
+        3. `dense.conv` with constant weights → `npu.windows` and a product; grouped and depthwise ones a product for
+           each of the groups, merged (`float_convs.py`).
 
     Before and after::
 
@@ -48,11 +47,7 @@ class Bf16Products(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Run the pass."""
-        convolutions = sum(isinstance(conv, ConvOp) and not conv_obstacle(conv) for conv in op.walk())
         rewrite(op, [_ToBf16(), ConvToBf16(store_of(ctx))], recursive=False)
-        if convolutions:
-            which = f"{convolutions} float convolutions" if convolutions > 1 else "1 float convolution"
-            add_notes(op, f"the windows of {which} are cut on the CPU, because DMAs cut those of bytes")
 
 
 def obstacle(op: MatMulOp) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from xdsl.dialects.builtin import ModuleOp
 
@@ -12,25 +13,40 @@ from neuc.backends.npu.left_behind import listed, size
 from neuc.backends.npu.tiling import Choice, Cost, Product
 from neuc.dialects.locations import node_names
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp
+from neuc.dialects.npu_windows import WindowsOp
 from neuc.dialects.store import dims_of
 from neuc.dialects.ternary import Im2ColOp
 from neuc.passes.module_facts import add_notes
 from neuc.runtime.npu.windows import Window
 
+PIXELS = "none: single pixels"
+Windows: TypeAlias = Im2ColOp | WindowsOp
+"""Windows of codes, channel after channel, or of floats, place after place."""
 
-def window_of(op: Im2ColOp) -> Window:
-    """The window of a 2-D convolution."""
-    kernel, strides, pads = (tuple(a.get_values()) for a in (op.kernel, op.strides, op.pads))
+
+def window_of(op: Windows, parts: int = 1) -> Window:
+    """The window of a 1-D or 2-D convolution whose products each read one of so many parts of the channels."""
+    lists = [tuple(a.get_values()) for a in (op.kernel, op.strides, op.dilations)]
+    kernel, strides, dilations = ((1, *given) if len(given) == 1 else given for given in lists)
+    pads = tuple(op.pads.get_values())
+    top, left, bottom, right = (0, pads[0], 0, pads[1]) if len(pads) == 2 else pads
+    (source,) = op.operands
     return Window(
-        dims_of(op.q)[1].value, (kernel[0], kernel[1]), (strides[0], strides[1]), (pads[0], pads[1], pads[2], pads[3])
+        dims_of(source)[1].value,
+        (kernel[0], kernel[1]),
+        (strides[0], strides[1]),
+        (top, left, bottom, right),
+        (dilations[0], dilations[1]),
+        parts,
+        "bf16" if isinstance(op, WindowsOp) else "i8",
     )
 
 
-def windows_of(layers: Sequence[Layer]) -> Im2ColOp | None:
+def windows_of(layers: Sequence[Layer]) -> Windows | None:
     """Where the rows of products come from, if they are windows."""
     first = layers[0]
-    source = None if isinstance(first, MatmulOp) else first.q.owner
-    return source if isinstance(source, Im2ColOp) else None
+    source = first.a.owner if isinstance(first, MatmulOp) else first.q.owner
+    return source if isinstance(source, Im2ColOp | WindowsOp) else None
 
 
 def with_images(layers: Sequence[Layer], product: Product, free: int) -> Product:
@@ -38,8 +54,10 @@ def with_images(layers: Sequence[Layer], product: Product, free: int) -> Product
     windows = windows_of(layers)
     if windows is None or obstacle(layers, product):
         return product
-    batch, *rest = dims_of(windows.q)
-    return replace(product, window=window_of(windows), shape=(size([batch], free), *(dim.value for dim in rest)))
+    batch, channels, *axes = dims_of(windows.operands[0])
+    lines = [1] if len(axes) == 1 else []
+    shape = (size([batch], free), channels.value, *lines, *(dim.value for dim in axes))
+    return replace(product, window=window_of(windows, product.groups), shape=shape)
 
 
 def obstacle(layers: Sequence[Layer], product: Product) -> str:
@@ -47,15 +65,15 @@ def obstacle(layers: Sequence[Layer], product: Product) -> str:
     windows = windows_of(layers)
     if windows is None:
         return ""
-    dims = dims_of(windows.q)
-    if isinstance(layers[0], GroupedAccumulateOp) and product.groups > 1:
-        return "its groups are several products, which take a part of each pixel"
-    if len(dims) != 4 or any(d != 1 for d in windows.dilations.get_values()):
-        return "it is not 2-D, or it is dilated"
+    dims = dims_of(windows.operands[0])
+    if len(dims) not in (3, 4):
+        return "it has more than two axes"
     if any(dim.symbols for dim in dims[1:]):
         return "its sizes are open (--shape fixes them)"
-    if product.groups > 1 or any(use.operation not in layers for use in windows.result.uses):
-        return "several scales or several readers share its windows"
+    if any(use.operation not in layers for use in windows.result.uses):
+        return "several readers share its windows"
+    if product.groups > 1 and not isinstance(layers[0], GroupedAccumulateOp | MatmulOp):
+        return "its rows have several scales"
     return ""
 
 
@@ -63,6 +81,8 @@ def cut_where(layers: Sequence[Layer], product: Product, cost: Cost) -> str:
     """Who cuts a product's windows, for a table; "" if there are none."""
     if windows_of(layers) is None:
         return ""
+    if not cost.cut and product.window is not None and product.window.is_pixel:
+        return PIXELS
     longer = "filling up its rectangles and lines would take longer than writing the matrix of its windows"
     return "by DMA" if cost.cut else f"on the CPU: {obstacle(layers, product) or longer}"
 
@@ -75,7 +95,9 @@ def note_windows(module: ModuleOp, shared: Sequence[Sequence[Layer]], choice: Ch
         by_place.setdefault(cut_where(layers, product, cost), []).extend(names)
     for place, names in by_place.items():
         many = f"windows of {len(names)} convolutions are" if len(names) > 1 else "the windows of 1 convolution are"
-        if place == "by DMA":
+        if place == PIXELS:
+            add_notes(module, f"{many} single pixels, rows of a product as they are: {listed(names)}")
+        elif place == "by DMA":
             add_notes(module, f"{many} cut out of images in host memory by the array's DMAs: {listed(names)}")
         elif place:
             add_notes(module, f"{many} cut {place.replace(':', ', because', 1)}: {listed(names)}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from neuc.dialects.interp.core import Env, implements
+from neuc.dialects.interp.dense import pad_spatial, windows
 from neuc.dialects.interp.npu_bf16 import bf16
 from neuc.dialects.interp.npu_requantize import requantize
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
+from neuc.dialects.npu_windows import WindowsOp
 from neuc.dialects.ternary_types import PackedType
 
 
@@ -47,3 +49,12 @@ def _requantize(op: RequantizeOp, args: list[np.ndarray], env: Env) -> list[np.n
     acc, multiplier, addend, limits, corrections = args[:5]
     sums = acc if acc.dtype == np.int8 else acc[..., 0, :]
     return [requantize(sums, multiplier, addend, limits, corrections, args[5] if args[5:] else None)]
+
+
+@implements(WindowsOp)
+def _windows(op: WindowsOp, args: list[np.ndarray], env: Env) -> list[np.ndarray]:
+    view = windows(pad_spatial(args[0], op.pads.get_values()), op.kernel.get_values(), op.strides, op.dilations)
+    (batch, channels), rank, groups = view.shape[:2], args[0].ndim - 2, op.group_count
+    pixels, places = int(np.prod(view.shape[2 : 2 + rank])), int(np.prod(view.shape[2 + rank :]))
+    by_group = view.reshape(batch, groups, channels // groups, pixels, places)
+    return [by_group.transpose(0, 3, 1, 4, 2).reshape(batch, pixels, channels * places)]

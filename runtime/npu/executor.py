@@ -91,8 +91,8 @@ class NpuExecutor:
     Of codes: ``q`` int8 [..., K] to ``acc`` int32 [..., G, R] for each of the weights that read it, or to int8 codes
     [..., R] where the cores finish it (``codes``: in how many stages, with how many corrections and tables). Of floats
     in bf16: ``a`` f32 [..., K] to f32 [..., N] for each of them, or ``a`` [..., M, K] and ``b`` [..., K, N] to
-    [..., M, N]. With ``window``, q is images [B, C, H, W], cut by transfers. With ``planes`` the groups are those of a
-    grouped convolution, whose columns lie side by side.
+    [..., M, N]. With ``window``, q or a is images [B, C, …], cut by transfers. With ``planes`` the groups are those of
+    a grouped convolution, whose columns lie side by side.
     """
 
     def __init__(self, name: str, segment: Segment, setting: Setting) -> None:
@@ -127,7 +127,7 @@ class NpuExecutor:
         self._plan = GemmPlan.on(self.machine, (tile[0], tile[1], tile[2]), operands, spread, finishing)
         self._finish = finish_from(node.get("codes"))
         self._planes = node.get("planes").integer(0, MOST_PARTS)
-        self._window = window_from(node.get("window"))
+        self._window = window_from(node.get("window"), self._plan.kind.a)
         if self._finish is not None and not finishing:
             raise node.get("codes").refuse("the program makes no codes")
         self._columns, self._group = (node.get(key).integer(0, MOST) for key in ("columns", "group"))
@@ -181,32 +181,39 @@ class NpuExecutor:
             work = rows * self._columns * width
             sums = self._product(a.reshape(rows, groups, self._group), self._weights, width, work)
             whole[...] = sums.transpose(1, 0, 2)
-        if self._planes:
-            one = [] if floats or self._finish is not None else [1]
-            return [self._side_by_side(whole).reshape(*x.shape[:-1], *one, -1)]
-        ends = np.cumsum(self._outputs)
-        parts = [whole[..., end - size : end] for size, end in zip(self._outputs, ends)]
-        inner = () if floats or self._finish is not None else (groups,)
-        return [part.reshape(*x.shape[:-1], *inner, part.shape[-1]) for part in parts]
+        return self._parts(whole, x.shape[:-1], groups)
 
-    def _windowed(self, q: Array, window: Window) -> list[Array]:
-        """Windows of codes [B, C, H, W], cut by transfers, times the constant weights."""
-        if q.shape[1] != window.channels:
-            raise InternalError(f"segment {self._name}: {q.shape[1]} channels, not {window.channels}")
-        image, width, plan = Image.of(window, q.shape, self._plan), sum(self._outputs), self._plan
-        if not prod(image.out) * image.batch:
-            whole = np.zeros((image.batch, prod(image.out), width), np.int8 if self._finish is not None else np.int32)
-        else:
+    def _windowed(self, x: Array, window: Window) -> list[Array]:
+        """Windows of images [B, C, …], cut by transfers, times the constant weights."""
+        images = x if x.ndim == 4 else x[:, :, None]
+        if images.shape[1] != window.channels:
+            raise InternalError(f"segment {self._name}: {images.shape[1]} channels, not {window.channels}")
+        image, width, plan = Image.of(window, images.shape, self._plan), sum(self._outputs), self._plan
+        floats, pixels = plan.operands == "bf16", prod(image.out)
+        dtype = np.int8 if self._finish is not None else DTYPES[plan.kind.c]
+        whole = np.zeros((image.batch, pixels, window.parts, width), dtype)
+        if pixels * image.batch:
             assert self._weights is not None
             m, k, n = blocks(plan, image.rows, image.columns(plan.k), width)
-            design = with_sizes(self._graph, plan, self.machine, (m, k, n), 1, self._finish, image)
-            work = image.batch * prod(image.out) * window.channels * prod(window.kernel) * width
-            arrays = {"a": image.laid_out(np.asarray(q, np.int8), plan.k), "b": self._weights}
-            whole = image.pixels(self._simulated(design, arrays, work, m * k * n)[0, :, :width])
-        inner = () if self._finish is not None else (1,)
+            design = with_sizes(self._graph, plan, self.machine, (m, k, n), window.parts, self._finish, image)
+            work = image.batch * pixels * window.channels * prod(window.kernel) * width
+            values = to_bf16(images) if floats else np.asarray(images, np.int8)
+            arrays = {"a": image.laid_out(values, plan.k), "b": self._weights}
+            made = self._simulated(design, arrays, work, window.parts * m * k * n)
+            for part in range(window.parts):
+                whole[:, :, part] = image.pixels(made[part, :, :width])
+        return self._parts(whole, whole.shape[:2], 1)
+
+    def _parts(self, whole: Array, leading: tuple[int, ...], groups: int) -> list[Array]:
+        """Columns of all groups [..., groups, columns] as each of the weights' results, or side by side."""
+        no_sums = self._plan.operands == "bf16" or self._finish is not None
+        if self._planes:
+            one = [] if no_sums else [1]
+            return [self._side_by_side(whole.reshape(-1, *whole.shape[-2:])).reshape(*leading, *one, -1)]
         ends = np.cumsum(self._outputs)
         parts = [whole[..., end - size : end] for size, end in zip(self._outputs, ends)]
-        return [part.reshape(*part.shape[:2], *inner, part.shape[-1]) for part in parts]
+        inner = () if no_sums else (groups,)
+        return [part.reshape(*leading, *inner, part.shape[-1]) for part in parts]
 
     def _side_by_side(self, whole: Array) -> Array:
         """Columns of all groups [rows, groups, planes x columns] next to each other, plane after plane."""
@@ -251,17 +258,20 @@ def finish_from(node: Node) -> Finish | None:
     return Finish(*(node.get(name).integer(0, getattr(MOST_FINISH, name)) for name in names)) if node.value else None
 
 
-def window_from(node: Node) -> Window | None:
-    """What a segment's field ``window`` says; None if it is empty, as of products of rows."""
-    node.only(["channels", "kernel", "strides", "pads"])
+def window_from(node: Node, dtype: str = "i8") -> Window | None:
+    """What a segment's field ``window`` says of values of `dtype`; None if it is empty, as of products of rows."""
+    node.only(["channels", "kernel", "strides", "pads", "dilations", "parts"])
     if not node.value:
         return None
-    kernel, strides = (node.get(key).list_of(lambda n: n.integer(1, MOST), 2) for key in ("kernel", "strides"))
+    pairs = [node.get(key).list_of(lambda n: n.integer(1, MOST), 2) for key in ("kernel", "strides", "dilations")]
     pads = node.get("pads").list_of(lambda n: n.integer(0, MOST), 4)
-    if (len(kernel), len(strides), len(pads)) != (2, 2, 4):
-        raise node.refuse("expected two sizes, two strides and four pads")
-    channels = node.get("channels").integer(1, MOST)
-    return Window(channels, (kernel[0], kernel[1]), (strides[0], strides[1]), (pads[0], pads[1], pads[2], pads[3]))
+    if [len(pair) for pair in pairs] != [2, 2, 2] or len(pads) != 4:
+        raise node.refuse("expected two sizes, two strides, two dilations and four pads")
+    kernel, strides, dilations = ((pair[0], pair[1]) for pair in pairs)
+    channels, parts = (node.get(key).integer(1, MOST) for key in ("channels", "parts"))
+    if channels % parts:
+        raise node.get("parts").refuse("expected equal parts of the channels")
+    return Window(channels, kernel, strides, (pads[0], pads[1], pads[2], pads[3]), dilations, parts, dtype)
 
 
 def _name(node: Node, known: Mapping[str, object]) -> str:

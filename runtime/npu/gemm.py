@@ -147,13 +147,14 @@ def with_sizes(
     """The graph's program for A [M, groups·K] · B[g] [K, N] -> C [groups, M, N], sizes in whole blocks.
 
     With `finish`, C is int8 codes, and B holds their parameters (`gemm_plan.py:finished_weights`). With `image`, A is
-    windows that transfers cut out of images (`windows.py`), M and K being `image.rows` and `image.columns`, filled up.
+    windows that transfers cut out of images (`windows.py`), M and K being `image.rows` and `image.columns`, filled up,
+    and groups the parts of their pixels.
     """
     big_m, big_k, big_n = size
     steps, across, down = big_k // plan.k, big_n // plan.block_n, big_m // plan.block_m
     kind, shape = plan.kind, weight_shape(plan, big_k, big_n, finish)
     buffers = (
-        HostBuffer("a", kind.a, (big_m, groups * big_k) if image is None else (image.nbytes(plan.k),), "input"),
+        HostBuffer("a", kind.a, (big_m, groups * big_k) if image is None else (image.size(plan.k),), "input"),
         HostBuffer("b", kind.b, (groups, *shape), "weight"),
         HostBuffer("c", kind.c if finish is None else "i8", (groups, big_m, big_n), "output"),
     )
@@ -175,23 +176,29 @@ def _block(
     finish: Finish | None,
     image: Image | None,
 ) -> list[Step]:
-    """The transfers of one block of C: of A, of B, of its own columns."""
+    """The transfers of one block of C: of A, of B, of its own columns.
+
+    A stream's windows are more tasks than its queue holds. As cores wait for all their operands, B goes first, and
+    streams of A take turns: else the host would wait for room in one's queue before it gave the others anything.
+    """
     big_m, big_k, big_n = size
     g, i, j = block
     made: list[Step] = []
     stride, token = groups * big_k, plan.taken_at_once * plan.k * plan.width
-    for stream in _streams(plan, "a"):
-        if image is not None:
-            tile = (i * plan.parts[0] + stream.part) // plan.tiles_of_a
-            made += image.transfers(f"{stream.name}_in", tile, plan.k)
-            continue
-        rows = len(stream.cores) * plan.m if stream.split else plan.m
-        start = (i * plan.block_m + stream.part * plan.m) * stride + g * big_k
-        made.append(Transfer(f"{stream.name}_in", "a", start, (big_k // plan.k, rows, plan.k), (plan.k, stride, 1)))
     for stream in _streams(plan, "b"):
         column = (j * plan.parts[1] + stream.part) // plan.taken_at_once
         start = (g * (big_n // plan.n) // plan.taken_at_once + column) * tokens_b * token
         made.append(Transfer(f"{stream.name}_in", "b", start, (tokens_b * token,), (1,)))
+    of_a: list[list[Transfer]] = []
+    for stream in _streams(plan, "a"):
+        if image is not None:
+            tile = (i * plan.parts[0] + stream.part) // plan.tiles_of_a
+            of_a.append(image.transfers(f"{stream.name}_in", tile, plan.k, g))
+            continue
+        rows = len(stream.cores) * plan.m if stream.split else plan.m
+        start = (i * plan.block_m + stream.part * plan.m) * stride + g * big_k
+        of_a.append([Transfer(f"{stream.name}_in", "a", start, (big_k // plan.k, rows, plan.k), (plan.k, stride, 1))])
+    made += [task for turn in zip(*of_a) for task in turn]
     pieces = emitted_tokens(plan, finish)
     for c in range(plan.cols):
         row, column = plan.place(c, 0)

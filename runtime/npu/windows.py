@@ -1,9 +1,12 @@
 """Windows of an image as tiles of A, cut by transfers from host memory: what would be im2col, without its matrix.
 
-The image lies in host memory pixel by pixel, channels of a pixel together, with the convolution's pads. A token of A is
-a rectangle of output pixels (whose lines a memory tile may share out among cores). For each line of the kernel its rows
-are runs of kernel width x channels, which overlap; steps of k bytes of such runs are one task of a shim's DMA: (step,
-line, pixel, byte), as many dimensions as it has. Bytes behind a run's end meet weights of zero.
+The image lies in host memory pixel by pixel, channels of a pixel together, with the convolution's pads; its values are
+codes or numbers of bf16. A token of A is a rectangle of output pixels (whose lines a memory tile may share out among
+cores). For each line of the kernel its rows are runs of kernel width x channels, which overlap; steps of k values of
+such runs are one task of a shim's DMA: (step, line, pixel, value), as many dimensions as it has. Where something lies
+between the pixels of a line, by dilation or because each product takes a part of every pixel, a run is a part of one
+pixel, or, if a step is a line of the kernel, a line is gathered: (line, pixel, pixel of the kernel, value). Values
+behind a run's end meet weights of zero.
 """
 
 from __future__ import annotations
@@ -15,36 +18,85 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuc.runtime.npu.gemm_plan import GemmPlan
-from neuc.runtime.npu.program import Transfer
+from neuc.runtime.npu.machine import Dma
+from neuc.runtime.npu.program import DTYPES, Transfer
 
 _WORD = 4
+_EVEN = 8
+"""Parts of pixels are whole so many values, so that a line of them is a step of some tile."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A 2-D convolution's window: channels of the image, kernel, strides, pads (begins, then ends)."""
+    """A convolution's window: channels of the image, kernel, strides, pads (begins, then ends), dilations.
+
+    ``parts``: groups of channels, each of which is a product's own. ``dtype``: of a value, i8 or bf16. Those of a 1-D
+    convolution have one line.
+    """
 
     channels: int
     kernel: tuple[int, int]
     strides: tuple[int, int]
     pads: tuple[int, int, int, int]
+    dilations: tuple[int, int] = (1, 1)
+    parts: int = 1
+    dtype: str = "i8"
+
+    @property
+    def width(self) -> int:
+        """Bytes of a value."""
+        return DTYPES[self.dtype].itemsize
+
+    @property
+    def is_pixel(self) -> bool:
+        """Whether windows are pixels, one after the other: there is nothing to cut."""
+        return (self.kernel, self.strides, any(self.pads), self.parts) == ((1, 1), (1, 1), False, 1)
+
+    @property
+    def _in_lines(self) -> bool:
+        """Whether all that lies between the first and last value of a line of the kernel is the window's."""
+        return self.kernel[1] == 1 or self.parts == self.dilations[1] == 1
+
+    @property
+    def part(self) -> int:
+        """Values of a pixel that a product reads: channels, filled up to whole words."""
+        whole = _WORD // self.width if self._in_lines and self.parts == 1 else _EVEN
+        return _up(self.channels // self.parts, whole)
 
     @property
     def pixel(self) -> int:
-        """Bytes of a pixel in host memory: channels, filled up to whole words."""
-        return _up(self.channels, _WORD)
+        """Values of a pixel in host memory."""
+        return self.parts * self.part
+
+    @property
+    def line(self) -> int:
+        """Values of a line of the kernel."""
+        return self.kernel[1] * self.part
+
+    def gathered(self, k: int) -> bool:
+        """Whether steps of k values are lines of the kernel, put together from several places."""
+        return not self._in_lines and k == self.line
+
+    def runs(self, k: int) -> int:
+        """Runs of a window, each of which is a task."""
+        return self.kernel[0] * (1 if self._in_lines or self.gathered(k) else self.kernel[1])
 
     def run(self, k: int) -> int:
-        """Bytes of a line of the kernel, filled up to whole steps of k."""
-        return _up(self.kernel[1] * self.pixel, k)
+        """Values of a run, filled up to whole steps of k."""
+        return _up(self.kernel[0] * self.line // self.runs(k), k)
 
-    def weights(self, rows: NDArray[np.int8], k: int) -> NDArray[np.int8]:
-        """Weights [N, channels · kernel] in the order of the steps: [N, kernel lines · run]."""
-        (lines, across), count = self.kernel, len(rows)
-        by_pixel = np.zeros((count, lines, across, self.pixel), np.int8)
-        by_pixel[..., : self.channels] = rows.reshape(count, self.channels, lines, across).transpose(0, 2, 3, 1)
-        runs = np.zeros((count, lines, self.run(k)), np.int8)
-        runs[..., : across * self.pixel] = by_pixel.reshape(count, lines, -1)
+    def contiguous(self, k: int) -> int:
+        """Bytes that lie together of a step of k values."""
+        return (self.part if self.gathered(k) else k) * self.width
+
+    def weights(self, places: NDArray[np.generic], k: int) -> NDArray[np.generic]:
+        """Weights [N, kernel lines, kernel width, channels of a part] in the order of the steps: [N, runs · run]."""
+        count, lines, across, channels = places.shape
+        by_pixel = np.zeros((count, lines, across, self.part), places.dtype)
+        by_pixel[..., :channels] = places
+        in_runs = by_pixel.reshape(count, self.runs(k), -1)
+        runs = np.zeros((count, self.runs(k), self.run(k)), places.dtype)
+        runs[..., : in_runs.shape[-1]] = in_runs
         return runs.reshape(count, -1)
 
 
@@ -62,8 +114,9 @@ class Image:
         """Images [batch, channels, height, width], a token's rectangle being that which leaves the least over."""
         (lines, across), (down, right) = window.kernel, window.strides
         top, left, bottom, end = window.pads
-        out = ((shape[2] + top + bottom - lines) // down + 1, (shape[3] + left + end - across) // right + 1)
-        return Image(window, shape[0], out, _rectangle(out, plan.m, plan.tiles_of_a))
+        high, wide = (lines - 1) * window.dilations[0] + 1, (across - 1) * window.dilations[1] + 1
+        out = ((shape[2] + top + bottom - high) // down + 1, (shape[3] + left + end - wide) // right + 1)
+        return Image(window, shape[0], out, _rectangle(out, plan.m * plan.tiles_of_a))
 
     @property
     def tiles(self) -> tuple[int, int]:
@@ -78,28 +131,39 @@ class Image:
     @property
     def extent(self) -> tuple[int, int]:
         """Lines and pixels of a line of one image in host memory: what the rectangles' windows reach."""
+        window, (down, across), (height, width) = self.window, self.tiles, self.tile
         return (
-            (self.tiles[0] * self.tile[0] - 1) * self.window.strides[0] + self.window.kernel[0],
-            (self.tiles[1] * self.tile[1] - 1) * self.window.strides[1] + self.window.kernel[1],
+            (down * height - 1) * window.strides[0] + (window.kernel[0] - 1) * window.dilations[0] + 1,
+            (across * width - 1) * window.strides[1] + (window.kernel[1] - 1) * window.dilations[1] + 1,
         )
 
     def columns(self, k: int) -> int:
-        """Columns of A: the kernel's lines, each in whole steps of k."""
-        return self.window.kernel[0] * self.window.run(k)
+        """Columns of A: the window's runs, each in whole steps of k."""
+        return self.window.runs(k) * self.window.run(k)
 
-    def nbytes(self, k: int) -> int:
-        """Bytes of the images in host memory, with what steps may read behind the last pixel."""
+    def size(self, k: int) -> int:
+        """Values of the images in host memory, with what steps may read behind the last pixel."""
         lines, pixels = self.extent
         return self.batch * lines * pixels * self.window.pixel + self.window.run(k)
 
-    def laid_out(self, q: NDArray[np.int8], k: int) -> NDArray[np.int8]:
-        """Codes [batch, channels, height, width] as they lie in host memory."""
+    def fits(self, k: int, dma: Dma) -> bool:
+        """Whether a shim's descriptors have room for its strides and repetitions."""
+        window = self.window
+        line = window.strides[0] * self.extent[1] * window.pixel * window.width
+        repeated = self.tile[0] if window.gathered(k) else window.run(k) // k
+        return repeated <= dma.max_repeat and line <= dma.max_stride * _WORD
+
+    def laid_out(self, q: NDArray[np.generic], k: int) -> NDArray[np.generic]:
+        """Values [batch, channels, height, width] as they lie in host memory."""
         (lines, pixels), window = self.extent, self.window
         top, left = window.pads[:2]
-        whole = np.zeros((self.batch, lines, pixels, window.pixel), np.int8)
-        part = q.transpose(0, 2, 3, 1)[:, : lines - top, : pixels - left]
-        whole[:, top : top + part.shape[1], left : left + part.shape[2], : window.channels] = part
-        return np.concatenate([whole.reshape(-1), np.zeros(window.run(k), np.int8)])
+        each = window.channels // window.parts
+        whole = np.zeros((self.batch, lines, pixels, window.parts, window.part), q.dtype)
+        given = q.transpose(0, 2, 3, 1)[:, : lines - top, : pixels - left]
+        high, wide = given.shape[1:3]
+        given = given.reshape(self.batch, high, wide, window.parts, each)
+        whole[:, top : top + high, left : left + wide, :, :each] = given
+        return np.concatenate([whole.reshape(-1), np.zeros(window.run(k), q.dtype)])
 
     def pixels(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
         """Results [rows, N] as [batch, output pixels, N]."""
@@ -108,25 +172,38 @@ class Image:
         whole = parts.transpose(0, 1, 3, 2, 4, 5).reshape(self.batch, down * height, across * width, -1)
         return whole[:, : self.out[0], : self.out[1]].reshape(self.batch, -1, rows.shape[-1])
 
-    def transfers(self, port: str, tile: int, k: int) -> list[Transfer]:
-        """The tasks that bring rectangle number `tile`, a kernel line each; those beyond the last bring the first."""
+    def transfers(self, port: str, tile: int, k: int, part: int = 0) -> list[Transfer]:
+        """The tasks that bring rectangle number `tile` of a part of the pixels, a run each.
+
+        Those beyond the last bring the first.
+        """
         (down, across), (height, width) = self.tiles, self.tile
         (lines, pixels), window = self.extent, self.window
         image, inside = divmod(tile if tile < self.batch * down * across else 0, down * across)
         y, x = inside // across * height * window.strides[0], inside % across * width * window.strides[1]
-        line = pixels * window.pixel
-        start = (image * lines + y) * line + x * window.pixel
-        sizes = (window.run(k) // k, height, width, k)
-        strides = (k, window.strides[0] * line, window.strides[1] * window.pixel, 1)
+        line, beside = pixels * window.pixel, window.dilations[1] * window.pixel
+        start = (image * lines + y) * line + x * window.pixel + part * window.part
+        turns = [(height, window.strides[0] * line), (width, window.strides[1] * window.pixel)]
         if height == 1:
-            sizes, strides = (sizes[0], *sizes[2:]), (strides[0], *strides[2:])
-        return [Transfer(port, "a", start + ky * line, sizes, strides) for ky in range(window.kernel[0])]
+            turns = turns[1:]
+        if window.gathered(k):
+            turns += [(window.kernel[1], beside), (window.part, 1)]
+        else:
+            turns = [(window.run(k) // k, k), *turns, (k, 1)]
+        sizes, strides = tuple(size for size, _ in turns), tuple(stride for _, stride in turns)
+        places = window.runs(k) // window.kernel[0]
+        starts = [
+            start + ky * window.dilations[0] * line + kx * beside
+            for ky in range(window.kernel[0])
+            for kx in range(places)
+        ]
+        return [Transfer(port, "a", begin, sizes, strides) for begin in starts]
 
 
 @lru_cache(maxsize=4096)
-def _rectangle(out: tuple[int, int], m: int, parts: int) -> tuple[int, int]:
-    """Lines and pixels of `parts` tiles of m pixels below each other that leave the least of an image over."""
-    rectangles = [(parts * m // width, width) for width in range(m, 0, -1) if m % width == 0]
+def _rectangle(out: tuple[int, int], pixels: int) -> tuple[int, int]:
+    """Lines and pixels of a line of so many pixels that leave the least of an image over, the widest of the best."""
+    rectangles = [(pixels // width, width) for width in range(pixels, 0, -1) if pixels % width == 0]
     return min(rectangles, key=lambda t: _up(out[0], t[0]) * _up(out[1], t[1]))
 
 

@@ -18,7 +18,9 @@ from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.tiling import Product, choose_plans, product_cost
 from neuc.compiler.npu.products import placed_products
 from neuc.dialects.interp.npu import run_graph
+from neuc.dialects.interp.npu_bf16 import bf16
 from neuc.runtime.artifact import Artifact
+from neuc.runtime.npu.functions import to_bf16
 from neuc.runtime.npu.gemm import gemm_graph, with_sizes
 from neuc.runtime.npu.gemm_plan import SPREADS, GemmPlan, blocks, tiled_weights
 from neuc.runtime.npu.program import Design, Transfer
@@ -28,56 +30,106 @@ from neuc.runtime.npu.windows import Image, Window
 MODEL_BAND = (0.9, 1.8)
 """Cycles by the cost model over simulated ones, as in test_npu_tiling.py."""
 XDNA1 = find_machine("npu-xdna1")
+OPERANDS = {"i8": "int8", "bf16": "bf16"}
 WINDOWS = (
     (Window(3, (3, 3), (1, 1), (1, 1, 1, 1)), (2, 3, 5, 6)),
     (Window(8, (2, 3), (2, 1), (0, 1, 1, 0)), (1, 8, 9, 7)),
     (Window(6, (1, 1), (1, 1), (0, 0, 0, 0)), (1, 6, 3, 17)),
     (Window(4, (3, 5), (2, 2), (2, 0, 0, 3)), (1, 4, 12, 9)),
+    (Window(5, (1, 4), (1, 2), (0, 2, 0, 1)), (3, 5, 1, 23)),
+    (Window(6, (3, 2), (1, 2), (1, 2, 2, 1), (2, 3)), (2, 6, 7, 11)),
+    (Window(10, (2, 3), (1, 1), (0, 1, 0, 1), (1, 2)), (1, 10, 5, 6)),
+    (Window(21, (3, 2), (2, 1), (1, 0, 1, 1), (1, 1), 3), (2, 21, 5, 6)),
+    (Window(40, (2, 3), (1, 2), (1, 1, 0, 1), (2, 1), 2), (1, 40, 6, 7)),
+    (Window(3, (3, 3), (1, 1), (1, 1, 1, 1), dtype="bf16"), (2, 3, 5, 6)),
+    (Window(7, (2, 5), (2, 1), (0, 1, 1, 0), (2, 1), dtype="bf16"), (1, 7, 9, 7)),
+    (Window(12, (1, 2), (1, 1), (0, 3, 0, 0), (1, 3), dtype="bf16"), (2, 12, 1, 19)),
+    (Window(10, (3, 2), (1, 2), (1, 1, 0, 1), (1, 1), 2, "bf16"), (2, 10, 5, 6)),
 )
+"""With several images, odd sizes, lines of one, dilated ones, several products; of codes and of bf16."""
+OUTPUTS = 21
 
 
 def _rows(window: Window, q: np.ndarray) -> np.ndarray:
-    """Windows [batch, pixels, channels · kernel] as im2col makes them."""
+    """Windows [parts, batch, pixels, kernel lines, kernel width, channels] as im2col makes them."""
     top, left, bottom, end = window.pads
     padded = np.pad(q, ((0, 0), (0, 0), (top, bottom), (left, end)))
-    view = np.lib.stride_tricks.sliding_window_view(padded, window.kernel, (2, 3))
-    view = view[:, :, :: window.strides[0], :: window.strides[1]]
-    return view.transpose(0, 2, 3, 1, 4, 5).reshape(len(q), view.shape[2] * view.shape[3], -1)
+    reach = [(size - 1) * step + 1 for size, step in zip(window.kernel, window.dilations)]
+    view = np.lib.stride_tricks.sliding_window_view(padded, reach, (2, 3))
+    view = view[:, :, :: window.strides[0], :: window.strides[1], :: window.dilations[0], :: window.dilations[1]]
+    batch, channels, down, across = view.shape[:4]
+    by_part = view.reshape(batch, window.parts, channels // window.parts, down * across, *window.kernel)
+    return by_part.transpose(1, 0, 3, 4, 5, 2)
+
+
+def _sums(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sums [batch, pixels, parts, outputs]: integers, or f32 with products added one after the other."""
+    left, right = rows.reshape(*rows.shape[:3], -1), weights.reshape(*weights.shape[:2], -1)
+    dtype = np.int64 if rows.dtype == np.int8 else np.float32
+    total = np.zeros((*rows.shape[1:3], len(rows), right.shape[1]), dtype)
+    for part, k in np.ndindex(len(rows), left.shape[-1]):
+        total[:, :, part] += left[part, :, :, k, None].astype(dtype) * right[part, :, k].astype(dtype)
+    return total
 
 
 def _program(plan: GemmPlan, window: Window, shape: tuple[int, ...]) -> tuple[Design, dict[str, np.ndarray], Image]:
     random = np.random.default_rng(1)
-    q = random.integers(-128, 128, shape).astype(np.int8)
-    weights = random.integers(-127, 128, (21, window.channels * window.kernel[0] * window.kernel[1])).astype(np.int8)
+    sizes = (window.parts, OUTPUTS, *window.kernel, window.channels // window.parts)
+    if window.dtype == "bf16":
+        q, weights = (bf16(random.standard_normal(size).astype(np.float32)) for size in (shape, sizes))
+        bits, tiled = to_bf16(q), to_bf16(weights)
+    else:
+        q, weights = (random.integers(-127, 128, size).astype(np.int8) for size in (shape, sizes))
+        bits, tiled = q, weights
     image = Image.of(window, shape, plan)
-    whole = blocks(plan, image.rows, image.columns(plan.k), 21)
-    design = with_sizes(gemm_graph(plan, XDNA1, 1), plan, XDNA1, whole, image=image)
-    arrays = {"a": image.laid_out(q, plan.k), "b": tiled_weights(plan, window.weights(weights, plan.k))[None]}
-    expected = _rows(window, q).astype(np.int64) @ weights.T.astype(np.int64)
-    return design, {**arrays, "expected": expected}, image
+    whole = blocks(plan, image.rows, image.columns(plan.k), OUTPUTS)
+    design = with_sizes(gemm_graph(plan, XDNA1, 1), plan, XDNA1, whole, window.parts, image=image)
+    b = np.stack([tiled_weights(plan, window.weights(part, plan.k)) for part in tiled])
+    arrays = {"a": image.laid_out(bits, plan.k), "b": b}
+    return design, {**arrays, "expected": _sums(_rows(window, q), weights)}, image
+
+
+def _results(image: Image, c: np.ndarray) -> np.ndarray:
+    return np.stack([image.pixels(part[:, :OUTPUTS]) for part in c], axis=2)
 
 
 @pytest.mark.parametrize(("spread", "case"), list(every(SPREADS, WINDOWS)))
 def test_transfers_cut_what_im2col_would(spread: str, case: tuple[Window, tuple[int, ...]]):
-    plan = GemmPlan(8, 16, 16, 2, 2, "int8", spread)
+    plan = GemmPlan(8, 16, 16, 2, 2, OPERANDS[case[0].dtype], spread)
     design, arrays, image = _program(plan, *case)
     expected = arrays.pop("expected")
     run = simulate(design, XDNA1, arrays)
     assert run.deadlock is None
-    np.testing.assert_array_equal(run.outputs["c"], run_graph(graph_of(checked(design)), arrays)["c"])
-    np.testing.assert_array_equal(image.pixels(run.outputs["c"][0, :, :21]), expected)
+    if spread == "grid":
+        np.testing.assert_array_equal(run.outputs["c"], run_graph(graph_of(checked(design)), arrays)["c"])
+    np.testing.assert_array_equal(_results(image, run.outputs["c"]), expected)
 
 
-def test_a_corrupted_stride_gives_wrong_pixels():
-    design, arrays, image = _program(GemmPlan(8, 16, 16, 2, 2, "int8", "grid"), *WINDOWS[0])
+def test_steps_that_are_lines_are_gathered_where_something_lies_between_their_pixels():
+    for window, k, runs in (
+        (WINDOWS[6][0], 48, 2),
+        (WINDOWS[6][0], 16, 6),
+        (WINDOWS[8][0], 72, 2),
+        (WINDOWS[1][0], 24, 2),
+    ):
+        assert (window.gathered(k), window.runs(k)) == (k in (48, 72), runs)
+        shape = (2, window.channels, 6, 7)
+        design, arrays, image = _program(GemmPlan(8, k, 16, 2, 2, "int8", "down"), window, shape)
+        expected = arrays.pop("expected")
+        np.testing.assert_array_equal(_results(image, simulate(design, XDNA1, arrays).outputs["c"]), expected)
+
+
+@pytest.mark.parametrize("case", [WINDOWS[0], WINDOWS[6], WINDOWS[8], WINDOWS[9], WINDOWS[11]])
+def test_a_corrupted_stride_gives_wrong_pixels(case: tuple[Window, tuple[int, ...]]):
+    design, arrays, image = _program(GemmPlan(8, 16, 16, 2, 2, OPERANDS[case[0].dtype], "grid"), *case)
     expected, steps = arrays.pop("expected"), list(design.sequence)
     for at, step in enumerate(steps):
         if isinstance(step, Transfer) and step.buffer == "a":
             steps[at] = replace(step, strides=(*step.strides[:-2], step.strides[-2] + 4, step.strides[-1]))
-    wide = {**arrays, "a": np.concatenate([arrays["a"], np.zeros(4096, np.int8)])}
+    wide = {**arrays, "a": np.concatenate([arrays["a"], np.zeros(4096, arrays["a"].dtype)])}
     buffers = tuple(replace(b, shape=wide["a"].shape) if b.name == "a" else b for b in design.buffers)
     wrong = simulate(replace(design, sequence=tuple(steps), buffers=buffers), XDNA1, wide).outputs["c"]
-    assert (image.pixels(wrong[0, :, :21]) != expected).any()
+    assert (_results(image, wrong) != expected).any()
 
 
 def test_the_cost_model_knows_what_cutting_takes_and_plans_for_it():
@@ -99,39 +151,41 @@ def test_the_cost_model_knows_what_cutting_takes_and_plans_for_it():
 
 @pytest.mark.parametrize("spread", SPREADS)
 def test_programs_with_windows_break_no_rule(spread: str):
-    plan = GemmPlan.on(XDNA1, (16, 32, 32), "int8", spread)
-    for window, shape in WINDOWS:
+    for (window, shape), k in every(WINDOWS, (16, 48)):
+        plan = GemmPlan.on(XDNA1, (16, k, 32), OPERANDS[window.dtype], spread)
         image = Image.of(window, shape, plan)
         whole = blocks(plan, image.rows, image.columns(plan.k), 40)
-        sized = with_sizes(block_program("npu-xdna1", plan), plan, XDNA1, whole, image=image)
+        sized = with_sizes(block_program("npu-xdna1", plan), plan, XDNA1, whole, window.parts, image=image)
         assert violations(sized, XDNA1) == []
 
 
 def test_convolutions_of_a_model_are_the_cpus_and_say_who_cuts_their_windows(tmp_path: Path):
     random = np.random.default_rng(5)
-    shapes = {"w1": (32, 16, 3, 3), "w2": (32, 32, 3, 3), "w3": (16, 32, 3, 3)}
+    shapes = {"w1": (32, 16, 3, 3), "w2": (32, 32, 3, 3), "w3": (16, 32, 3, 3), "w4": (128, 16, 3, 3)}
     weights = [numpy_helper.from_array(random.standard_normal(s).astype(np.float32), n) for n, s in shapes.items()]
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["a"], name="plain", pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["a"], ["r"]),
-        helper.make_node("Conv", ["r", "w2"], ["b"], name="strided", strides=[2, 2], pads=[0, 1, 1, 0]),
-        helper.make_node("Conv", ["b", "w3"], ["y"], name="dilated", dilations=[2, 2]),
+        helper.make_node("Conv", ["r", "w2"], ["b"], name="dilated", dilations=[3, 1], pads=[3, 1, 3, 1]),
+        helper.make_node("Conv", ["b", "w4"], ["y"], name="grouped", pads=[1, 1, 1, 1], group=2),
+        helper.make_node("Conv", ["b", "w3"], ["z"], name="strided", strides=[2, 2], pads=[0, 1, 1, 0]),
     ]
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", ["B", 16, 16, 16]), ("y", None)))
-    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    sizes = (("x", ["B", 16, 16, 16]), ("y", None), ("z", None))
+    x, *results = (helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes)
+    graph = helper.make_graph(nodes, "g", [x], results, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     compiled = neuc.compile(model, "npu-xdna1{free=2}", planes=1)
     notes = " ".join(compiled.report.hints)
-    assert "2 convolutions are cut out of images in host memory by the array's DMAs: plain, strided" in notes
-    assert "the windows of 1 convolution are cut on the CPU, because it is not 2-D, or it is dilated" in notes
+    assert "windows of 4 convolutions are cut out of images in host memory by the array's DMAs: plain, dilated" in notes
     reference = neuc.compile(model, "cpu", quantize="ternary", planes=1).session()
     path = tmp_path / "m.neuc"
     compiled.save(path)
     session = neuc.load(path)
     for batch in (1, 3):
         feeds = {"x": random.standard_normal((batch, 16, 16, 16)).astype(np.float32)}
-        np.testing.assert_array_equal(session.run(None, feeds)[0], reference.run(None, feeds)[0])
+        for ours, cpus in zip(session.run(None, feeds), reference.run(None, feeds)):
+            np.testing.assert_array_equal(ours, cpus)
     products = placed_products(Artifact.open(path))
-    assert [p.facts["windows"] for p in products][:2] == ["by DMA", "by DMA"]
+    assert [(p.facts["windows"], p.facts["groups"]) for p in products] == [("by DMA", n) for n in (1, 1, 2, 1)]
     for product in products:
         assert violations(product.design, product.machine) == []

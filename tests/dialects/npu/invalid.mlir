@@ -143,3 +143,11 @@ func.func @groups(%a: tensor<2x6xf32>, %b: tensor<2x3x4xf32>) -> tensor<2x12xf32
   %y = npu.matmul %a, %b {groups = 3 : i64} : (tensor<2x6xf32>, tensor<2x3x4xf32>) -> tensor<2x12xf32>
   func.return %y : tensor<2x12xf32>
 }
+
+// -----
+
+func.func @windows(%x: tensor<1x5x4x4xf32>) -> tensor<1x16x5xf32> {
+  // CHECK: 5 channels cannot be cut into 2 groups
+  %w = npu.windows %x kernel [1, 1] strides [1, 1] pads [0, 0, 0, 0] dilations [1, 1] groups 2 : tensor<1x5x4x4xf32> -> tensor<1x16x5xf32>
+  func.return %w : tensor<1x16x5xf32>
+}

@@ -42,6 +42,11 @@ func.func @products(%a: tensor<2x5x8xf32>, %b: tensor<2x6x8xf32>, %w: tensor<8x3
   %z = npu.matmul %a, %w : (tensor<2x5x8xf32>, tensor<8x3xf32>) -> tensor<2x5x3xf32>
   func.return %y, %z : tensor<2x5x6xf32>, tensor<2x5x3xf32>
 }
+func.func @windows(%x: tensor<2x6x9x5xf32>) -> tensor<2x30x36xf32> {
+  // CHECK: npu.windows %x kernel [3, 2] strides [2, 1] pads [1, 1, 1, 1] dilations [1, 1] groups 3 : tensor<2x6x9x5xf32> -> tensor<2x30x36xf32>
+  %w = npu.windows %x kernel [3, 2] strides [2, 1] pads [1, 1, 1, 1] dilations [1, 1] groups 3 : tensor<2x6x9x5xf32> -> tensor<2x30x36xf32>
+  func.return %w : tensor<2x30x36xf32>
+}
 func.func @grouped(%q: tensor<2x5x72xi8>, %p: !ternary.packed<#ternary.encoding<i2>, 8x9, scale = row, planes = 1>) -> tensor<2x5x1x8xi32> {
   // CHECK: npu.grouped_accumulate %q, %p groups 8 : (tensor<2x5x72xi8>, {{.*}}) -> tensor<2x5x1x8xi32>
   %y = npu.grouped_accumulate %q, %p groups 8 : (tensor<2x5x72xi8>, !ternary.packed<#ternary.encoding<i2>, 8x9, scale = row, planes = 1>) -> tensor<2x5x1x8xi32>
