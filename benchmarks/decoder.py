@@ -35,7 +35,7 @@ from decoder_models import SHAPES
 from energy import EnergyCounter, energy_lines
 from engines import TABLES, Engine, EngineSpec, Table, native_table, read_specs, refusal
 from limits import AMX, READ_STREAMS, DotProductPeak, ReadBandwidth, Spread
-from page_marks import fill
+from page_marks import fill_for
 
 from neuc.runtime.cpu_features import host_cpu_name
 
@@ -97,9 +97,11 @@ def main() -> None:
         print("\n".join(energy_lines(run.energy, run.joules, {e.spec.name: e.weight_bytes for e in engines})))
     if options.page is not None:
         systems = [f"- {engine.spec.name}: {engine.system.strip()}" for engine in engines]
-        where = f"{datetime.now().date()}, {host_cpu_name()}, {os.cpu_count()} CPUs, {SHAPE.upper()} shape; {lines[0]}"
+        machine = host_cpu_name()
+        where = f"{datetime.now().date()}, {machine}, {os.cpu_count()} CPUs, {SHAPE.upper()} shape; {lines[0]}"
         one = f" {threads[0]}" if len(threads) == 1 else ""
-        fill(options.page, f"decoder {options.table}{one}", "\n".join([where, "", *lines[1:], "", *systems]))
+        content = "\n".join([where, "", *lines[1:], "", *systems])
+        fill_for(options.page, f"decoder {options.table}{one}", machine, content)
     if options.history is not None:
         with options.history.open("a") as file:
             file.write(json.dumps(record(run, options, load_before)) + "\n")

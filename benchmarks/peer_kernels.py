@@ -26,7 +26,7 @@ import llvmlite.binding as llvmlite
 import numpy as np
 from engines import Engine, native_table, read_specs, refusal
 from linear_layers import Layer, one_token, products
-from page_marks import fill
+from page_marks import fill_for
 from team import Team
 
 from neuc.backends.cpu.isa import Isa
@@ -177,7 +177,7 @@ def main() -> None:
                 engine.close()
     print(text)
     if options.page is not None:
-        fill(options.page, "peer kernels", text)
+        fill_for(options.page, "peer kernels", host_cpu_name(), text)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from kernels_ternary import LEVEL_SETS, Case, Variant, here_isas, measured
-from page_marks import fill
+from page_marks import fill_for
 
 from neuc.backends.cpu.encodings import CPU_ENCODINGS
 from neuc.runtime.cpu_features import host_cpu_name
@@ -101,7 +101,7 @@ def main() -> int:
         "weights in cache; GOPS (two operations a multiply-add), building of look-up tables included; in bold the best "
         "of each instruction set and batch."
     )
-    fill(options.page, "kernels", f"{where}\n\n{table(rows)}")
+    fill_for(options.page, "kernels", host_cpu_name(), f"{where}\n\n{table(rows)}")
     if options.json:
         options.json.write_text(json.dumps({"where": where, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     tl2 = next((row.gops[1] for row in rows if (row.levels, row.encoding) == ("ternary", "tl2")), 0.0)
