@@ -258,11 +258,3 @@ def waits_for_host_memory(machine: Machine, direction: str, words: int) -> bool:
 def _stream_cycles(machine: Machine, direction: str, words: int) -> float:
     per_word = machine.timing["shim_mm2s_per_word"] if direction == "MM2S" else 1.0
     return words * per_word * WORD / width(machine)
-
-
-def sku_of(machine: Machine, device: str) -> Sku | None:
-    """The product a row names, or one whose name begins alike."""
-    if device in machine.skus:
-        return machine.skus[device]
-    near = [name for name in sorted(machine.skus) if name.startswith(device) or device.startswith(name)]
-    return machine.skus[near[0]] if near else None

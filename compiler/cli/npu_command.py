@@ -167,7 +167,8 @@ def _remarks(predictions: list[Prediction]) -> str:
 
 def _long_lists() -> Mapping[str, str]:
     """Lists that reasons end with, said once below the tables."""
-    from neuc.compiler.npu.row_models import known_devices, known_kinds
+    from neuc.compiler.npu.row_devices import known_devices
+    from neuc.compiler.npu.row_models import known_kinds
 
     return {"devices": ", ".join(known_devices()), "kinds": ", ".join(known_kinds())}
 

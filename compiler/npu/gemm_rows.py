@@ -31,6 +31,7 @@ _DEFAULT_TILE_I16 = (32, 32, 32)
 """mlir-aie's matrix multiplications of int16, whose example programs published rows mostly are."""
 _RESIDENT = "jena"
 """Kernels measured on operands that lie in the core's memory already."""
+_IREE_PEANO = "iree peano"
 _AIR_DIRECT = "mlir-air direct codegen"
 _AIR_GROUP = 2
 """runtime_loop_tiling_sizes of mlir-air's matrix multiplications: launches along M, and along N, between two waits."""
@@ -79,7 +80,8 @@ def predict_gemm(row: Row, machine: Machine, sku: Sku) -> Prediction:
     if "order=MxNxK" in row.config:
         shape = [shape[0], shape[2], shape[1]]
     sizes = (shape[0], shape[1], shape[2])
-    library, by_iree = (_library(row), _by_iree(row)) if row.kind == "gemm" else ("", False)
+    by_iree = row.kind == "gemm" and _by_iree(row)
+    library = _library(row, by_iree=by_iree) if row.kind == "gemm" else ""
     stored = kind
     if kind.c == "bf16" and (by_iree or _casts_afterwards(row)):
         kind = replace(kind, c="f32")  # what IREE's products of bf16 return
@@ -157,9 +159,11 @@ def _whole_call(row: Row, machine: Machine, nbytes: float) -> tuple[float, str]:
     return timing.whole_call_seconds(machine, nbytes), ", with the host's buffers and copies"
 
 
-def _library(row: Row) -> str:
+def _library(row: Row, *, by_iree: bool = False) -> str:
     if by_mlir_air(row):
         return _AIR_DIRECT if _written_by_compiler(row) else ""
+    if by_iree and re.search(r"peano|repeats", row.config) and "chess" not in row.config:
+        return _IREE_PEANO
     found = next((library for word, library in _LIBRARIES if word in row.config.lower()), "")
     if not found and row.device in ("ryzen_8700g", "strix_halo_max_pro"):
         return _RESIDENT
@@ -172,7 +176,7 @@ def _by_iree(row: Row) -> bool:
     config = row.config.lower()
     if re.search(r"\btiles?[ =:]*\d|flm|iron\.gemm|stock|whole_array", config):
         return False
-    return "iree" in config or row.device.startswith(_IREE_DEVICES)
+    return "iree" in config or "repeats" in config or row.device.startswith(_IREE_DEVICES)
 
 
 def by_mlir_air(row: Row) -> bool:

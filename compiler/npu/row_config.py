@@ -42,6 +42,7 @@ _READ = (
     r"\b(?:flm|iron\.GEMM|chess|stock|whole_array|peano|iree)\b",
     r"\bfused[ -]cast\b|\blow[ -]precision\b|\bdrain\b|\bmlir-air\b",
     r"\b4-level tiling\b|\bdirect[ -]codegen\b|\bno compute\b|\bpacked\b|\bwhole call\b|\btwo inputs\b",
+    r"\bgaps?(?: between tasks)?\b|\b(?:total|span)\b",
     r"\b(?:MM2S|S2MM)\b|\b(?:first|following|next) tasks?\b|\binstructions\b|\bVMAC\b",
 )
 """What of a config is read, in any order; the rest are remarks."""
@@ -61,13 +62,19 @@ _WORDS = (
     ),
     *("chess", "stock", "whole_array", "peano", "iree", "4-level tiling", "direct codegen", "no compute", "packed"),
     *("mlir-air", "fused-cast", "drain", "low precision", "whole call", "two inputs"),
-    *("MM2S", "S2MM", "first task", "following task", "MB of DDR traffic", "repeats"),
+    *("MM2S", "S2MM", "first task", "following task", "gap", "MB of DDR traffic", "repeats"),
 )
 
 
 _FOUR_SIZES = r"\b((?:tile|kernel)s?[ =:]+)(\d+)([x/])(\d+)\3(\d+)\3(\d+)(?![\dx/])"
 _SIZES_APART = r"\btile_m=(\d+)[ ;,]+tile_k_l2=(\d+)[ ;,]+tile_k_l1=(\d+)[ ;,]+tile_n=(\d+)\b"
-_OPPOSITES = (("b_row_maj", "b_col_maj"), ("C depth 1", "C depth 2"), ("MM2S", "S2MM"), ("first", "following|next"))
+_OPPOSITES = (
+    ("b_row_maj", "b_col_maj"),
+    ("C depth 1", "C depth 2"),
+    ("MM2S", "S2MM"),
+    ("first", "following|next"),
+    ("gap", "total|span"),
+)
 """Words of which a row has one at most."""
 
 

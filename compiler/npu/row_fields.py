@@ -13,6 +13,14 @@ _MOST_DIGITS = 9
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 _SCALES = {"TOPS": 1e12, "TFLOPS": 1e12, "GOPS": 1e9, "GFLOPS": 1e9}
 _RATES = {"GB/s": 1e9, "MB/s": 1e6}
+_SPELLED_TYPES = (
+    (r"(?<![a-z])(?:int|s)(?=\d)", "i"),
+    (r"(?<![a-z])uint(?=\d)", "u"),
+    (r"bfloat16", "bf16"),
+    (r"(?:float|fp)32", "f32"),
+    (r"bfp16ebs8", "bfp16"),
+    (r"\*|\u00d7", "x"),
+)
 _OTHERS = ("cycles", "count", "MAC/cycle")
 
 
@@ -46,9 +54,10 @@ def sizes_in(text: str) -> list[int]:
 
 def type_in(text: str) -> timing.GemmType | None:
     """Element types of a product: `i8`, `i8->i16`, `i8 x i4`, `bf16_f32`; integers add up in 32 bits unless said."""
-    operands, _, result = (
-        re.sub(r"\bint(\d+)", r"i\1", text.replace(" ", "").lower()).replace("_", "->").partition("->")
-    )
+    text = re.sub(r"\bin(?:put)?s?\b[\s,;/]*|\bout(?:put)?\b", lambda m: "->" if m[0][0] == "i" else "", text.lower())
+    for spelled, known in _SPELLED_TYPES:
+        text = re.sub(spelled, known, text)
+    operands, _, result = re.sub(r"(?<=\d)[-_](?=[a-z])", "->", text.replace(" ", "")).partition("->")
     a, _, b = operands.partition("x")
     b = b or a
     kind = timing.GemmType(a, b, result or {"i8": "i32", "i16": "i32"}.get(a, a))

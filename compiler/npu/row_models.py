@@ -11,26 +11,16 @@ from dataclasses import replace
 from functools import partial
 
 from neuc.backends.npu import timing_model as timing
-from neuc.backends.npu.known_machines import ARRAYS, find_machine
 from neuc.compiler.npu.gemm_rows import by_mlir_air, predict_gemm, predict_gemv, predict_kernel
 from neuc.compiler.npu.row_config import as_known, config_faults, remarks_in, shape_fault
+from neuc.compiler.npu.row_devices import known_devices, machine_for
 from neuc.compiler.npu.row_fields import faults_in, in_unit, refuse, sizes_in, unit_fault
-from neuc.compiler.npu.rows import Prediction, Row
-from neuc.compiler.npu.vector_rows import VECTOR_FUNCTIONS, kind_of, predict_convolution, predict_vector
+from neuc.compiler.npu.rows import Prediction, Row, kind_of
+from neuc.compiler.npu.vector_rows import VECTOR_FUNCTIONS, predict_convolution, predict_vector
 from neuc.runtime.npu.machine import Machine, Sku
 
 _ANY_UNIT = "us"
 """For a row whose unit is wrong, to see what else is."""
-_GENERATIONS: Mapping[str, str] = {
-    **dict.fromkeys(("npu1", "xdna1", "xdna", "npu-xdna1", "aie2"), "npu-xdna1"),
-    **dict.fromkeys(("npu2", "npu4", "xdna2", "npu-xdna2", "aie2p"), "npu-xdna2"),
-}
-
-
-def known_devices() -> tuple[str, ...]:
-    """Every name a row's device may have; partitions such as npu-xdna1-1col, and the beginnings of names, too."""
-    products = sorted({name for machine in ARRAYS for name in find_machine(machine).skus})
-    return (*sorted(_GENERATIONS), *products)
 
 
 def known_kinds() -> tuple[str, ...]:
@@ -43,14 +33,14 @@ def predict(row: Row, *, own_rates: bool) -> Prediction:
 
     With `own_rates`, kernel rates that the row gives are not used.
     """
-    said, row = row, replace(row, config=as_known(row.config))
+    said, row = row, replace(row, kind=kind_of(row.kind), config=as_known(row.config))
     found = _predict(row, own_rates=own_rates)
     return replace(found, row=said)
 
 
 def _predict(row: Row, *, own_rates: bool) -> Prediction:
-    machine, sku = _machine_for(row.device)
-    model = _MODELS.get(kind_of(row))
+    machine, sku, product = machine_for(row.device)
+    model = _MODELS.get(row.kind)
     wrong = [row.fault]
     if machine is None:
         what = f"no machine model for device {row.device}" if row.device else "device is missing"
@@ -63,7 +53,7 @@ def _predict(row: Row, *, own_rates: bool) -> Prediction:
     wrong.append(unit_fault(row.unit))
     if machine is None or sku is None or model is None:
         return refuse(row, faults_in(*wrong))
-    asked = replace(row, unit=_ANY_UNIT) if wrong[-1] else row
+    asked = replace(row, device=product, unit=_ANY_UNIT if wrong[-1] else row.unit)
     if own_rates:
         asked = replace(asked, config=re.sub(r"\brate=\S+", "", row.config))
     dispatch = re.search(r"\bdispatch=(\d{1,7}(?:\.\d+)?)us", row.config)
@@ -73,7 +63,7 @@ def _predict(row: Row, *, own_rates: bool) -> Prediction:
         sku = replace(sku, dispatch_us=machine.host["bare_dispatch_us"])
     found = replace(model(asked, machine, sku), row=row)
     if own_rates and "rate=" in row.config:
-        what = "convolutions" if kind_of(row) == "conv2d" else "such kernels"
+        what = "convolutions" if row.kind == "conv2d" else "such kernels"
         without = f"no kernel model of our own for {what}"
         found = replace(found, why_not=found.why_not.replace("give rate=", f"{without}: --rates given takes the row's"))
     why = faults_in(*wrong, *(() if found.why_not in wrong else (found.why_not,)))
@@ -83,43 +73,28 @@ def _predict(row: Row, *, own_rates: bool) -> Prediction:
     return refuse(row, faults_in(why, *near))
 
 
-def _machine_for(device: str) -> tuple[Machine | None, Sku | None]:
-    name = re.sub(r"[\s.]+", "_", device.strip().lower())
-    partition = re.fullmatch(r"(.+)[-_](\d)col", name)
-    if partition is not None:
-        whole, sku = _machine_for(partition[1])
-        if whole is None or sku is None or not 1 <= int(partition[2]) <= whole.cols:
-            return None, None
-        return (whole if int(partition[2]) == whole.cols else find_machine(f"{whole.name}-{partition[2]}col")), sku
-    if name in _GENERATIONS:
-        machine = find_machine(_GENERATIONS[name])
-        return machine, next(iter(machine.skus.values()))
-    for array in ARRAYS if name else ():
-        machine = find_machine(array)
-        sku = timing.sku_of(machine, name)
-        if sku is not None:
-            return machine, sku
-    return None, None
-
-
 def _shim(row: Row, machine: Machine, sku: Sku) -> Prediction:
     words = sizes_in(row.shape)
     if len(words) != 1:
         return refuse(row, shape_fault(row.shape, words, "words"))
     direction = "MM2S" if "MM2S" in row.config.upper() else "S2MM"
     tasks = re.search(r"K ?= ?(\d{1,6})\b", row.config)
-    chained = kind_of(row) == "shim_chained"
+    chained = row.kind == "shim_chained"
     late = round(machine.timing["shim_first_read"])
     if not chained and direction == "MM2S" and timing.waits_for_host_memory(machine, direction, words[0]):
         said = f"so short a read only waits for host memory, by chance {late} cycles more or less"
         return refuse(row, f"{said}; published runs take 838 to 2064 cycles, the median of 50 is 1654")
     each = partial(timing.shim_task_cycles, machine, direction, words[0])
     cycles = each(place="only" if not chained else "first" if "first" in row.config else "later")
-    if chained and tasks and not re.search("first|following|next", row.config):
-        cycles = each(place="first") + (int(tasks[1]) - 1) * cycles
+    said, gap = "the task alone", machine.timing["shim_task_gap"]
+    if chained and re.search(r"\bgaps?\b", row.config):
+        cycles, said = gap, "what lies between two tasks"
+    elif chained and tasks and not re.search("first|following|next", row.config):
+        cycles = each(place="first") + (int(tasks[1]) - 1) * (gap + cycles)
+        said = f"{tasks[1]} tasks and what lies between them"
     found = in_unit(row, cycles / sku.clock_hz, sku, 0, "", nbytes=words[0] * timing.WORD)
     chance = f", up to {late} cycles more where host memory answers late" if direction == "MM2S" else ""
-    return replace(found, includes=f"the task alone{chance}")
+    return replace(found, includes=f"{said}{'' if cycles == gap else chance}")
 
 
 def _on_chip(row: Row, machine: Machine, sku: Sku) -> Prediction:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,28 @@ from neuc.errors import Error
 COLUMNS = ("id", "device", "kind", "shape", "dtype", "config", "value", "unit")
 MAX_ROWS = 100_000
 MAX_BYTES = 64 << 20
+
+_OPERATIONS = tuple((what, rate) for what in ("op", "flop") for rate in ("s", "/s", "s/s"))
+_KINDS: Mapping[str, str] = {
+    **dict.fromkeys(("matmul", "mm", "matrix_multiplication", "matrix_multiply"), "gemm"),
+    **dict.fromkeys(("whole_array_gemm", "gemm_whole_array"), "gemm_array"),
+    **dict.fromkeys(("matvec", "mv", "mvm", "matrix_vector", "matrix_vector_multiplication"), "gemv"),
+    **dict.fromkeys(("conv", "convolution"), "conv2d"),
+    **dict.fromkeys(("shim_dma", "shim_bd", "single_bd"), "shim_single_bd"),
+    **dict.fromkeys(("shim_chain", "chained_bd"), "shim_chained"),
+}
+_UNITS: Mapping[str, str] = {
+    **{f"{scale.lower()}{what}{rate}": f"{scale}{what.upper()}S" for scale in "GT" for what, rate in _OPERATIONS},
+    **dict.fromkeys(("\u00b5s", "\u03bcs", "usec", "usecs", "microseconds"), "us"),
+    **dict.fromkeys(("msec", "msecs", "milliseconds"), "ms"),
+    **dict.fromkeys(("sec", "secs", "seconds"), "s"),
+    **dict.fromkeys(("nsec", "nsecs", "nanoseconds"), "ns"),
+    **dict.fromkeys(("cycle", "cyc", "cy", "clocks"), "cycles"),
+    **dict.fromkeys(("mac/cycle", "macs/cycle", "mac/cy", "macs/cy", "macs per cycle"), "MAC/cycle"),
+    **{"gb/s": "GB/s", "gbyte/s": "GB/s", "gb/sec": "GB/s", "mb/s": "MB/s", "mbyte/s": "MB/s", "mb/sec": "MB/s"},
+    **{name: name for name in ("cycles", "ns", "us", "ms", "s", "count")},
+}
+"""Spellings of kinds and units, in small letters."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +76,17 @@ class Prediction:
             return None
         faster_is_more = self.row.unit.endswith(("OPS", "B/s", "MAC/cycle"))
         return self.row.value / self.value - 1 if faster_is_more else self.value / self.row.value - 1
+
+
+def kind_of(text: str) -> str:
+    """A row's kind as models are named: GEMM, Eltwise Add, matmul."""
+    name = re.sub(r"[\s-]+", "_", text.strip().lower())
+    return _KINDS.get(name, name)
+
+
+def unit_of(text: str) -> str:
+    """A unit as models spell it: GFLOP/s, MACs/cycle, usec; what is unknown stays as it is."""
+    return _UNITS.get(text.strip().lower(), text)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -95,6 +130,7 @@ def _rows_in(file: str, reader: csv.DictReader[str], hint: str) -> list[Row]:
         if len(rows) >= MAX_ROWS:
             raise Error("NEUC-E684", f"{file} has more than {MAX_ROWS} rows", hint=hint)
         values = {name: (fields.get(name) or "").strip() for name in COLUMNS}
+        values["kind"], values["unit"] = kind_of(values["kind"]), unit_of(values["unit"])
         value, fault = _value(values.pop("value"))
         first = lines.setdefault(values["id"], number)
         faults = [fault] if fault else []

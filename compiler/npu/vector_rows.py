@@ -74,7 +74,7 @@ def predict_vector(row: Row, machine: Machine, sku: Sku) -> Prediction:
     why = faults_in(shape_fault(row.shape, sizes, "sizes"), type_fault(row.dtype, kind))
     if why or kind is None:
         return refuse(row, why)
-    function, count = VECTOR_FUNCTIONS[kind_of(row)], prod(sizes)
+    function, count = VECTOR_FUNCTIONS[row.kind], prod(sizes)
     # Unlike a product's sums, elements keep their type unless the row names another.
     each = timing.ELEMENT_BYTES[kind.a], timing.ELEMENT_BYTES[kind.c if "->" in row.dtype else kind.a]
     inputs = 2 if re.search(r"two inputs", row.config) else function.inputs
@@ -122,11 +122,6 @@ def predict_convolution(row: Row, machine: Machine, sku: Sku) -> Prediction:
     )
     found = in_unit(row, seconds, sku, 2 * macs, "row", nbytes=inward + outward)
     return replace(found, includes=f"filters stay on the cores, {with_dispatch(sku)}")
-
-
-def kind_of(row: Row) -> str:
-    """A row's kind as the models are named."""
-    return re.sub(r"[\s-]+", "_", row.kind.strip().lower())
 
 
 def _columns_in(config: str, machine: Machine) -> tuple[int, int]:

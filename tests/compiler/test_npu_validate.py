@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.timing_model import GemmType, Tiling, kernel_macs_per_cycle
 from neuc.compiler.cli import main
 from neuc.compiler.npu.row_config import remarks_in
-from neuc.compiler.npu.row_models import known_devices, known_kinds, predict
+from neuc.compiler.npu.row_devices import known_devices
+from neuc.compiler.npu.row_models import known_kinds, predict
 from neuc.compiler.npu.rows import Prediction, Row, read_rows
 from neuc.compiler.npu.validate import gate_of, summarise
 from neuc.errors import Error, Exit
@@ -211,10 +211,13 @@ def test_programs_are_told_apart_by_how_they_use_host_memory(prefix: str, median
     assert found.maximum < gate_of("gemm")[1]
 
 
-@pytest.mark.parametrize(("kind", "count"), [("gemm", 122), ("gemv", 20), ("add", 9), ("silu_mul", 11), ("conv2d", 6)])
+@pytest.mark.parametrize(("kind", "count"), [("gemm", 140), ("gemv", 20), ("add", 9), ("silu_mul", 11), ("conv2d", 6)])
 def test_published_rows_no_constant_is_fitted_to_are_within_their_gates(kind: str, count: int):
-    """Without mlir-air's products in two launches, sums that are dispatches, and Phoenix's runs, which vary twofold."""
-    last = ("air_fused", "air_direct", "ik_flm", "ik_add", "ip_gemv")
+    """Without mlir-air's products in two launches, sums that are dispatches, and Phoenix's runs, which vary twofold.
+
+    And without IREE's four levels of i8 with i32 results on Strix, which are no faster than its three (docs/npu.md).
+    """
+    last = ("air_fused", "air_direct", "ik_flm", "ik_add", "ip_gemv", "ireeh_365_matmul_512_4096_512_i8_i32_O3_4_level")
     rows = [row for row in read_rows(ROWS.with_name("npu_unseen.csv")) if row.kind == kind]
     found = summarise([predict(row, own_rates=False) for row in rows if not row.id.startswith(last)])
     assert found is not None
@@ -342,65 +345,3 @@ def test_a_file_that_is_no_text_is_told_apart(tmp_path: Path):
     with pytest.raises(Error, match="is no text") as caught:
         read_rows(path)
     assert "CSV" in (caught.value.hint or "")
-
-
-def _time(kind: str, shape: str, dtype: str, config: str, unit: str = "us") -> float:
-    found = predict(Row("a", "xdna2", kind, shape, dtype, config, None, unit), own_rates=True)
-    assert found.value is not None, found.why_not
-    return found.value
-
-
-def test_functions_of_vectors_cost_what_they_move_and_compute():
-    """Sums of long vectors wait for memory, whose rate in bytes is the time's inverse; curves cost a lookup each."""
-    assert _time("add", "1048576", "bf16", "8 columns") > _time("relu", "1048576", "bf16", "8 columns")
-    assert _time("gelu", "1048576", "bf16", "one core") > _time("relu", "1048576", "bf16", "one core")
-    assert _time("softmax", "1024x1024", "bf16", "one core") > _time("rms_norm", "1024x1024", "bf16", "one core")
-    assert _time("Eltwise Add", "1024x1024", "bf16", "") == _time("elementwise_add", "1048576", "bf16", "")
-    assert _time("add", "1048576", "bf16", "", "GB/s") == pytest.approx(
-        3 * 2 * 1048576 / _time("add", "1048576", "bf16", "", "ns")
-    )
-    assert _time("add", "1048576", "bf16", "", "GOPS") == pytest.approx(
-        1048576 / _time("add", "1048576", "bf16", "", "ns")
-    )
-
-
-def test_operations_of_a_softmax_are_no_unit():
-    found = predict(Row("a", "xdna2", "softmax", "64x64", "bf16", "", None, "GOPS"), own_rates=True)
-    assert "unit GOPS is none that kind softmax is predicted in; known: cycles" in found.why_not
-
-
-def test_a_rate_above_its_prediction_is_an_error_of_time_above_zero():
-    row = Row("a", "xdna2", "add", "1048576", "bf16", "", 1e6, "GB/s")
-    assert (predict(row, own_rates=True).error or 0) > 0
-
-
-def test_a_convolution_takes_its_kernels_rate_from_the_row():
-    """Nine taps are nine times the work of one, a stride of two a quarter; published kernels differ a hundredfold."""
-    dispatch = find_machine("npu-xdna2").skus["krackan_ai7_350"].dispatch_us
-
-    def kernel(config: str) -> float:
-        return _conv(f"rate=4; {config}") - dispatch
-
-    assert kernel("one core; filter=3x3") == pytest.approx(9 * kernel("one core; filter=1x1"))
-    assert kernel("one core; filter=3x3; stride=2") == pytest.approx(kernel("one core; filter=3x3") / 4)
-    assert kernel("4x8 cores; filter=3x3") == pytest.approx(kernel("one core; filter=3x3") / 32)
-    for config, said in (
-        ("", "give rate="),
-        ("rate=0", "rate=0 makes no sense"),
-        ("rate=4; stride=0", "stride=0 makes"),
-    ):
-        refused = predict(Row("a", "xdna2", "conv2d", "64x64x64x64", "i8", config, None, "us"), own_rates=False)
-        assert said in refused.why_not
-
-
-def _conv(config: str) -> float:
-    found = predict(Row("a", "xdna2", "conv2d", "64x64x64x64", "i8", config, None, "us"), own_rates=False)
-    assert found.value is not None, found.why_not
-    return found.value
-
-
-def test_a_kernel_without_figures_is_not_guessed():
-    row = Row("a", "xdna2", "gemm", "512x512x512", "bf16", "iron.gemm", None, "us")
-    assert "give rate=" in predict(row, own_rates=True).why_not
-    assert predict(replace(row, config="iron.gemm; rate=20"), own_rates=False).value is not None
-    assert predict(replace(row, device="xdna1"), own_rates=True).value is not None

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from neuc.compiler.cli import main
+from neuc.compiler.npu.row_devices import machine_for
+from neuc.compiler.npu.row_fields import type_in
 from neuc.compiler.npu.row_models import predict
 from neuc.compiler.npu.rows import Row, read_rows
 from neuc.errors import Exit
@@ -72,3 +74,93 @@ def test_words_of_config_may_be_capitals(config: str):
     found = predict(row, own_rates=False)
     assert found.value == predict(replace(row, config="one core; tile 16x32x48; rate=9"), own_rates=False).value
     assert found.row == row
+
+
+@pytest.mark.parametrize(
+    ("device", "known"),
+    [
+        ("AMD Ryzen AI 9 365 w/ Radeon 880M", "strix_365"),
+        ("AMD Ryzen 7 8845HS w/ Radeon 780M Graphics", "hawk_8845hs"),
+        ("Hawk Point", "hawk_8845hs"),
+        ("Ryzen 9 7940HS", "phoenix_7940hs"),
+        ("Ryzen AI MAX+ 395", "strix_halo_max395"),
+        ("strix_halo", "strix_halo_max395"),
+        ("Strix Point HX 370", "strix_hx370"),
+        ("Krackan Point", "krackan_ai7_350"),
+        ("RyzenAI-npu4", "npu2"),
+        ("Strix Point", "strix"),
+        ("npu1_2col", "npu1_2col"),
+        ("npu14", None),
+        ("AIE-ML", None),
+        ("", None),
+    ],
+)
+def test_devices_as_their_sources_spell_them(device: str, known: str | None):
+    machine, _, name = machine_for(device)
+    assert (name if machine else None) == known
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("int8 x int4", "i8xi4->i32"),
+        ("bfloat16", "bf16xbf16->bf16"),
+        ("bf16 in, f32 out", "bf16xbf16->f32"),
+        ("bf16xbf16 -> fp32", "bf16xbf16->f32"),
+        ("bfp16-bf16", "bfp16xbfp16->bf16"),
+        ("i8_i32", "i8xi8->i32"),
+        ("w4a8", None),
+        ("i8, i32", None),
+    ],
+)
+def test_element_types_as_their_sources_spell_them(text: str, key: str | None):
+    found = type_in(text)
+    assert (found.key if found else None) == key
+
+
+def test_kinds_and_units_as_their_sources_spell_them(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    lines = (
+        "a,xdna2,Matmul,512x512x512,i8,,9,GFLOP/s",
+        "b,xdna2,GEMM,512x512x512,i8,,9,\u00b5s",
+        "c,xdna2,kernel,64x64x64,i8,,9,MACs/cycle",
+        "d,xdna2,shim DMA,4096,u32,MM2S,9,cycle",
+        "e,xdna2,sieve,4096,u32,,9,%",
+    )
+    path.write_text(TEXT + "\n".join(lines), encoding="utf-8")
+    rows = read_rows(path)
+    assert [(row.kind, row.unit) for row in rows] == [
+        ("gemm", "GFLOPS"),
+        ("gemm", "us"),
+        ("kernel", "MAC/cycle"),
+        ("shim_single_bd", "cycles"),
+        ("sieve", "%"),
+    ]
+    assert (predict(rows[0], own_rates=True).error or 0) < 0, "9 GFLOPS are slower than predicted"
+    plain = replace(rows[1], kind="gemm")
+    assert predict(replace(rows[1], kind="GEMM"), own_rates=True).value == predict(plain, own_rates=True).value
+
+
+def test_chains_of_tasks_wait_for_the_controller():
+    """Eight tasks are the first, seven following ones, and what lies between them; a gap alone is a row, too."""
+
+    def cycles(config: str) -> float:
+        found = predict(Row("a", "phoenix", "shim_chained", "64", "u32", config, None, "cycles"), own_rates=True)
+        assert found.value is not None, found.why_not
+        return found.value
+
+    each = cycles("S2MM K=8 following tasks") + cycles("S2MM K=8 gap between tasks")
+    assert cycles("S2MM K=8 total span") == cycles("S2MM K=8") == cycles("S2MM K=8 first task") + 7 * each
+    assert cycles("S2MM K=8") == pytest.approx(22025, rel=0.05), "xdna-emu's run"
+
+
+def test_repeats_on_one_core_are_irees():
+    """Whoever compiled the kernel is in the row or not, and the chip's full name says as much as its short one."""
+
+    def seconds(device: str, config: str) -> float | None:
+        row = Row("a", device, "gemm", "512x512x512", "i8->i32", config, None, "ms")
+        return predict(row, own_rates=True).value
+
+    said = seconds("strix_hx370", "one core; x100 repeats")
+    assert said == seconds("AMD Ryzen AI 9 HX 370 w/ Radeon 890M", "iree; peano; one core; x100 repeats")
+    assert said == pytest.approx(31.8, rel=0.1), "IREE's median"
