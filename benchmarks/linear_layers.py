@@ -226,7 +226,8 @@ def _from_memory(pool: Pool, calls: Callable[[int, int, int], None], team: Team)
 def products(layers: list[Layer], isa: Isa, team: Team) -> dict[str, Callable[[], float]]:
     """Calls from cache in GOPS, and dot products of registers."""
     peak = Code(PeakKernel(), isa)
-    scratch, rounds = [aligned(64 * PeakKernel.sums) for _ in range(team.threads)], 100_000
+    scratch = [aligned(64 * PeakKernel.sums) for _ in range(team.threads)]
+    rounds = round(BURST_OPERATIONS / (2 * isa.vector_bytes * PeakKernel.sums))  # as long as the bursts held against it
 
     def multiply() -> float:
         seconds = team.slowest(lambda thread: peak.call(0, 0, rounds, scratch[thread].ctypes.data))
