@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from xdsl.dialects.builtin import f32
 from xdsl.ir import SSAValue
 
 from neuc.dialects import dense
-from neuc.dialects.dense_attrs import ReduceKind
-from neuc.dialects.dims import product
+from neuc.dialects.dense_attrs import PoolKind, ReduceKind
+from neuc.dialects.dims import Dim, product
 from neuc.dialects.onnx import OnnxOp
+from neuc.dialects.store import tensor_type
 from neuc.passes import scalar_builder as sb
 from neuc.passes.onnx_lowerings.builder import Builder, Rule, Unsupported, only
 
@@ -148,7 +150,40 @@ def lower_mean_variance(node: OnnxOp, build: Builder) -> Results:
     return [build.map([centred, variance], lambda v, var: v / (sb.sqrt(var) + 1e-9))]
 
 
+def lower_lrn(node: OnnxOp, build: Builder) -> Results:
+    """LRN: x / (bias + alpha · mean of x² over neighbouring channels) ^ beta; channels beyond the ends are zero."""
+    x, size = build.operand(0), node.int_attribute("size")
+    build.require_float(x)
+    dims = build.dims(x)
+    alpha, beta, bias = (node.float_attribute(n, v) for n, v in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
+    flat = (dims[0], Dim.of(1), dims[1], product(dims[2:]))
+    squares = build.reshape(build.map([x], lambda v: v * v), flat)
+    before = (size - 1) // 2
+    mean = build.add(
+        dense.PoolOp(
+            squares,
+            PoolKind.AVG,
+            tensor_type(f32, flat),
+            kernel=(size, 1),
+            strides=(1, 1),
+            pads=(before, 0, size - 1 - before, 0),
+            dilations=(1, 1),
+            count_include_pad=True,
+        )
+    )
+
+    def divided(v: sb.Scalar, mean: sb.Scalar) -> sb.Scalar:
+        base = mean * alpha + bias
+        if beta == 0.75:
+            root = sb.sqrt(base)
+            return v / (root * sb.sqrt(root))
+        return v / sb.power(base, v.constant(beta))
+
+    return [build.map([x, build.reshape(mean, dims)], divided)]
+
+
 RULES: dict[str, Rule] = {
+    "LRN": lower_lrn,
     "Softmax": _softmax(log=False),
     "LogSoftmax": _softmax(log=True),
     "BatchNormalization": lower_batch_norm,

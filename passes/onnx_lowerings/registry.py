@@ -15,6 +15,7 @@ from neuc.passes.onnx_lowerings import (
     quantization,
     recurrent,
     reduction,
+    resampling,
     selection,
     shape,
 )
@@ -33,6 +34,7 @@ def _rules() -> dict[tuple[str, str], Rule]:
         shape.RULES,
         selection.RULES,
         recurrent.RULES,
+        resampling.RULES,
         quantization.RULES,
     )
     rules = {("", name): rule for family in families for name, rule in family.items()}

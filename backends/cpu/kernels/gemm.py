@@ -50,9 +50,12 @@ def pack_panels(matrix: np.ndarray, columns: int) -> np.ndarray:
     """B[..., K, N] as panels [..., ceil(N / columns), K, columns], missing columns zero."""
     *batch, k, n = matrix.shape
     count = -(-n // columns)
-    padded = np.zeros((*batch, k, count * columns), np.float32)
-    padded[..., :n] = matrix
-    return np.ascontiguousarray(np.moveaxis(padded.reshape(*batch, k, count, columns), -2, -3))
+    panels = np.empty((*batch, count, k, columns), np.float32)
+    for panel in range(count):  # one by one, so that transposed matrices are read along few rows at a time
+        part = matrix[..., panel * columns : (panel + 1) * columns]
+        panels[..., panel, :, : part.shape[-1]] = part
+        panels[..., panel, :, part.shape[-1] :] = 0
+    return panels
 
 
 @dataclass(frozen=True)
