@@ -140,7 +140,7 @@ def compile(
             of ``auto`` 0.05 by default, else none.
         calib: ``.npz`` with input arrays to measure errors on, and, for NPUs, to fix scales of activations by.
             Without it inputs are made up from the signature: normal floats, integers below 1000, masks of ones.
-        shapes: shapes of inputs by name; a string keeps a dim symbolic.
+        shapes: shapes of inputs by name (of torch modules by parameter of ``forward``); a string keeps a dim symbolic.
         fallback: ``host`` runs operators the target cannot in onnxruntime, ``error`` refuses them, all at once.
         isa: instruction set: ``host``, ``avx512``, ``avx2``, ``portable``.
         recognize: layers that the model quantised itself, weights with few levels and 8-bit activations, become ternary

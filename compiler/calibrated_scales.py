@@ -62,7 +62,7 @@ def with_fixed_scales(driver: Driver, options: CompileOptions, *, ternary: bool)
     model = export_onnx(driver.module, driver.context.weights, newest=OPSET)
     if is_integer(model):
         return "it has integer activations already"
-    feeds = feeds_of(load_npz(options.calib), model.graph.input, MOST_ROWS)
+    feeds = feeds_of(load_npz(options.calib), model.graph, MOST_ROWS)
     found = Calibrated.of(model, Form(eight_bits=True, tables=True, ternary=ternary), feeds)
     if not found.values:
         return "no layer of it can be int8"

@@ -150,7 +150,7 @@ def _import(
         )
     from neuc.compiler.importers.torch_module import import_torch
 
-    return import_torch(model, example_inputs, context)
+    return import_torch(model, example_inputs, context, shapes=shapes)
 
 
 def external_files(path: Path) -> list[Path]:

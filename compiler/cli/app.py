@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+_QUIET = "Errors only on stderr."
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -56,6 +57,7 @@ class Commands(click.Group):
         module = import_module(f"neuc.compiler.cli.{COMMANDS[cmd_name][0]}")
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
+        _accept_quiet(command)
         return command
 
     def resolve_command(
@@ -75,6 +77,23 @@ class Commands(click.Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
 
+def _accept_quiet(command: click.Command) -> None:
+    """Let ``-q`` also stand behind a command (and the commands of a group), where many look for it."""
+    if isinstance(command, click.Group):
+        for part in command.commands.values():
+            _accept_quiet(part)
+    elif all("-q" not in option.opts for option in command.params):
+        command.params.append(
+            click.Option(["-q", "--quiet"], is_flag=True, help=_QUIET, callback=_be_quiet, expose_value=False)
+        )
+
+
+def _be_quiet(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        console.quiet(True)
+        console.set_up_logging(True)
+
+
 def _nearest_command(name: str) -> str:
     import difflib
 
@@ -84,7 +103,7 @@ def _nearest_command(name: str) -> str:
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="neuc")
-@click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
+@click.option("-q", "--quiet", is_flag=True, help=_QUIET)
 def neuc(quiet: bool) -> None:
     """Compile neural networks to machines that avoid multiply-heavy, fetch-everything computing."""
     console.quiet(quiet)

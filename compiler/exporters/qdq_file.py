@@ -66,7 +66,7 @@ def quantize_onnx(source: Path, target: Path, calib: Path, form: Form) -> Quanti
     FoldBatchNorm().apply(context, module)
     model = export_onnx(module, context.weights, newest=OPSET)
     _refuse_integers(source, model)
-    feeds = feeds_of(load_npz(calib), model.graph.input, MOST_ROWS)
+    feeds = feeds_of(load_npz(calib), model.graph, MOST_ROWS)
     tested = feeds[-(len(feeds) // _HELD_OUT) :] if len(feeds) >= _HELD_OUT else []
     used = feeds[: len(feeds) - len(tested)]
     calibrated = Calibrated.of(model, form, used)
@@ -90,7 +90,7 @@ def quantize_onnx(source: Path, target: Path, calib: Path, form: Form) -> Quanti
     agreement = compare(outputs_of(model, tested or used), outputs_of(quantized, tested or used))
     with replacing(target) as temporary:
         onnx.save_model(quantized, temporary)
-    notes = (*_time_axes(model), *_notes(feeds, agreement, form))
+    notes = _notes(feeds, agreement, form)
     count = len(calibrated.values)
     return Quantized(tuple(layers), count, len(used), len(tested), agreement, notes, wide, why_wide)
 
@@ -111,19 +111,6 @@ def _refuse_integers(source: Path, model: ModelProto) -> None:
         raise Error(
             "NEUC-E699", f"{source.name} is int8 already ({what})", hint="give the float model it was made from"
         )
-
-
-def _time_axes(model: ModelProto) -> list[str]:
-    """Inputs whose rows are time steps of a recurrent node."""
-    inputs = {value.name for value in model.graph.input}
-    return [
-        f"axis 0 of input {node.input[0]!r} is the time axis of {node.name or node.op_type}, but rows are cut "
-        "along it: each counts as a sequence of one step; give the model sequences by [batch, time, ...]"
-        for node in model.graph.node
-        if node.op_type in ("LSTM", "GRU", "RNN")
-        and node.input[0] in inputs
-        and not any(a.name == "layout" and a.i for a in node.attribute)
-    ]
 
 
 def _notes(feeds: list[Arrays], agreement: Agreement, form: Form) -> tuple[str, ...]:

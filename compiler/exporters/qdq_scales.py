@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import ModelProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, ValueInfoProto, helper
 
 from neuc.compiler.inputs import Arrays
 from neuc.errors import Error, Exit
@@ -87,26 +87,29 @@ def weight_scales(rows: np.ndarray, *, per_channel: bool, power_of_two: bool) ->
     return np.exp2(np.ceil(np.log2(scales))).astype(np.float32) if power_of_two else scales
 
 
-def feeds_of(arrays: Arrays, inputs: Sequence[ValueInfoProto], most: int) -> list[Arrays]:
-    """Calibration arrays cut into feeds of the model's own leading size (1 where that is free), at most `most`.
+def feeds_of(arrays: Arrays, graph: GraphProto, most: int) -> list[Arrays]:
+    """Calibration arrays cut into feeds of as many samples as the model takes (1 where that is free), at most `most`.
+
+    Samples lie along the first axis, but for the inputs of recurrent nodes along the one that is the node's batch.
 
     Raises:
         Error: NEUC-E006, an input has no array; NEUC-E699, one of another shape, or with numbers that are not finite;
             NEUC-E311, of another element type.
     """
-    feeds: list[Arrays] = []
+    axes = _sample_axes(graph)
+    names = ", ".join(f"{v.name} (samples along axis 1)" if axes.get(v.name) else v.name for v in graph.input)
+    hint = f"give an .npz with an array for each of {names}, samples along the first axis"
     counts: dict[str, tuple[int, int]] = {}
-    for value in inputs:
-        array = arrays.get(value.name)
-        shape = value.type.tensor_type.shape.dim
-        hint = f"give an .npz with an array for each of {', '.join(v.name for v in inputs)}, rows along the first axis"
+    for value in graph.input:
+        array, axis = arrays.get(value.name), axes.get(value.name, 0)
         if array is None:
             what = f"the calibration data have no array {value.name!r}"
             raise Error("NEUC-E006", what, hint=hint, exit_code=Exit.USAGE)
+        shape = value.type.tensor_type.shape.dim
         fixed = [dim.dim_value for dim in shape]
-        fits = array.ndim == len(fixed) and all(f in (0, have) for f, have in zip(fixed[1:], array.shape[1:]))
-        lead = max(1, fixed[0]) if fixed else 1
-        if not fits or array.ndim == 0 or array.shape[0] < lead:
+        lead = max(1, fixed[axis]) if axis < len(fixed) else 1
+        fits = array.ndim == len(fixed) > axis and array.shape[axis] >= lead
+        if not fits or any(i != axis and f not in (0, n) for i, (f, n) in enumerate(zip(fixed, array.shape))):
             wanted = [dim.dim_value or dim.dim_param or "?" for dim in shape]
             what = f"array {value.name!r} is {list(array.shape)}, the input {wanted}"
             raise Error("NEUC-E699", what, hint=hint, exit_code=Exit.USAGE)
@@ -121,11 +124,27 @@ def feeds_of(arrays: Arrays, inputs: Sequence[ValueInfoProto], most: int) -> lis
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             what = f"calibration data {value.name!r} hold NaN or infinity"
             raise Error("NEUC-E699", what, hint="clean the data: a scale fits finite numbers alone")
-        counts[value.name] = (array.shape[0] // lead, lead)
+        counts[value.name] = (array.shape[axis] // lead, lead)
     rows = min(count for count, _ in counts.values())
-    for row in range(min(rows, most)):
-        feeds.append({name: arrays[name][row * lead : (row + 1) * lead] for name, (_, lead) in counts.items()})
-    return feeds
+    return [
+        {
+            name: np.ascontiguousarray(arrays[name].take(range(row * lead, (row + 1) * lead), axis=axes.get(name, 0)))
+            for name, (_, lead) in counts.items()
+        }
+        for row in range(min(rows, most))
+    ]
+
+
+def _sample_axes(graph: GraphProto) -> dict[str, int]:
+    """Inputs whose samples lie along another axis than the first: sequences and states of recurrent nodes."""
+    inputs = {value.name for value in graph.input}
+    return {
+        name: 1
+        for node in graph.node
+        if node.op_type in ("LSTM", "GRU", "RNN") and not any(a.name == "layout" and a.i for a in node.attribute)
+        for name in (node.input[0], *node.input[5:7])
+        if name in inputs
+    }
 
 
 def zero_inputs(feeds: Sequence[Arrays]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
@@ -16,6 +17,11 @@ from neuc.errors import Error, Exit
 
 class _Program(Protocol):
     model_proto: ModelProto
+
+
+class _Tensor(Protocol):
+    @property
+    def shape(self) -> Sequence[int]: ...
 
 
 class _Exporter(Protocol):
@@ -35,6 +41,7 @@ def import_torch(
     example_inputs: Sequence[object],
     ctx: NeucContext,
     dynamic_shapes: Mapping[str, object] | Sequence[object] | None = None,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
 ) -> ModuleOp:
     """Import a `torch.nn.Module`.
 
@@ -43,9 +50,11 @@ def import_torch(
         example_inputs: tensors to trace it with.
         ctx: its weight store receives the parameters.
         dynamic_shapes: as `torch.export` takes them: which dims are symbols.
+        shapes: the same by names of ``forward``'s parameters: sizes as the example inputs have them, and symbols.
 
     Raises:
-        Error: NEUC-E410 without PyTorch; NEUC-E112 when PyTorch cannot export the module.
+        Error: NEUC-E410 without PyTorch; NEUC-E112 when PyTorch cannot export the module; NEUC-E108, a shape does not
+            fit the example inputs.
     """
     try:
         exporter = cast(_Exporter, importlib.import_module("torch.onnx"))
@@ -56,6 +65,8 @@ def import_torch(
             hint="pip install torch, or export the model to ONNX where PyTorch is",
         ) from error
     kind = type(module).__name__
+    if shapes:
+        dynamic_shapes = _symbols(module, example_inputs, shapes)
     try:
         program = exporter.export(
             module, tuple(example_inputs), dynamo=True, dynamic_shapes=dynamic_shapes, verbose=False
@@ -71,3 +82,31 @@ def import_torch(
     if program is None:
         raise Error("NEUC-E112", f"PyTorch exported nothing for {kind}", hint="use PyTorch 2.5 or newer")
     return import_onnx(program.model_proto, ctx, name=f"{kind}.onnx")
+
+
+def _symbols(
+    module: object, example_inputs: Sequence[object], shapes: Mapping[str, Sequence[int | str]]
+) -> tuple[object, ...]:
+    """`shapes` as `torch.export` takes them, an entry for each example input."""
+    dim = importlib.import_module("torch.export").Dim
+    names = list(inspect.signature(getattr(module, "forward", module)).parameters)[: len(example_inputs)]
+    unknown = [name for name in shapes if name not in names]
+    if unknown:
+        what = f"a shape is given for {unknown[0]!r}, which is no parameter that example_inputs has a tensor for"
+        raise Error("NEUC-E108", what, hint=f"those are {', '.join(names)}")
+    found: dict[str, dict[int, object] | None] = dict.fromkeys(names)
+    examples = dict(zip(names, example_inputs))
+    for name, dims in shapes.items():
+        given = examples[name]
+        shape = tuple(cast(_Tensor, given).shape) if hasattr(given, "shape") else None
+        if shape is None or len(shape) != len(dims) or any(d not in (n, str(d)) for d, n in zip(dims, shape)):
+            what = f"the shape {list(dims)} given for {name!r} does not fit its example input"
+            has = "is no tensor" if shape is None else f"is {list(shape)}"
+            hint = f"that {has}: give its sizes, with names where they may change, or another example input"
+            raise Error("NEUC-E108", what, hint=hint)
+        wrong = [d for d in dims if isinstance(d, str) and not d.isidentifier()]
+        if wrong:
+            what = f"the shape {list(dims)} given for {name!r}: {wrong[0]!r} is no name"
+            raise Error("NEUC-E108", what, hint="name dims with letters, digits and _")
+        found[name] = {axis: dim(d) for axis, d in enumerate(dims) if isinstance(d, str)}
+    return tuple(found[name] for name in names)

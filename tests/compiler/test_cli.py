@@ -441,6 +441,8 @@ def test_quiet_leaves_errors_only(model: Path, tmp_path: Path):
     done = neuc("-q", "compile", model, "-o", tmp_path / "m.neuc")
     assert (done.status, done.out, done.err) == (Exit.OK, "", "")
     assert neuc("-q", "compile", tmp_path / "none.onnx").err.startswith("error[")
+    assert neuc("compile", "-q", model, "-o", tmp_path / "m.neuc") == done
+    assert neuc("npu", "show", "--quiet", tmp_path / "none.neuc").err.startswith("error[")
     assert "wrote " in neuc("compile", model, "-o", tmp_path / "m.neuc").err
 
 

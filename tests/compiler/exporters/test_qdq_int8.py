@@ -15,7 +15,7 @@ from neuc.compiler.accuracy import Agreement
 from neuc.compiler.cli import main
 from neuc.compiler.exporters.qdq_file import WIDE_OPSET, quantize_onnx
 from neuc.compiler.exporters.qdq_int8 import Form
-from neuc.compiler.exporters.qdq_scales import best_scale, rounded
+from neuc.compiler.exporters.qdq_scales import best_scale, feeds_of, rounded
 from neuc.compiler.exporters.qdq_widths import LARGE_ERROR
 from neuc.compiler.verification import reference_session
 from neuc.errors import Error, Exit
@@ -278,3 +278,37 @@ def test_doubtful_results_are_said_to_be(files: tuple[Path, Path], tmp_path: Pat
     np.savez(tmp_path / "outliers.npz", x=data)
     done = quantize_onnx(files[0], tmp_path / "q.onnx", tmp_path / "outliers.npz", Form())
     assert "--layers-only" in done.notes[0]
+
+
+def test_sequences_are_samples_along_the_batch_axis(tmp_path: Path):
+    weights = {
+        "w": RNG.standard_normal((1, 16, 3)).astype(np.float32),
+        "r": RNG.standard_normal((1, 16, 4)).astype(np.float32),
+        "v": RNG.standard_normal((4, 5)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("LSTM", ["x", "w", "r", "", "", "h0"], ["h"], name="lstm", hidden_size=4),
+        helper.make_node("MatMul", ["h", "v"], ["y"], name="last"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "sequences",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["T", "B", 3]),
+            helper.make_tensor_value_info("h0", TensorProto.FLOAT, [1, "B", 4]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["T", 1, "B", 5])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "lstm.onnx")
+    x, h0 = RNG.standard_normal((20, 6, 3)).astype(np.float32), RNG.standard_normal((1, 6, 4)).astype(np.float32)
+    feeds = feeds_of({"x": x, "h0": h0}, graph, 100)
+    assert len(feeds) == 6
+    assert all(np.array_equal(feed["x"], x[:, i : i + 1]) for i, feed in enumerate(feeds))
+    assert all(np.array_equal(feed["h0"], h0[:, i : i + 1]) for i, feed in enumerate(feeds))
+    np.savez(tmp_path / "calib.npz", x=x, h0=h0)
+    done = quantize_onnx(tmp_path / "lstm.onnx", tmp_path / "q.onnx", tmp_path / "calib.npz", Form(layers_only=True))
+    assert done.calibrated_on + done.held_out == 6
+    with pytest.raises(Error, match=r"array 'h0' is \[6, 1, 4\]") as caught:
+        feeds_of({"x": x, "h0": h0.transpose(1, 0, 2)}, graph, 100)
+    assert "h0 (samples along axis 1)" in caught.value.hint

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+import neuc
 from neuc.compiler.exporters.onnx_file import export_onnx
 from neuc.compiler.importers.torch_module import import_torch
 from neuc.dialects.context import NeucContext
@@ -50,3 +52,48 @@ def test_module_that_cannot_be_exported_is_named() -> None:
     with pytest.raises(Error, match="Broken") as caught:
         import_torch(Broken(), (torch.randn(2),), NeucContext())
     assert caught.value.code == "NEUC-E112"
+
+
+@pytest.mark.torch
+def test_shapes_name_the_dims_that_may_change() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    net = torch.nn.Linear(8, 3).eval()
+    x = torch.randn(2, 8)
+    session = neuc.compile(net, example_inputs=(x,), shapes={"input": ("batch", 8)}).session()
+    assert list(session.get_inputs()[0].shape) == ["batch", 8]
+    again = torch.randn(5, 8)
+    (found,) = session.run(None, {session.get_inputs()[0].name: again.numpy()})
+    # Both compute in float32; a dot product of 8 terms of size 1 differs by a few ULP.
+    np.testing.assert_allclose(np.asarray(found), net(again).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+class Forward:
+    """What `shapes` is checked against: a module's signature; nothing of it is run."""
+
+    def forward(self, x: object, y: object) -> object:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"z": ("B", 8)}, "given for 'z', which is no parameter"),
+        ({"x": ("B", 9)}, r"\['B', 9\] given for 'x' does not fit"),
+        ({"x": ("B",)}, r"\['B'\] given for 'x' does not fit"),
+        ({"y": ("B",)}, r"\['B'\] given for 'y' does not fit"),
+        ({"x": ("2*B", 8)}, r"'2\*B' is no name"),
+    ],
+)
+def test_shapes_that_do_not_fit_the_example_inputs_are_refused(
+    shapes: dict[str, tuple[int | str, ...]], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = ModuleType("torch")
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "torch.onnx", ModuleType("torch.onnx"))
+    export = ModuleType("torch.export")
+    monkeypatch.setattr(export, "Dim", str, raising=False)
+    monkeypatch.setitem(sys.modules, "torch.export", export)
+    with pytest.raises(Error, match=message) as caught:
+        neuc.compile(Forward().forward, example_inputs=(np.zeros((2, 8)), 3), shapes=shapes)
+    assert caught.value.code == "NEUC-E108"
