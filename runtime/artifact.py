@@ -14,6 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -269,10 +270,14 @@ class _MappedFile:
                 status = os.fstat(file.fileno())
                 if status.st_size == 0:
                     raise Error("NEUC-E300", f"{path} is empty", hint="compile the model again")
-                data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise Error("NEUC-E307", f"cannot read {path}: {reason}", hint="check the path") from error
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # what is not in memory yet is read into large pages, where systems can
+                mapped.madvise(mmap.MADV_HUGEPAGE)
+        data = memoryview(mapped)
         members = read_directory(data, str(path))
         for name in (MANIFEST, PROGRAM, WEIGHTS, DEBUG_MAP):
             if name not in members:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -15,7 +16,7 @@ from neuc.runtime import artifact as artifact_module
 from neuc.runtime.artifact import CHUNK, Artifact, verify, write_artifact
 from neuc.runtime.session import load
 from neuc.runtime.tensor_file import Pending, read_tensors, tensor_file
-from neuc.runtime.zipstore import read_directory
+from neuc.runtime.zipstore import StoredZipWriter, read_directory
 
 
 def write(path: Path, **changes: object) -> None:
@@ -71,6 +72,29 @@ def test_is_a_zip_with_aligned_members(tmp_path: Path) -> None:
                 int.from_bytes(raw[info.header_offset + at : info.header_offset + at + 2], "little") for at in (26, 28)
             )
             assert (info.header_offset + 30 + name_length + extra_length) % 64 == 0
+
+
+def test_members_are_written_in_large_aligned_pieces() -> None:
+    writes: list[tuple[int, int]] = []
+
+    class Recorded(io.BytesIO):
+        def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]
+            writes.append((self.tell(), len(data)))
+            return super().write(data)
+
+    file, piece = Recorded(), 1 << 22
+    sizes = [5, piece + 3, 3 * piece, 0, 70_000, piece - 1]
+    parts = [np.random.default_rng(size).bytes(size) for size in sizes]
+    writer = StoredZipWriter(file)
+    writer.add("small", [b"abc"])
+    writer.add("large", parts)
+    writer.finish()
+    assert sum(size == piece and place % piece == 0 for place, size in writes) == sum(sizes) // piece - 1
+    assert all(place // piece == (place + size - 1) // piece for place, size in writes if size)
+    with zipfile.ZipFile(file) as archive:
+        assert archive.read("small") == b"abc"
+        assert archive.read("large") == b"".join(parts)
+    assert read_directory(memoryview(file.getvalue()), "it")["large"].size == sum(sizes)
 
 
 def test_weights_are_aligned_views_that_safetensors_can_read() -> None:
