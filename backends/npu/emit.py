@@ -16,9 +16,10 @@ from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.requantize_constants import requantization
 from neuc.backends.npu.window_choice import window_of
 from neuc.backends.placed import PlacedProgram
+from neuc.dialects.dense_movement import TransposeOp
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
 from neuc.dialects.npu_windows import WindowsOp
-from neuc.dialects.store import ConstantOp, constant_value
+from neuc.dialects.store import ConstantOp, constant_value, dims_of
 from neuc.dialects.ternary import AccumulateOp, Im2ColOp, PackOp
 from neuc.dialects.ternary_weights import defining_weight, weight_arrays
 from neuc.dialects.weight_store import WeightStore
@@ -89,12 +90,15 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
         "codes": {},
         "planes": 0,
         "window": {},
+        "pixels": [],
         "switch": SWITCH in function.attributes,
     }
     ops = list(function.body.block.ops)
     finished = [op for op in ops if isinstance(op, RequantizeOp)]
     integers = [op for op in ops if isinstance(op, AccumulateOp)]
     windows = next((op for op in ops if isinstance(op, Im2ColOp | WindowsOp)), None)
+    if any(isinstance(op, TransposeOp) for op in ops) and windows is not None:
+        data["pixels"] = [dim.value for dim in dims_of(windows.operands[0])[2:]]
     grouped = next((op for op in ops if isinstance(op, GroupedAccumulateOp)), None)
     floats = [op for op in ops if isinstance(op, MatmulOp)]
     if grouped is not None:

@@ -19,7 +19,7 @@ from neuc.backends.npu.float_convs import expand_windows
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.left_behind import listed, note_the_rest
 from neuc.backends.npu.tiling import Choice, Product, choose_plans
-from neuc.backends.npu.window_choice import cut_where, note_windows, windows_of, with_images
+from neuc.backends.npu.window_choice import cut_where, note_windows, pixel_moves, windows_of, with_images
 from neuc.dialects.context import store_of
 from neuc.dialects.locations import node_names
 from neuc.dialects.npu_windows import WindowsOp
@@ -47,7 +47,7 @@ class PlaceNpu(ModulePass):
         3. Tiles, spread and program are those that `tiling.py` finds cheapest for all products in turn; a function
            before which the array's program changes gets the attribute ``npu.switch``.
         4. `npu.requantize` behind a product goes with it, and `ternary.im2col` or `npu.windows` before it where DMAs
-           cut its windows; other `npu.windows` become dense operations.
+           cut its windows, and what makes planes of the pixels these read; other `npu.windows` become dense operations.
         5. Integer products of fewer multiply-adds than `least` that a CPU can run stay there: a dispatch would cost
            more than they do. Everything else stays with the CPU, too; the report says which layers and why.
 
@@ -90,7 +90,7 @@ class PlaceNpu(ModulePass):
             rows.append(_row(layers, product, choice, number, machine))
             moved, windows = _brought_together(layers), windows_of(layers)
             if windows is not None and choice.costs[number].cut:
-                moved = [windows, *moved]
+                moved = [*pixel_moves(windows), windows, *moved]
             function = place(op, moved, _segment(number), EXECUTOR)
             function.attributes[MACHINE] = StringAttr(self.machine)
             function.attributes[PLAN] = plan_attribute(choice.plans[number])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from neuc.errors import Error
 from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, GemmPlan, blocks, kernel_cycles
@@ -40,7 +41,8 @@ class Product:
     """A [m, groups·k] · B [k, n] for each group; ``operands`` as its weights and activations allow.
 
     With ``finish`` it leaves as int8 codes, made on the cores. With ``window``, A is windows of images ``shape``
-    [batch, channels, height, width], which DMAs may cut out (`runtime/npu/windows.py`).
+    [batch, channels, height, width], which DMAs may cut out (`runtime/npu/windows.py`); ``by_pixel``: these lie pixel
+    by pixel before anybody cuts them.
     """
 
     m: int
@@ -51,6 +53,7 @@ class Product:
     finish: Finish | None = None
     window: Window | None = None
     shape: tuple[int, ...] = ()
+    by_pixel: bool = False
 
     @property
     def depths(self) -> tuple[int, ...]:
@@ -62,8 +65,8 @@ class Product:
 class Cost:
     """Cycles of a product on the array, what limits it, bytes of host memory, and the share of work that is padding.
 
-    ``cut``: its windows are cut by DMAs. ``written``: cycles the CPU takes at least to write them as a matrix, or to
-    write the images they are cut from.
+    ``cut``: its windows are cut by DMAs. ``written``: cycles the CPU takes at least to write them as a matrix, and
+    before that the planes it makes them of, or to write the images they are cut from.
     """
 
     cycles: float
@@ -89,7 +92,8 @@ def product_cost(plan: GemmPlan, machine: Machine, product: Product) -> Cost:
     window = product.window
     if window is None:
         return rows
-    rows = replace(rows, written=_written(machine, product.m * product.k * product.groups * window.width))
+    values = product.m * product.k * product.groups + (prod(product.shape) if product.by_pixel else 0)
+    rows = replace(rows, written=_written(machine, values * window.width))
     image, dma = Image.of(window, product.shape, plan), machine.classes["shim"].dma
     if dma is None or not image.fits(plan.k, dma):
         return rows

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation
 
 from neuc.backends.npu.array_products import Layer
 from neuc.backends.npu.left_behind import listed, size
 from neuc.backends.npu.tiling import Choice, Cost, Product
+from neuc.dialects.dense_movement import ReshapeOp, TransposeOp
 from neuc.dialects.locations import node_names
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp
 from neuc.dialects.npu_windows import WindowsOp
@@ -42,6 +44,38 @@ def window_of(op: Windows, parts: int = 1) -> Window:
     )
 
 
+def _turned(windows: Windows) -> tuple[TransposeOp, ReshapeOp] | None:
+    """What makes planes [N, C, …] of the pixels [N, P, C] that a convolution reads."""
+    reshape = windows.operands[0].owner
+    if not isinstance(reshape, ReshapeOp) or not isinstance(reshape.x.owner, TransposeOp):
+        return None
+    transpose = reshape.x.owner
+    if list(transpose.perm.get_values()) != [0, 2, 1] or dims_of(transpose.result)[:2] != dims_of(reshape.result)[:2]:
+        return None
+    return transpose, reshape
+
+
+def pixel_moves(windows: Windows) -> list[Operation]:
+    """What makes planes of pixels, for these windows alone; [] if they read no pixels that a product wrote.
+
+    A function that takes these operations in reads the pixels as they are. Planes that others read, too, are made a
+    second time, on paper.
+    """
+    found = _turned(windows)
+    if found is None:
+        return []
+    transpose, reshape = found
+    if len(list(reshape.result.uses)) == len(list(transpose.result.uses)) == 1:
+        return [transpose, reshape]
+    block = windows.parent_block()
+    assert block is not None
+    turned = transpose.clone()
+    planes = reshape.clone(value_mapper={transpose.result: turned.result})
+    block.insert_ops_before([turned, planes], windows)
+    windows.operands[0] = planes.result
+    return [turned, planes]
+
+
 def windows_of(layers: Sequence[Layer]) -> Windows | None:
     """Where the rows of products come from, if they are windows."""
     first = layers[0]
@@ -57,7 +91,8 @@ def with_images(layers: Sequence[Layer], product: Product, free: int) -> Product
     batch, channels, *axes = dims_of(windows.operands[0])
     lines = [1] if len(axes) == 1 else []
     shape = (size([batch], free), channels.value, *lines, *(dim.value for dim in axes))
-    return replace(product, window=window_of(windows, product.groups), shape=shape)
+    by_pixel = _turned(windows) is not None
+    return replace(product, window=window_of(windows, product.groups), shape=shape, by_pixel=by_pixel)
 
 
 def obstacle(layers: Sequence[Layer], product: Product) -> str:

@@ -91,8 +91,8 @@ class NpuExecutor:
     Of codes: ``q`` int8 [..., K] to ``acc`` int32 [..., G, R] for each of the weights that read it, or to int8 codes
     [..., R] where the cores finish it (``codes``: in how many stages, with how many corrections and tables). Of floats
     in bf16: ``a`` f32 [..., K] to f32 [..., N] for each of them, or ``a`` [..., M, K] and ``b`` [..., K, N] to
-    [..., M, N]. With ``window``, q or a is images [B, C, …], cut by transfers. With ``planes`` the groups are those of
-    a grouped convolution, whose columns lie side by side.
+    [..., M, N]. With ``window``, q or a is images [B, C, …], cut by transfers, with ``pixels`` (their lines and pixels
+    of a line) [B, P, C]. With ``planes`` the groups are those of a grouped convolution, whose columns lie side by side.
     """
 
     def __init__(self, name: str, segment: Segment, setting: Setting) -> None:
@@ -110,6 +110,7 @@ class NpuExecutor:
                 "codes",
                 "planes",
                 "window",
+                "pixels",
                 "columns",
                 "outputs",
                 "group",
@@ -128,6 +129,7 @@ class NpuExecutor:
         self._finish = finish_from(node.get("codes"))
         self._planes = node.get("planes").integer(0, MOST_PARTS)
         self._window = window_from(node.get("window"), self._plan.kind.a)
+        self._pixels = node.get("pixels").list_of(lambda n: n.integer(1, MOST), 2)
         if self._finish is not None and not finishing:
             raise node.get("codes").refuse("the program makes no codes")
         self._columns, self._group = (node.get(key).integer(0, MOST) for key in ("columns", "group"))
@@ -184,7 +186,10 @@ class NpuExecutor:
         return self._parts(whole, x.shape[:-1], groups)
 
     def _windowed(self, x: Array, window: Window) -> list[Array]:
-        """Windows of images [B, C, …], cut by transfers, times the constant weights."""
+        """Windows of images [B, C, …], or of their pixels [B, P, C], cut by transfers, times the constant weights."""
+        if self._pixels:
+            x = x.reshape(x.shape[0], *self._pixels, x.shape[-1])
+            x = x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
         images = x if x.ndim == 4 else x[:, :, None]
         if images.shape[1] != window.channels:
             raise InternalError(f"segment {self._name}: {images.shape[1]} channels, not {window.channels}")

@@ -7,6 +7,7 @@ from itertools import product as every
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -189,3 +190,53 @@ def test_convolutions_of_a_model_are_the_cpus_and_say_who_cuts_their_windows(tmp
     assert [(p.facts["windows"], p.facts["groups"]) for p in products] == [("by DMA", n) for n in (1, 1, 2, 1)]
     for product in products:
         assert violations(product.design, product.machine) == []
+
+
+@pytest.fixture(scope="module")
+def chain() -> onnx.ModelProto:
+    """Three convolutions in int8 QDQ form, codes between them; the first one's are read by a pooling, too."""
+    random = np.random.default_rng(2)
+    tensors: dict[str, np.ndarray] = {}
+    nodes: list[onnx.NodeProto] = []
+
+    def pair(x: str, scale: float) -> str:
+        tensors[f"{x}.s"], tensors[f"{x}.z"] = np.array(scale, np.float32), np.array(0, np.int8)
+        nodes.append(helper.make_node("QuantizeLinear", [x, f"{x}.s", f"{x}.z"], [f"{x}.q"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{x}.q", f"{x}.s", f"{x}.z"], [f"{x}.d"]))
+        return f"{x}.d"
+
+    def conv(name: str, x: str, shape: tuple[int, ...], strides: int) -> str:
+        tensors[f"{name}.w"] = random.integers(-127, 128, shape).astype(np.int8)
+        tensors[f"{name}.ws"] = random.uniform(1e-3, 3e-3, shape[0]).astype(np.float32)
+        tensors[f"{name}.b"] = random.standard_normal(shape[0]).astype(np.float32)
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}.w", f"{name}.ws"], [f"{name}.f"], axis=0))
+        options = {"pads": [1, 1, 1, 1], "strides": [strides, strides]}
+        inputs = [x, f"{name}.f", f"{name}.b"]
+        nodes.append(helper.make_node("Conv", inputs, [f"{name}.y"], name=name, **options))  # pyright: ignore[reportArgumentType]
+        nodes.append(helper.make_node("Relu", [f"{name}.y"], [f"{name}.r"]))
+        return pair(f"{name}.r", 0.05)
+
+    one = conv("one", pair("x", 0.02), (16, 8, 3, 3), 1)
+    conv("three", conv("two", one, (24, 16, 3, 3), 1), (32, 24, 3, 3), 2)
+    nodes.append(helper.make_node("GlobalAveragePool", [one], ["z"]))
+    sizes = (("x", (8, 20, 18)), ("three.r.d", (32, 10, 9)), ("z", (16, 1, 1)))
+    x, *results = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, *size]) for name, size in sizes)
+    weights = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    graph = helper.make_graph(nodes, "g", [x], results, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def test_convolutions_read_pixels_as_products_wrote_them(chain: onnx.ModelProto, tmp_path: Path):
+    feeds = {"x": np.random.default_rng(3).standard_normal((2, 8, 20, 18)).astype(np.float32)}
+    reference = neuc.compile(chain, "npu-xdna1{finish=cpu}").session().run(None, feeds)
+    neuc.compile(chain, "npu-xdna1").save(tmp_path / "m.neuc")
+    products = placed_products(Artifact.open(tmp_path / "m.neuc"))
+    assert [p.facts["windows"] for p in products] == ["by DMA"] * 3
+    session = neuc.load(tmp_path / "m.neuc", profile=True)
+    for ours, cpus in zip(session.run(None, feeds), reference):
+        np.testing.assert_array_equal(ours, cpus)
+        assert len(np.unique(ours)) > 30
+    assert session.profile is not None
+    on_host = [event.name for event in session.profile.events if event.category != "npu"]
+    assert [name for name in on_host if "two" in name] == []
+    assert [name for name in on_host if "one" in name] == ["QuantizeLinear#0 + one", "one + Relu#4"]  # the pooling's
