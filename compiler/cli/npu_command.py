@@ -42,6 +42,8 @@ npu_command.add_command(npu_export.export_command)
 def validate_command(rows: Path, rates: str, as_json: bool) -> int:
     """Predict every row of a CSV (id, device, kind, shape, dtype, config, value, unit) beside its measured value.
 
+    A column source, if there is one, stands for words that its rows have in common (mlir-air, IREE, tibrezus, IRON).
+
     Kinds: gemm, gemm_array, kernel, gemv (MxK), conv2d (HxWxC_INxC_OUT, with rate=), functions of vectors such as add,
     mul, relu, gelu, silu, softmax, rms_norm, layer_norm, memcpy, and dma, shim_single_bd, shim_chained (words). Units:
     cycles, ns, us, ms, s, GOPS to TFLOPS, MAC/cycle, MB/s, GB/s. An unknown kind's row says what is known.
@@ -65,11 +67,13 @@ def validate_command(rows: Path, rates: str, as_json: bool) -> int:
       flm, iron.gemm, stock, iree      whose program: which runs host memory is read in
       4-level tiling, packed, direct codegen   of IREE's programs, which choose their own tiles
       chess, peano                     the kernel's compiler
-      mlir-air                         whose program: launches follow one another
+      mlir-air                         whose program: groups of launches wait for each other
+      drain, fused-cast, direct codegen   how its bf16 results are rounded, or by whose kernel
+      tile 64/512/32/128               its m, k_l2, k, n
       whole call                       the host allocates and copies its buffers, too
       filter=3x3, stride=2             of a convolution
       two inputs                       of a function of vectors
-      MM2S or S2MM, first or following task, K=8 (tasks)   shim_single_bd, shim_chained
+      MM2S or S2MM, first or following task, gap between tasks, K=8 (all 8 tasks)   shim_single_bd, shim_chained
       hops=3                           dma: tiles apart
     """  # noqa: D301  (click takes the backspace for "as it is")
     from neuc.compiler.npu.row_models import predict

@@ -78,6 +78,26 @@ _OPPOSITES = (
 """Words of which a row has one at most."""
 
 
+_SOURCES = (
+    (r"mlir-air(?!.*\bpull\b)", r"mlir-air", "mlir-air"),
+    (r"iree", r"iree", "iree"),
+    (r"tibrezus", r"dispatch=|whole call", "peano; whole call; dispatch=275us"),
+    (r"iron.*krackan/", r"dispatch=", "dispatch=185us"),
+    (r"iron.*phoenix/", r"dispatch=", "dispatch=422us"),
+)
+"""What a row's source says of its program, unless its config has such words: whose it is, what was timed around it."""
+
+
+def with_source(config: str, source: str) -> str:
+    """`config` and what goes without saying where this source published it; docs/npu.md has where figures come from."""
+    more = [
+        words
+        for name, said, words in _SOURCES
+        if re.search(name, source, re.IGNORECASE) and not re.search(said, config, re.IGNORECASE)
+    ]
+    return "; ".join(filter(None, (config, *more)))
+
+
 @lru_cache(1024)
 def as_known(config: str) -> str:
     """`config` with its known words and sizes as models spell them: One Core, Tile 64X64X64, rate = 5.

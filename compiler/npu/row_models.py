@@ -12,7 +12,7 @@ from functools import partial
 
 from neuc.backends.npu import timing_model as timing
 from neuc.compiler.npu.gemm_rows import by_mlir_air, predict_gemm, predict_gemv, predict_kernel
-from neuc.compiler.npu.row_config import as_known, config_faults, remarks_in, shape_fault
+from neuc.compiler.npu.row_config import as_known, config_faults, remarks_in, shape_fault, with_source
 from neuc.compiler.npu.row_devices import known_devices, machine_for
 from neuc.compiler.npu.row_fields import faults_in, in_unit, refuse, sizes_in, unit_fault
 from neuc.compiler.npu.rows import Prediction, Row, kind_of
@@ -33,7 +33,7 @@ def predict(row: Row, *, own_rates: bool) -> Prediction:
 
     With `own_rates`, kernel rates that the row gives are not used.
     """
-    said, row = row, replace(row, kind=kind_of(row.kind), config=as_known(row.config))
+    said, row = row, replace(row, kind=kind_of(row.kind), config=as_known(with_source(row.config, row.source)))
     found = _predict(row, own_rates=own_rates)
     return replace(found, row=said)
 

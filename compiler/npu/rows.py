@@ -52,6 +52,8 @@ class Row:
     unit: str
     fault: str = ""
     """What is wrong with the line: a value that is none, the id of another row, or it is too long."""
+    source: str = ""
+    """Who published it, where the file has that column; it says what `config` leaves out (`row_config.py`)."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,10 @@ def _rows_in(file: str, reader: csv.DictReader[str], hint: str) -> list[Row]:
             faults.append(f"id {values['id'][:40]} is that of line {first}, too")
         if None in fields:
             faults.append(f"more fields than the header's {len(header)} columns")
-        rows.append(Row(**values, value=value, fault=f"line {number}: {'; '.join(faults)}" if faults else ""))
+        source = (fields.get("source") or "").strip()
+        rows.append(
+            Row(**values, value=value, source=source, fault=f"line {number}: {'; '.join(faults)}" if faults else "")
+        )
     return rows
 
 

@@ -164,3 +164,22 @@ def test_repeats_on_one_core_are_irees():
     said = seconds("strix_hx370", "one core; x100 repeats")
     assert said == seconds("AMD Ryzen AI 9 HX 370 w/ Radeon 890M", "iree; peano; one core; x100 repeats")
     assert said == pytest.approx(31.8, rel=0.1), "IREE's median"
+
+
+def test_a_source_says_what_its_config_leaves_out(tmp_path: Path):
+    """tibrezus times whole calls of peano's kernels, mlir-air a start and a wait; words of config come first."""
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        "id,source,device,kind,shape,dtype,config,value,unit\n"
+        "a,tibrezus,phoenix,gemm,256x256x256,i16,1 core,30.5,GOPS\n"
+        "b,tibrezus,phoenix,gemm,512x512x512,i16,16 cores,264.7,GOPS\n"
+        "c,tibrezus,phoenix,gemm,512x512x512,i16,16 cores; dispatch=100us,264.7,GOPS\n"
+        "d,Xilinx/mlir-air,strix,gemm,2048x2048x2048,bf16->f32,herd 8x4; tile 64/512/32/128,8508,GFLOPS\n"
+    )
+    a, b, c, d = (predict(row, own_rates=True) for row in read_rows(path))
+    assert abs(a.error or 1) < 0.12
+    assert abs(b.error or 1) < 0.12
+    assert "dispatch 100 us" in c.includes
+    assert "buffers" not in c.includes
+    assert abs(d.error or 1) < 0.12
+    assert d.row.config == "herd 8x4; tile 64/512/32/128"
