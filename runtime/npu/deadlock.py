@@ -1,4 +1,4 @@
-"""Deadlocks told before they happen, and the smallest change of depths that cures one.
+"""Deadlocks told before they happen, with the depths that cure them (`cures.py` searches for those).
 
 A dataflow program with bounded channels either always or never deadlocks, whatever the order of events (Kahn; Parks
 1995), so that running tokens without values decides it. One class of hardware hangs has another cause, replayed
@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+from neuc.runtime.npu.cures import smallest_cure
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import DTYPES, Channel, Design, Link, Transfer
 from neuc.runtime.npu.simulator import Deadlock, simulate, with_depths
-
-MAX_DEPTH = 4096
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,15 @@ class Replay:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a design hangs, why, and the depths (of channels and links) with which it would not."""
+    """Whether a design hangs, why, and the depths (of channels and links) with which it would not.
+
+    ``smallest``: no other depths that cure it add fewer buffers.
+    """
 
     deadlock: Deadlock | None
     replays: tuple[Replay, ...]
     cure: Mapping[str, int] | None
+    smallest: bool = True
 
     @property
     def hangs(self) -> bool:
@@ -59,7 +62,8 @@ class Verdict:
             return "runs"
         why = [str(self.deadlock)] if self.deadlock is not None else []
         cure = "no depths cure it" if self.cure is None else ", ".join(f"{k} depth {v}" for k, v in self.cure.items())
-        return f"hangs: {'; '.join([*why, *map(str, self.replays)])}; cure: {cure}"
+        rest = "" if self.smallest else " (fewer buffers may do: the search was cut short)"
+        return f"hangs: {'; '.join([*why, *map(str, self.replays)])}; cure: {cure}{rest}"
 
 
 def diagnose_design(design: Design, machine: Machine) -> Verdict:
@@ -71,76 +75,12 @@ def diagnose_design(design: Design, machine: Machine) -> Verdict:
     depths: dict[str, int] = {}
     for replay in replays:
         depths |= dict.fromkeys(replay.channels, -(-replay.demand // 2))
-    if stuck is not None:
-        found = cure(with_depths(design, depths), machine)
-        if found is None:
-            return Verdict(stuck, replays, None)
-        depths |= found
-    return Verdict(stuck, replays, depths)
-
-
-def cure(design: Design, machine: Machine) -> dict[str, int] | None:
-    """The fewest added buffers that let a deadlocked design run; None if depths are not the reason.
-
-    One channel or link of the circle of waiting at a time first; where no single one helps, the one that is full grows
-    and the search goes on with what then is in the way.
-    """
-    grown: dict[str, int] = {}
-    for _ in range(32):
-        run = simulate(with_depths(design, grown), machine, {}, values=False)
-        if run.deadlock is None:
-            return grown
-        names = _in_circle(design, run.deadlock)
-        single = [found for name in names if (found := _least(design, machine, grown, name)) is not None]
-        if single:
-            return min(single, key=lambda depths: _added(design, depths))
-        full = [name for name in names if _full(run.deadlock, name)]
-        if not full:
-            return None
-        for name in full:
-            grown[name] = 2 * grown.get(name, _depth(design, name))
-            if grown[name] > MAX_DEPTH:
-                return None
-    return None
-
-
-def _depth(design: Design, name: str) -> int:
-    return next(part.depth for part in (*design.channels, *design.links) if part.name == name)
-
-
-def _added(design: Design, depths: Mapping[str, int]) -> int:
-    return sum(depth - _depth(design, name) for name, depth in depths.items())
-
-
-def _full(deadlock: Deadlock, name: str) -> bool:
-    """Whether somebody in the circle waits for room in this channel or link."""
-    return any(
-        name in what.replace("@", " ").split() and what.startswith(("room", "a free")) for _, what, _ in deadlock.cycle
-    )
-
-
-def _in_circle(design: Design, deadlock: Deadlock) -> list[str]:
-    """Channels and links whose buffers somebody in the circle waits for."""
-    words = {word for _, what, _ in deadlock.cycle for word in what.replace("@", " ").split()}
-    return [part.name for part in (*design.channels, *design.links) if part.name in words]
-
-
-def _least(design: Design, machine: Machine, grown: Mapping[str, int], name: str) -> dict[str, int] | None:
-    """The least depth of one channel that lets the design run: doubling, then halving the interval."""
-
-    def runs(depth: int) -> bool:
-        return simulate(with_depths(design, {**grown, name: depth}), machine, {}, values=False).deadlock is None
-
-    low = grown.get(name, _depth(design, name))
-    high = 2 * low
-    while not runs(high):
-        if high >= MAX_DEPTH or high > 64 * _depth(design, name):
-            return None
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if runs(middle) else (middle, high)
-    return {**grown, name: high}
+    if stuck is None:
+        return Verdict(None, replays, depths)
+    found = smallest_cure(with_depths(design, depths), machine)
+    if found is None:
+        return Verdict(stuck, replays, None)
+    return Verdict(stuck, replays, {**depths, **found.depths}, found.proven)
 
 
 def coupled_replays(design: Design) -> tuple[Replay, ...]:
