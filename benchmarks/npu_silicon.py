@@ -35,6 +35,7 @@ FIRST_LOOKS = (
     "| 23 products of IREE's histories, medians: PRO 360, packet flow, one core | 12 %, 57 %, 0.82 | its own kernel by"
     " peano |",
     "| 5 softmaxes of IREE's | 21 %, 162 %, 0.95 | XDNA1's cycles a number are XDNA2's, by one of them |",
+    "| 14 products of iron.GEMM, 6 of flm, amd/IRON on Phoenix | 16 %, 63 %, 0.90 and 35 %, 46 %, 0.55 | nothing |",
     "| 5 chains of tasks, xdna-emu | 81 %, 89 % | the controller's time between tasks, by two gaps of others |",
 )
 
@@ -104,8 +105,9 @@ def section() -> list[str]:
         "to 58 % longer than predicted; reads reach 21 to 29 GB/s there, and rows of B are 19 to 38 kB apart, but "
         "2048x3584x3584 does so, too. IREE's i8 products with i32 results on Strix take as long with four levels of "
         "tiling as with three, where half as much is read. A softmax of IREE's on HX 370 took 2 to 87 us in eight "
-        "runs, less than a dispatch. flm's products of 256 rows on Krackan took 196 to 382 us in five runs. First "
-        "tasks of xdna-emu's chains took 691 to 880 (S2MM) and 774 to 1478 cycles (MM2S).",
+        "runs, less than a dispatch. flm's products of 256 rows on Krackan took 196 to 382 us in five runs, one of "
+        "them on Phoenix 683 to 2279. First tasks of xdna-emu's chains took 691 to 880 (S2MM) and 774 to 1478 cycles "
+        "(MM2S).",
     ]
 
 
