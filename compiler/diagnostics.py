@@ -48,6 +48,8 @@ def parse_module(text: str, context: NeucContext, name: str, *, first_line: int 
     Raises:
         Error: NEUC-E250 for text that does not parse, NEUC-E251 for a module that does not verify; both with the line.
     """
+    if not text.strip():
+        raise Error("NEUC-E250", f"{name} is empty", hint="a module without operations is `builtin.module {}`")
     try:
         module = Parser(context, text, name).parse_module()
     except ParseError as error:

@@ -200,7 +200,7 @@ def read_module(path: Path) -> tuple[ModuleOp, NeucContext]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Error("NEUC-E004", f"cannot read {path}: {read_problem(error)}") from error
+        raise Error("NEUC-E004", f"cannot read {path}: {read_problem(error)}", hint="check the path") from error
     context = universe.new_context(diagnostics.load_weights_beside(path))
     return diagnostics.parse_module(text, context, path.name), context
 

@@ -132,8 +132,11 @@ def _parsed(text: str) -> tuple[str, dict[str, str]]:
     parts = [] if found is None else re.split(r"[,\s]+", (found["options"] or "").strip(", "))
     pairs = [part.partition("=") for part in parts if part]
     if found is None or not all(key and equals and value for key, equals, value in pairs):
-        unclosed = text.count("{") > text.count("}")
-        raise _bad_option(text, "the closing brace is missing" if unclosed else "it cannot be read", _options_of(text))
+        empty = next((key for key, _, value in pairs if key and not value), None)
+        why = "it cannot be read" if empty is None else f"option {empty} has no value"
+        if text.count("{") > text.count("}"):
+            why = "the closing brace is missing"
+        raise _bad_option(text, why, _options_of(text))
     given: dict[str, str] = {}
     for key, _, value in pairs:
         if key in given:

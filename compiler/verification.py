@@ -11,6 +11,7 @@ import numpy as np
 from neuc.compiler.accuracy import Agreement, compare
 from neuc.compiler.inputs import Arrays, more_modest, parse_inputs, random_inputs
 from neuc.errors import Error, Exit
+from neuc.runtime.signature import Signature
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -29,11 +30,15 @@ def verify_session(session: Session, model: Path, runs: int, inputs: Sequence[st
         inputs: input specs as of ``--input``; if given, they are the one input compared on.
 
     Raises:
-        Error: NEUC-E260, onnxruntime cannot run the model; NEUC-E261, the two models differ in their signature.
+        Error: NEUC-E260, onnxruntime cannot run the model; NEUC-E261, the two models differ in their signature;
+            NEUC-E006, E311 or E312, inputs are missing or do not fit.
     """
     signature = session.program.inputs
-    choices = [[parse_inputs(inputs, signature)]] if inputs else made_up(signature, runs)
-    return compare_on(session, reference_session(model), choices)
+    if not inputs:
+        return compare_on(session, reference_session(model), made_up(signature, runs))
+    given = parse_inputs(inputs, signature)
+    Signature(session.program).check_feeds(given)  # so that it is told in our words, not in onnxruntime's
+    return compare_on(session, reference_session(model), [[given]])
 
 
 def made_up(signature: Sequence[IoSpec], runs: int) -> Iterator[list[Arrays]]:

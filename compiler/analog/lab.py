@@ -158,4 +158,4 @@ def _chip(state: AnalogState) -> Chip:
 
 def _bad(path: Path, why: str) -> Error:
     hint = "write a line for each read, with the columns target (µS), time (s) and conductance (µS)"
-    return Error("NEUC-E649", f"{path} {why}", hint=hint, exit_code=Exit.USAGE)
+    return Error("NEUC-E649", f"{path} {why}", hint=hint)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from neuc.compiler.analog.sweep import Sweep, parse_times, spell_time, sweep
 from neuc.compiler.cli import arguments, console
-from neuc.errors import Exit
+from neuc.errors import Error, Exit
 
 if TYPE_CHECKING:
     from neuc.runtime.session import Session
 
 
 def run_ageing(
+    model: Path,
     artifact: Path,
     data: str | None,
     times: str | None,
@@ -26,7 +27,8 @@ def run_ageing(
     """Print accuracy against time with confidence intervals, utilisation and energy.
 
     Args:
-        artifact: the compiled model.
+        model: what the user named.
+        artifact: the same compiled.
         data: labelled samples; without them only the arrays are described.
         times: as the user wrote them; right after programming if not given.
         seeds: draws.
@@ -42,9 +44,8 @@ def run_ageing(
 
     program = CrossbarProgram.from_manifest(Artifact.open(artifact).manifest)
     if program is None:
-        raise arguments.usage_error(
-            f"{artifact} has no simulated devices", "compile for xbar-pcm or another crossbar target"
-        )
+        options = {"--time": times is not None, "--seeds": seeds != 1, "--scheduler": scheduler is not None}
+        raise _no_devices(next((name for name, given in options.items() if given), "--tile-map"), model)
     if (times is not None or seeds != 1 or scheduler is not None) and data is None:
         raise arguments.usage_error("--time, --seeds and --scheduler need labelled data", "give --eval FILE.npz:LABELS")
     ages = parse_times("0" if times is None else times)
@@ -82,11 +83,14 @@ def age(session: Session, model: Path, times: str) -> None:
             f"--time {times} is several ages for one run", "give one, or --eval FILE.npz:LABELS"
         )
     if session.analog is None:
-        raise arguments.usage_error(
-            f"{model} has no simulated devices", "compile for xbar-pcm or another crossbar target"
-        )
+        raise _no_devices("--time", model)
     check_time(ages[0])
     session.analog.set(ages[0], 0)
+
+
+def _no_devices(option: str, model: Path) -> Error:
+    what = f"{option} does nothing with {model}: it has no simulated devices"
+    return arguments.usage_error(what, "compile for xbar-pcm or another crossbar target")
 
 
 def _print_plain(found: Sweep | None, *, as_json: bool) -> int:

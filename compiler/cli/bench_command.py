@@ -48,7 +48,14 @@ class Timing:
 @click.option("--seconds", default=2.0, show_default=True, help="Time for each engine and thread count.")
 @click.option("--compare", type=click.Choice(["ort"]), help="Run onnxruntime in turns with it.")
 @click.option("--against", type=click.Path(path_type=Path), help="The ONNX model for --compare, if MODEL is .neuc.")
-@click.option("--format", "style", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "csv"]),
+    default="text",
+    show_default=True,
+    help="How to print the figures.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def bench_command(
     model: Path,

@@ -46,14 +46,17 @@ def check_command(model: Path, target: str | None, shapes: tuple[str, ...], as_j
         report = {"model": str(model), "target": target, "unsupported": nodes, "native_share": checked.native_share}
         console.product_json({**report, "operators": checked.operators, "energies": checked.energies})
     else:
-        what = "launches and nodes" if model.suffix == arguments.ARTIFACT_SUFFIX else "operators"
-        console.product("\n".join(_lines(model, target, checked, what)))
+        compiled = model.suffix == arguments.ARTIFACT_SUFFIX
+        what = ("launch or node", "launches and nodes") if compiled else ("operator", "operators")
+        console.product("\n".join(_lines(model, target, checked, *what)))
     return Exit.UNSUPPORTED if checked.nodes else Exit.OK
 
 
-def _lines(model: Path, target: str, checked: Checked, what: str) -> list[str]:
+def _lines(model: Path, target: str, checked: Checked, one: str, what: str) -> list[str]:
     nodes, share = checked.nodes, checked.native_share
     if not nodes:
+        if checked.operators == 1 and not checked.energies:
+            return [f"{model.name}: its only {one} runs on {target}"]
         parts = [f"all {checked.operators} {what}"] if checked.operators or not checked.energies else []
         if checked.energies:
             parts.append(f"its energies ({arguments.counted(checked.energies, 'operation')})")

@@ -60,7 +60,14 @@ _STAGES = ("import",)
 @click.option("--fallback", type=click.Choice(FALLBACK), default="host", show_default=True, help="Unsupported nodes.")
 @click.option("--cpu", "isa", default="host", show_default=True, help="Instruction set: host, avx512, avx2, portable.")
 @click.option("--tune", is_flag=True, help="Measure encodings of ternary layers on this machine; kept for next time.")
-@click.option("--compile-to", "level", type=click.Choice(_LEVELS), default="program", show_default=True)
+@click.option(
+    "--compile-to",
+    "level",
+    type=click.Choice(_LEVELS),
+    default="program",
+    show_default=True,
+    help="Level to stop at; IR as MODEL.LEVEL.mlir.",
+)
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="One numbered file per pass that changed something.")
 @click.option("--print-ir-after", default="", metavar="PASS|all|changed", help="IR on stdout after passes.")
 @click.option("--verify-each", is_flag=True, help="Verify the module after every pass, machine level included.")

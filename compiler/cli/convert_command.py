@@ -74,6 +74,7 @@ def convert_command(
     if name == convert_qdq.FORMAT:
         idle_options.refuse_others(name, f"with --format {name}")
         return convert_qdq.convert_qdq(source, target, others, as_json)
+    _check_format(name, of_onnx=source.suffix == ".onnx")
     if source.suffix == ".onnx":
         idle_options.refuse_others("onnx", f"with an ONNX model and --format {name}")
         return _convert_onnx(source, target, name, as_json)
@@ -82,10 +83,6 @@ def convert_command(
     from neuc.compiler.formats import table
     from neuc.compiler.formats.convert import Options, convert
 
-    if name not in table.NAMES:
-        from neuc.compiler.universe import nearest
-
-        raise arguments.usage_error(f"--format {name}: no such format", nearest(name, table.NAMES))
     if not weight_files.is_weight_file(source):
         arguments.require_file(source)
         raise arguments.usage_error(
@@ -125,13 +122,25 @@ def convert_command(
     return Exit.OK
 
 
-def _convert_onnx(source: Path, target: Path, form: str, as_json: bool) -> int:
-    from neuc.compiler.exporters.low_bit_file import convert_onnx
-    from neuc.compiler.exporters.low_bit_weights import FORMS
+def _check_format(name: str, *, of_onnx: bool) -> None:
+    """Refuse a format nobody knows, before other options are judged by it."""
     from neuc.compiler.universe import nearest
 
-    if form not in FORMS:
-        raise arguments.usage_error(f"--format {form}: no low-bit form of ONNX models", nearest(form, FORMS))
+    if of_onnx:
+        from neuc.compiler.exporters.low_bit_weights import FORMS as KNOWN
+
+        what = "no low-bit form of ONNX models"
+    else:
+        from neuc.compiler.formats.table import NAMES as KNOWN
+
+        what = "no such format"
+    if name not in KNOWN:
+        raise arguments.usage_error(f"--format {name}: {what}", nearest(name, [*KNOWN, convert_qdq.FORMAT]))
+
+
+def _convert_onnx(source: Path, target: Path, form: str, as_json: bool) -> int:
+    from neuc.compiler.exporters.low_bit_file import convert_onnx
+
     arguments.require_file(source)
     changes = convert_onnx(source, target, form)
     if as_json:

@@ -50,6 +50,7 @@ def fit(measurements: Path, output: Path) -> int:
     """
     from neuc.compiler.analog.lab import fit_table, write_table
 
+    arguments.require_file(measurements)
     check_writable(output)
     rows = fit_table(measurements)
     write_table(rows, output)

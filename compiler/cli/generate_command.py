@@ -85,7 +85,13 @@ def generate_command(
     sampling = Sampling(repetition_penalty, temperature, top_k, top_p, seed)
     given = None if prompt_tokens is None else _numbers(prompt_tokens)
     text = None if prompt is None else _text(prompt)
-    decoder = load_decoder(arguments.artifact_of(model, target), threads=threads, context=context)
+    artifact = arguments.artifact_of(model, target)
+    try:
+        decoder = load_decoder(artifact, threads=threads, context=context)
+    except Error as error:
+        if error.code == "NEUC-E320":
+            error.message = f"{model}: {error.message}"
+        raise
     tokenizer = None
     if given is None:
         from neuc.compiler.tokenizer import tokenizer_of

@@ -22,7 +22,7 @@ _MOST_PERCENT = 1000
 
 @click.group("npu")
 def npu_command() -> None:
-    """NPU arrays: what the machine models predict."""
+    """NPU arrays: what models put there, and what the machine models predict."""
 
 
 npu_command.add_command(npu_export.show_command)

@@ -86,7 +86,9 @@ def _cells(number: int, product: PlacedProduct) -> tuple[str, ...]:
 @click.option(
     "--product", type=click.IntRange(0), default=0, show_default=True, help="Which one: # of `neuc npu show`."
 )
-@click.option("--form", help="What to write; by OUTPUT's suffix if left out. `--form list` names all.")
+@click.option(
+    "--format", "--form", "form", help="What to write; by OUTPUT's suffix if left out. `--format list` names all."
+)
 def export_command(artifact: Path | None, output: Path | None, product: int, form: str | None) -> int:
     """Write a product's placed program: picture, timeline, mlir-aie text and more."""
     from neuc.backends.npu.export.forms import FORMS, export
@@ -97,10 +99,10 @@ def export_command(artifact: Path | None, output: Path | None, product: int, for
         return Exit.OK
     if artifact is None or output is None:
         missing = "ARTIFACT" if artifact is None else "OUTPUT"
-        raise arguments.usage_error(f"{missing} is missing", "neuc npu export model.neuc out.svg, or --form list alone")
+        raise arguments.usage_error(f"{missing} is missing", "neuc npu export model.neuc out.svg; --format list")
     form = form or _BY_SUFFIX.get(output.suffix)
     if form is None:
-        raise arguments.usage_error(f"{output} says no form", f"--form {', '.join(FORMS)}")
+        raise arguments.usage_error(f"the suffix of {output} says no form", f"--format {', '.join(FORMS)}")
     products = _products(artifact)
     if product >= len(products):
         raise arguments.usage_error(f"there is no product {product}", f"0 to {len(products) - 1}: see `neuc npu show`")

@@ -83,7 +83,7 @@ def run_command(
 
         _refuse_with("--time, --seeds, --scheduler and --tile-map", single | {"--threads": threads})
         artifact = arguments.artifact_of(model, target)
-        return run_ageing(artifact, evaluate, times, seeds, scheduler, tile_map, as_json=as_json)
+        return run_ageing(model, artifact, evaluate, times, seeds, scheduler, tile_map, as_json=as_json)
     if evaluate is not None:
         _refuse_with("--eval", single)
     session = arguments.open_session(model, target, threads, profile=profile is not None)
@@ -158,8 +158,9 @@ def _sampler_inputs(
 ) -> Arrays:
     """What a sampler takes by default or by options, but for inputs that --input names."""
     if "energy" not in manifest:
-        if sweeps is not None or beta is not None or seed is not None:
-            raise arguments.usage_error("--sweeps, --beta and --seed are of samplers", "leave them out")
+        for option, value in (("--sweeps", sweeps), ("--beta", beta), ("--seed", seed)):
+            if value is not None:
+                raise arguments.usage_error(f"{option} does nothing with a model that is no sampler", "leave it out")
         return {}
     from neuc.compiler.energy.defaults import default_inputs
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from neuc.compiler.importers.onnx_file import Shapes
     from neuc.dialects.context import NeucContext
 
-SUPPORTED = "ONNX models (.onnx)"
+SUPPORTED = "ONNX (.onnx), IR (.mlir), NIR (.nir, .h5) and GGUF (.gguf) files"
 
 # First bytes of formats people try, with what to do about them.
 _OTHERS = (

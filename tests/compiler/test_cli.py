@@ -249,6 +249,8 @@ def test_lists_and_explanations():
     assert any(option["name"] == "planes" for option in passes["quantize-to-ternary"]["options"])
     assert "exit code is 4" in neuc("explain", "NEUC-E262").out
     assert neuc("explain", "NEUC-E999").status == Exit.USAGE
+    assert "exit code is 4" in json.loads(neuc("explain", "E262", "--json").out)["NEUC-E262"]
+    assert "NEUC-E262" in json.loads(neuc("explain", "--json").out)
     assert "artifacts" in json.loads(neuc("cache", "--json").out)["kinds"]
 
 

@@ -104,6 +104,11 @@ def test_artifacts_that_are_not_there(folder: Path, command: str, file: str, say
     refuse(folder, 1, [command, file], file, says)
 
 
+@pytest.mark.parametrize("command", [["compile"], ["device", "fit", "-o", "table.csv"], ["npu", "validate"]])
+def test_files_that_are_not_there_come_with_a_cure(folder: Path, command: list[str]):
+    refuse(folder, 1, [*command, "missing.mlir"], "missing.mlir", "hint: check the path")
+
+
 def test_an_onnx_file_called_neuc_and_the_reverse(folder: Path):
     shutil.copy("m.onnx", "liar.neuc")
     shutil.copy("m.neuc", "liar.onnx")
@@ -126,7 +131,8 @@ TEXTS = {
 @pytest.mark.parametrize("case", TEXTS)
 def test_text_that_is_no_ir(folder: Path, case: str):
     Path("bad.mlir").write_bytes(TEXTS[case])
-    refuse(folder, 1, ["compile", "bad.mlir", "-o", "out.neuc"], "main" if "main" in case else "bad.mlir")
+    says = {"empty": "bad.mlir is empty"}.get(case, "main" if "main" in case else "bad.mlir")
+    refuse(folder, 1, ["compile", "bad.mlir", "-o", "out.neuc"], says)
 
 
 def test_text_whose_constants_are_missing(folder: Path):

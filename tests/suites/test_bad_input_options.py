@@ -91,6 +91,23 @@ WRONG = {
     "pass option": (["opt", "-p", "tile-lut{zork=3}", "m.mlir"], "zork", "group"),
     "pass value": (["opt", "-p", "tile-lut{group=abc}", "m.mlir"], "abc"),
     "pipeline": (["opt", "-p", "tile-lut{", "m.mlir"], "tile-lut{"),
+    "target option without value": ([*COMPILE, "--target", "npu-xdna2{float=}"], "option float has no value"),
+    "target option unfinished": ([*COMPILE, "--target", "npu-xdna2{float="], "the closing brace is missing"),
+    "age of a CPU": (["run", "m.onnx", "--time", "1d"], "--time does nothing with m.onnx"),
+    "draws of a CPU": (["run", "m.onnx", "--seeds", "4"], "--seeds does nothing with m.onnx"),
+    "tiles of a CPU": (["run", "m.onnx", "--tile-map", "t.svg"], "--tile-map does nothing with m.onnx"),
+    "sweeps of a network": (["run", "m.onnx", "--sweeps", "3"], "--sweeps does nothing"),
+    "beta of a network": (["run", "m.onnx", "--beta", "1"], "--beta does nothing"),
+    "format misspelt beside its option": (
+        ["convert", "m.onnx", "o.onnx", "--format", "qdq_int8", "--calib", "c.npz"],
+        "--format qdq_int8",
+        "did you mean qdq-int8",
+    ),
+    "generate with a network": (
+        ["generate", "m.onnx", "--prompt-tokens", "1"],
+        "m.onnx: the artifact holds no decoder",
+    ),
+    "no error code": (["explain", "foo"], "'foo'", "lists all codes"),
 }
 
 
@@ -234,3 +251,14 @@ def test_control_c_during_compile_leaves_nothing(folder: Path):
     assert running.returncode == 130, err
     assert "Traceback" not in err
     assert contents(folder) == before
+
+
+def test_inputs_of_verify_that_do_not_fit_are_usage(folder: Path):
+    assert neuc("compile", "m.onnx", "-o", "out.neuc").code == 0
+    refuse(folder, 2, ["verify", "out.neuc", "--against", "m.onnx", "--input", "x=2x31xf32=0"], "NEUC-E312", "[2, 31]")
+
+
+def test_the_only_operator_is_counted_as_one(folder: Path):
+    assert neuc("check", "m.onnx").out == "m.onnx: its only operator runs on cpu\n"
+    assert neuc("compile", "m.onnx", "-o", "out.neuc").code == 0
+    assert neuc("check", "out.neuc").out == "out.neuc: its only launch or node runs on cpu\n"
