@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from neuc.errors import Error, Exit
-from neuc.runtime.npu.machine import Machine, load_machine, machine_of
+from neuc.runtime.npu.machine import Machine
+from neuc.runtime.npu.machine_file import load_machine, machine_of
 
 FOLDER = Path(__file__).parent / "machines"
 ARRAYS = ("npu-xdna1", "npu-xdna2")
@@ -31,7 +32,7 @@ def find_machine(name: str) -> Machine:
         if not Path(name).exists():
             hint = f"known: {', '.join(machine_names())}, or the path of a .toml file"
             raise Error("NEUC-E671", f"no such machine or file: {name}", hint=hint, exit_code=Exit.USAGE)
-        return load_machine(Path(name))
+        return _without_misspellings(load_machine(Path(name)), Path(name).name)
     partition = re.fullmatch(r"(.+)-(\d+)col", name)
     if partition is not None:
         return _columns(find_machine(partition[1]), int(partition[2]), name)
@@ -40,6 +41,19 @@ def find_machine(name: str) -> Machine:
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(machine_names())}, or a .toml file"
         raise Error("NEUC-E671", f"unknown machine {name!r}", hint=hint, exit_code=Exit.USAGE)
     return load_machine(FOLDER / f"{name}.toml")
+
+
+def _without_misspellings(machine: Machine, where: str) -> Machine:
+    """A user's machine, whose figures are such as machines that come with neuc have: others are read by nobody."""
+    shipped = [load_machine(path) for path in FOLDER.glob("*.toml")]
+    for table in ("timing", "ddr", "host", "energy", "extension"):
+        known = sorted({name for other in shipped for name in getattr(other, table)})
+        for name in getattr(machine, table):
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+                raise Error("NEUC-E670", f"{where}: nothing reads {table}.{name}", hint=hint)
+    return machine
 
 
 def _columns(whole: Machine, columns: int, name: str) -> Machine:

@@ -12,7 +12,8 @@ from neuc.runtime.checked_json import Node
 from neuc.runtime.npu.executor import finish_from, window_from
 from neuc.runtime.npu.gemm import with_sizes
 from neuc.runtime.npu.gemm_plan import GemmPlan, blocks
-from neuc.runtime.npu.machine import Machine, machine_of
+from neuc.runtime.npu.machine import Machine
+from neuc.runtime.npu.machine_file import machine_of
 from neuc.runtime.npu.program import Design
 from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
 from neuc.runtime.npu.row_executor import checked_curve, plan_from

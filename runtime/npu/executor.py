@@ -19,7 +19,8 @@ from neuc.runtime.executors.base import Array, Setting
 from neuc.runtime.npu.functions import to_bf16
 from neuc.runtime.npu.gemm import with_sizes
 from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, GemmPlan, blocks, tiled_weights, weight_shape
-from neuc.runtime.npu.machine import Machine, machine_of
+from neuc.runtime.npu.machine import Machine
+from neuc.runtime.npu.machine_file import machine_of
 from neuc.runtime.npu.program import DTYPES, Design
 from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
 from neuc.runtime.npu.requantize import MOST as MOST_FINISH

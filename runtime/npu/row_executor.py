@@ -15,7 +15,8 @@ from neuc.runtime.checked_json import Node
 from neuc.runtime.executors.base import Array, Setting
 from neuc.runtime.npu.executor import MOST, Usage, record
 from neuc.runtime.npu.functions import from_bf16, to_bf16
-from neuc.runtime.npu.machine import Machine, machine_of
+from neuc.runtime.npu.machine import Machine
+from neuc.runtime.npu.machine_file import machine_of
 from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
 from neuc.runtime.npu.row_functions import BINARY, OCTAVES, chain_steps
 from neuc.runtime.npu.rows import FUNCTIONS, RowPlan, laid_out, with_tokens

@@ -11,7 +11,7 @@ import pytest
 from neuc.backends.npu.known_machines import FOLDER, find_machine, machine_names
 from neuc.backends.npu.target import place_xdna1
 from neuc.errors import Error
-from neuc.runtime.npu.machine import load_machine, machine_of
+from neuc.runtime.npu.machine_file import load_machine, machine_of
 
 
 def test_the_machines_that_come_with_neuc():
@@ -62,6 +62,13 @@ def test_a_users_copy_is_a_machine(tmp_path: Path):
         ("classes.core.dma.bds", 3, "3 descriptors for 4 channels"),
         ("classes.mem.dma.bds", 47, "cannot be split evenly"),
         ("classes.core.ports.North", [5, 4], "core has 5 ports North"),
+        ("classes.core.ports.East", [9, 9], "core has 9 ports East, but core beside it takes 4 from West"),
+        ("classes.core.ports.Foo", [1, 1], "'Foo' is none of North, South"),
+        ("classes.core.ports.DMA", [1, 1], r"2 S2MM and 2 MM2S channels, but ports DMA = \[1, 1\]"),
+        ("classes.core.dma.s2mm", 3, "3 S2MM and 2 MM2S channels, but ports DMA"),
+        ("classes.core.dma.bytes_per_cycle", 3, "3 is no multiple of 4"),
+        ("name", "../../etc", "is no name"),
+        ("provenance.tming", "spec: nobody", "'tming': there is no such field"),
         ("classes.core.ports.North", [6], r"expected \[masters, slaves\]"),
         ("classes.core.shared_memory", [[1, 1]], "one step to a neighbour"),
         ("classes.core.speed", 3, "unknown field 'speed'"),
@@ -95,6 +102,14 @@ def test_a_misspelt_field_is_named():
     data["clok_hz"] = data.pop("clock_hz")
     with pytest.raises(Error, match=r"unknown field 'clok_hz' \(did you mean 'clock_hz'\?\)"):
         machine_of(data, "mine.toml")
+
+
+def test_figures_that_nothing_reads_are_named(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text((FOLDER / "npu-xdna1.toml").read_text().replace("\nhop = 2", "\nhop = 2\nhopp = 3"))
+    with pytest.raises(Error, match=r"mine\.toml: nothing reads timing\.hopp \(hint: did you mean hop\?\)") as caught:
+        find_machine(str(path))
+    assert caught.value.code == "NEUC-E670"
 
 
 @pytest.mark.parametrize(
