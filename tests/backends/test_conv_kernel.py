@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from xdsl.dialects import llvm
 from xdsl.dialects.builtin import f32
 from xdsl.ir import SSAValue
 
 from kernel_harness import runnable_isas
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.kernels.conv import K_WHOLE
-from neuc.backends.cpu.lowering import unsupported_reason
+from neuc.backends.cpu.kernels.gemm_micro import Tile
+from neuc.backends.cpu.lowering import lower_segment, unsupported_reason
 from neuc.dialects import dense
 from neuc.dialects.dense_attrs import ActivationAttr
 from neuc.dialects.dense_shapes import window_dim
@@ -163,3 +165,39 @@ def test_four_spatial_axes_are_left_to_others() -> None:
     )
     reason = unsupported_reason(list(function.body.block.ops)[1])
     assert reason == "convolution over 4 spatial axes; kernels take up to 3"
+
+
+FEW = {
+    "one position": ((2, 40, 1, 1), (70, 40, 1, 1), {}),
+    "a window that is the image": ((3, 5, 2, 3), (33, 5, 2, 3), {}),
+    "four in a row": ((5, 9, 7), (40, 9, 3), {"strides": [2], "pads": [1, 1]}),
+    "long and far apart": ((2, 1, 40), (20, 1, 16), {"strides": [8]}),
+    "two axes, dilated": ((2, 3, 5, 6), (17, 3, 2, 3), {"dilations": [2, 1], "strides": [2, 3], "pads": [1, 0, 0, 2]}),
+    "three axes": ((2, 2, 3, 2, 3), (5, 2, 2, 2, 2), {"pads": [0, 1, 0, 0, 0, 0]}),
+}
+
+
+@ISAS
+@pytest.mark.parametrize("case", FEW)
+@pytest.mark.parametrize("known", [True, False])
+def test_few_positions(isa: Isa, case: str, known: bool) -> None:
+    shape, filters, geometry = FEW[case]
+    x, w, bias = random(*shape), random(*filters, seed=1), random(filters[0], seed=2)
+    dims = list(shape) if known else ["n", *shape[1:]]
+    check(isa, x, w, bias, dims=dims, activation="relu", **geometry)
+    check(isa, x, w, None, dims=dims, **geometry)
+
+
+def test_few_positions_are_rows_of_a_product() -> None:
+    def kernels(length: int) -> list[str]:
+        store = WeightStore()
+        function = conv_function(store, ["n", 4, length], random(8, 4, 3), None, {}, 1, ActivationAttr.of("none"))
+        found: dict[str, llvm.FuncOp] = {}
+        lower_segment(function, WIDEST, store, found)
+        return list(found)
+
+    columns = Tile.of(WIDEST).columns
+    few, many = kernels(2 + columns // 2), kernels(3 + columns // 2)
+    assert any(name.startswith("gemm") for name in few)
+    assert not any(name.startswith("conv") for name in few)
+    assert [name.split("_")[0] for name in many] == ["conv"]

@@ -1,4 +1,7 @@
-"""`dense.conv`: depthwise directly, everything else as a matrix product over gathered windows."""
+"""`dense.conv`: depthwise directly, everything else as a matrix product over gathered windows.
+
+Where there are few output positions, `conv_few` has filters in the lanes instead.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from neuc.backends.cpu.kernels.conv_window import F32, Window
 from neuc.backends.cpu.kernels.depthwise import DepthwiseKernel
 from neuc.backends.cpu.kernels.gemm_micro import Tile
 from neuc.backends.cpu.lowering import SegmentLowering, lowers
+from neuc.backends.cpu.lowerings.conv_few import has_few_positions, lower_few_positions
 from neuc.backends.cpu.lowerings.matmul import epilogue_of
 from neuc.dialects.cpu_launch import LaunchArg
 from neuc.dialects.dense import ConvOp
@@ -37,6 +41,9 @@ def unsupported_conv(op: ConvOp) -> str | None:
 @lowers(ConvOp, supports=unsupported_conv)
 def lower_conv(op: ConvOp, s: SegmentLowering) -> None:
     """One launch; 1x1 convolutions see all positions as one axis."""
+    if has_few_positions(op, s):
+        lower_few_positions(op, s)
+        return
     images, _, *sizes = dims_of(op.x)
     filters, channels, *taps = (dim.value for dim in dims_of(op.w))
     group, rank = op.group.value.data, len(taps)
