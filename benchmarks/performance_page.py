@@ -1,6 +1,7 @@
 """Measures every encoding on every instruction set of this CPU and writes the table of docs/performance.md.
 
-    python benchmarks/performance_page.py [--seconds 1.0] [--json kernels.json] [--page docs/performance.md]
+    python benchmarks/performance_page.py [--seconds 1.0] [--levels ternary,binary] [--json kernels.json]
+        [--page docs/performance.md]
 
 The table goes between the two marks of the page; what is said around it is written by people, from the figures.
 """
@@ -47,10 +48,10 @@ class Row:
     gops: dict[int, float]
 
 
-def measure(seconds: float) -> list[Row]:
-    """All rows; encodings and instruction sets of one batch take turns."""
+def measure(seconds: float, level_sets: list[str]) -> list[Row]:
+    """All rows of these weights; encodings and instruction sets of one batch take turns."""
     rows: dict[tuple[str, str, str], Row] = {}
-    for levels, tokens in ((name, batch) for name in LEVEL_SETS for batch in BATCHES):
+    for levels, tokens in ((name, batch) for name in level_sets for batch in BATCHES):
         random = np.random.default_rng(0)
         q = random.integers(-128, 128, (tokens, COLUMNS)).astype(np.int8)
         case = Case(q, random.choice(np.array(LEVEL_SETS[levels], np.int8), (ROWS, COLUMNS)), LEVEL_SETS[levels])
@@ -91,10 +92,11 @@ def main() -> int:
     """Measure, write, and say whether the promise holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=1.0, help="per kernel and batch")
+    parser.add_argument("--levels", default=",".join(LEVEL_SETS), help="which weights")
     parser.add_argument("--page", type=Path, default=Path(__file__).parent.parent / "docs" / "performance.md")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = measure(options.seconds)
+    rows = measure(options.seconds, options.levels.split(","))
     load = os.getloadavg()[1]
     where = (
         f"{date.today()}, {host_cpu_name()}, {platform.machine()}, one core, load average {load:.1f}; {ROWS}x{COLUMNS} "
