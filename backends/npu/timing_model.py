@@ -158,7 +158,7 @@ def gemm_seconds(
         limits = {"cores": compute, "host memory": reads, "shim channels": max(shims[:2])}
         after += left + max(costs[2] / sku.ddr_bytes_per_second, shims[2])
         counts = ceil(blocks[0]), ceil(blocks[1])
-        groups = prod(n // _largest_factor(n, launched.group) for n in counts)
+        groups = prod(groups_of(n, launched.group) for n in counts)
         after += (groups - 1) * machine.host["wait_us"] * 1e-6
         after += groups / prod(counts) * (reads + compute) * min(1.0, launched.step / big_k)
         if launched.casts:
@@ -170,8 +170,9 @@ def gemm_seconds(
     return limits[longest] + after, longest
 
 
-def _largest_factor(number: int, most: int) -> int:
-    return next(factor for factor in range(most, 0, -1) if number % factor == 0)
+def groups_of(count: int, most: int) -> int:
+    """Groups that `count` launches run in, as large as divides them and `most` at most."""
+    return count // next(factor for factor in range(most, 0, -1) if count % factor == 0)
 
 
 def _shim_channels(machine: Machine, tile: Tiling) -> tuple[int, int, int]:

@@ -26,7 +26,7 @@ from neuc.runtime.npu.program import DTYPES, Design, ParamValue
 from neuc.runtime.npu.simulator import Run, simulate
 
 PARAMETERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    **dict.fromkeys(("copy", "invert", "add", "or", "and", "rgba2gray", "gray2rgba", "rgba2hue"), ((), ())),
+    **dict.fromkeys(("copy", "invert", "add", "or", "and", "mask", "rgba2gray", "gray2rgba", "rgba2hue"), ((), ())),
     "threshold": (("threshold",), ("max", "kind")),
     "in_range": (("low", "high"), ()),
     "filter2d": (("weights",), ()),

@@ -35,6 +35,8 @@ _IREE_PEANO = "iree peano"
 _AIR_DIRECT = "mlir-air direct codegen"
 _AIR_GROUP = 2
 """runtime_loop_tiling_sizes of mlir-air's matrix multiplications: launches along M, and along N, between two waits."""
+_AIR_VECTOR_GROUP = 4
+"""The same of its products with a vector."""
 _IRON, _XDNA2 = "iron.GEMM", 2
 _LIBRARIES = (
     ("flm", "flm"),
@@ -145,11 +147,23 @@ def predict_gemv(row: Row, machine: Machine, sku: Sku) -> Prediction:
     seconds = timing.streamed_seconds(
         machine, sku, moved, rows * c, (columns, columns), busy_cycles=busy, overlapped=not serial
     )
+    if serial:
+        groups = timing.groups_of(_vector_launches(machine, rows, cols * a, columns), _AIR_VECTOR_GROUP)
+        seconds += (groups - 1) * machine.host["wait_us"] * 1e-6
     extra, of_host = _whole_call(row, machine, moved + rows * c)
     said = f"{'transfers, then the kernel' if serial else 'transfers and the kernel at once'}, {with_dispatch(sku)}"
     return replace(
         in_unit(row, seconds + extra, sku, 2 * macs, "model", nbytes=moved + rows * c), includes=said + of_host
     )
+
+
+def _vector_launches(machine: Machine, rows: int, row_bytes: float, columns: int) -> int:
+    """Launches of mlir-air's product with a vector: rows a core are up to 16, as a memory tile holds and as divide."""
+    room = machine.classes["mem"].memory_bytes
+    each = 16
+    while each > 1 and (columns * each * row_bytes >= room or rows % (columns * each)):
+        each //= 2
+    return max(1, rows // (columns * each))
 
 
 def _whole_call(row: Row, machine: Machine, nbytes: float) -> tuple[float, str]:

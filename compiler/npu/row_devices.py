@@ -15,7 +15,7 @@ _GENERATIONS: Mapping[str, str] = {
 _SPELLED = (
     (r"8845|hawk", "hawk_8845hs"),
     (r"8700g", "ryzen_8700g"),
-    (r"7940", "phoenix_7940hs"),
+    (r"7[89]40", "phoenix_7940hs"),
     (r"phoenix", "phoenix"),
     (r"halo.*pro|max.*pro", "strix_halo_max_pro"),
     (r"halo|max.*395", "strix_halo_max395"),

@@ -83,3 +83,19 @@ def test_a_kernel_without_figures_is_not_guessed():
     assert "give rate=" in predict(row, own_rates=True).why_not
     assert predict(replace(row, config="iron.gemm; rate=20"), own_rates=False).value is not None
     assert predict(replace(row, device="xdna1"), own_rates=True).value is not None
+
+
+def test_launches_of_a_product_with_a_vector_wait_in_groups():
+    """mlir-air's 7 launches of 896 rows are as many groups, 8 of 1024 rows two: waits are five more, not two fewer."""
+
+    def waits(rows: int, columns: str = "8 columns") -> float:
+        times = [
+            predict(Row("a", "strix", "gemv", f"{rows}x896", "bf16", f"{columns}{words}", None, "us"), own_rates=True)
+            for words in ("; mlir-air; dispatch=0.1us", "; dispatch=0.1us")
+        ]
+        assert times[0].seconds is not None
+        return times[0].seconds
+
+    wait = find_machine("npu-xdna2").host["wait_us"] * 1e-6
+    a_row = (waits(1024 * 4) - waits(1024)) / 3072 - 6 * wait / 3072
+    assert waits(896) == pytest.approx(waits(1024) - 128 * a_row + 5 * wait, rel=1e-3)
