@@ -171,6 +171,23 @@ def test_what_cannot_fit_is_named():
     assert caught.value.code == "NEUC-E675"
 
 
+def test_two_kernels_pinned_to_one_tile_are_named_without_a_solver():
+    design = random_kernels(4, 0, "npu-xdna1")
+    pinned = tuple(replace(k, tile=(0, 3), pinned=True) if k.name in ("k0", "k1") else k for k in design.kernels)
+    with pytest.raises(Error, match=r"k0, k1 are pinned to tile \(0, 3\), which holds one kernel") as caught:
+        place_design(checked(replace(design, kernels=pinned)), XDNA1, prove=False)
+    assert caught.value.code == "NEUC-E675"
+
+
+def test_nodes_on_one_tile_need_no_circuit():
+    """From the host to the host: one shim tile will do, and the bound says no more than that."""
+    through = Channel("x", "from_host", ("to_host",), "i32", (16,))
+    ports = (Port("from_host", "x", "in"), Port("to_host", "x", "out"))
+    placed = place_design(checked(Design("through", "npu-xdna1", (), (through,), ports=ports)), XDNA1)
+    assert placed.score.congestion == 0
+    assert placed.optimal
+
+
 def test_a_minimal_core_names_the_pins_that_contradict_each_other():
     design = random_kernels(6, 1, "npu-xdna1")
     kernels = tuple(replace(k, tile=(1, 2), pinned=True) if i < 2 else k for i, k in enumerate(design.kernels))

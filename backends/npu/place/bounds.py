@@ -41,13 +41,21 @@ def star_bounds(problem: Problem) -> dict[str, int]:
 def least_score(problem: Problem) -> Score:
     """No placement has less of any of the figures."""
     wires = [wire for wire in problem.wires if wire.source != wire.target]
-    apart = any(not wire.shareable for wire in wires) or _odd_circle(wires)
+    apart = any(not wire.shareable and _never_together(problem, wire) for wire in wires) or _odd_circle(wires)
     interval = problem.floor
     for load in sorted(load for load in problem.loads.values() if load > problem.floor):
         if not _odd_circle([w for w in wires if w.shareable and problem.loads[w.channel] >= load]):
             break
         interval = load
     return Score(interval, int(apart), least_hops(problem) * problem.unit, _least_tiles(problem))
+
+
+def _never_together(problem: Problem, wire: Wire) -> bool:
+    """Whether its ends need two tiles: a core holds one kernel, and others may have no tile in common."""
+    ends = (wire.source, wire.target)
+    return any(problem.demands[end].kernel for end in ends) or not set.intersection(
+        *(set(problem.domains[end]) for end in ends)
+    )
 
 
 def _odd_circle(wires: Sequence[Wire]) -> bool:

@@ -17,6 +17,7 @@ from neuc.backends.npu.place.model import PlacementModel
 from neuc.backends.npu.place.objective import Score, score
 from neuc.backends.npu.place.problem import Demand, Problem
 from neuc.errors import Error
+from neuc.runtime.npu.machine import Tile
 
 _SHARES = (0.3, 0.4, 0.9, 1.0)
 """Of the time left, what each stage may take."""
@@ -183,15 +184,38 @@ def excess_of(problem: Problem) -> tuple[str, ...]:
         if not names:
             continue
         each: Demand = problem.capacity(tiles[0])
-        if kind == "core" and len(names) > len(tiles):
+        crowded = kind == "core" and len(names) > len(tiles)
+        if crowded:
             found.append(f"{len(names)} kernels, one a core: {problem.machine.name} has {len(tiles)} cores")
         for field, unit in (("s2mm", "S2MM channels"), ("mm2s", "MM2S channels"), ("memory", "bytes of memory")):
             total = sum(getattr(problem.demands[name], field) for name in names)
             most = len(tiles) * getattr(each, field)
-            if total > most:
+            if total > most and not crowded:
                 found.append(f"{total} {unit} wanted of {kind} tiles, all {len(tiles)} together have {most}")
             for name in names:
                 need = getattr(problem.demands[name], field)
                 if need > getattr(each, field):
                     found.append(f"{name} needs {need} {unit}, a {kind} tile has {getattr(each, field)}")
     return tuple(found)
+
+
+def crowded_pins(problem: Problem) -> list[str]:
+    """Tiles that nodes pinned to them ask too much of, for machines without a solver."""
+    found: list[str] = []
+    pins: dict[Tile, list[str]] = {}
+    for name in sorted(problem.pinned):
+        pins.setdefault(problem.domains[name][0], []).append(name)
+    for tile, names in pins.items():
+        if len(names) < 2:
+            continue
+        kernels = [name for name in names if problem.demands[name].kernel]
+        if len(kernels) > 1:
+            found.append(f"{', '.join(kernels)} are pinned to tile {tile}, which holds one kernel")
+            continue
+        has = problem.capacity(tile)
+        for field, unit in (("s2mm", "S2MM channels"), ("mm2s", "MM2S channels"), ("memory", "bytes of memory")):
+            total = sum(getattr(problem.demands[name], field) for name in names)
+            if total > getattr(has, field):
+                what = f"{', '.join(names)}, pinned to tile {tile}, need {total} {unit}"
+                found.append(f"{what}, the tile has {getattr(has, field)}")
+    return found

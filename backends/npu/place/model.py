@@ -90,11 +90,16 @@ class PlacementModel:
     def _must_share(self) -> None:
         """Kernels with more ends than DMA channels stand beside enough of their neighbours in the graph."""
         for name, wanted in self.problem.must_share.items():
-            for direction, least in zip(("target", "source"), wanted):
+            demand = self.problem.demands[name]
+            for direction, least, have in zip(("target", "source"), wanted, (demand.s2mm, demand.mm2s)):
                 wires = [w for w in self.problem.wires if w.shareable and getattr(w, direction) == name]
                 if least:
-                    ends = "inputs" if direction == "target" else "outputs"
-                    text = f"{least} {ends} of {name} beyond its DMA channels, to be shared with neighbours"
+                    ends, way = ("inputs", "S2MM") if direction == "target" else ("outputs", "MM2S")
+                    text = (
+                        f"{have + least} {ends} of {name} need {have + least} {way} channels, its tile has {have}, "
+                        f"unless {least} come{'s' * (least == 1)} from {'' if direction == 'target' else 'or goes to '}"
+                        "a kernel beside it"
+                    )
                     self._named(text, self.model.add(sum(self.near(wire) for wire in wires) >= least))
 
     def near(self, wire: Wire) -> cp_model.IntVar:

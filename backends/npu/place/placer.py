@@ -93,7 +93,7 @@ def place_design(
     problem = problem_of(design, machine)
     excess = exact.excess_of(problem)
     if excess:
-        raise _infeasible(design, excess)
+        raise _infeasible(design, "; ".join(excess), "take a larger array, or less of what is named")
     baselines = [row_major(problem), first_free(problem)]
     legal = [places for places in baselines if places is not None]
     start = min(legal, key=lambda places: score(problem, places)) if legal else _anywhere(problem)
@@ -105,7 +105,8 @@ def place_design(
     best = min(tries, key=lambda places: (violations(problem, places) > 0, score(problem, places)))
     bounds, method, misfits = least_score(problem), "annealing", violations(problem, best) > 0
     if misfits and not proving:
-        raise _infeasible(design, ())
+        why = "; ".join(exact.crowded_pins(problem)) or "annealing found no placement"
+        raise _infeasible(design, why, 'change that, or pip install "neuc[npu]" for a proof')
     if not misfits and all(len(tiles) == 1 for tiles in problem.domains.values()):
         bounds, method = score(problem, best), "all pinned"
     elif proving and (misfits or score(problem, best) > bounds):
@@ -127,13 +128,8 @@ def _infeasible_core(problem: Problem, core: tuple[str, ...]) -> Error:
     )
 
 
-def _infeasible(design: Design, reasons: tuple[str, ...]) -> Error:
-    why = "; ".join(reasons) or "annealing found no placement"
-    return Error(
-        "NEUC-E675",
-        f"{design.name} does not fit: {why}",
-        hint='use fewer kernels, or pip install "neuc[npu]" for a proof',
-    )
+def _infeasible(design: Design, why: str, hint: str) -> Error:
+    return Error("NEUC-E675", f"{design.name} does not fit: {why}", hint=hint)
 
 
 def _anywhere(problem: Problem) -> Places:
