@@ -67,7 +67,12 @@ _WORDS = (
 
 
 _FOUR_SIZES = r"\b((?:tile|kernel)s?[ =:]+)(\d+)([x/])(\d+)\3(\d+)\3(\d+)(?![\dx/])"
-_SIZES_APART = r"\btile_m=(\d+)[ ;,]+tile_k_l2=(\d+)[ ;,]+tile_k_l1=(\d+)[ ;,]+tile_n=(\d+)\b"
+_APART = (
+    (r"\btile_m=(\d+)[ ;,]+tile_k_l2=(\d+)[ ;,]+tile_k_l1=(\d+)[ ;,]+tile_n=(\d+)\b", r"tile \1/\2/\3/\4"),
+    (r"\b(?:tile_)?m=(\d+)[ ;,]+(?:tile_)?k=(\d+)[ ;,]+(?:tile_)?n=(\d+)\b", r"tile \1x\2x\3"),
+    (r"\bherd_m=(\d+)[ ;,]+herd_n=(\d+)\b", r"herd=\1x\2"),
+)
+"""Sizes that sources name one by one."""
 _OPPOSITES = (
     ("b_row_maj", "b_col_maj"),
     ("C depth 1", "C depth 2"),
@@ -107,7 +112,8 @@ def as_known(config: str) -> str:
     config = re.sub(r" ?= ?", "=", re.sub(r"(?<=\d)X(?=\d)", "x", config))
     for word in (*_VALUES, *_WORDS):
         config = re.sub(rf"(?<!\w){re.escape(word)}(?=s?\b)", word, config, flags=re.IGNORECASE if word != "K" else 0)
-    config = re.sub(_SIZES_APART, r"tile \1/\2/\3/\4", config)
+    for apart, together in _APART:
+        config = re.sub(apart, together, config)
     config = re.sub(_FOUR_SIZES, r"\1\2x\5x\6; k_l2=\4", config)
     config = re.sub(r"\bherd[ :]+(?=\d)|(?<![\dx])(\d+x\d+) herd\b", r"herd=\1", config)
     return re.sub(r"\b(one|single)[ _-]core\b", "one core", config, flags=re.IGNORECASE)

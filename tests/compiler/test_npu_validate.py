@@ -245,7 +245,8 @@ def test_a_tile_of_four_sizes_is_mlir_airs():
 
     said = time_of("mlir-air; herd 8x4; tile 32/512/32/128")
     assert said == time_of("mlir-air; herd=8x4; tile 32x32x128; k_l2=512; drain")
-    assert said == time_of("mlir-air; 8x4 herd; tile_m=32, tile_k_l2=512, tile_k_l1=32, tile_n=128")
+    assert said == time_of("mlir-air; herd_m=8, herd_n=4; tile_m=32, tile_k_l2=512, tile_k_l1=32, tile_n=128")
+    assert time_of("8x4 herd; m=32 k=64 n=128") == time_of("herd=8x4; tile 32x64x128")
     fused, floats = (time_of(f"mlir-air; herd=8x4; tile 64/256/32/128{word}", dtype) for word, dtype in FUSED)
     assert fused > floats + find_machine("npu-xdna2").host["reload_us"]
     assert time_of("mlir-air; herd=8x4; tile 64/256/32/128; direct codegen") > floats
