@@ -16,6 +16,7 @@ from neuc.errors import Error
 
 ARTIFACT_SUFFIX = ".neuc"
 MODEL_CONFIG = "config.json"
+_ELSEWHERE = "make room, or choose another place with -o"
 """What makes a folder one of a Hugging Face model."""
 
 
@@ -49,7 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(handle)
     except OSError as error:
-        raise Error("NEUC-E005", f"cannot write {path}: {error.strerror}") from error
+        raise Error("NEUC-E005", f"cannot write {path}: {error.strerror}", hint=_ELSEWHERE) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -60,7 +61,7 @@ def replacing(path: Path) -> Iterator[Path]:
         interruption.check()
         os.replace(temporary, path)
     except OSError as error:
-        raise Error("NEUC-E005", f"cannot write {path}: {error.strerror or error}") from error
+        raise Error("NEUC-E005", f"cannot write {path}: {error.strerror or error}", hint=_ELSEWHERE) from error
     finally:
         temporary.unlink(missing_ok=True)
 

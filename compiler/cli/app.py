@@ -46,6 +46,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 _QUIET = "Errors only on stderr."
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OUT_OF_REACH = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EIO)
+"""What already looking whether a path is there can end with."""
 
 
 class Commands(click.Group):
@@ -148,6 +150,9 @@ def _run(arguments: list[str]) -> int:
             console.drop_stdout()
             where = error.filename or "output"
             return _fail(Error("NEUC-E005", f"cannot write {where}: {error.strerror}", hint="make room"), arguments)
+        if isinstance(error, OSError) and error.errno in _OUT_OF_REACH and error.filename:
+            what = f"cannot reach {os.fsdecode(error.filename)}: {error.strerror}"
+            return _fail(Error("NEUC-E004", what, hint="check the path and its permissions"), arguments)
         from neuc.compiler.cli.crash import save_report
 
         console.say(f"error: a bug in neuc: {type(error).__name__}: {error}".splitlines()[0])

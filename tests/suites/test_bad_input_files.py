@@ -109,6 +109,30 @@ def test_files_that_are_not_there_come_with_a_cure(folder: Path, command: list[s
     refuse(folder, 1, [*command, "missing.mlir"], "missing.mlir", "hint: check the path")
 
 
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compile", f"{LONG}.onnx"],
+        ["compile", "m.onnx", "-o", f"{LONG}.neuc"],
+        ["compile", "m.onnx", "-o", "out.neuc", "--dump-ir", LONG],
+        ["run", f"{LONG}.neuc"],
+        ["run", "m.neuc", "--profile", LONG],
+        ["inspect", "m.onnx", "--html", f"{LONG}.html"],
+        ["verify", LONG],
+    ],
+)
+def test_names_that_are_too_long(folder: Path, arguments: list[str]):
+    refuse(folder, 1, arguments, LONG, "File name too long", "hint: ")
+
+
+def test_names_that_are_too_long_while_they_are_written(folder: Path):
+    """Files are written under a longer name first."""
+    refuse(folder, 1, ["inspect", "m.onnx", "--html", "n" * 250], "n" * 250, "File name too long", "hint: ")
+
+
 def test_an_onnx_file_called_neuc_and_the_reverse(folder: Path):
     shutil.copy("m.onnx", "liar.neuc")
     shutil.copy("m.neuc", "liar.onnx")
