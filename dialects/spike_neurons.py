@@ -182,11 +182,6 @@ class NeuronOp(MembraneOp, ABC):
         return self.reset.data is Reset.SOFT
 
     @property
-    def threshold_value(self) -> SSAValue:
-        """The threshold operand."""
-        return self.parameters[self.PARAMETERS.index("threshold")]
-
-    @property
     def reset_operand(self) -> SSAValue | None:
         """The reset value, if there is one."""
         return self.parameters[-1] if len(self.parameters) > len(self.PARAMETERS) else None

@@ -70,10 +70,7 @@ class FoldTransposes(RewritePattern):
                 del op.properties[flag]
             else:
                 op.properties[flag] = UnitAttr()
-            if source.result.first_use is None:
-                op.location = fuse_locations(op, source)
-                rewriter.erase(source)
-            rewriter.handle_operation_modification(op)
+            _take_over(op, source, rewriter)
             return
 
 
@@ -94,10 +91,7 @@ class FoldOperandFactors(RewritePattern):
             value, factor = found
             op.operands[index] = value
             _multiply_alpha(op, factor)
-            if source.result.first_use is None:
-                op.location = fuse_locations(op, source)
-                rewriter.erase(source)
-            rewriter.handle_operation_modification(op)
+            _take_over(op, source, rewriter)
             return
 
 
@@ -124,6 +118,14 @@ class FoldResultFactor(RewritePattern):
         product.location = fuse_locations(product, op)
         rewriter.replace(op, [], [value])
         rewriter.handle_operation_modification(product)
+
+
+def _take_over(op: MatMulOp, source: TransposeOp | MapOp, rewriter: PatternRewriter) -> None:
+    """`op` does what `source` did for it; without another user `source` goes."""
+    if source.result.first_use is None:
+        op.location = fuse_locations(op, source)
+        rewriter.erase(source)
+    rewriter.handle_operation_modification(op)
 
 
 def _multiply_alpha(op: MatMulOp, factor: float) -> None:

@@ -122,11 +122,6 @@ class Isa:
         return "avx512f" in self.features
 
     @property
-    def has_fma(self) -> bool:
-        """Whether a fused multiply-add is one instruction."""
-        return "fma" in self.features or self.arch == "aarch64"
-
-    @property
     def has_round(self) -> bool:
         """Whether rounding to integral is one instruction (SSE2 has none)."""
         return "avx2" in self.features or "sse4.1" in self.features or self.arch == "aarch64"

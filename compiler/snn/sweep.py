@@ -64,18 +64,6 @@ class Sweep:
     float_multiplications: float
     chip: tuple[ChipCost, ...] = ()
 
-    def fewest_steps(self, max_drop: float) -> int | None:
-        """The smallest T of the sweep whose accuracy is at most `max_drop` below the float network's.
-
-        Without labels agreement stands for accuracy.
-        """
-        for row in self.rows:
-            reached = row.agreement if row.accuracy is None else row.accuracy
-            goal = 1.0 if self.float_accuracy is None else self.float_accuracy
-            if reached >= goal - max_drop - 1e-12:
-                return row.steps
-        return None
-
     def as_json(self) -> dict[str, Any]:
         """Everything, for `json.dumps`."""
         return dataclasses.asdict(self)

@@ -36,7 +36,6 @@ _WITH_SLOPES = (
     e.LseOp,
     e.ResistorOp,
 )
-_WITHOUT_PARAMETERS = (e.QuadOp, e.CostOp)
 
 
 @dataclass(frozen=True)

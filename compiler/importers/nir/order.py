@@ -53,7 +53,10 @@ def order_of(
         before[target].append(source)
     _refuse_delayless(nodes, after)
     early = frozenset(name for name in delays if name in _reached(after, after[name]))
-    back, finished = _walk(nodes, {n: [t for t in targets if t not in early] for n, targets in after.items()}, early)
+    # Sorted, as files do not keep the order of nodes.
+    roots = sorted(n for n in nodes if nodes[n].kind == "Input") + sorted(early) + sorted(nodes)
+    cycles, finished = _walk(roots, {n: [t for t in targets if t not in early] for n, targets in after.items()})
+    back = {(cycle[-1], cycle[0]) for cycle in cycles}
     sources = {name: tuple((s, (s, name) in back) for s in before[name]) for name in nodes}
     return Order(tuple(reversed(finished)), sources, early)
 
@@ -67,15 +70,11 @@ def _reached(after: Mapping[str, Sequence[str]], begin: Iterable[str]) -> set[st
     return seen
 
 
-def _walk(
-    nodes: Mapping[str, Node], after: Mapping[str, Sequence[str]], early: Collection[str]
-) -> tuple[set[tuple[str, str]], list[str]]:
-    """Edges that close a cycle, and the nodes in the order a depth-first walk leaves them."""
-    back: set[tuple[str, str]] = set()
+def _walk(roots: Iterable[str], after: Mapping[str, Sequence[str]]) -> tuple[list[list[str]], list[str]]:
+    """Every cycle that a depth-first walk closes, and the nodes in the order it leaves them."""
+    cycles: list[list[str]] = []
     finished: list[str] = []
     state: dict[str, int] = {}
-    # Sorted, as files do not keep the order of nodes.
-    roots = sorted(n for n in nodes if nodes[n].kind == "Input") + sorted(early) + sorted(nodes)
     for root in roots:
         if root in state:
             continue
@@ -89,40 +88,24 @@ def _walk(
                 state[name] = 2
                 finished.append(name)
             elif state.get(target) == 1:
-                back.add((name, target))
+                names = [n for n, _ in path]
+                cycles.append(names[names.index(target) :])
             elif target not in state:
                 state[target] = 1
                 path.append((target, iter(after[target])))
-    return back, finished
+    return cycles, finished
 
 
 def _refuse_delayless(nodes: Mapping[str, Node], after: Mapping[str, Sequence[str]]) -> None:
     """Refuse cycles of nodes that do not remember anything."""
     plain = {n: [t for t in after[n] if nodes[t].kind not in STATEFUL] for n in nodes if nodes[n].kind not in STATEFUL}
-    state: dict[str, int] = {}
-    for root in plain:
-        if root in state:
-            continue
-        state[root] = 1
-        path = [(root, iter(plain[root]))]
-        while path:
-            name, rest = path[-1]
-            target = next(rest, None)
-            if target is None:
-                path.pop()
-                state[name] = 2
-            elif state.get(target) == 1:
-                cycle = [n for n, _ in path]
-                cycle = cycle[cycle.index(target) :]
-                raise Error(
-                    "NEUC-E505",
-                    f"a cycle without delay: {' -> '.join([*cycle, target])}",
-                    hint="put a Delay, or a neuron, into the cycle",
-                    nodes=[nodes[n].ref for n in cycle],
-                )
-            elif target not in state:
-                state[target] = 1
-                path.append((target, iter(plain[target])))
+    for cycle in _walk(plain, plain)[0][:1]:
+        raise Error(
+            "NEUC-E505",
+            f"a cycle without delay: {' -> '.join([*cycle, cycle[0]])}",
+            hint="put a Delay, or a neuron, into the cycle",
+            nodes=[nodes[n].ref for n in cycle],
+        )
 
 
 def is_carrier(node: Node) -> bool:
