@@ -59,7 +59,8 @@ def build(
     verdict = diagnose_design(checked(design), machine) if design.sequence else Verdict(None, (), None)
     if verdict.hangs:
         if not deepen or verdict.cure is None:
-            raise Error("NEUC-E679", f"{design.name} {verdict}", hint="deepen the channels named, or change rates")
+            cure = "change rates: no depths cure it" if verdict.cure is None else "deepen the channels named"
+            raise Error("NEUC-E679", f"{design.name} {verdict}", hint=cure)
         design = with_depths(design, verdict.cure)
     if fastest and design.sequence:
         design = with_depths(design, fastest_depths(design, machine).depths)

@@ -7,8 +7,9 @@ simulated, bit for bit, against the behavioural functions.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,11 @@ from neuc.backends.npu.export.forms import export
 from neuc.backends.npu.export.page import to_page
 from neuc.backends.npu.graph_ir import checked, graph_of
 from neuc.backends.npu.known_machines import find_machine
-from neuc.compiler.npu.tracing import Token, Tracer
+from neuc.compiler.npu.tracing import HostArray, Token, Tracer
 from neuc.dialects.interp.npu import run_graph
 from neuc.errors import Error, Exit
 from neuc.runtime.npu.functions import FUNCTIONS, Array, Function, State, Tokens
-from neuc.runtime.npu.program import DTYPES, Design, ParamValue
+from neuc.runtime.npu.program import DTYPES, Design, ParamValue, SetParam
 from neuc.runtime.npu.simulator import Run, simulate
 
 PARAMETERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -33,7 +34,7 @@ PARAMETERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "add_weighted": (("alpha", "beta"), ("gamma",)),
 }
 """Of library functions for pictures: the parameters they need, and those that may be left out."""
-Behaviour = Callable[..., "Array | tuple[Array, ...]"]
+Behaviour = Callable[..., "Array | list[Array] | tuple[Array | list[Array], ...]"]
 
 
 @dataclass
@@ -42,7 +43,8 @@ class Kernel:
 
     Args:
         function: the name of a library function (`neuc.runtime.npu.functions`), or a Python function from token arrays
-            to one array, or a tuple of arrays, its behavioural model.
+            to one array, or a tuple of arrays (several outputs), its behavioural model. Where ``produce`` asks an
+            output for other than one token, that output is a list of arrays.
         cycles: of one firing, or one number a phase.
         params: the library function's parameters.
         rtp: names of those that the host may change while the program runs.
@@ -50,7 +52,8 @@ class Kernel:
         produce: tokens given a phase, for each output.
         tile: (column, row), if the user wants to choose it.
         state_bytes: what the kernel keeps in the core's memory from firing to firing.
-        name: unique in its app; made of the function's name if left out.
+        depths: buffers of each output's channel; 2 by default.
+        name: unique in its app; the attribute's that holds the kernel, or the function's, if left out.
     """
 
     function: str | Behaviour
@@ -62,6 +65,7 @@ class Kernel:
     tile: tuple[int, int] | None = None
     state_bytes: int = 0
     name: str = ""
+    depths: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.function, str) and self.function not in FUNCTIONS:
@@ -76,6 +80,20 @@ class Kernel:
                 hint="give a whole number from 0, or one for each phase",
                 exit_code=Exit.USAGE,
             )
+        self._check_rates()
+
+    def _check_rates(self) -> None:
+        """Rates have a number for each phase; memory and depths are no negative numbers."""
+        what = f"kernel {self.function_name}"
+        for name, rates in (("consume", self.consume), ("produce", self.produce)):
+            for port in rates or ():
+                if len(port) != self.phases or any(count < 0 for count in port):
+                    why = f"{what}: {name}={rates!r} makes no sense with {self.phases} phases"
+                    cure = "give for each port one number of tokens, from 0, for each phase of cycles"
+                    raise Error("NEUC-E680", why, hint=cure, exit_code=Exit.USAGE)
+        if self.state_bytes < 0 or any(depth < 1 for depth in self.depths):
+            why = f"{what}: state_bytes={self.state_bytes} and depths={tuple(self.depths)} make no sense"
+            raise Error("NEUC-E680", why, hint="bytes from 0, depths from 1", exit_code=Exit.USAGE)
 
     def _check_parameters(self) -> None:
         """A library function has the parameters it needs, and no others."""
@@ -119,7 +137,8 @@ class Kernel:
 
         def run(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, state: State) -> list[list[Array]]:
             result = behaviour(*(token for port in tokens for token in port), **params)
-            return [[array] for array in (result if isinstance(result, tuple) else (result,))]
+            ports = result if isinstance(result, tuple) else (result,)
+            return [port if isinstance(port, list) else [port] for port in ports]
 
         return run
 
@@ -149,7 +168,8 @@ class Kernel:
 class App:
     """A dataflow application: subclasses make kernels in ``__init__`` and call them in ``callgraph``.
 
-    ``callgraph(self, x, …, y, …)`` gets the inputs, then the outputs; it assigns rows: ``y[row] = kernel(x[row])``.
+    ``callgraph(self, x, …, y, …)`` gets inputs and outputs by these names and assigns rows:
+    ``y[row] = kernel(x[row])``.
     """
 
     def callgraph(self, *arrays: Any, **_: Any) -> None:
@@ -173,8 +193,30 @@ class App:
         for attribute, value in vars(self).items():
             if isinstance(value, Kernel):
                 value.name = value.name or attribute
-        self.callgraph(*arrays)
+        self._bind(arrays)
         return checked(tracer.design())
+
+    def _bind(self, arrays: Sequence[HostArray]) -> None:
+        """Call `callgraph` with arrays by the names of its parameters; in order where it has none (``*arrays``)."""
+        parameters = inspect.signature(self.callgraph).parameters.values()
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            self.callgraph(*arrays)
+            return
+        given = {array.name: array for array in arrays}
+        known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+        needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        wrong = [name for name in given if name not in known and not open_ended]
+        missing = [name for name in needed if name not in given]
+        if wrong or missing:
+            raise Error(
+                "NEUC-E685",
+                f"callgraph of {type(self).__name__} takes {', '.join(known)}; inputs and outputs are "
+                + ", ".join(given),
+                hint="name inputs and outputs as callgraph does",
+                exit_code=Exit.USAGE,
+            )
+        self.callgraph(**given)
 
     def functions(self) -> dict[str, Function]:
         """Python behaviours of this application's kernels, by function name."""
@@ -210,16 +252,36 @@ class Application:
         """The placed and routed program."""
         return self.built.design
 
-    def run(self, inputs: Mapping[str, Array], *, trace: bool = False) -> Run:
+    def run(self, inputs: Mapping[str, Array], *, params: Mapping[str, int] | None = None, trace: bool = False) -> Run:
         """Simulate on `inputs`.
 
+        Args:
+            inputs: an array for each input, of the shape and element type that was compiled for.
+            params: values of run-time parameters (a kernel's ``rtp``) by name, set before the first transfer.
+            trace: keep a timeline (`Run.trace`).
+
         Raises:
-            Error: NEUC-E679, a deadlock, with who waits for whom.
+            Error: NEUC-E679, a deadlock, with who waits for whom; NEUC-E311 and E686, inputs do not fit; NEUC-E680,
+                there is no such run-time parameter.
         """
-        run = simulate(self.design, find_machine(self.design.machine), inputs, functions=self.functions, trace=trace)
+        for name, array in inputs.items():
+            _dtype_of(name, array)
+        design, machine = self._with_params(params or {}), find_machine(self.design.machine)
+        run = simulate(design, machine, inputs, functions=self.functions, trace=trace)
         if run.deadlock is not None:
             raise Error("NEUC-E679", f"{self.design.name} deadlocks: {run.deadlock}", hint="deepen the channels named")
         return run
+
+    def _with_params(self, params: Mapping[str, int]) -> Design:
+        """The program with the host setting these run-time parameters first."""
+        known = [param.name for param in self.design.params]
+        for name, value in params.items():
+            if name not in known or not isinstance(value, int | np.integer):
+                why = f"{self.design.name}: {name}={value!r} is no value of a run-time parameter"
+                cure = f"it has {', '.join(known) or 'none: name parameters in rtp= of a kernel'}"
+                raise Error("NEUC-E680", why, hint=cure, exit_code=Exit.USAGE)
+        steps = tuple(SetParam(name, int(value)) for name, value in params.items())
+        return replace(self.design, sequence=(*steps, *self.design.sequence))
 
     def export(self, form: str) -> str:
         """The program as text, in a form of `backends/npu/export/forms.py`: svg, mlir-aie-1.4, riallto, html and more.
@@ -233,10 +295,11 @@ class Application:
         """An HTML page of a run on `inputs`: the array, a timeline, and what moved."""
         return to_page(self.design, find_machine(self.design.machine), self.run(inputs, trace=True))
 
-    def reference(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """What the reference interpreter gives: no time, no bounds."""
+    def reference(self, inputs: Mapping[str, Array], *, params: Mapping[str, int] | None = None) -> dict[str, Array]:
+        """What the reference interpreter gives: no time, no bounds. Arguments are those of `run`."""
         own = {name: _meaning(call) for name, call in self.functions.items()}
-        return dict(run_graph(graph_of(self.design), {k: np.asarray(v) for k, v in inputs.items()}, own))
+        graph = graph_of(self._with_params(params or {}))
+        return dict(run_graph(graph, {k: np.asarray(v) for k, v in inputs.items()}, own))
 
 
 def _dtype_of(name: str, array: object) -> str:

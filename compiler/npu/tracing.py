@@ -1,7 +1,7 @@
 """Tracing an application's call graph into a dataflow graph: every call of a kernel is a firing of one core.
 
 The same kernel called on row after row is one node; what differs from call to call is only which row. Memory-tile
-operations (`pass_through`, `split`, `join`) become links. What a fixed graph cannot be is refused here.
+operations (`memory_tiles.py`) become links. What a fixed graph cannot be is refused here.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from neuc.compiler.npu.api import Kernel
 
 _SHOWN = 4
+DEPTH = 2
+"""Buffers of a channel, and of a memory tile, that nobody asked for other: one is filled while the other is read."""
 _NAMES = {str(dtype): name for name, dtype in DTYPES.items() if name != "bf16"}
 
 
@@ -81,6 +83,12 @@ class HostArray:
                 f"row {row} of {self.name} is given the {len(token)} outputs of a kernel",
                 hint="a row takes one: assign them apart",
             )
+        if not isinstance(token, Token):
+            raise Error(
+                "NEUC-E685",
+                f"row {row} of {self.name} is given a {type(token).__name__}",
+                hint=f"a row takes a kernel's result: {self.name}[{row}] = kernel(x[{row}])",
+            )
         if (token.dtype, token.shape) != (self.dtype, self.shape[1:]):
             raise Error(
                 "NEUC-E685",
@@ -109,6 +117,12 @@ class _Node:
     sources: tuple[tuple[str, int], ...]
     outputs: list[tuple[str, tuple[int, ...]]]
     tokens: list[tuple[str, tuple[int, ...]]] = field(default_factory=list[tuple[str, tuple[int, ...]]])
+    depth: int = DEPTH
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Buffers of each output's channel; () for the usual number. A memory tile's are its own."""
+        return () if self.kernel is None else tuple(self.kernel.depths)
 
 
 class Tracer:
@@ -157,16 +171,23 @@ class Tracer:
             zeros = [
                 [np.zeros(t.shape, DTYPES[t.dtype]) for _ in range(_most(kernel, i))] for i, t in enumerate(tokens)
             ]
-            made = kernel.outputs_for(zeros)
-            outputs = [(_NAMES[str(array.dtype)], tuple(array.shape)) for array in made]
+            outputs = [_type_of(name, i, array) for i, array in enumerate(kernel.outputs_for(zeros))]
             self.nodes[name] = _Node(kernel, "", (), outputs)
+        elif self.nodes[name].kernel is not kernel:
+            what = "two kernels" if self.nodes[name].kernel is not None else "a kernel and a memory tile"
+            raise Error("NEUC-E685", f"{what} are called {name}", hint="give one of them another name: name=...")
         return self._connect(name, tokens, f"kernel {name}")
 
     def link(
-        self, name: str, mode: str, tokens: tuple[Token, ...], outputs: list[tuple[str, tuple[int, ...]]]
+        self, name: str, mode: str, tokens: tuple[Token, ...], outputs: list[tuple[str, tuple[int, ...]]], depth: int
     ) -> Token | tuple[Token, ...]:
-        """One use of a memory tile."""
-        self.nodes.setdefault(name, _Node(None, mode, (), outputs))
+        """One use of a memory tile with so many buffers."""
+        if depth < 1:
+            raise Error("NEUC-E685", f"memory tile {name}: depth={depth} makes no sense", hint="give a depth from 1")
+        node = self.nodes.setdefault(name, _Node(None, mode, (), outputs, depth=depth))
+        if (node.mode, node.outputs, node.depth) != (mode, outputs, depth):
+            hint = "give one of them another name: name=..."
+            raise Error("NEUC-E685", f"two memory tiles are called {name}, or a kernel is", hint=hint)
         return self._connect(name, tokens, f"memory tile {name}")
 
     def _connect(self, name: str, tokens: tuple[Token, ...], what: str) -> Token | tuple[Token, ...]:
@@ -209,7 +230,8 @@ class Tracer:
                     if node.mode in ("split", "join")
                     else []
                 )
-                links.append(Link(name, node.mode, tuple(inputs[name]), tuple(outputs[name]), tuple(offsets)))
+                ends = (tuple(inputs[name]), tuple(outputs[name]))
+                links.append(Link(name, node.mode, *ends, tuple(offsets), depth=node.depth))
         ports = [Port(f"{a}_in", f"{a}_0", "in") for a in self.reads if (a, 0) in consumers]
         ends = {c: channel.name for channel in channels for c in channel.consumers}
         ports += [Port(f"{a}_out", ends[f"{a}_out"], "out") for a in self.results]
@@ -252,6 +274,9 @@ class Tracer:
         outputs: dict[str, list[str]] = {name: [] for name in self.nodes}
         channels: list[Channel] = []
         for name, node in self.nodes.items():
+            if node.depths and len(node.depths) != len(node.outputs):
+                why = f"{name} has {len(node.outputs)} outputs, depths for {len(node.depths)}"
+                raise Error("NEUC-E685", why, hint="give a depth for each output")
             for i in range(len(node.outputs)):
                 if (name, i) not in consumers:
                     raise Error("NEUC-E685", f"output {i} of {name} is never used", hint="use it, or take it out")
@@ -263,7 +288,9 @@ class Tracer:
                 raise Error(
                     "NEUC-E685", f"{source} goes to the host and to a kernel", hint="copy it with a kernel first"
                 )
-            channel = Channel(f"{source}_{index}", producer, tuple(dict.fromkeys(users)), dtype, shape)
+            depths = () if array is not None else self.nodes[source].depths
+            depth = depths[index] if depths else DEPTH
+            channel = Channel(f"{source}_{index}", producer, tuple(dict.fromkeys(users)), dtype, shape, depth)
             channels.append(channel)
             if array is None:
                 outputs[source].append(channel.name)
@@ -297,6 +324,15 @@ def _interleaved(steps: list[Step]) -> list[Step]:
         by_port.setdefault(step.port, []).append(step)
     longest = max(map(len, by_port.values()), default=0)
     return [queue[i] for i in range(longest) for queue in by_port.values() if i < len(queue)]
+
+
+def _type_of(kernel: str, output: int, array: object) -> tuple[str, tuple[int, ...]]:
+    """Element type and shape of what a kernel's behaviour gave."""
+    if not isinstance(array, np.ndarray) or str(array.dtype) not in _NAMES:
+        got = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+        hint = f"give arrays of {', '.join(_NAMES)}: .astype(numpy.uint8)"
+        raise Error("NEUC-E680", f"kernel {kernel}: output {output} is {got}, which no core makes", hint=hint)
+    return _NAMES[str(array.dtype)], tuple(array.shape)
 
 
 def _most(kernel: Kernel, index: int) -> int:
@@ -335,34 +371,3 @@ def _runs(array: HostArray, rows: list[int]) -> list[tuple[int, tuple[int, ...],
         else:
             runs.append([row, row + 1])
     return [(begin * size, ((end - begin) * size,), (1,)) for begin, end in runs]
-
-
-def pass_through(token: Token, name: str = "pass_through") -> Token:
-    """Through a memory tile's buffer."""
-    made = token.tracer.link(name, "forward", (token,), [(token.dtype, token.shape)])
-    assert isinstance(made, Token)
-    return made
-
-
-def split(token: Token, parts: int, name: str = "split") -> tuple[Token, ...]:
-    """Equal parts of a token along its first axis, by a memory tile."""
-    if parts < 2 or token.shape[0] % parts:
-        raise Error(
-            "NEUC-E685",
-            f"a token of {list(token.shape)} has no {parts} equal parts",
-            hint="change the row's length or the parts",
-        )
-    shape = (token.shape[0] // parts, *token.shape[1:])
-    made = token.tracer.link(name, "split", (token,), [(token.dtype, shape)] * parts)
-    assert isinstance(made, tuple)
-    return made
-
-
-def join(*tokens: Token, name: str = "join") -> Token:
-    """Tokens one behind the other along the first axis, by a memory tile."""
-    if len(tokens) < 2 or len({(t.dtype, t.shape) for t in tokens}) > 1:
-        raise Error("NEUC-E685", "join takes two or more tokens of one type", hint="pass the parts of one split")
-    shape = (tokens[0].shape[0] * len(tokens), *tokens[0].shape[1:])
-    made = tokens[0].tracer.link(name, "join", tokens, [(tokens[0].dtype, shape)])
-    assert isinstance(made, Token)
-    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,17 +102,90 @@ def test_run_time_parameters_change_the_program():
             for row in range(len(x)):
                 y[row] = self.k(x[row])
 
-    from dataclasses import replace
-
-    from neuc.runtime.npu.program import SetParam
-    from neuc.runtime.npu.simulator import simulate
-
     x = np.arange(64, dtype=np.uint8).reshape(4, 16) * 4
     compiled = Threshold().compile({"x": x}, {"y": ("u8", x.shape)})
     assert [p.value for p in compiled.design.params] == [100]
-    changed = replace(compiled.design, sequence=(SetParam("threshold", 200), *compiled.design.sequence))
-    run = simulate(changed, find_machine("npu-xdna1"), {"x": x})
-    np.testing.assert_array_equal(run.outputs["y"], np.where(x > 200, 255, 0))
+    for value in (100, 200):
+        params = {"threshold": value} if value != 100 else None
+        got, meant = compiled.run({"x": x}, params=params).outputs["y"], compiled.reference({"x": x}, params=params)
+        np.testing.assert_array_equal(got, np.where(x > value, 255, 0))
+        np.testing.assert_array_equal(meant["y"], got)
+    with pytest.raises(Error, match=r"treshold=3 is no value of a run-time parameter \(hint: it has threshold\)"):
+        compiled.run({"x": x}, params={"treshold": 3})
+
+
+class _Difference(npu.App):
+    """Two inputs that must not be taken for each other."""
+
+    def __init__(self) -> None:
+        self.k = npu.Kernel(_difference)
+
+    def callgraph(self, a: npu.HostArray, b: npu.HostArray, y: npu.HostArray) -> None:
+        for row in range(len(a)):
+            y[row] = self.k(a[row], b[row])
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a - b
+
+
+def test_inputs_go_by_their_names_in_any_order():
+    nine, two = np.full((2, 8), 9, np.uint8), np.full((2, 8), 2, np.uint8)
+    compiled = _Difference().compile({"b": two, "a": nine}, {"y": ("u8", nine.shape)})
+    assert np.all(compiled.run({"a": nine, "b": two}).outputs["y"] == 7)
+    assert np.all(compiled.reference({"a": nine, "b": two})["y"] == 7)
+    for inputs in ({"a": nine}, {"a": nine, "c": two}):
+        with pytest.raises(Error, match="callgraph of _Difference takes a, b, y; inputs and outputs are a") as caught:
+            _Difference().compile(inputs, {"y": ("u8", nine.shape)})
+        assert caught.value.code == "NEUC-E685"
+
+
+def test_one_firing_gives_several_tokens_of_an_output_and_depths_are_the_users():
+    def halves(row: np.ndarray) -> list[np.ndarray]:
+        return [row[:8], row[8:]]
+
+    class Halves(npu.App):
+        def __init__(self) -> None:
+            self.k = npu.Kernel(halves, produce=[[2]], depths=[4])
+
+        def callgraph(self, x: npu.HostArray, y: npu.HostArray) -> None:
+            for row in range(len(x)):
+                half = self.k(npu.pass_through(x[row], depth=3))
+                y[2 * row] = half
+                y[2 * row + 1] = half
+
+    x = np.arange(64, dtype=np.uint8).reshape(4, 16)
+    compiled = Halves().compile({"x": x}, {"y": ("u8", (8, 8))})
+    assert (compiled.design.channel("k_0").depth, compiled.design.links[0].depth) == (4, 3)
+    np.testing.assert_array_equal(compiled.run({"x": x}).outputs["y"], x.reshape(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cycles": [1, 2, 3], "consume": [[1, 1]]}, "consume=.* makes no sense with 3 phases"),
+        ({"produce": [[-1]]}, "produce=.* makes no sense with 1 phases"),
+        ({"state_bytes": -5}, "state_bytes=-5"),
+        ({"depths": [0]}, r"depths=\(0,\)"),
+    ],
+)
+def test_rates_memory_and_depths_make_sense(given: dict[str, Any], message: str):
+    with pytest.raises(Error, match=message) as caught:
+        npu.Kernel("copy", **given)
+    assert caught.value.code == "NEUC-E680"
+
+
+def test_what_a_behaviour_gives_is_checked():
+    class Floats(_Wrong):
+        def __init__(self) -> None:
+            super().__init__(_floats)
+            self.a = npu.Kernel(lambda x: x * 0.5, name="half")
+
+    def _floats(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+        y[0] = app.a(x[0])
+
+    with pytest.raises(Error, match="kernel half: output 0 is an array of float64, which no core makes"):
+        Floats().trace({"x": ("u8", (4, 16))}, {"y": ("u8", (4, 16))})
 
 
 class _Wrong(npu.App):
@@ -168,9 +242,24 @@ def _odd_split(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
     npu.split(x[0], 3)
 
 
+def _no_token(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+    y[0] = 5  # type: ignore[assignment]
+
+
+def _same_name(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+    y[0] = npu.Kernel("copy", name="a")(app.a(x[0]))
+
+
+def _same_tile(app: _Wrong, x: npu.HostArray, y: npu.HostArray) -> None:
+    y[0] = npu.join(*npu.split(x[0], 2, name="tile"), name="tile")
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
+        (_no_token, "row 0 of y is given a int"),
+        (_same_name, "two kernels are called a"),
+        (_same_tile, "two memory tiles are called tile"),
         (_two_sources, "called on tokens of other sources"),
         (_unused, "output 0 of b is never used"),
         (_no_row, "x has no row 99"),
