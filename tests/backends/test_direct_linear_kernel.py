@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 from aarch64 import run_on_aarch64
 from kernel_harness import assert_guards, guarded, run_kernel, runnable, runnable_isas
 from neuc.backends.cpu.codegen import assembly
-from neuc.backends.cpu.isa import Isa
+from neuc.backends.cpu.isa import FetchOrder, Isa
 from neuc.backends.cpu.kernels.direct_linear import DirectLinearKernel, linear_layout, pack_scales, panel_products
 from neuc.backends.cpu.kernels.linear_epilogue import Tail, TailOperand
 from neuc.backends.cpu.kernels.map_body import Instr
 from neuc.backends.cpu.kernels.ternary_dequantize import Epilogue
 from neuc.backends.cpu.packing.direct import DirectEncoding, DirectLayout, pack_direct
+from neuc.backends.cpu.target import isa_text
 from neuc.dialects.interp.ternary import accumulate, dequantize
 
 TERNARY = (-1, 0, 1)
@@ -44,11 +46,12 @@ SCALED = Tail((Instr("arith.mulf", (1, 0), "f32"),), 2, ("y", "scalar"))
 def isas() -> list[Isa]:
     """Every instruction set with kernels of its own that this machine runs; one lane at a time is not fused."""
     narrower = [Isa.avx512(AMX), Isa.avx512(VNNI), Isa.avx512(VNNI[:1]), Isa.avx512(), Isa.avx2(("avxvnni",))]
+    narrower += [replace(isa, fetch_order="lines") for isa in (Isa.avx512(VNNI), Isa.avx2())]
     rest = [isa for isa in runnable_isas() if isa.name not in ("avx512", "scalar")]
     return [isa for isa in narrower if runnable(isa)] + rest
 
 
-each_isa = pytest.mark.parametrize("isa", isas(), ids=lambda isa: "+".join([isa.name, *isa.optional]))
+each_isa = pytest.mark.parametrize("isa", isas(), ids=isa_text)
 
 Case = tuple[DirectEncoding, int, int, int, int, int, bool, tuple[int, ...]]
 # Encoding, planes, N, K, BM, columns per scale (0: one scale a row), scales that f16 holds, levels.
@@ -227,8 +230,11 @@ def test_scales_are_halves_only_if_nothing_is_lost() -> None:
 
 @pytest.mark.parametrize("encoding", ["i2", "t5", "i4", "i8"])
 @pytest.mark.parametrize(("group", "panels", "kinds"), [(0, False, 5), (32, False, 5), (0, True, 9)])
-def test_innermost_loops_stay_in_registers(encoding: DirectEncoding, group: int, panels: bool, kinds: int) -> None:
-    isa, levels = Isa.avx512(VNNI), {"i4": INT4, "i8": INT8}.get(encoding, TERNARY)
+@pytest.mark.parametrize("order", ["pages", "lines"])
+def test_innermost_loops_stay_in_registers(
+    encoding: DirectEncoding, group: int, panels: bool, kinds: int, order: FetchOrder
+) -> None:
+    isa, levels = replace(Isa.avx512(VNNI), fetch_order=order), {"i4": INT4, "i8": INT8}.get(encoding, TERNARY)
     layout = linear_layout(DirectLayout.of(encoding, isa, levels, 256, 960, group or 960, 128, 960))
     kernel = DirectLinearKernel(layout, Epilogue(256, 1, 30 if group else 1, True), half=True, panels=panels)
     blocks = re.split(r"\n(?=\.LBB\w+:)", assembly(kernel.build(isa), isa))
@@ -238,7 +244,10 @@ def test_innermost_loops_stay_in_registers(encoding: DirectEncoding, group: int,
     # One for each number of tokens that are taken together; with panels three more, and one that adds up activations.
     assert len(multiplying) == kinds
     spills = re.compile(r"zmm\d+, .*\(%rsp|\(%rsp\S*\), %zmm")
-    assert not [loop for loop in multiplying if spills.search(loop)]
+    # Four vectors of t5 at a time are one register too many: stored and loaded once in twenty products.
+    allowed = 2 if (encoding, order) == ("t5", "lines") else 0
+    assert max(len(spills.findall(loop)) for loop in multiplying) <= allowed
+    assert sum(bool(spills.search(loop)) for loop in multiplying) <= allowed // 2
 
 
 OPERANDS: tuple[TailOperand, ...] = ("y", "full", "row", "scalar")

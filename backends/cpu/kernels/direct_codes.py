@@ -102,7 +102,7 @@ class SignedCodes(Codes):
 class TableCodes(Codes):
     """`t5` by two look-ups in 64 bytes."""
 
-    # Accumulators of two vectors, tables, masks and what is unpacked fill the registers; four vectors just fit.
+    # Accumulators of two vectors, tables, masks and what is unpacked fill the registers; of four, one is stored and loaded.
     most_alone = 2
     most_in_order = 4
 
