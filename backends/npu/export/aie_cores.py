@@ -1,6 +1,7 @@
-"""What a core of an mlir-aie file runs: a body in `arith` and `scf`, or a kernel of mlir-aie's own library, named.
+"""What a core of an mlir-aie file runs: a body in `arith`, `scf` and `memref`, or a named kernel of mlir-aie's library.
 
-Nothing else is exported: a call into an object file that nobody has is no program.
+Nothing else is exported: a call into an object file that nobody has is no program. Which library kernels there are, and
+on what tokens they may be called, says `aie_library.py`; elsewhere a core has a body.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from neuc.backends.npu.export.aie_filter import FILTER, Filter, filter_buffer
 from neuc.backends.npu.export.aie_finish import (
     PREFIX,
+    buffers,
     give_sums,
     parameter_phases,
     requantize,
@@ -18,119 +21,149 @@ from neuc.backends.npu.export.aie_finish import (
     take_parameters,
     with_sums,
 )
-from neuc.backends.npu.export.aie_products import PRODUCTS, ZERO, step, zero
-from neuc.backends.npu.export.aie_rows import ROWS, row_body, row_globals
-from neuc.backends.npu.export.aie_types import MLIR_TYPES, memref
+from neuc.backends.npu.export.aie_library import LIBRARY, LibraryKernel, line_width
+from neuc.backends.npu.export.aie_pixels import PIXELS, RTP_WORDS, Pixels
+from neuc.backends.npu.export.aie_products import PRODUCTS, step, zero
+from neuc.backends.npu.export.aie_rows import ROWS, row_body, row_tables
+from neuc.backends.npu.export.aie_types import memref
 from neuc.errors import Error
-from neuc.runtime.npu.program import Channel, Kernel
+from neuc.runtime.npu.functions import FUNCTIONS
+from neuc.runtime.npu.program import Channel, Design, Kernel
 
 Acquire: TypeAlias = Callable[[str, str, str], list[str]]
 Release: TypeAlias = Callable[[str, str], str]
 _LOOPS = 0xFFFFFFFF
-_BODIES: Mapping[str, str] = {"copy": "", "invert": "xori", "add": "addi", "and": "andi", "or": "ori"}
 
 
 @dataclass(frozen=True)
-class LibraryKernel:
-    """A kernel of mlir-aie's `aie_kernels`: its symbol, its object file, and scalars it takes at the end."""
+class Core:
+    """A kernel with what its text needs.
 
-    symbol: str
-    object: str
-    scalars: tuple[str, ...] = ()
+    Args:
+        kernel: what the core runs.
+        channels: by name.
+        rtp: names of its run-time parameters, in the order of their words.
+        calls: whether it may call a library kernel.
+    """
+
+    kernel: Kernel
+    channels: Mapping[str, Channel]
+    rtp: tuple[str, ...] = ()
+    calls: bool = False
+
+    @property
+    def library(self) -> LibraryKernel | None:
+        """The library kernel it calls, None if it has a body."""
+        found = LIBRARY.get(self.kernel.function) if self.calls else None
+        return found if found is not None and found.takes(self.kernel, self.channels) else None
 
 
-LIBRARY: Mapping[str, LibraryKernel] = {
-    "threshold": LibraryKernel("thresholdLine", "threshold.cc.o", ("threshold", "max", "kind")),
-    "rgba2gray": LibraryKernel("rgba2grayLine", "rgba2gray.cc.o"),
-    "gray2rgba": LibraryKernel("gray2rgbaLine", "gray2rgba.cc.o"),
-    "rgba2hue": LibraryKernel("rgba2hueLine", "rgba2hue.cc.o"),
-    "add_weighted": LibraryKernel("addWeightedLine", "addWeighted.cc.o", ("alpha", "beta", "gamma")),
-    "gemm": LibraryKernel("matmul_i8_i32", "mm.o"),
-    "finished_gemm": LibraryKernel("matmul_i8_i32", "mm.o"),
-}
-
-
-def library_of(kernel: Kernel) -> LibraryKernel | None:
-    """The library kernel of a function, None if it has a body.
+def cores_of(design: Design, *, calls: bool) -> list[Core]:
+    """A design's cores.
 
     Raises:
-        Error: NEUC-E683, it has neither.
+        Error: NEUC-E683, a function without a body, or a run-time parameter that no body reads.
     """
-    if (
-        kernel.function in _BODIES
-        or kernel.function in ROWS
-        or (kernel.function in PRODUCTS and kernel.function not in LIBRARY)
-    ):
-        return None
-    if kernel.function not in LIBRARY:
-        known = ", ".join(sorted({*LIBRARY, *_BODIES, *PRODUCTS, *ROWS}))
+    channels = {channel.name: channel for channel in design.channels}
+    found: list[Core] = []
+    for kernel in design.kernels:
+        rtp = tuple(param.name for param in design.params if param.kernel == kernel.name)
+        _check(kernel, rtp)
+        found.append(Core(kernel, channels, rtp, calls))
+    return found
+
+
+def _check(kernel: Kernel, rtp: tuple[str, ...]) -> None:
+    if kernel.function not in {*PIXELS, FILTER, *PRODUCTS, *ROWS}:
+        known = ", ".join(sorted({*PIXELS, FILTER, *PRODUCTS, *ROWS}))
+        why = "has no mlir-aie body and is in no library of mlir-aie"
+        if kernel.function not in FUNCTIONS:
+            why = "is a Python function, whose behaviour a graph does not hold: it has no mlir-aie body"
         raise Error(
             "NEUC-E683",
-            f"kernel {kernel.name}: {kernel.function!r} has no mlir-aie body and is in no library of mlir-aie",
-            hint=f"functions with one: {known}; or export JSON, which holds any",
+            f"kernel {kernel.name}: {kernel.function!r} {why}",
+            hint=f"make it of functions that have one ({known}); or export JSON, which holds any",
         )
-    return LIBRARY[kernel.function]
+    if rtp and kernel.function not in PIXELS:
+        raise Error(
+            "NEUC-E683",
+            f"kernel {kernel.name}: {kernel.function!r} reads no run-time parameter {rtp[0]!r} in mlir-aie text",
+            hint="fix its value in the graph",
+        )
+    if len(rtp) > RTP_WORDS:
+        why = f"kernel {kernel.name} has {len(rtp)} run-time parameters, its buffer {RTP_WORDS} words"
+        raise Error("NEUC-E683", why, hint="fix some of their values in the graph")
 
 
-def declarations(kernel: Kernel, channels: Mapping[str, Channel]) -> list[str]:
-    """Tables of a core, or the library kernels it calls; their objects are part of mlir-aie, built by its makefiles."""
-    library = library_of(kernel)
+def declarations(core: Core) -> list[str]:
+    """The library kernel a core calls; its object is part of mlir-aie, built by its makefiles."""
+    library = core.library
     if library is None:
-        return row_globals(kernel) if kernel.function in ROWS else []
-    channels = with_sums(kernel, channels) if kernel.function.startswith(PREFIX) else channels
-    types = [memref(channels[name]) for name in (*kernel.inputs, *kernel.outputs)] + ["i32"] * len(
-        _scalars(kernel, library)
-    )
-    found = [(library.symbol, library.object, types)]
-    if kernel.function in PRODUCTS:
-        found.append((*ZERO, types[-1:]))
-    return [
-        f'func.func private @{symbol}({", ".join(operands)}) attributes {{link_with = "{code}"}}'
-        for symbol, code, operands in found
-    ]
+        return []
+    types = ", ".join(_types(core, library))
+    return [f'func.func private @{library.symbol}({types}) attributes {{link_with = "{library.object}"}}']
 
 
-def _scalars(kernel: Kernel, library: LibraryKernel) -> list[int]:
-    return [int(value) for name in library.scalars if isinstance(value := kernel.params.get(name, 0), int)]
+def _types(core: Core, library: LibraryKernel) -> list[str]:
+    ends = [core.channels[name] for name in (*core.kernel.inputs, *core.kernel.outputs)]
+    return [*map(memref, ends), *(kind for kind, _ in library.scalars())]
 
 
-def statements(kernel: Kernel, channels: Mapping[str, Channel], operands: list[str]) -> list[str]:
+@dataclass(frozen=True)
+class TileBuffer:
+    """A buffer on the core's tile: its name, its type, and what it begins as, if that matters."""
+
+    name: str
+    kind: str
+    words: tuple[int, ...] = ()
+
+    @property
+    def attributes(self) -> str:
+        """Its attributes in MLIR."""
+        if not self.words:
+            return f'{{sym_name = "{self.name}"}}'
+        begin = f"dense<[{', '.join(map(str, self.words))}]> : tensor<{len(self.words)}xi32>"
+        return f'{{sym_name = "{self.name}", initial_value = {begin}}}'
+
+
+def tile_buffers(core: Core) -> list[TileBuffer]:
+    """What stands in the tile's memory beside object FIFOs: sums, lines, tables, run-time parameters."""
+    kernel, channels = core.kernel, core.channels
+    found = [TileBuffer(name, kind) for name, kind in buffers(kernel, channels).items()]
+    if kernel.function == FILTER:
+        lines = filter_buffer(kernel, channels[kernel.outputs[0]].shape[-1])
+        found += [TileBuffer(name, kind) for name, kind in lines.items()]
+    if kernel.function in ROWS:
+        found += [TileBuffer(n, f"memref<{len(w)}xi32>", tuple(w)) for n, w in row_tables(kernel).items()]
+    if core.rtp:
+        found.append(TileBuffer(f"rtp_{kernel.name}", f"memref<{RTP_WORDS}xi32>"))
+    return found
+
+
+def _call(core: Core, library: LibraryKernel, operands: list[str]) -> list[str]:
+    body = Pixels(core.kernel, core.channels, operands, core.rtp)
+    values: list[str] = []
+    for kind, name in library.scalars():
+        if name == "lineWidth":
+            values.append(body.word(line_width(core.kernel, core.channels)))
+            continue
+        word = body.parameter(name, library.defaults.get(name, 0))
+        values.append(word if kind == "i32" else body.let(f"arith.trunci {word} : i32 to {kind}"))
+    types = ", ".join(_types(core, library))
+    body.do(f"func.call @{library.symbol}({', '.join([*operands, *values])}) : ({types}) -> ()")
+    return body.lines
+
+
+def statements(core: Core, operands: list[str]) -> list[str]:
     """What a firing does with its elements, `operands` being inputs, then outputs."""
-    library = library_of(kernel)
-    ends = [channels[name] for name in (*kernel.inputs, *kernel.outputs)]
+    library = core.library
     if library is not None:
-        values = _scalars(kernel, library)
-        lines = [f"%s{i} = arith.constant {value} : i32" for i, value in enumerate(values)]
-        arguments = ", ".join([*operands, *(f"%s{i}" for i in range(len(values)))])
-        types = ", ".join([*map(memref, ends), *["i32"] * len(values)])
-        return [*lines, f"func.call @{library.symbol}({arguments}) : ({types}) -> ()"]
-    return row_body(kernel, channels) if kernel.function in ROWS else _loops(kernel, ends, operands)
-
-
-def _loops(kernel: Kernel, ends: list[Channel], operands: list[str]) -> list[str]:
-    """One loop a dimension around an element-wise operation."""
-    shape, element = ends[-1].shape, MLIR_TYPES[ends[-1].dtype]
-    lines = ["%lo = arith.constant 0 : index", "%st = arith.constant 1 : index"]
-    for i, size in enumerate(shape):
-        lines += [f"%n{i} = arith.constant {size} : index"]
-    for i in range(len(shape)):
-        lines.append("  " * i + f"scf.for %i{i} = %lo to %n{i} step %st {{")
-    inside = "  " * len(shape)
-    index = ", ".join(f"%i{i}" for i in range(len(shape)))
-    for i, operand in enumerate(operands[:-1]):
-        lines.append(f"{inside}%v{i} = memref.load {operand}[{index}] : {memref(ends[i])}")
-    result = "%v0"
-    operation = _BODIES[kernel.function]
-    if operation:
-        other = "%v1"
-        if kernel.function == "invert":
-            lines.append(f"{inside}%ones = arith.constant -1 : {element}")
-            other = "%ones"
-        lines.append(f"{inside}%r = arith.{operation} %v0, {other} : {element}")
-        result = "%r"
-    lines.append(f"{inside}memref.store {result}, {operands[-1]}[{index}] : {memref(ends[-1])}")
-    lines += ["  " * i + "}" for i in reversed(range(len(shape)))]
-    return lines
+        return _call(core, library, operands)
+    if core.kernel.function in ROWS:
+        return row_body(core.kernel, core.channels)
+    body = Pixels(core.kernel, core.channels, operands, core.rtp)
+    PIXELS[core.kernel.function](body)
+    return body.lines
 
 
 def endless(inside: list[str]) -> list[str]:
@@ -145,20 +178,32 @@ def endless(inside: list[str]) -> list[str]:
     ]
 
 
-def core_lines(kernel: Kernel, channels: Mapping[str, Channel], acquire: Acquire, release: Release) -> list[str]:
+def has_loops(core: Core) -> bool:
+    """Whether a core acquires tokens in loops of its own: mlir-aie then has to count its buffers at run time."""
+    return core.kernel.function in PRODUCTS or core.kernel.function == FILTER
+
+
+def core_lines(core: Core, acquire: Acquire, release: Release) -> list[str]:
     """The endless loop's inside: acquire, compute, release; a product keeps its tile of C for all its steps.
 
     Args:
-        kernel: what the core runs.
-        channels: by name.
+        core: what the core runs.
         acquire: (channel, port, name of the element) to the lines that acquire one.
         release: (channel, port) to the line that releases one.
 
     Raises:
-        Error: NEUC-E683, a kernel that takes or gives other than one token a phase and is no product.
+        Error: NEUC-E683, a kernel that takes or gives other than one token a phase and is neither product nor filter.
     """
+    kernel = core.kernel
     if kernel.function in PRODUCTS:
-        return _product_lines(kernel, channels, acquire, release)
+        return _product_lines(kernel, core.channels, acquire, release)
+    if kernel.function == FILTER:
+        only = {"Consume": kernel.inputs[0], "Produce": kernel.outputs[0]}
+        body = Filter(kernel, core.channels)
+        body.acquire = lambda port, element: acquire(only[port], port, element)
+        body.release = lambda port: release(only[port], port)
+        body.frame()
+        return body.lines
     ends = [(name, "Consume", rates) for name, rates in zip(kernel.inputs, kernel.consume)]
     ends += [(name, "Produce", rates) for name, rates in zip(kernel.outputs, kernel.produce)]
     if any(rate != 1 for _, _, rates in ends for rate in rates):
@@ -168,7 +213,7 @@ def core_lines(kernel: Kernel, channels: Mapping[str, Channel], acquire: Acquire
             hint="export JSON, which holds any rates",
         )
     lines = [line for i, (name, port, _) in enumerate(ends) for line in acquire(name, port, f"%e{i}")]
-    lines += statements(kernel, channels, [f"%e{i}" for i in range(len(ends))])
+    lines += statements(core, [f"%e{i}" for i in range(len(ends))])
     return [*lines, *(release(name, port) for name, port, _ in ends)]
 
 
@@ -177,10 +222,7 @@ def _product_lines(kernel: Kernel, channels: Mapping[str, Channel], acquire: Acq
     finishes = kernel.function.startswith(PREFIX)
     sums, held = (f"%sums_{kernel.name}", with_sums(kernel, channels)) if finishes else ("%e2", channels)
     inside = [*acquire(a, "Consume", "%e0"), *acquire(b, "Consume", "%e1")]
-    if library_of(kernel) is not None:
-        inside += statements(kernel, held, ["%e0", "%e1", sums])
-    else:
-        inside += step(kernel, held, "%e0", "%e1", sums)
+    inside += step(kernel, held, "%e0", "%e1", sums)
     inside += [release(a, "Consume"), release(b, "Consume")]
     product = [
         *zero(kernel, held, sums),

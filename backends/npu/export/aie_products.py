@@ -1,26 +1,23 @@
-"""The core of a product in MLIR: a tile of C is held while tiles of A and B pass; int8 products call mlir-aie's kernel.
+"""The core of a product in MLIR: a tile of C is held while tiles of A and B pass.
 
 Packed ternary weights are decoded here, four codes a byte; bf16 products add in float32, k ascending, as the simulator
-does. Neither has a kernel in mlir-aie's library, so they have a body.
+does. mlir-aie's own kernel (mm.cc) is not called: for int8 it takes m and n of whole 16 and k of whole 8 only, one size
+an object file, and operands in blocks (4 x 8 by 8 x 8 on AIE2, 8 x 8 by 8 x 8 on AIE2P), where tokens lie row by row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from neuc.backends.npu.export.aie_types import memref
+from neuc.backends.npu.export.aie_types import extension, memref
 from neuc.runtime.npu.program import Channel, Kernel
 
 PRODUCTS = ("gemm", "ternary_gemm", "bf16_gemm", "finished_gemm", "finished_ternary_gemm")
-ZERO = ("zero_i32", "mm.o")
-"""mlir-aie's kernel that clears a tile of C, and its object file."""
 
 
 def zero(kernel: Kernel, channels: Mapping[str, Channel], c: str) -> list[str]:
     """What clears the tile `c` of C before the first step."""
     channel = channels[kernel.outputs[0]]
-    if kernel.function in ("gemm", "finished_gemm"):
-        return [f"func.call @{ZERO[0]}({c}) : ({memref(channel)}) -> ()"]
     element, value = ("f32", "0.0") if channel.dtype == "f32" else ("i32", "0")
     m, n = channel.shape
     return [
@@ -36,12 +33,12 @@ def zero(kernel: Kernel, channels: Mapping[str, Channel], c: str) -> list[str]:
 
 
 def step(kernel: Kernel, channels: Mapping[str, Channel], a: str, b: str, c: str) -> list[str]:
-    """C += A·B for one step, in loops; a product with a library kernel has none."""
+    """C += A·B for one step, in loops."""
     left, right, out = (channels[name] for name in (*kernel.inputs, *kernel.outputs))
     (m, k), n = left.shape, out.shape[1]
     lines = [f"%n{axis} = arith.constant {size} : index" for axis, size in zip("mnk", (m, n, k))]
     ternary = kernel.function.endswith("ternary_gemm")
-    element = "i32" if ternary else "f32"
+    element = "f32" if kernel.function == "bf16_gemm" else "i32"
     if ternary:
         lines += [
             "%four = arith.constant 4 : index",
@@ -56,7 +53,7 @@ def step(kernel: Kernel, channels: Mapping[str, Channel], a: str, b: str, c: str
         f"    %sum = scf.for %k = %c0 to %nk step %c1 iter_args(%acc = %old) -> ({element}) {{",
         f"      %x = memref.load {a}[%i, %k] : {memref(left)}",
     ]
-    body = _ternary(b, right) if ternary else _bf16(b, right)
+    body = _ternary(b, right) if ternary else _bf16(b, right) if element == "f32" else _int8(b, left, right)
     lines += [f"      {line}" for line in body]
     return [
         *lines,
@@ -82,6 +79,16 @@ def _ternary(b: str, channel: Channel) -> list[str]:
         "%weight = arith.subi %wide, %one : i32",
         "%xw = arith.extsi %x : i8 to i32",
         "%product = arith.muli %xw, %weight : i32",
+        "%next = arith.addi %acc, %product : i32",
+    ]
+
+
+def _int8(b: str, left: Channel, right: Channel) -> list[str]:
+    return [
+        f"%y = memref.load {b}[%k, %j] : {memref(right)}",
+        f"%xw = arith.{extension(left)} %x : i8 to i32",
+        f"%yw = arith.{extension(right)} %y : i8 to i32",
+        "%product = arith.muli %xw, %yw : i32",
         "%next = arith.addi %acc, %product : i32",
     ]
 

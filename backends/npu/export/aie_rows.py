@@ -1,15 +1,15 @@
-"""The core of a chain, a softmax or a norm in MLIR: loops over a token's numbers, tables as constants of the program.
+"""The core of a chain, a softmax or a norm in MLIR: loops over a token's numbers, tables in buffers of the core's tile.
 
 They round where the simulator does, and add in its order, so that a body gives the specification's bits.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from neuc.backends.npu.export.aie_body import Body
 from neuc.backends.npu.export.aie_types import memref
 from neuc.errors import Error
 from neuc.runtime.npu.program import Channel, Kernel
@@ -21,45 +21,13 @@ ROWS = frozenset(FUNCTIONS.values())
 _OPERATIONS = {"add": "addf", "sub": "subf", "mul": "mulf", "max": "maximumf", "min": "minimumf"}
 
 
-class _Body:
-    """Lines of a body, with names that no other line has."""
+class _Body(Body):
+    """A body on lines of bf16 numbers."""
 
     def __init__(self, kernel: Kernel, channels: Mapping[str, Channel]) -> None:
+        super().__init__()
         self.kernel = kernel
         self.taken, self.given = channels[kernel.inputs[0]], channels[kernel.outputs[0]]
-        self.lines: list[str] = []
-        self._depth = 0
-        self._names = 0
-
-    def let(self, text: str) -> str:
-        """A line that names its result."""
-        self._names += 1
-        self.do(f"%r{self._names} = {text}")
-        return f"%r{self._names}"
-
-    def do(self, text: str) -> None:
-        """A line."""
-        self.lines.append("  " * self._depth + text)
-
-    def loop(self, begin: str, end: str) -> str:
-        """The head of a loop; the name of its number."""
-        self._names += 1
-        self.do(f"scf.for %i{self._names} = {begin} to {end} step %c1 {{")
-        self._depth += 1
-        return f"%i{self._names}"
-
-    def end(self) -> None:
-        """The end of a loop."""
-        self._depth -= 1
-        self.do("}")
-
-    def index(self, number: int) -> str:
-        """A constant index."""
-        return self.let(f"arith.constant {number} : index")
-
-    def word(self, number: int) -> str:
-        """A constant of 32 bits."""
-        return self.let(f"arith.constant {number} : i32")
 
     def number(self, value: float) -> str:
         """A constant f32, by its bits, which spell infinities, too."""
@@ -92,16 +60,12 @@ class _Body:
         return self.let(f"arith.truncf {value} : f32 to bf16")
 
     def table(self, key: str) -> tuple[str, str]:
-        """A table and its type."""
-        name, words = table_of(self.kernel, key)
-        kind = f"memref<{len(words)}xi32>"
-        return self.let(f"memref.get_global @{name} : {kind}"), kind
+        """A table's buffer and its type."""
+        return f"%{key}_{self.kernel.name}", f"memref<{len(table_of(self.kernel, key))}xi32>"
 
     def curve(self, value: str, table: tuple[str, str]) -> str:
         """A function by its table; `value` is a bf16 number as f32."""
-
-        def words(operation: str, *values: str) -> str:
-            return self.let(f"arith.{operation} {', '.join(values)} : i32")
+        words = self.words
 
         def loaded(place: str) -> str:
             at = self.let(f"arith.index_cast {place} : i32 to index")
@@ -149,8 +113,8 @@ class _Body:
         return self.let(f"memref.load {lanes}[%c0] : {kind}")
 
 
-def table_of(kernel: Kernel, key: str) -> tuple[str, list[int]]:
-    """A table's symbol, by its content, and its words.
+def table_of(kernel: Kernel, key: str) -> list[int]:
+    """The words of a table.
 
     Raises:
         Error: NEUC-E683, the kernel has none yet.
@@ -158,17 +122,12 @@ def table_of(kernel: Kernel, key: str) -> tuple[str, list[int]]:
     words = kernel.params.get(key)
     if not isinstance(words, list):
         raise Error("NEUC-E683", f"kernel {kernel.name} has no table {key}", hint="export it from an artifact")
-    return f"curve_{zlib.crc32(np.array(words, np.int32).tobytes()):08x}", words
+    return words
 
 
-def row_globals(kernel: Kernel) -> list[str]:
-    """The tables of a core, as constants."""
-    found: list[str] = []
-    for key in sorted(key for key in _keys(kernel)):
-        name, words = table_of(kernel, key)
-        values = ", ".join(map(str, words))
-        found.append(f'memref.global "private" constant @{name} : memref<{len(words)}xi32> = dense<[{values}]>')
-    return found
+def row_tables(kernel: Kernel) -> dict[str, list[int]]:
+    """Buffers on the core's tile that begin as tables."""
+    return {f"{key}_{kernel.name}": table_of(kernel, key) for key in _keys(kernel)}
 
 
 def _keys(kernel: Kernel) -> Sequence[str]:

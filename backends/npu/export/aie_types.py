@@ -21,3 +21,8 @@ MLIR_TYPES: Mapping[str, str] = {
 def memref(channel: Channel) -> str:
     """The memref type of a channel's token."""
     return f"memref<{'x'.join([*map(str, channel.shape), MLIR_TYPES[channel.dtype]])}>"
+
+
+def extension(channel: Channel) -> str:
+    """The operation of `arith` that widens a channel's integers."""
+    return "extui" if channel.dtype.startswith("u") else "extsi"

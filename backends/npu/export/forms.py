@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
+from neuc.backends.npu.export.aie_places import placed
 from neuc.backends.npu.export.dot import to_dot
 from neuc.backends.npu.export.generic_aie import checkable, irdl_text, to_generic
 from neuc.backends.npu.export.mlir_aie import VERSIONS, to_mlir_aie
@@ -31,6 +32,8 @@ def _trace(design: Design, machine: Machine) -> str:
     return json.dumps(trace.to_json())
 
 
+_PLACED = ("svg", "html", "trace")
+"""Forms that show tiles and take any kernel."""
 FORMS: Mapping[str, tuple[str, _Writer]] = {
     "svg": ("picture of the array: kernels, buffers, routes", to_svg),
     "html": ("page with the picture and a timeline", lambda d, m: to_page(d, m, _timed(d, m))),
@@ -53,9 +56,9 @@ def export(design: Design, machine: Machine, form: str) -> str:
     """The design in a form of `FORMS`.
 
     Raises:
-        Error: NEUC-E683, there is no such form, or it cannot hold this design.
+        Error: NEUC-E683, there is no such form, or it cannot hold this design; NEUC-E678, its places are wrong.
     """
     if form not in FORMS:
         hint = f"forms: {', '.join(FORMS)}"
         raise Error("NEUC-E683", f"no form {form!r} to export", hint=hint, exit_code=Exit.USAGE)
-    return FORMS[form][1](design, machine)
+    return FORMS[form][1](placed(design, machine) if form in _PLACED else design, machine)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
-from neuc.backends.npu.export.aie_cores import core_lines, declarations, endless
-from neuc.backends.npu.export.aie_finish import buffers
+from neuc.backends.npu.export.aie_cores import core_lines, cores_of, endless, tile_buffers
+from neuc.backends.npu.export.aie_names import legal_names
+from neuc.backends.npu.export.aie_places import placed
 from neuc.backends.npu.export.aie_types import memref
 from neuc.backends.npu.export.mlir_aie import device_of
 from neuc.runtime.npu.machine import Machine, Tile
@@ -37,17 +38,18 @@ def device_integer(machine: Machine) -> int:
 def to_generic(design: Design, machine: Machine) -> str:
     """Generic-form text in mlir-aie's own spelling.
 
+    Every core has a body: a plain mlir-opt looks for no function from inside an operation it does not know.
+
     Raises:
-        Error: NEUC-E683, a kernel has neither a body nor a library kernel of mlir-aie.
+        Error: NEUC-E683, a design without places, or a kernel without a body.
     """
+    design = legal_names(placed(design, machine))
     tiles = sorted({node.tile for node in design.nodes if node.tile is not None})
     channels = {channel.name: channel for channel in design.channels}
     lines = [
         f"// generic form, AIEDevice integers of mlir-aie 2026; written by neuc for {machine.name}",
         '"builtin.module"() ({',
     ]
-    lines += [f"  {line}" for kernel in design.kernels for line in declarations(kernel, channels)]
-    lines = list(dict.fromkeys(lines))
     lines.append('  "aie.device"() ({')
     for tile in tiles:
         lines.append(f'    {_name(tile)} = "aie.tile"() {{col = {tile[0]} : i32, row = {tile[1]} : i32}} : () -> index')
@@ -59,12 +61,12 @@ def to_generic(design: Design, machine: Machine) -> str:
         src, dst = (offsets, "") if link.mode == "join" else ("", offsets)
         attributes = f"fifoIns = [{ins}], fifoOuts = [{outs}], src_offsets = [{src}], dst_offsets = [{dst}]"
         lines.append(f'    "aie.objectfifo.link"() {{{attributes}}} : () -> ()')
-    for kernel in design.kernels:
-        for name, kind in buffers(kernel, channels).items():
-            tile = _name(kernel.tile)
-            lines.append(f'    %{name} = "aie.buffer"({tile}) {{sym_name = "{name}"}} : (index) -> {kind}')
-        lines.append(f'    %core_{kernel.name} = "aie.core"({_name(kernel.tile)}) ({{')
-        inside = core_lines(kernel, channels, lambda name, port, to: [_acquire(channels[name], port, to)], _release)
+    for core in cores_of(design, calls=False):
+        tile = _name(core.kernel.tile)
+        for buffer in tile_buffers(core):
+            lines.append(f'    %{buffer.name} = "aie.buffer"({tile}) {buffer.attributes} : (index) -> {buffer.kind}')
+        lines.append(f'    %core_{core.kernel.name} = "aie.core"({tile}) ({{')
+        inside = core_lines(core, lambda name, port, to: [_acquire(channels[name], port, to)], _release)
         lines += [f"      {line}" for line in endless(inside)]
         lines += ['      "aie.end"() : () -> ()', f"    }}) {{stack_size = {_STACK} : i32}} : (index) -> index"]
     lines.append('    "aie.end"() : () -> ()')

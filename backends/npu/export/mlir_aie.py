@@ -7,16 +7,25 @@ and descriptors are mlir-aie's own business there: its passes assign them again.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from neuc.backends.npu.export.aie_cores import core_lines, declarations, endless
-from neuc.backends.npu.export.aie_finish import buffers
+from neuc.backends.npu.export.aie_cores import (
+    Core,
+    core_lines,
+    cores_of,
+    declarations,
+    endless,
+    has_loops,
+    tile_buffers,
+)
+from neuc.backends.npu.export.aie_names import legal_names
+from neuc.backends.npu.export.aie_places import placed
 from neuc.backends.npu.export.aie_types import MLIR_TYPES, memref
 from neuc.errors import Error, Exit
 from neuc.runtime.npu.machine import Machine, Tile
-from neuc.runtime.npu.program import Channel, Design, HostBuffer, Kernel, SetParam, Transfer, Wait
+from neuc.runtime.npu.program import Channel, Design, HostBuffer, SetParam, Transfer, Wait
 
 VERSIONS = ("1.3", "1.4")
 
@@ -46,10 +55,10 @@ def to_mlir_aie(design: Design, machine: Machine, version: str) -> str:
             hint=f"versions: {', '.join(VERSIONS)}",
             exit_code=Exit.USAGE,
         )
-    if any(node.tile is None for node in design.nodes):
-        raise Error("NEUC-E683", f"{design.name} is not placed", hint="compile the application first")
+    design = legal_names(placed(design, machine))
     channels = {channel.name: channel for channel in design.channels}
-    declared = dict.fromkeys(line for kernel in design.kernels for line in declarations(kernel, channels))
+    cores = cores_of(design, calls=True)
+    declared = dict.fromkeys(line for core in cores for line in declarations(core))
     lines = [
         f"// mlir-aie {version}; written by neuc for {machine.name}",
         "module {",
@@ -65,11 +74,11 @@ def to_mlir_aie(design: Design, machine: Machine, version: str) -> str:
         src = ", ".join(offsets) if link.mode == "join" else ""
         dst = ", ".join(offsets) if link.mode == "split" else ""
         lines.append(f"    aie.objectfifo.link [{ins}] -> [{outs}] ([{src}] [{dst}])")
-    for kernel in design.kernels:
-        for name, kind in buffers(kernel, channels).items():
-            lines.append(f'    %{name} = aie.buffer({_tile(kernel.tile)}) {{sym_name = "{name}"}} : {kind}')
-        lines += [f"    {line}" for line in _core(kernel, channels, version)]
-    lines += [f"    {line}" for line in _sequence(design, version)]
+    for core in cores:
+        tile = _tile(core.kernel.tile)
+        lines += [f"    %{b.name} = aie.buffer({tile}) {b.attributes} : {b.kind}" for b in tile_buffers(core)]
+        lines += [f"    {line}" for line in _core(core, version)]
+    lines += [f"    {line}" for line in _sequence(design, cores, version)]
     return "\n".join([*lines, "  }", "}", ""])
 
 
@@ -92,11 +101,11 @@ def _fifo(channel: Channel, design: Design) -> str:
     )
 
 
-def _core(kernel: Kernel, channels: Mapping[str, Channel], version: str) -> list[str]:
+def _core(core: Core, version: str) -> list[str]:
     """An endless loop over the kernel's firings: acquire, compute, release."""
 
     def acquire(name: str, port: str, element: str) -> list[str]:
-        kind = memref(channels[name])
+        kind = memref(core.channels[name])
         if version == "1.4":
             return [f"{element} = aie.objectfifo.acquire @{name} ({port}, 1) : {kind}"]
         subview = f"%sub{element.removeprefix('%e')}"
@@ -106,25 +115,36 @@ def _core(kernel: Kernel, channels: Mapping[str, Channel], version: str) -> list
             f"{element} = {access}",
         ]
 
-    inside = core_lines(kernel, channels, acquire, lambda name, port: f"aie.objectfifo.release @{name}({port}, 1)")
+    inside = core_lines(core, acquire, lambda name, port: f"aie.objectfifo.release @{name}({port}, 1)")
     return [
-        f"aie.core({_tile(kernel.tile)}) {{",
+        f"aie.core({_tile(core.kernel.tile)}) {{",
         *(f"  {line}" for line in endless(inside)),
         "  aie.end",
-        "}",
+        "} {dynamic_objfifo_lowering = true}" if has_loops(core) else "}",
     ]
 
 
-def _sequence(design: Design, version: str) -> list[str]:
+def _write_parameter(core: Core, name: str, value: int, number: int, version: str) -> list[str]:
+    """A word into a core's buffer; its value became an operand after 1.3."""
+    place = f"@rtp_{core.kernel.name}, {core.rtp.index(name)}"
+    if version == "1.3":
+        return [f"aiex.npu.rtp_write({place}, {value})"]
+    return [f"%v{number} = arith.constant {value} : i32", f"aiex.npu.rtp_write({place}, %v{number}) : i32"]
+
+
+def _sequence(design: Design, cores: Sequence[Core], version: str) -> list[str]:
+    """What the host does; first it writes the run-time parameters, which cores read with each firing's tokens."""
     arguments = ", ".join(f"%{b.name}: {_host_type(b)}" for b in design.buffers)
     lines = [f"aie.runtime_sequence @sequence({arguments}) {{"]
     fifo = {port.name: port.channel for port in design.ports}
     tasks: dict[str, list[str]] = {}
-    for number, step in enumerate(design.sequence):
+    owners = {param.name: core for param in design.params for core in cores if core.kernel.name == param.kernel}
+    first = [SetParam(param.name, param.value) for param in design.params]
+    for number, step in enumerate([*first, *design.sequence], -len(first)):
         if isinstance(step, SetParam):
-            raise Error(
-                "NEUC-E683", f"run-time parameter {step.param} is not exported", hint="fix its value in the graph"
-            )
+            word = _write_parameter(owners[step.param], step.param, step.value, number + len(first), version)
+            lines += [f"  {line}" for line in word]
+            continue
         if isinstance(step, Wait):
             if version == "1.3":
                 lines.append(f"  aiex.npu.dma_wait {{symbol = @{fifo[step.port]}}}")

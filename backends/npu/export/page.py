@@ -11,7 +11,7 @@ from neuc.runtime.npu.simulator import Run
 
 _WIDTH, _ROW = 1000, 16
 _MOST_SPANS = 4000
-_COLOURS = {"core": "#0072B2", "mem": "#009E73", "shim": "#CC79A7"}
+_COLOURS = {"core": "#0072B2", "dma": "#E69F00", "mem": "#009E73", "shim": "#CC79A7"}
 
 
 def to_page(design: Design, machine: Machine, run: Run) -> str:
