@@ -16,7 +16,7 @@ from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.requantize_constants import requantization
 from neuc.backends.npu.window_choice import window_of
 from neuc.backends.placed import PlacedProgram
-from neuc.dialects.dense_movement import TransposeOp
+from neuc.dialects.dense_movement import PadOp, SliceOp, TransposeOp
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
 from neuc.dialects.npu_windows import WindowsOp
 from neuc.dialects.store import ConstantOp, constant_value, dims_of
@@ -91,6 +91,8 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
         "planes": 0,
         "window": {},
         "pixels": [],
+        "laid_out": False,
+        "into": {},
         "switch": SWITCH in function.attributes,
     }
     ops = list(function.body.block.ops)
@@ -99,6 +101,12 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
     windows = next((op for op in ops if isinstance(op, Im2ColOp | WindowsOp)), None)
     if any(isinstance(op, TransposeOp) for op in ops) and windows is not None:
         data["pixels"] = [dim.value for dim in dims_of(windows.operands[0])[2:]]
+        data["laid_out"] = any(isinstance(op, SliceOp) for op in ops)
+    padded = next((op for op in ops if isinstance(op, PadOp)), None)
+    if padded is not None:
+        sizes = [dim.value for dim in dims_of(padded.result)[1:]]
+        top, left = padded.pads.get_values()[1:3]
+        data["into"] = {**dict(zip(("lines", "pixels", "pixel"), sizes)), "top": top, "left": left}
     grouped = next((op for op in ops if isinstance(op, GroupedAccumulateOp)), None)
     floats = [op for op in ops if isinstance(op, MatmulOp)]
     if grouped is not None:

@@ -18,6 +18,7 @@ from neuc.backends.npu.finish_notes import finished_where, note_finishing, saved
 from neuc.backends.npu.float_convs import expand_windows
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.left_behind import listed, note_the_rest
+from neuc.backends.npu.padded_images import write_padded
 from neuc.backends.npu.tiling import Choice, Product, choose_plans
 from neuc.backends.npu.window_choice import cut_where, note_windows, pixel_moves, windows_of, with_images
 from neuc.dialects.context import store_of
@@ -85,12 +86,14 @@ class PlaceNpu(ModulePass):
         add_notes(op, _summary(shared, choice, machine, self.free))
         note_finishing(op, shared, choice, machine)
         note_windows(op, shared, choice)
+        behind, before = write_padded(op, shared, choice)
         rows: list[dict[str, object]] = []
         for number, (layers, product) in enumerate(zip(shared, products)):
             rows.append(_row(layers, product, choice, number, machine))
             moved, windows = _brought_together(layers), windows_of(layers)
             if windows is not None and choice.costs[number].cut:
-                moved = [*pixel_moves(windows), windows, *moved]
+                moved = [*(before.get(number) or pixel_moves(windows)), windows, *moved]
+            moved += behind.get(number, [])
             function = place(op, moved, _segment(number), EXECUTOR)
             function.attributes[MACHINE] = StringAttr(self.machine)
             function.attributes[PLAN] = plan_attribute(choice.plans[number])

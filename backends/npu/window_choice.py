@@ -44,7 +44,7 @@ def window_of(op: Windows, parts: int = 1) -> Window:
     )
 
 
-def _turned(windows: Windows) -> tuple[TransposeOp, ReshapeOp] | None:
+def planes_of(windows: Windows) -> tuple[TransposeOp, ReshapeOp] | None:
     """What makes planes [N, C, …] of the pixels [N, P, C] that a convolution reads."""
     reshape = windows.operands[0].owner
     if not isinstance(reshape, ReshapeOp) or not isinstance(reshape.x.owner, TransposeOp):
@@ -61,7 +61,7 @@ def pixel_moves(windows: Windows) -> list[Operation]:
     A function that takes these operations in reads the pixels as they are. Planes that others read, too, are made a
     second time, on paper.
     """
-    found = _turned(windows)
+    found = planes_of(windows)
     if found is None:
         return []
     transpose, reshape = found
@@ -91,7 +91,7 @@ def with_images(layers: Sequence[Layer], product: Product, free: int) -> Product
     batch, channels, *axes = dims_of(windows.operands[0])
     lines = [1] if len(axes) == 1 else []
     shape = (size([batch], free), channels.value, *lines, *(dim.value for dim in axes))
-    by_pixel = _turned(windows) is not None
+    by_pixel = planes_of(windows) is not None
     return replace(product, window=window_of(windows, product.groups), shape=shape, by_pixel=by_pixel)
 
 

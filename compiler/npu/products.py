@@ -9,7 +9,7 @@ from typing import cast
 from neuc.errors import Error
 from neuc.runtime.artifact import Artifact
 from neuc.runtime.checked_json import Node
-from neuc.runtime.npu.executor import finish_from, window_from
+from neuc.runtime.npu.executor import finish_from, into_from, window_from
 from neuc.runtime.npu.gemm import with_sizes
 from neuc.runtime.npu.gemm_plan import GemmPlan, blocks
 from neuc.runtime.npu.machine import Machine
@@ -73,9 +73,13 @@ def _product(name: str, segment: OtherSegment, row: Node) -> PlacedProduct:
     operands, spread = (node.get(key).string() for key in ("operands", "spread"))
     plan = GemmPlan.on(machine, (tile[0], tile[1], tile[2]), operands, spread, node.get("finishing").boolean())
     finish = finish_from(node.get("codes"))
-    window, shape = window_from(node.get("window")), row.get("image").list_of(lambda item: item.integer(1, _MOST), 4)
+    window, shape = (
+        window_from(node.get("window"), plan.kind.a),
+        row.get("image").list_of(lambda item: item.integer(1, _MOST), 4),
+    )
     image = None if window is None else Image.of(window, tuple(shape), plan)
     if image is not None:
-        m, k = image.rows, image.columns(plan.k)
-    sized = with_sizes(design, plan, machine, blocks(plan, m, k // groups, n), groups, finish, image)
+        m, k = image.rows, image.columns(plan.k) * groups
+    into = into_from(node.get("into"))
+    sized = with_sizes(design, plan, machine, blocks(plan, m, k // groups, n), groups, finish, image, into)
     return PlacedProduct(name, cast(Mapping[str, object], row.value), machine, sized)

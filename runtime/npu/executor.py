@@ -26,7 +26,7 @@ from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
 from neuc.runtime.npu.requantize import MOST as MOST_FINISH
 from neuc.runtime.npu.requantize import Finish
 from neuc.runtime.npu.simulator import Run, simulate
-from neuc.runtime.npu.windows import Image, Window
+from neuc.runtime.npu.windows import Image, Padded, Window
 from neuc.runtime.profile import Event, Profile
 from neuc.runtime.program import OtherSegment, Segment
 
@@ -93,7 +93,8 @@ class NpuExecutor:
     [..., R] where the cores finish it (``codes``: in how many stages, with how many corrections and tables). Of floats
     in bf16: ``a`` f32 [..., K] to f32 [..., N] for each of them, or ``a`` [..., M, K] and ``b`` [..., K, N] to
     [..., M, N]. With ``window``, q or a is images [B, C, …], cut by transfers, with ``pixels`` (their lines and pixels
-    of a line) [B, P, C]. With ``planes`` the groups are those of a grouped convolution, whose columns lie side by side.
+    of a line) [B, P, C], or, ``laid_out``, [B, lines, pixels, C] with pads, into which products write their codes
+    (``into``). With ``planes`` the groups are those of a grouped convolution, whose columns lie side by side.
     """
 
     def __init__(self, name: str, segment: Segment, setting: Setting) -> None:
@@ -112,6 +113,8 @@ class NpuExecutor:
                 "planes",
                 "window",
                 "pixels",
+                "laid_out",
+                "into",
                 "columns",
                 "outputs",
                 "group",
@@ -131,6 +134,8 @@ class NpuExecutor:
         self._planes = node.get("planes").integer(0, MOST_PARTS)
         self._window = window_from(node.get("window"), self._plan.kind.a)
         self._pixels = node.get("pixels").list_of(lambda n: n.integer(1, MOST), 2)
+        self._laid_out = node.get("laid_out").boolean()
+        self._into = into_from(node.get("into"))
         if self._finish is not None and not finishing:
             raise node.get("codes").refuse("the program makes no codes")
         self._columns, self._group = (node.get(key).integer(0, MOST) for key in ("columns", "group"))
@@ -188,26 +193,34 @@ class NpuExecutor:
 
     def _windowed(self, x: Array, window: Window) -> list[Array]:
         """Windows of images [B, C, …], or of their pixels [B, P, C], cut by transfers, times the constant weights."""
-        if self._pixels:
-            x = x.reshape(x.shape[0], *self._pixels, x.shape[-1])
-            x = x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
-        images = x if x.ndim == 4 else x[:, :, None]
-        if images.shape[1] != window.channels:
-            raise InternalError(f"segment {self._name}: {images.shape[1]} channels, not {window.channels}")
-        image, width, plan = Image.of(window, images.shape, self._plan), sum(self._outputs), self._plan
+        shape = (len(x), window.channels, *self._pixels) if self._pixels else x.shape
+        shape = shape if len(shape) == 4 else (*shape[:2], 1, shape[2])
+        if shape[1] != window.channels:
+            raise InternalError(f"segment {self._name}: {shape[1]} channels, not {window.channels}")
+        image, width, plan = Image.of(window, shape, self._plan), sum(self._outputs), self._plan
         floats, pixels = plan.operands == "bf16", prod(image.out)
         dtype = np.int8 if self._finish is not None else DTYPES[plan.kind.c]
         whole = np.zeros((image.batch, pixels, window.parts, width), dtype)
         if pixels * image.batch:
             assert self._weights is not None
             m, k, n = blocks(plan, image.rows, image.columns(plan.k), width)
-            design = with_sizes(self._graph, plan, self.machine, (m, k, n), window.parts, self._finish, image)
+            design = with_sizes(
+                self._graph, plan, self.machine, (m, k, n), window.parts, self._finish, image, self._into
+            )
             work = image.batch * pixels * window.channels * prod(window.kernel) * width
-            values = to_bf16(images) if floats else np.asarray(images, np.int8)
-            arrays = {"a": image.laid_out(values, plan.k), "b": self._weights}
-            made = self._simulated(design, arrays, work, window.parts * m * k * n)
+            values = to_bf16(x) if floats else np.asarray(x, np.int8)
+            if not self._laid_out:
+                if self._pixels:
+                    values = values.reshape(shape[0], *shape[2:], shape[1]).transpose(0, 3, 1, 2)
+                values = image.laid_out(values.reshape(shape))
+            a = np.concatenate([values.reshape(-1), np.zeros(window.run(plan.k), values.dtype)])  # what steps may read
+            made = self._simulated(design, {"a": a, "b": self._weights}, work, window.parts * m * k * n)
+            if self._into is not None:
+                return [made.reshape(image.batch, self._into.lines, self._into.pixels, self._into.pixel)]
             for part in range(window.parts):
                 whole[:, :, part] = image.pixels(made[part, :, :width])
+        elif self._into is not None:
+            return [np.zeros((image.batch, self._into.lines, self._into.pixels, self._into.pixel), np.int8)]
         return self._parts(whole, whole.shape[:2], 1)
 
     def _parts(self, whole: Array, leading: tuple[int, ...], groups: int) -> list[Array]:
@@ -278,6 +291,15 @@ def window_from(node: Node, dtype: str = "i8") -> Window | None:
     if channels % parts:
         raise node.get("parts").refuse("expected equal parts of the channels")
     return Window(channels, kernel, strides, (pads[0], pads[1], pads[2], pads[3]), dilations, parts, dtype)
+
+
+def into_from(node: Node) -> Padded | None:
+    """What a segment's field ``into`` says; None if it is empty."""
+    node.only(["lines", "pixels", "pixel", "top", "left"])
+    if not node.value:
+        return None
+    sizes = [node.get(key).integer(1, MOST) for key in ("lines", "pixels", "pixel")]
+    return Padded(sizes[0], sizes[1], sizes[2], node.get("top").integer(0, MOST), node.get("left").integer(0, MOST))
 
 
 def _name(node: Node, known: Mapping[str, object]) -> str:

@@ -27,7 +27,7 @@ from neuc.runtime.npu.program import (
     Wait,
 )
 from neuc.runtime.npu.requantize import Finish, parameter_bytes
-from neuc.runtime.npu.windows import Image
+from neuc.runtime.npu.windows import Image, Padded
 
 _KERNEL_BYTES = 8192
 
@@ -143,12 +143,13 @@ def with_sizes(
     groups: int = 1,
     finish: Finish | None = None,
     image: Image | None = None,
+    into: Padded | None = None,
 ) -> Design:
     """The graph's program for A [M, groups·K] · B[g] [K, N] -> C [groups, M, N], sizes in whole blocks.
 
     With `finish`, C is int8 codes, and B holds their parameters (`gemm_plan.py:finished_weights`). With `image`, A is
     windows that transfers cut out of images (`windows.py`), M and K being `image.rows` and `image.columns`, filled up,
-    and groups the parts of their pixels.
+    and groups the parts of their pixels. With `into`, its results are written into padded images.
     """
     big_m, big_k, big_n = size
     steps, across, down = big_k // plan.k, big_n // plan.block_n, big_m // plan.block_m
@@ -158,11 +159,13 @@ def with_sizes(
         HostBuffer("b", kind.b, (groups, *shape), "weight"),
         HostBuffer("c", kind.c if finish is None else "i8", (groups, big_m, big_n), "output"),
     )
+    if into is not None and image is not None:
+        buffers = (*buffers[:2], replace(buffers[2], shape=(into.size(image.batch),)))
     sequence: list[Step] = []
     for g in range(groups):
         for i in range(down):
             for j in range(across):
-                sequence += _block(plan, size, groups, (g, i, j), shape[1], finish, image)
+                sequence += _block(plan, size, groups, (g, i, j), shape[1], finish, image, into)
     sequence += [Wait(f"c{c}_out") for c in range(plan.cols)]
     return replace(_with_steps(graph, plan, machine, steps, finish), buffers=buffers, sequence=tuple(sequence))
 
@@ -175,6 +178,7 @@ def _block(
     tokens_b: int,
     finish: Finish | None,
     image: Image | None,
+    into: Padded | None,
 ) -> list[Step]:
     """The transfers of one block of C: of A, of B, of its own columns.
 
@@ -202,6 +206,10 @@ def _block(
     pieces = emitted_tokens(plan, finish)
     for c in range(plan.cols):
         row, column = plan.place(c, 0)
+        if image is not None and into is not None:
+            tile = (i * plan.parts[0] + row) // plan.tiles_of_a
+            made.append(into.transfer(f"c{c}_out", image, plan, tile, j * plan.block_n + column * plan.n))
+            continue
         start = (g * big_m + i * plan.block_m + row * plan.m) * big_n + j * plan.block_n + column * plan.n
         below = plan.rows == 1 or plan.place(c, 1)[1] == column  # the column's tiles lie below each other
         next_tile = plan.m * big_n if below else plan.n

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,11 +132,22 @@ class Image:
     @property
     def extent(self) -> tuple[int, int]:
         """Lines and pixels of a line of one image in host memory: what the rectangles' windows reach."""
-        window, (down, across), (height, width) = self.window, self.tiles, self.tile
+        window = self.window
         return (
-            (down * height - 1) * window.strides[0] + (window.kernel[0] - 1) * window.dilations[0] + 1,
-            (across * width - 1) * window.strides[1] + (window.kernel[1] - 1) * window.dilations[1] + 1,
+            (max(self.out[0], self.tile[0]) - 1) * window.strides[0] + (window.kernel[0] - 1) * window.dilations[0] + 1,
+            (max(self.out[1], self.tile[1]) - 1) * window.strides[1] + (window.kernel[1] - 1) * window.dilations[1] + 1,
         )
+
+    def at(self, tile: int) -> tuple[int, int, int]:
+        """Image, line and pixel at which rectangle number `tile` begins.
+
+        The last ones across and down end where the image does, so they overlap others if that is no whole number of
+        them. Those beyond the last are the first again.
+        """
+        (down, across), (height, width) = self.tiles, self.tile
+        image, inside = divmod(tile if tile < self.batch * down * across else 0, down * across)
+        y, x = inside // across * height, inside % across * width
+        return image, min(y, max(0, self.out[0] - height)), min(x, max(0, self.out[1] - width))
 
     def columns(self, k: int) -> int:
         """Columns of A: the window's runs, each in whole steps of k."""
@@ -153,7 +165,7 @@ class Image:
         repeated = self.tile[0] if window.gathered(k) else window.run(k) // k
         return repeated <= dma.max_repeat and line <= dma.max_stride * _WORD
 
-    def laid_out(self, q: NDArray[np.generic], k: int) -> NDArray[np.generic]:
+    def laid_out(self, q: NDArray[np.generic]) -> NDArray[np.generic]:
         """Values [batch, channels, height, width] as they lie in host memory."""
         (lines, pixels), window = self.extent, self.window
         top, left = window.pads[:2]
@@ -163,26 +175,25 @@ class Image:
         high, wide = given.shape[1:3]
         given = given.reshape(self.batch, high, wide, window.parts, each)
         whole[:, top : top + high, left : left + wide, :, :each] = given
-        return np.concatenate([whole.reshape(-1), np.zeros(window.run(k), q.dtype)])
+        return whole.reshape(-1)
 
     def pixels(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
         """Results [rows, N] as [batch, output pixels, N]."""
         (down, across), (height, width) = self.tiles, self.tile
-        parts = rows[: self.rows].reshape(self.batch, down, across, height, width, rows.shape[-1])
-        whole = parts.transpose(0, 1, 3, 2, 4, 5).reshape(self.batch, down * height, across * width, -1)
+        size = (self.batch, max(self.out[0], height), max(self.out[1], width), rows.shape[-1])
+        whole, parts = np.zeros(size, rows.dtype), rows[: self.rows].reshape(-1, height, width, rows.shape[-1])
+        for tile in range(self.batch * down * across):
+            image, y, x = self.at(tile)
+            whole[image, y : y + height, x : x + width] = parts[tile]
         return whole[:, : self.out[0], : self.out[1]].reshape(self.batch, -1, rows.shape[-1])
 
     def transfers(self, port: str, tile: int, k: int, part: int = 0) -> list[Transfer]:
-        """The tasks that bring rectangle number `tile` of a part of the pixels, a run each.
-
-        Those beyond the last bring the first.
-        """
-        (down, across), (height, width) = self.tiles, self.tile
-        (lines, pixels), window = self.extent, self.window
-        image, inside = divmod(tile if tile < self.batch * down * across else 0, down * across)
-        y, x = inside // across * height * window.strides[0], inside % across * width * window.strides[1]
+        """The tasks that bring rectangle number `tile` of a part of the pixels, a run each."""
+        (height, width), (lines, pixels), window = self.tile, self.extent, self.window
+        image, y, x = self.at(tile)
         line, beside = pixels * window.pixel, window.dilations[1] * window.pixel
-        start = (image * lines + y) * line + x * window.pixel + part * window.part
+        start = (image * lines + y * window.strides[0]) * line + x * window.strides[1] * window.pixel
+        start += part * window.part
         turns = [(height, window.strides[0] * line), (width, window.strides[1] * window.pixel)]
         if height == 1:
             turns = turns[1:]
@@ -198,6 +209,48 @@ class Image:
             for kx in range(places)
         ]
         return [Transfer(port, "a", begin, sizes, strides) for begin in starts]
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Images of lines x pixels x values of a pixel that results are written into, from line and pixel `top`, `left` on.
+
+    What is around them is zero before, and stays so: it is written by nobody.
+    """
+
+    lines: int
+    pixels: int
+    pixel: int
+    top: int
+    left: int
+
+    def size(self, batch: int) -> int:
+        """Values of so many images."""
+        return batch * self.lines * self.pixels * self.pixel
+
+    def start(self, image: Image, tile: int) -> int:
+        """Where rectangle number `tile` of the results of `image` begins."""
+        number, y, x = image.at(tile)
+        return ((number * self.lines + self.top + y) * self.pixels + self.left + x) * self.pixel
+
+    def takes(self, image: Image, plan: GemmPlan) -> bool:
+        """Whether tokens of C are rectangles inside an image, at equal distances where they are several."""
+        if any(tile > out for tile, out in zip(image.tile, image.out)):
+            return False
+        several = plan.rows if plan.spread == "grid" else 1
+        starts = [self.start(image, tile) for tile in range(image.tiles[0] * image.tiles[1])]
+        tokens = [starts[first : first + several] for first in range(0, len(starts), several)]
+        steps = [{b - a for a, b in pairwise(token)} for token in tokens]
+        return len(starts) % several == 0 and all(len(found) <= 1 for found in steps)
+
+    def transfer(self, port: str, image: Image, plan: GemmPlan, tile: int, column: int) -> Transfer:
+        """The task that writes a column of cores' tiles from rectangle number `tile` and column `column` of C on."""
+        (height, width), start = image.tile, self.start(image, tile)
+        turns = [(height, self.pixels * self.pixel), (width, self.pixel), (plan.n, 1)][height == 1 :]
+        if plan.rows > 1 and plan.spread != "down":
+            apart = self.start(image, tile + 1) - start if plan.spread == "grid" else plan.n
+            turns = [(plan.rows, apart), *turns]
+        return Transfer(port, "c", start + column, tuple(size for size, _ in turns), tuple(step for _, step in turns))
 
 
 @lru_cache(maxsize=4096)

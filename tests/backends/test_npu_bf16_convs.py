@@ -107,8 +107,10 @@ def test_windows_of_floats_are_cut_by_dmas(case: str, tmp_path: Path):
     compiled.save(tmp_path / "m.neuc")
     session = neuc.load(tmp_path / "m.neuc")
     np.testing.assert_array_equal(session.run(None, {"x": x})[0], _expected(CUT[case], x, model))
-    (product,) = placed_products(Artifact.open(tmp_path / "m.neuc"))
+    artifact = Artifact.open(tmp_path / "m.neuc")
+    (product,) = placed_products(artifact)
     assert product.facts["windows"] == "by DMA"
+    assert product.design.buffer("b").nbytes == artifact.weights[f"{product.segment}.b"].nbytes
     assert violations(product.design, product.machine) == []
 
 

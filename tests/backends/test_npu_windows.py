@@ -26,7 +26,7 @@ from neuc.runtime.npu.gemm import gemm_graph, with_sizes
 from neuc.runtime.npu.gemm_plan import SPREADS, GemmPlan, blocks, tiled_weights
 from neuc.runtime.npu.program import Design, Transfer
 from neuc.runtime.npu.simulator import simulate
-from neuc.runtime.npu.windows import Image, Window
+from neuc.runtime.npu.windows import Image, Padded, Window
 
 MODEL_BAND = (0.9, 1.8)
 """Cycles by the cost model over simulated ones, as in test_npu_tiling.py."""
@@ -86,7 +86,8 @@ def _program(plan: GemmPlan, window: Window, shape: tuple[int, ...]) -> tuple[De
     whole = blocks(plan, image.rows, image.columns(plan.k), OUTPUTS)
     design = with_sizes(gemm_graph(plan, XDNA1, 1), plan, XDNA1, whole, window.parts, image=image)
     b = np.stack([tiled_weights(plan, window.weights(part, plan.k)) for part in tiled])
-    arrays = {"a": image.laid_out(bits, plan.k), "b": b}
+    behind = np.full(window.run(plan.k), 77, bits.dtype)  # read, but multiplied by zeros
+    arrays = {"a": np.concatenate([image.laid_out(bits), behind]), "b": b}
     return design, {**arrays, "expected": _sums(_rows(window, q), weights)}, image
 
 
@@ -131,6 +132,66 @@ def test_a_corrupted_stride_gives_wrong_pixels(case: tuple[Window, tuple[int, ..
     buffers = tuple(replace(b, shape=wide["a"].shape) if b.name == "a" else b for b in design.buffers)
     wrong = simulate(replace(design, sequence=tuple(steps), buffers=buffers), XDNA1, wide).outputs["c"]
     assert (_results(image, wrong) != expected).any()
+
+
+INTO = {
+    "grid": (12, 16),
+    "turned": (11, 20),
+    "down": (11, 20),
+    "across": (12, 18),
+}
+"""Sizes of images that are whole tokens, the last rectangles overlapping others where tokens are single ones."""
+
+
+def _padded(spread: str, size: tuple[int, int]) -> tuple[Design, dict[str, np.ndarray], np.ndarray, Padded, GemmPlan]:
+    """A product that writes two images with pads, and what these should hold."""
+    plan, window = GemmPlan(8, 16, 16, 2, 2, "int8", spread), Window(5, (3, 3), (1, 1), (1, 1, 1, 1))
+    random, image = np.random.default_rng(4), Image.of(window, (2, 5, *size), plan)
+    q = random.integers(-127, 128, (2, 5, *size)).astype(np.int8)
+    weights = random.integers(-127, 128, (1, plan.block_n, 3, 3, 5)).astype(np.int8)
+    into = Padded(size[0] + 3, size[1] + 5, plan.block_n, 2, 1)
+    sizes = blocks(plan, image.rows, image.columns(plan.k), plan.block_n)
+    design = with_sizes(gemm_graph(plan, XDNA1, 1), plan, XDNA1, sizes, image=image, into=into)
+    a = np.concatenate([image.laid_out(q), np.zeros(window.run(plan.k), np.int8)])
+    arrays = {"a": a, "b": tiled_weights(plan, window.weights(weights[0], plan.k))[None]}
+    expected = np.zeros((2, into.lines, into.pixels, into.pixel), np.int64)
+    expected[:, 2 : 2 + size[0], 1 : 1 + size[1]] = _sums(_rows(window, q), weights).reshape(2, *size, -1)
+    assert into.takes(image, plan)
+    return design, arrays, expected, into, plan
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_results_are_written_into_padded_images(spread: str):
+    design, arrays, expected, _, plan = _padded(spread, INTO[spread])
+    written = simulate(design, XDNA1, arrays).outputs["c"].reshape(expected.shape)
+    np.testing.assert_array_equal(written, expected)
+    on_array = GemmPlan.on(XDNA1, (plan.m, plan.k, plan.n), "int8", spread)
+    window, shape = Window(5, (3, 3), (1, 1), (1, 1, 1, 1)), (2, 5, 16, 32)
+    image, into = Image.of(window, shape, on_array), Padded(18, 34, on_array.block_n, 1, 1)
+    assert into.takes(image, on_array)
+    sizes = blocks(on_array, image.rows, image.columns(16), on_array.block_n)
+    sized = with_sizes(block_program("npu-xdna1", on_array), on_array, XDNA1, sizes, image=image, into=into)
+    assert violations(sized, XDNA1) == []
+
+
+def test_a_corrupted_stride_writes_wrong_images():
+    design, arrays, expected, _, _ = _padded("down", INTO["down"])
+    steps = [
+        replace(step, strides=(step.strides[0] - 4, *step.strides[1:]))
+        if isinstance(step, Transfer) and step.buffer == "c"
+        else step
+        for step in design.sequence
+    ]
+    wrong = simulate(replace(design, sequence=tuple(steps)), XDNA1, arrays).outputs["c"]
+    assert (wrong.reshape(expected.shape) != expected).any()
+
+
+def test_rectangles_that_overhang_or_lie_unevenly_are_not_written_into_images():
+    window = Window(5, (3, 3), (1, 1), (1, 1, 1, 1))
+    for spread, size in (("down", (2, 3)), ("grid", (10, 12))):
+        plan = GemmPlan(8, 16, 16, 2, 2, "int8", spread)
+        image = Image.of(window, (1, 5, *size), plan)
+        assert not Padded(size[0] + 2, size[1] + 2, 32, 1, 1).takes(image, plan)
 
 
 def test_the_cost_model_knows_what_cutting_takes_and_plans_for_it():
@@ -216,10 +277,10 @@ def chain() -> onnx.ModelProto:
         nodes.append(helper.make_node("Relu", [f"{name}.y"], [f"{name}.r"]))
         return pair(f"{name}.r", 0.05)
 
-    one = conv("one", pair("x", 0.02), (16, 8, 3, 3), 1)
-    conv("three", conv("two", one, (24, 16, 3, 3), 1), (32, 24, 3, 3), 2)
+    one = conv("one", pair("x", 0.02), (32, 8, 3, 3), 1)
+    conv("three", conv("two", one, (64, 32, 3, 3), 1), (32, 64, 3, 3), 2)
     nodes.append(helper.make_node("GlobalAveragePool", [one], ["z"]))
-    sizes = (("x", (8, 20, 18)), ("three.r.d", (32, 10, 9)), ("z", (16, 1, 1)))
+    sizes = (("x", (8, 20, 16)), ("three.r.d", (32, 10, 8)), ("z", (32, 1, 1)))
     x, *results = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, *size]) for name, size in sizes)
     weights = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
     graph = helper.make_graph(nodes, "g", [x], results, weights)
@@ -227,15 +288,31 @@ def chain() -> onnx.ModelProto:
 
 
 def test_convolutions_read_pixels_as_products_wrote_them(chain: onnx.ModelProto, tmp_path: Path):
-    feeds = {"x": np.random.default_rng(3).standard_normal((2, 8, 20, 18)).astype(np.float32)}
-    reference = neuc.compile(chain, "npu-xdna1{finish=cpu}").session().run(None, feeds)
-    neuc.compile(chain, "npu-xdna1").save(tmp_path / "m.neuc")
-    products = placed_products(Artifact.open(tmp_path / "m.neuc"))
-    assert [p.facts["windows"] for p in products] == ["by DMA"] * 3
+    feeds = {"x": np.random.default_rng(3).standard_normal((2, 8, 20, 16)).astype(np.float32)}
+    reference = neuc.compile(chain, "npu-xdna2{finish=cpu}").session().run(None, feeds)
+    compiled = neuc.compile(chain, "npu-xdna2")
+    compiled.save(tmp_path / "m.neuc")
+    notes = " ".join(compiled.report.hints)
+    assert "1 convolution writes int8 codes into the padded image that the next reads: two" in notes
     session = neuc.load(tmp_path / "m.neuc", profile=True)
     for ours, cpus in zip(session.run(None, feeds), reference):
         np.testing.assert_array_equal(ours, cpus)
         assert len(np.unique(ours)) > 30
+    assert session.profile is not None
+    on_host = [event.name for event in session.profile.events if event.category != "npu"]
+    assert [name for name in on_host if "two" in name] == []
+    products = placed_products(Artifact.open(tmp_path / "m.neuc"))
+    assert [p.facts["windows"] for p in products[1:]] == ["by DMA"] * 2
+    assert products[1].design.buffer("c").nbytes == 2 * 21 * 17 * 64
+    assert [violations(p.design, p.machine) for p in products] == [[], [], []]
+
+
+def test_pixels_are_read_as_they_were_written_by_each_of_several_readers(chain: onnx.ModelProto):
+    feeds = {"x": np.random.default_rng(3).standard_normal((2, 8, 20, 16)).astype(np.float32)}
+    session = neuc.compile(chain, "npu-xdna1").session(profile=True)
+    reference = neuc.compile(chain, "npu-xdna1{finish=cpu}").session().run(None, feeds)
+    for ours, cpus in zip(session.run(None, feeds), reference):
+        np.testing.assert_array_equal(ours, cpus)
     assert session.profile is not None
     on_host = [event.name for event in session.profile.events if event.category != "npu"]
     assert [name for name in on_host if "two" in name] == []
