@@ -255,9 +255,15 @@ class Padded:
 
 @lru_cache(maxsize=4096)
 def _rectangle(out: tuple[int, int], pixels: int) -> tuple[int, int]:
-    """Lines and pixels of a line of so many pixels that leave the least of an image over, the widest of the best."""
+    """Lines and pixels of a line of so many pixels that leave the least of an image over, the widest of the best.
+
+    Of equal ones those inside the image come first: only these are written into images (`Padded`).
+    """
     rectangles = [(pixels // width, width) for width in range(pixels, 0, -1) if pixels % width == 0]
-    return min(rectangles, key=lambda t: _up(out[0], t[0]) * _up(out[1], t[1]))
+    return min(
+        rectangles,
+        key=lambda t: (_up(out[0], t[0]) * _up(out[1], t[1]), t[0] > out[0] or t[1] > out[1]),
+    )
 
 
 def _up(value: int, unit: int) -> int:
