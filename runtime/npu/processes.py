@@ -1,4 +1,4 @@
-"""What happens on the array: kernels firing, DMAs moving tokens, and the host working through its sequence.
+"""What happens on the array: kernels firing and DMAs moving tokens. The host is in `host_process.py`.
 
 Each process starts when pools of buffers allow it and says, when it cannot, what it waits for. Costs are the machine
 model's. How a design becomes processes is `simulator.py`.
@@ -7,8 +7,9 @@ model's. How a design becomes processes is `simulator.py`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,12 @@ from numpy.typing import NDArray
 from neuc.errors import Error
 from neuc.runtime.npu.clockwork import Bytes, PoolState, Process
 from neuc.runtime.npu.functions import Array, Function, State
-from neuc.runtime.npu.program import DTYPES, Channel, HostBuffer, Kernel, ParamValue, Port, SetParam, Step, Transfer
+from neuc.runtime.npu.program import DTYPES, Channel, HostBuffer, Kernel, ParamValue, Port
+from neuc.runtime.npu.trace import PULSE, DmaLane, Trace
 from neuc.runtime.npu.world import World
+
+if TYPE_CHECKING:
+    from neuc.runtime.npu.host_process import HostProcess
 
 
 class KernelProcess:
@@ -33,6 +38,7 @@ class KernelProcess:
         self._state: State = {}
         self._fired = 0
         self._busy = False
+        self._stalled_since = 0.0
 
     @property
     def name(self) -> str:
@@ -64,7 +70,14 @@ class KernelProcess:
             self._compute(phase)
         now = world.clock.now
         if world.trace is not None:
-            world.trace.span(began, now, "core", kernel.tile, "INSTR_EVENT_0")
+            for begin, end, event in (
+                (self._stalled_since, began, "LOCK_STALL"),
+                (began, began + PULSE, "INSTR_EVENT_0"),
+                (began, now, "INSTR_VECTOR"),
+                (now, now + PULSE, "INSTR_EVENT_1"),
+            ):
+                world.trace.span(begin, end, "core", kernel.tile, event)
+            self._stalled_since = now
         world.counts.busy[kernel.name] = world.counts.busy.get(kernel.name, 0.0) + now - began
         world.counts.firings[kernel.name] = world.counts.firings.get(kernel.name, 0) + 1
         self._fired += 1
@@ -175,7 +188,10 @@ class FlowProcess:
         self.sinks: list[tuple[PoolState, int, int]] = []
         self.port_in: PortState | None = None
         self.port_out: PortState | None = None
-        self.tiles: list[tuple[str, tuple[int, int] | None]] = []
+        self.lanes: list[DmaLane] = []
+        """The producer's end first, then one for each consumer."""
+        self._waits: tuple[str, float] = ("", 0.0)
+        """What the channel waits for, and since when."""
         self._order = _layout(channel)
         self._sent = 0
         self._busy = False
@@ -188,7 +204,12 @@ class FlowProcess:
 
     def poke(self) -> None:
         """Start a token if it, and room for it, are there."""
-        if self._busy or not self._ready():
+        if self._busy:
+            return
+        missing = self._missing()
+        if self.world.trace is not None:
+            self._trace_wait(missing)
+        if missing:
             return
         self._busy = True
         world, nbytes = self.world, self.channel.nbytes
@@ -203,14 +224,28 @@ class FlowProcess:
         world.clock.after(cycles, lambda: self._left(began))
         world.clock.after(cycles + latency, lambda: self._arrived(token))
 
-    def _ready(self) -> bool:
-        if self.source is not None and self.source[0].filled(self.source[1]) < 1:
-            return False
+    def _missing(self) -> str:
+        """What keeps the next token: nothing (""), itself ("token"), room for it ("room"), or the host ("task")."""
         if self.port_in is not None and not self.port_in.tasks:
-            return False
+            return "task"
         if self.port_out is not None and not self.port_out.tasks:
-            return False
-        return all(pool.room(writer) >= 1 for pool, writer, _ in self.sinks)
+            return "task"
+        if self.source is not None and self.source[0].filled(self.source[1]) < 1:
+            return "token"
+        return "" if all(pool.room(writer) >= 1 for pool, writer, _ in self.sinks) else "room"
+
+    def _trace_wait(self, missing: str) -> None:
+        """Write down what was waited for until now, if that is over: a lock at one end, the stream at the other."""
+        waited, since = self._waits
+        if waited == missing:
+            return
+        trace, now = self.world.trace, self.world.clock.now
+        self._waits = (missing, now)
+        names = {"token": ("STALLED_LOCK", "STREAM_STARVATION"), "room": ("STREAM_BACKPRESSURE", "STALLED_LOCK")}
+        if trace is None or waited not in names:
+            return
+        for lane in self.lanes:
+            trace.span(since, now, lane.kind, lane.tile, lane.event(names[waited][lane.direction == "S2MM"]))
 
     def _take(self) -> Bytes:
         if self.source is not None:
@@ -249,8 +284,7 @@ class FlowProcess:
     def _left(self, began: float) -> None:
         self._busy = False
         if self.world.trace is not None:
-            for direction, (kind, tile) in zip(("MM2S", *["S2MM"] * 64), self.tiles):
-                self.world.trace.span(began, self.world.clock.now, kind, tile, f"DMA_{direction}_{self.name}")
+            self._trace_move(self.world.trace, began)
         if self.source is not None:
             pool, reader, _, repeat = self.source
             self._sent += 1
@@ -261,6 +295,22 @@ class FlowProcess:
             self.port_in.advance(self.channel.nbytes)
             self._idle = not self.port_in.tasks
         self.poke()
+
+    def _trace_move(self, trace: Trace, began: float) -> None:
+        """A token went: a buffer descriptor each end, and a task where the host's begins or ends with it."""
+        now = self.world.clock.now
+        for lane in self.lanes:
+            port = self.port_in if lane.direction == "MM2S" else self.port_out
+            task = port.tasks[0] if port is not None and lane.kind == "shim" and port.tasks else None
+            begins = task is None or task.done == 0
+            ends = task is not None and task.done + self.channel.nbytes >= task.nbytes
+            for begin, end, event in (
+                (began, now, lane.running),
+                (began, began + PULSE * begins, lane.event("START_TASK")),
+                (now, now + PULSE, lane.event("FINISHED_BD")),
+                (now, now + PULSE * ends, lane.event("FINISHED_TASK")),
+            ):
+                trace.span(begin, end, lane.kind, lane.tile, event)
 
     def _arrived(self, token: Bytes | None) -> None:
         for pool, writer, offset in self.sinks:
@@ -302,59 +352,3 @@ def _layout(channel: Channel) -> NDArray[np.int64] | None:
         places = (places[:, None] + np.arange(size) * stride).reshape(-1)
     width = DTYPES[channel.dtype].itemsize
     return (places[:, None] * width + np.arange(width)).reshape(-1)
-
-
-class HostProcess:
-    """The host's sequence, step by step: queues tasks on ports, waits for them, sets parameters."""
-
-    def __init__(self, steps: tuple[Step, ...], world: World, queue: Callable[[Transfer], Task]) -> None:
-        self.name = "host"
-        self.world, self._steps, self._queue = world, steps, queue
-        self.ports: dict[str, PortState] = {}
-        self.set_param: Callable[[SetParam], None] = lambda _: None
-        self._next = 0
-        self._busy = False
-
-    @property
-    def done(self) -> bool:
-        """Whether every step is done."""
-        return self._next == len(self._steps)
-
-    def poke(self) -> None:
-        """Do the next step if it can be done."""
-        if self._busy or self.done:
-            return
-        step = self._steps[self._next]
-        if isinstance(step, SetParam):
-            self.set_param(step)
-            return self._pause(self.world.machine.host.get("rtp_ns_per_word", 0.0) * 1e-9 * self.world.machine.clock_hz)
-        port = self.ports[step.port]
-        if isinstance(step, Transfer):
-            if len(port.tasks) >= port.depth:
-                return
-            port.tasks.append(self._queue(step))
-            assert port.flow is not None
-            port.flow.poke()
-            return self._pause(self.world.timing("task_push"))
-        if not port.tasks:
-            self._pause(0.0)
-
-    def _pause(self, cycles: float) -> None:
-        self._busy = True
-        self.world.clock.after(cycles, self._go_on)
-
-    def _go_on(self) -> None:
-        self._busy = False
-        self._next += 1
-        self.poke()
-
-    def blocked_on(self) -> list[tuple[str, Process]]:
-        """The port whose tasks have to end first."""
-        if self.done:
-            return []
-        step = self._steps[self._next]
-        assert not isinstance(step, SetParam)
-        flow = self.ports[step.port].flow
-        assert flow is not None
-        what = "room in the queue of" if isinstance(step, Transfer) else "the tasks on"
-        return [(f"{what} {step.port}", flow)]

@@ -15,16 +15,11 @@ import numpy as np
 from neuc.errors import Error
 from neuc.runtime.npu.clockwork import Clock, PoolState, Process
 from neuc.runtime.npu.functions import FUNCTIONS, Array, Function, State, Tokens
+from neuc.runtime.npu.host_process import HostProcess
 from neuc.runtime.npu.machine import Machine
-from neuc.runtime.npu.processes import (
-    FlowProcess,
-    HostProcess,
-    KernelProcess,
-    PortState,
-    Task,
-)
-from neuc.runtime.npu.program import DTYPES, Design, ParamValue, SetParam, Transfer, pool_name, pools_of
-from neuc.runtime.npu.trace import Trace
+from neuc.runtime.npu.processes import FlowProcess, KernelProcess, PortState, Task
+from neuc.runtime.npu.program import DTYPES, Channel, Design, ParamValue, SetParam, Transfer, pool_name, pools_of
+from neuc.runtime.npu.trace import DmaLane, Trace
 from neuc.runtime.npu.world import Counts, World
 
 MAX_EVENTS = 50_000_000
@@ -166,9 +161,8 @@ def _build(
             link = links.get(consumer)
             offset = link.offsets[link.inputs.index(channel.name)] if link is not None and link.mode == "join" else 0
             flow.sinks.append((pool, pool.add_writer(flow), offset))
-        for node in (channel.producer, *channel.consumers):
-            kind = "shim" if node in ports else "mem" if node in links else "core"
-            flow.tiles.append((kind, design.node(node).tile))
+        if world.trace is not None:
+            flow.lanes += _lanes(design, machine, channel)
     for process in kernels.values():
         for name in process.kernel.inputs:
             pool = end_pool(name, process.name)
@@ -177,6 +171,21 @@ def _build(
             pool = end_pool(name, process.name)
             process.outputs.append((pool, pool.add_writer(process)))
     return _host(design, world, arrays, ports, kernels, flows)
+
+
+def _lanes(design: Design, machine: Machine, channel: Channel) -> list[DmaLane]:
+    """The DMA channels at both ends, as timelines name them; of unplaced designs the first of each tile."""
+    found: list[DmaLane] = []
+    ports, links = {port.name for port in design.ports}, {link.name for link in design.links}
+    numbers = {(end.node, end.direction): end.index for end in design.dmas if end.channel == channel.name}
+    for node in (channel.producer, *channel.consumers):
+        kind = "shim" if node in ports else "mem" if node in links else "dma"
+        direction = "S2MM" if found else "MM2S"
+        dma = machine.classes["core" if kind == "dma" else kind].dma
+        index = numbers.get((node, direction), 0)
+        port = index + (dma.s2mm if dma is not None and direction == "MM2S" else 0)
+        found.append(DmaLane(kind, design.node(node).tile, direction, index, port))
+    return found
 
 
 def _host(

@@ -1,7 +1,9 @@
-"""Timelines in mlir-aie's own shape: a JSON list of begin and end events in cycles, one process row a tile.
+"""Timelines in mlir-aie's own shape: a JSON list of begin and end events in cycles, one process row a tile's module.
 
-Row and event names are those of mlir-aie's hardware traces, so that a simulated and a measured run can be laid side by
-side. Times of events come from the simulator.
+Row and event names are those of mlir-aie's hardware traces (`parse_trace`, its trace event enumerations), so that a
+simulated and a measured run can be laid side by side: a core's DMAs are events of its memory module (``mem_trace``), a
+memory tile's events are of the two channels that SEL0 and SEL1 watch, here the first two. Times come from the
+simulator.
 """
 
 from __future__ import annotations
@@ -10,7 +12,35 @@ from dataclasses import dataclass, field
 
 from neuc.runtime.npu.machine import Tile
 
-_ROWS = {"core": "core_trace", "mem": "memtile_trace", "shim": "shim_trace"}
+_ROWS = {"core": "core_trace", "dma": "mem_trace", "mem": "memtile_trace", "shim": "shim_trace"}
+_WATCHED = 2
+"""DMA channels of a tile that events exist for."""
+_PORTS = 8
+"""Stream ports of a tile that PORT_RUNNING events can watch."""
+PULSE = 1.0
+"""Cycles that an event without a duration lasts."""
+
+
+@dataclass(frozen=True)
+class DmaLane:
+    """A DMA channel in a timeline: the module it belongs to, its direction and number, and the port its stream has."""
+
+    kind: str
+    tile: Tile | None
+    direction: str
+    index: int
+    port: int
+
+    def event(self, what: str) -> str:
+        """The event's name; "" where no event of this channel exists."""
+        if self.index >= _WATCHED:
+            return ""
+        return f"DMA_{self.direction}_{'SEL' if self.kind == 'mem' else ''}{self.index}_{what}"
+
+    @property
+    def running(self) -> str:
+        """The name of the event "words move on this stream"; "" beyond the ports that can be watched."""
+        return f"PORT_RUNNING_{self.port}" if self.port < _PORTS else ""
 
 
 @dataclass
@@ -23,6 +53,8 @@ class Trace:
 
     def span(self, begin: float, end: float, kind: str, tile: Tile | None, event: str) -> None:
         """Something lasted from `begin` to `end` on a tile; nodes without a tile stand on (0, 0)."""
+        if not event or end <= begin:
+            return
         if len(self.events) >= self.limit:
             self.dropped += 1
             return
@@ -59,4 +91,4 @@ class Trace:
 
 
 def _row(kind: str, tile: Tile) -> str:
-    return f"{_ROWS[kind]} for tile({tile[1]},{tile[0]})"
+    return f"{_ROWS[kind]} for tile{tile[1]},{tile[0]}"

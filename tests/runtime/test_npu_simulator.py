@@ -21,6 +21,16 @@ from npu_designs import TOKEN, random_dataflow, replayed_broadcast, tiled_throug
 
 MACHINE = find_machine("npu-xdna1")
 GRAPHS = 500
+AIE_EVENTS = {"INSTR_EVENT_0", "INSTR_EVENT_1", "INSTR_VECTOR", "LOCK_STALL"} | {
+    f"PORT_RUNNING_{port}" for port in range(8)
+}
+AIE_EVENTS |= {
+    f"DMA_{way}_{channel}_{what}"
+    for way, stream in (("S2MM", "STREAM_STARVATION"), ("MM2S", "STREAM_BACKPRESSURE"))
+    for channel in ("0", "1", "SEL0", "SEL1")
+    for what in ("START_TASK", "FINISHED_BD", "FINISHED_TASK", "STALLED_LOCK", stream)
+}
+"""Names of aie2's trace events that a simulated run can have (core, memory and shim modules, memory tiles)."""
 
 
 def _exhaustive_deadlock(design: Design, order: int) -> bool:
@@ -263,13 +273,30 @@ def test_inputs_and_tokens_are_checked():
         )
 
 
+def test_stalls_of_a_trace_are_what_was_waited_for():
+    """A kernel of 1000 cycles: what feeds it waits for room, what it feeds for tokens, and it never stalls long."""
+    design, x = _pixels(4)
+    slow = replace(design, kernels=tuple(replace(k, cycles=(1000,)) for k in design.kernels))
+    trace = simulate(slow, MACHINE, {"x": x}, trace=True).trace
+    assert trace is not None
+    spent: dict[str, float] = {}
+    for begin, end, _, _, event in trace.events:
+        spent[event] = spent.get(event, 0.0) + end - begin
+    assert spent["DMA_S2MM_0_STALLED_LOCK"] > 3000, "two of eight tokens go at once, the rest wait a firing each"
+    assert spent["DMA_MM2S_0_STALLED_LOCK"] > 5000
+    assert spent["INSTR_VECTOR"] > 8000 > 2000 > spent["LOCK_STALL"]
+
+
 def test_traces_have_mlir_aies_rows():
     design, x = _pixels(4)
     trace = simulate(design, MACHINE, {"x": x}, trace=True).trace
     assert trace is not None
     events = trace.to_json()
     rows = {e["args"]["name"] for e in events if e["name"] == "process_name"}  # type: ignore[index]
-    assert any(str(row).startswith("core_trace for tile(") for row in rows)
+    assert rows == {f"{module}_trace for tile0,0" for module in ("core", "mem", "shim")}, "row, then column"
+    names = {e["args"]["name"] for e in events if e["name"] == "thread_name"}  # type: ignore[index]
+    assert names <= AIE_EVENTS, "of aie2's trace event enumerations"
+    assert {"INSTR_EVENT_0", "INSTR_EVENT_1", "INSTR_VECTOR", "LOCK_STALL", "DMA_S2MM_0_STREAM_STARVATION"} <= names
     begins = [e for e in events if e["ph"] == "B"]
     assert len(begins) == len([e for e in events if e["ph"] == "E"]) > 0
     assert all(isinstance(e["ts"], int) for e in begins)
