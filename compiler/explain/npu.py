@@ -39,8 +39,8 @@ Its offset, sizes and strides reach outside the buffer, or it moves no whole num
 Proofs of placements, minimal reasons why nothing fits, and exact routing need it: pip install "neuc[npu]". Without
 it annealing and negotiated routing do the work, and bounds are weaker.""",
     "NEUC-E683": """A program cannot be written in this form, or text cannot be read as one.
-mlir-aie text needs a placed program for an XDNA array whose kernels have a body in MLIR or are kernels of mlir-aie's
-library; Riallto's own metadata says nothing of what kernels compute. JSON holds any program.""",
+mlir-aie text needs a placed program for an XDNA array, of library functions: what a Python function computes, no graph
+holds. Riallto's own metadata says nothing of what kernels compute, either. JSON holds any program.""",
     "NEUC-E684": """A file of measurements, or some of its rows, cannot be read.
 It is a CSV with a header and the columns id, device, kind, shape, dtype, config, value and unit; an empty value
 means that the row is predicted only. Values are numbers above 0, ids are a row's own.""",

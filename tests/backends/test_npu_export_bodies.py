@@ -10,6 +10,8 @@ import pytest
 
 from aie_bodies import Core
 from example_files import load_example
+from neuc.backends.npu.curves import fit_curve
+from neuc.backends.npu.emit_rows import row_program
 from neuc.backends.npu.export.aie_pixels import PIXELS
 from neuc.backends.npu.export.generic_aie import to_generic
 from neuc.backends.npu.known_machines import find_machine
@@ -17,6 +19,7 @@ from neuc.dialects.interp.npu_functions import MEANINGS
 from neuc.errors import Error
 from neuc.runtime.npu.functions import FUNCTIONS
 from neuc.runtime.npu.program import DTYPES, Design, ParamValue
+from neuc.runtime.npu.rows import RowPlan, with_tokens
 from npu_designs import one_kernel
 
 MACHINE = find_machine("npu-xdna1-1col")
@@ -178,3 +181,67 @@ def test_riallto_applications_run_as_exported():
                     queues.setdefault(channel, []).extend(tokens)
         result = np.stack(queues[next(p.channel for p in design.ports if p.direction == "out")])
         np.testing.assert_array_equal(result, compiled.run({"x": image}).outputs["y"])
+
+
+def _parameters(n: int, corrections: int, more: bool, random: np.random.Generator) -> np.ndarray:
+    """A stage's words: a table, multipliers, addends, limits and corrections of n columns."""
+    words = [np.array([corrections, 1 + 2 * more], np.int32)]
+    words.append(np.frombuffer(random.integers(-128, 128, 256, np.int8).tobytes(), np.int32))
+    words.append(random.integers(1 << 20, 1 << 24, n, np.int32))
+    words.append(np.frombuffer(random.integers(-(1 << 33), 1 << 33, n).tobytes(), np.int32).reshape(n, 2).T.ravel())
+    limits = np.stack([np.full(n, 30), random.integers(-9, 9, n), np.full(n, -100), np.full(n, 90)], 1)
+    words.append(np.frombuffer(limits.astype(np.int8).tobytes(), np.int32))
+    for _ in range(corrections):
+        words += [random.integers(-3000, 3000, n, np.int32), random.integers(-4000, 4000, n, np.int32)]
+    return np.concatenate(words)
+
+
+@pytest.mark.parametrize(("stages", "corrections"), [(1, 0), (1, 2), (2, 1)])
+def test_codes_are_made_as_the_functions_make_them(stages: int, corrections: int):
+    random, (m, k, n), steps = np.random.default_rng(1), (4, 16, 8), 2
+    words = np.concatenate([_parameters(n, corrections, i + 1 < stages, random) for i in range(stages)])
+    tokens = -(-words.nbytes // (k * n))
+    block = np.zeros(tokens * k * n, np.int8)
+    block[: words.nbytes] = np.frombuffer(words.tobytes(), np.int8)
+    a = random.integers(-128, 128, (steps, m, k), np.int8)
+    b = np.concatenate([random.integers(-128, 128, (steps, k, n), np.int8), block.reshape(tokens, k, n)])
+    params: dict[str, ParamValue] = {"steps": steps, "parameters": tokens, "stages": stages}
+    design = one_kernel("finished_gemm", [(m, k), (k, n)], (m, n), "i8", params)
+    phases = steps + tokens
+    kernel = replace(
+        design.kernels[0],
+        consume=((*(1,) * steps, *(0,) * tokens), (1,) * phases),
+        produce=((*(0,) * (phases - 1), 1),),
+        cycles=(9,) * phases,
+    )
+    core = Core(to_generic(replace(design, kernels=(kernel,)), MACHINE), "k")
+    given = core.fire({"a": [t.view(np.uint8) for t in a], "b": [t.view(np.uint8) for t in b]})["y"][0]
+    state: dict[str, np.ndarray] = {}
+    taken = [[[a[phase]] if phase < steps else [], [b[phase]]] for phase in range(phases)]
+    wanted = [FUNCTIONS["finished_gemm"](params, phase, taken[phase], state) for phase in range(phases)][-1][0][0]
+    np.testing.assert_array_equal(given, wanted.view(np.uint8))
+    assert len(np.unique(given)) > 4
+
+
+def _lines() -> list[Design]:
+    curve = fit_curve(np.tanh)
+    assert curve is not None
+    size = (len(curve.words),)
+    plans = [
+        RowPlan("chain", 2, 1, 64, 50, "curve 0 0; mul 2 1; constant 0.5; max 3 4", size),
+        RowPlan("softmax", 1, 2, 64, 50, curves=size),
+        RowPlan("layer_norm", 1, 2, 64, 50, eps=1e-5),
+    ]
+    machine = find_machine("npu-xdna1")
+    return [with_tokens(row_program("npu-xdna1", p), p, machine, 1, [curve.words] * len(p.curves)) for p in plans]
+
+
+@pytest.mark.parametrize("design", _lines(), ids=["chain", "softmax", "layer_norm"])
+def test_bodies_on_lines_round_as_the_functions_do(design: Design):
+    kernel = design.kernels[0]
+    channel = design.channel(kernel.inputs[0])
+    numbers = np.random.default_rng(3).standard_normal(channel.shape).astype(np.float32)
+    token = (numbers.view(np.uint32) >> 16).astype(np.uint16)
+    given = Core(to_generic(design, find_machine("npu-xdna1")), kernel.name).fire({channel.name: [token]})
+    wanted = FUNCTIONS[kernel.function](kernel.params, 0, [[token]], {})[0][0]
+    np.testing.assert_array_equal(given[kernel.outputs[0]][0], wanted)
