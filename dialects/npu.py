@@ -37,6 +37,7 @@ from xdsl.traits import IsolatedFromAbove, NoTerminator, SymbolOpInterface, Symb
 from xdsl.utils.exceptions import VerifyException
 
 from neuc.dialects.npu_attrs import CircuitAttr, DmaAttr, NumbersAttr, PoolAttr, names, numbers
+from neuc.dialects.npu_finish import FinishOp
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
 from neuc.dialects.npu_rows import ChainOp, LayerNormOp, SoftmaxOp
 from neuc.dialects.npu_windows import WindowsOp
@@ -335,6 +336,7 @@ Npu = Dialect(
         RunOp,
         MatmulOp,
         RequantizeOp,
+        FinishOp,
         GroupedAccumulateOp,
         WindowsOp,
         ChainOp,

@@ -128,11 +128,12 @@ class ChainOp(IRDLOperation):
             shapes.check_element(f"operand {i}", value, f32)
             shapes.check_broadcastable(f"operand {i}", dims_of(value), dims_of(self.result))
         for i, table in enumerate(self.tables):
-            _check_table(f"table {i}", table)
+            check_table(f"table {i}", table)
         shapes.check_element("result", self.result, f32)
 
 
-def _check_table(name: str, table: SSAValue) -> None:
+def check_table(name: str, table: SSAValue) -> None:
+    """Raise unless a value can be a curve: i32 words of whole segments behind those of octaves."""
     dims = dims_of(table)
     shapes.check_element(name, table, i32)
     if len(dims) != 1 or not dims[0].is_static or dims[0].value <= OCTAVES or dims[0].value % 2:
@@ -161,7 +162,7 @@ class SoftmaxOp(IRDLOperation):
         """Floats of at least one axis, a whole table."""
         if not dims_of(self.x):
             raise VerifyException("x has no axis")
-        _check_table("table", self.table)
+        check_table("table", self.table)
         shapes.check_element("x", self.x, f32)
         shapes.check("result", self.result, dims_of(self.x), f32)
 

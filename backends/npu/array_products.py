@@ -10,6 +10,7 @@ from typing import TypeAlias
 from xdsl.dialects import func
 from xdsl.ir import Operation
 
+from neuc.backends.npu.finish_constants import ends_of, finish_of, likeness
 from neuc.backends.npu.left_behind import size
 from neuc.backends.npu.requantize_constants import requantization, stages_of
 from neuc.backends.npu.tiling import Product, merged
@@ -42,7 +43,7 @@ def is_open(product: Layer) -> bool:
 def by_operand(main: func.FuncOp) -> list[list[Layer]]:
     """Products in order, those of the same codes or floats and groups of columns together.
 
-    Finished ones only if they share what tables they have, and are finished in one stage.
+    Finished ones only if they share what tables they have, and are finished in one stage, or, of floats, alike.
     """
     found: dict[tuple[object, ...], list[Layer]] = {}
     for op in main.body.block.ops:
@@ -57,7 +58,7 @@ def by_operand(main: func.FuncOp) -> list[list[Layer]]:
             case MatmulOp():
                 # Weights that are activations may be made later than the first product is.
                 constant = isinstance(op.b.owner, ConstantOp) and len(dims_of(op.b)) == 2 and not op.group_count
-                found.setdefault((op.a if constant else op,), []).append(op)
+                found.setdefault((op.a, *likeness(op)) if constant else (op,), []).append(op)
             case _:
                 pass
     return list(found.values())
@@ -72,7 +73,7 @@ def pack_of(product: Integers) -> PackOp:
 def parts_of(layer: Layer) -> list[Operation]:
     """The operations of a product, its codes included."""
     if isinstance(layer, MatmulOp):
-        return [layer]
+        return [layer, *ends_of(layer)]
     codes = codes_of(layer)
     return [pack_of(layer), layer, *([] if codes is None else stages_of(codes))]
 
@@ -106,12 +107,12 @@ def _float_product(layers: list[MatmulOp], free: int) -> Product:
     """With a matrix all of a's leading axes are rows; else each of them, or each group, is a product of its own."""
     a, b = dims_of(layers[0].a), dims_of(layers[0].b)
     columns = sum(size(dims_of(layer.result)[-1:], free) for layer in layers)
-    k = size(a[-1:], free)
+    k, finish = size(a[-1:], free), finish_of(layers[0])
     if groups := layers[0].group_count:
-        return Product(size(a[:-1], free), k // groups, columns // groups, groups, "bf16")
+        return Product(size(a[:-1], free), k // groups, columns // groups, groups, "bf16", finish)
     if len(b) == 2:
-        return Product(size(a[:-1], free), k, columns, 1, "bf16")
-    return Product(size(a[-2:-1], free), k, columns, size(a[:-2], free), "bf16")
+        return Product(size(a[:-1], free), k, columns, 1, "bf16", finish)
+    return Product(size(a[-2:-1], free), k, columns, size(a[:-2], free), "bf16", finish)
 
 
 def work_of(product: Product) -> int:

@@ -121,17 +121,21 @@ class _Builder:
         return np.float32(self._function(value, None, np.zeros(1, np.float32))[0])
 
     def _function(self, value: SSAValue, source: SSAValue | None, x: np.ndarray) -> np.ndarray:
-        """`value` for all values x of `source`."""
-        block = Block(arg_types=[f32])
-        mapping: dict[SSAValue, SSAValue] = {} if source is None else {source: block.args[0]}
-        for inner in self._op.body.block.ops:
-            if isinstance(inner, YieldOp) or inner.results[0] in mapping:
-                continue
-            if all(v in mapping for v in inner.operands):
-                block.add_op(inner.clone(value_mapper=mapping))
-        block.add_op(YieldOp(mapping[value]))
-        made = run_body(block, [x], self._env)
-        return np.broadcast_to(np.asarray(made, np.float32), x.shape)
+        return scalar_function(self._op, self._env, value, source, x)
+
+
+def scalar_function(op: MapOp, env: Env, value: SSAValue, source: SSAValue | None, x: np.ndarray) -> np.ndarray:
+    """`value`, a scalar of a map's body that depends on `source` alone, or on nothing, for all values x of `source`."""
+    block = Block(arg_types=[f32])
+    mapping: dict[SSAValue, SSAValue] = {} if source is None else {source: block.args[0]}
+    for inner in op.body.block.ops:
+        if isinstance(inner, YieldOp) or inner.results[0] in mapping:
+            continue
+        if all(v in mapping for v in inner.operands):
+            block.add_op(inner.clone(value_mapper=mapping))
+    block.add_op(YieldOp(mapping[value]))
+    made = run_body(block, [x], env)
+    return np.broadcast_to(np.asarray(made, np.float32), x.shape)
 
 
 def _is_bf16(number: np.float32) -> bool:

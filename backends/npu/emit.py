@@ -9,12 +9,14 @@ from functools import lru_cache
 import numpy as np
 from xdsl.dialects import func
 from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, StringAttr, UnitAttr, i64
+from xdsl.ir import Attribute
 
 from neuc.backends.npu.array_products import merged_groups, pack_of
 from neuc.backends.npu.build import build
+from neuc.backends.npu.emit_finish import Ends, float_ends
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.requantize_constants import requantization
-from neuc.backends.npu.window_choice import window_of
+from neuc.backends.npu.window_choice import Windows, window_of
 from neuc.backends.placed import PlacedProgram
 from neuc.dialects.dense_movement import PadOp, SliceOp, TransposeOp
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
@@ -36,7 +38,8 @@ from neuc.runtime.npu.windows import Window
 MACHINE = "npu.machine"
 """Attribute of a placed function: the machine's name, or the path of its file."""
 PLAN = "npu.plan"
-"""Attribute of a placed function: tiles m, k, n, ``spread`` and ``operands`` of its product, ``finish`` if it can."""
+"""Attribute of a placed function: tiles m, k, n, ``spread`` and ``operands`` of its product, ``finish`` if it can, of
+floats with how many words of ``tables``, which are the program's if ``resident``."""
 SWITCH = "npu.switch"
 """Attribute of a placed function before which the array's program changes."""
 
@@ -44,7 +47,9 @@ SWITCH = "npu.switch"
 def plan_attribute(plan: GemmPlan) -> DictionaryAttr:
     """A plan as an attribute; rows and columns are the machine's."""
     sizes = {name: IntegerAttr(getattr(plan, name), i64) for name in ("m", "k", "n")}
-    finish = {"finish": UnitAttr()} if plan.finish else {}
+    finish: dict[str, Attribute] = {"finish": UnitAttr()} if plan.finish else {}
+    if plan.tables:
+        finish |= {"tables": IntegerAttr(plan.tables, i64), **({"resident": UnitAttr()} if plan.resident else {})}
     return DictionaryAttr({**sizes, "spread": StringAttr(plan.spread), "operands": StringAttr(plan.operands), **finish})
 
 
@@ -54,7 +59,9 @@ def _plan_of(function: func.FuncOp, machine: Machine) -> GemmPlan:
         raise InternalError(f"@{function.sym_name.data} has no plan for its product")
     sizes = [value.value.data for name in ("m", "k", "n") if isinstance(value := plan.data[name], IntegerAttr)]
     words = [value.data for name in ("operands", "spread") if isinstance(value := plan.data[name], StringAttr)]
-    return GemmPlan.on(machine, (sizes[0], sizes[1], sizes[2]), words[0], words[1], "finish" in plan.data)
+    tables = value.value.data if isinstance(value := plan.data.get("tables"), IntegerAttr) else 0
+    tile = (sizes[0], sizes[1], sizes[2])
+    return GemmPlan.on(machine, tile, words[0], words[1], "finish" in plan.data, tables, "resident" in plan.data)
 
 
 @lru_cache
@@ -73,6 +80,12 @@ def block_program(name: str, plan: GemmPlan) -> Design:
     return build(with_sizes(graph, plan, machine, (tasks * plan.block_m, plan.k, plan.block_n)), machine).design
 
 
+@lru_cache
+def _program_data(name: str, plan: GemmPlan) -> dict[str, object]:
+    """Its JSON data, which many products share."""
+    return design_to_json(block_program(name, plan))
+
+
 def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) -> PlacedProgram:
     """The segment of a placed product, or of several: `ternary.pack` and a sum of its products, or `npu.matmul`."""
     name = function.attributes.get(MACHINE)
@@ -82,12 +95,15 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
     plan = _plan_of(function, machine)
     data: dict[str, object] = {
         "machine": dict(machine.data),
-        "program": design_to_json(block_program(name.data, plan)),
+        "program": _program_data(name.data, plan),
         "tile": [plan.m, plan.k, plan.n],
         "spread": plan.spread,
         "operands": plan.operands,
         "finishing": plan.finish,
         "codes": {},
+        "floats": {},
+        "tables": [],
+        "room": plan.tables,
         "planes": 0,
         "window": {},
         "pixels": [],
@@ -114,22 +130,10 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
     if integers:
         found = [_levels(op, store) for op in integers]
         parts, group = [part for part, _ in found], found[0][1]
-    elif floats and not isinstance(floats[0].b.owner, ConstantOp):
-        stacked = {"columns": 0, "outputs": [], "group": 0, "transposed": floats[0].transpose_b is not None}
-        return PlacedProgram({**data, **stacked}, {})
-    elif floats and floats[0].group_count:
-        rows = _bf16_rows(floats[0], store)
-        if windows is not None:
-            window = window_of(windows, len(rows))
-            rows = np.stack([_in_runs(matrix, window, plan) for matrix in rows])
-            data = {**data, "window": _plain(window)}
-        tiles = np.stack([tiled_weights(plan, matrix) for matrix in rows])
-        groups, columns, depth = rows.shape
-        sizes = {"columns": groups * depth, "outputs": [columns], "group": depth, "planes": 1, "transposed": True}
-        return PlacedProgram({**data, **sizes}, {"b": tiles})
+    elif floats:
+        return _floats(floats, windows, float_ends(floats, plan, module, store), plan, data, store)
     else:
-        parts = [_bf16_rows(op, store) for op in floats]
-        group = parts[0].shape[1] if parts else 0
+        parts, group = [], 0
     if not parts:
         raise InternalError(f"@{function.sym_name.data} is no product placed on an NPU")
     rows = np.ascontiguousarray(np.concatenate(parts))
@@ -145,6 +149,34 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
         tiles = [finished_weights(plan, tile, stages) for tile in tiles]
         data = {**data, "codes": vars(in_turn(stages))}
     return PlacedProgram({**data, **sizes}, {"b": np.stack(tiles)})
+
+
+def _floats(
+    products: Sequence[MatmulOp],
+    windows: Windows | None,
+    ends: Ends,
+    plan: GemmPlan,
+    data: dict[str, object],
+    store: WeightStore,
+) -> PlacedProgram:
+    """A product in bf16: of activations, of weights, or of groups of weights; and what follows it on the cores."""
+    first = products[0]
+    data = {**data, **ends.data, "transposed": True}
+    if not isinstance(first.b.owner, ConstantOp):
+        stacked = {"columns": 0, "outputs": [], "group": 0, "transposed": first.transpose_b is not None}
+        return PlacedProgram({**data, **stacked}, {**ends.weights, **ends.open_weights})
+    parts = [_bf16_rows(product, store) for product in products]
+    matrices = parts[0] if first.group_count else np.concatenate(parts)[None]
+    if windows is not None:
+        window = window_of(windows, len(matrices))
+        matrices = np.stack([_in_runs(matrix, window, plan) for matrix in matrices])
+        data = {**data, "window": _plain(window)}
+    groups, width, depth = matrices.shape
+    sizes: dict[str, object] = {"columns": groups * depth, "group": depth}
+    outputs = [width] if first.group_count else [len(part) for part in parts]
+    sizes |= {"outputs": outputs, "planes": 1 if first.group_count else 0}
+    tiles = [ends.behind(plan, tiled_weights(plan, rows), i * width, width) for i, rows in enumerate(matrices)]
+    return PlacedProgram({**data, **sizes}, {"b": np.stack(tiles), **ends.weights})
 
 
 def _plain(window: Window) -> dict[str, object]:

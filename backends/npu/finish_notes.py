@@ -14,8 +14,10 @@ from neuc.backends.npu.left_behind import listed
 from neuc.backends.npu.tiling import Choice, Product, product_cost
 from neuc.dialects.locations import node_names
 from neuc.passes.module_facts import add_notes
+from neuc.runtime.npu.float_finish import FloatFinish
 from neuc.runtime.npu.gemm_plan import GemmPlan
 from neuc.runtime.npu.machine import Machine
+from neuc.runtime.npu.requantize import Finish
 
 _SUM_BYTES = 4
 
@@ -23,6 +25,8 @@ _SUM_BYTES = 4
 def finished_where(layers: Sequence[Layer], product: Product) -> str:
     """Who does what follows the sums of products of the same operand, for a table."""
     finish = product.finish
+    if isinstance(finish, FloatFinish):
+        return f"on the cores: {described(finish)}"
     if finish is not None:
         twice = "twice " if finish.stages > 1 else ""
         table = ", then through a table" if finish.tables else ""
@@ -41,7 +45,7 @@ def saved_bytes(product: Product, plan: GemmPlan, machine: Machine) -> int:
 
 def note_finishing(module: ModuleOp, shared: Sequence[Sequence[Layer]], choice: Choice, machine: Machine) -> None:
     """Notes: how many products the cores finish and what that saves; for the others, by reason, why the CPU does."""
-    finished = [i for i, product in enumerate(choice.products) if product.finish is not None]
+    finished = [i for i, product in enumerate(choice.products) if isinstance(product.finish, Finish)]
     if finished:
         saved = sum(saved_bytes(choice.products[i], choice.plans[i], machine) for i in finished)
         whole = saved + sum(cost.ddr_bytes for cost in choice.costs)
@@ -53,6 +57,7 @@ def note_finishing(module: ModuleOp, shared: Sequence[Sequence[Layer]], choice: 
             f"all products move {(whole - saved) / 1e3:.1f} kB to and from host memory, {whole / 1e3:.1f} kB if sums "
             "left",
         )
+    _note_floats(module, shared, choice, machine)
     _note_scales(module, shared, choice)
     reasons: dict[str, list[str]] = {}
     for layers in shared:
@@ -65,6 +70,39 @@ def note_finishing(module: ModuleOp, shared: Sequence[Sequence[Layer]], choice: 
             continue
         many = f"sums of {len(names)} products are" if len(names) > 1 else "the sums of 1 product are"
         add_notes(module, f"{many} finished on the CPU, because {why}: {listed(names)}")
+
+
+def described(finish: FloatFinish) -> str:
+    """What follows a product of floats on its cores, in words."""
+    parts = [f"{finish.vectors} vectors of columns" if finish.vectors > 1 else "a vector of columns"]
+    parts = parts[: finish.vectors]
+    if finish.tables:
+        parts.append(f"{len(finish.tables)} tables" if len(finish.tables) > 1 else "a table")
+    if finish.stages and not parts:
+        parts.append("limits")
+    return ", ".join([*parts, "bf16" if finish.narrow else "float32"])
+
+
+def _note_floats(module: ModuleOp, shared: Sequence[Sequence[Layer]], choice: Choice, machine: Machine) -> None:
+    """What is done to products of floats before they leave, and the traffic that saves."""
+    done = {i: p.finish for i, p in enumerate(choice.products) if isinstance(p.finish, FloatFinish)}
+    if not done:
+        return
+    names = [_name(layer) for i, finish in done.items() if finish.stages for layer in shared[i]]
+    tables = sum(len(shared[i]) for i, finish in done.items() if finish.tables)
+    narrow = sum(len(shared[i]) for i, finish in done.items() if finish.narrow)
+    saved = sum(saved_bytes(choice.products[i], choice.plans[i], machine) for i in done)
+    whole = saved + sum(cost.ddr_bytes for cost in choice.costs)
+    resident = any(choice.plans[i].resident for i in done)
+    how = f" ({'in the program' if resident else 'sent with the weights'})" if tables else ""
+    what = f"{listed(names)}; " if names else ""
+    many = f"{len(names)} products are" if len(names) != 1 else "1 product is"
+    add_notes(
+        module,
+        f"{many} finished in their own program on the cores of {machine.name}, with biases, scales and activations, "
+        f"{tables} of them by tables{how}: {what}{narrow} leave as bf16; all products move "
+        f"{(whole - saved) / 1e3:.1f} kB to and from host memory, {whole / 1e3:.1f} kB if float32 sums left",
+    )
 
 
 def _note_scales(module: ModuleOp, shared: Sequence[Sequence[Layer]], choice: Choice) -> None:

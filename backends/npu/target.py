@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from xdsl.passes import ModulePass
 
 from neuc.backends.npu.array_products import FREE
+from neuc.backends.npu.finish_floats import FinishFloats, NarrowResults
 from neuc.backends.npu.finish_products import FinishProducts
 from neuc.backends.npu.fold_codes import FoldCodes
 from neuc.backends.npu.grouped_products import GroupedProducts
+from neuc.backends.npu.hoist_maps import HoistMaps
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.place_products import PlaceNpu
 from neuc.backends.npu.place_rows import PlaceRows
@@ -28,13 +30,14 @@ OPTIONS = {
     "float": "where float products run: cpu, or bf16 for the array, with float32 sums (default cpu)",
     "elementwise": "with float=bf16: other float work on the array: auto (where it pays), always, never (default auto)",
     SCALES_OPTION: "of int8 activations: calibrated (fixed, the default with --calib) or run-time (of each input)",
-    "finish": "who makes int8 codes of int8 products' sums: array, where its integers can, or cpu (default array)",
+    "finish": "who does what follows products' sums column by column (int8 codes; float=bf16: bias, activation): array "
+    "where it can, or cpu (default array)",
     "grouped": "where grouped and depthwise int8 or ternary convolutions run: array or cpu (default array)",
     "least": "products of fewer multiply-adds stay on the CPU (default 0: a dispatch costs more than small ones take)",
     "free": f"what a size left free is taken to be when tiles are chosen (default {FREE})",
 }
 
-_ROUNDING = (Bf16Products, FuseMaps, Bf16Rows)
+_ROUNDING = (Bf16Products, FuseMaps, HoistMaps, FinishFloats, Bf16Rows, NarrowResults)
 _MOST_FREE = 65536
 _MOST_DIGITS = 9
 
@@ -81,7 +84,7 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
     if grouped not in ("array", "cpu"):
         raise option_error(name, "grouped", grouped, "array or cpu")
     tiling = [GroupedProducts(int(free), int(least))] if grouped == "array" else []
-    rows = _row_passes(name, machine, options)
+    rows = _row_passes(name, machine, options, finish=finish)
     floating = [Bf16Products(), *rows] if floats == "bf16" else []
     placing = [PlaceNpu(machine, int(free), int(least)), *([PlaceRows(machine, int(free))] if rows else [])]
     return [TileLut(encoding="i2"), *tiling, *finishing, *floating, *placing]
@@ -98,7 +101,7 @@ def _no_array(machine: Machine) -> str:
     return ""
 
 
-def _row_passes(name: str, machine: str, options: Mapping[str, str]) -> list[ModulePass]:
+def _row_passes(name: str, machine: str, options: Mapping[str, str], *, finish: str) -> list[ModulePass]:
     """What makes work for cores of float operations that are no products."""
     floats = options.get("float") == "bf16"
     mode = options.get("elementwise", "auto" if floats else "never")
@@ -107,7 +110,10 @@ def _row_passes(name: str, machine: str, options: Mapping[str, str]) -> list[Mod
     if mode != "never" and not floats:
         raise option_error(name, "elementwise", mode, "it rounds floats to bf16: float=bf16 goes with it")
     free = int(options.get("free", str(FREE)))
-    return [] if mode == "never" else [FuseMaps(), Bf16Rows(machine, mode, free)]
+    if mode == "never":
+        return []
+    behind = [HoistMaps(), FuseMaps(), FinishFloats(machine, mode, free)] if finish == "array" else []
+    return [FuseMaps(), *behind, Bf16Rows(machine, mode, free), NarrowResults()]
 
 
 def round_xdna1(options: Mapping[str, str]) -> Sequence[ModulePass]:

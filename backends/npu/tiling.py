@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from neuc.errors import Error
-from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, GemmPlan, blocks, kernel_cycles
+from neuc.runtime.npu.float_finish import FloatFinish
+from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, AnyFinish, GemmPlan, blocks, kernel_cycles, result_type
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import DTYPES
-from neuc.runtime.npu.requantize import Finish, parameter_bytes
 from neuc.runtime.npu.windows import Image, Window
 
 GRAIN = {1: (4, 8, 8), 2: (8, 8, 8)}
@@ -40,9 +40,9 @@ _RUN = _WORD * _ROWS
 class Product:
     """A [m, groups·k] · B [k, n] for each group; ``operands`` as its weights and activations allow.
 
-    With ``finish`` it leaves as int8 codes, made on the cores. With ``window``, A is windows of images ``shape``
-    [batch, channels, height, width], which DMAs may cut out (`runtime/npu/windows.py`); ``by_pixel``: these lie pixel
-    by pixel before anybody cuts them.
+    With ``finish`` it leaves as int8 codes, or as floats with what follows done to them, made on the cores. With
+    ``window``, A is windows of images ``shape`` [batch, channels, height, width], which DMAs may cut out
+    (`runtime/npu/windows.py`); ``by_pixel``: these lie pixel by pixel before anybody cuts them.
     """
 
     m: int
@@ -50,7 +50,7 @@ class Product:
     n: int
     groups: int = 1
     operands: str = "int8"
-    finish: Finish | None = None
+    finish: AnyFinish | None = None
     window: Window | None = None
     shape: tuple[int, ...] = ()
     by_pixel: bool = False
@@ -113,7 +113,7 @@ def _rows_cost(
     """What it takes with A of this size, or with windows of which each run is a task."""
     m, k, n = blocks(plan, *rows_columns, product.n)
     steps, finish = k // plan.k, product.finish
-    parameters = 0 if finish is None else plan.parameter_tokens(finish)
+    parameters = plan.parameter_tokens(finish)
     count = (m // plan.block_m) * (n // plan.block_n) * product.groups
     timing, kind = machine.timing, plan.kind
     core_dma, shim_dma = machine.classes["core"].dma, machine.classes["shim"].dma
@@ -121,7 +121,7 @@ def _rows_cost(
     assert shim_dma is not None
     width = min(core_dma.bytes_per_cycle, shim_dma.bytes_per_cycle)
     sizes = (plan.m * plan.k * DTYPES[kind.a].itemsize, plan.k * plan.width * DTYPES[kind.b].itemsize)
-    wide_c = DTYPES[kind.c].itemsize if finish is None else 1
+    wide_c = DTYPES[result_type(plan.operands, finish)].itemsize
     tile_c = plan.m * plan.n * wide_c
     runs_a, runs_c = plan.k * DTYPES[kind.a].itemsize, plan.n * wide_c
     if window is not None:
@@ -155,6 +155,10 @@ def _rows_cost(
         "host memory": load / machine.ddr["bytes_per_second"] * machine.clock_hz,
         "tasks": (queued + plan.cols) * timing["task_push"],
     }
+    # While a core finishes a tile, nothing but its free buffers, two of each operand, is filled.
+    behind = sum(each[steps:]) + (len(each) - steps) * overhead
+    stream = max(times["core DMA"], times["shim DMA"], times["host memory"])
+    times["finishing"] = behind + stream * max(0.0, 1 - 2 / tokens[1])
     limiter = max(times, key=lambda name: times[name])
     fill = timing["shim_mm2s_task"] + 2 * sum(sizes) / width + each[0]
     fill += timing["first_task_mm2s"] if count > 1 else 0.0
@@ -176,6 +180,7 @@ def candidates(
     grain_n = max(grain[2], _CODES_GRAIN) if operands == "ternary" else grain[2]
     cls = machine.classes["core"]
     limit = cls.memory_bytes - cls.reserved_bytes - _ROOM
+    rooms = _table_rooms(products) if finish else [(0, False)]
     for spread in SPREADS:
         parts = GemmPlan.on(machine, (1, 1, 1), operands, spread).parts
         for m in _sizes(grain[0], 256, {-(-p.m // parts[0]) for p in products}):
@@ -183,9 +188,22 @@ def candidates(
                 if 2 * m * n * 4 >= limit:
                     continue
                 for k in _sizes(grain[1], 2048, {depth for p in products for depth in p.depths}):
-                    plan = GemmPlan.on(machine, (m, k, n), operands, spread, finish)
-                    if _fits(plan, limit):
-                        yield plan
+                    for room in rooms:
+                        plan = GemmPlan.on(machine, (m, k, n), operands, spread, finish, *room)
+                        if _fits(plan, limit):
+                            yield plan
+
+
+def _table_rooms(products: Sequence[Product]) -> list[tuple[int, bool]]:
+    """Words of tables a core may have room for: all that there are, in the program, or a product's, from its stream.
+
+    Tables in the program cost no transfer; where there are several, those that travel take less of a core's memory.
+    """
+    floats = [p.finish for p in products if isinstance(p.finish, FloatFinish) and p.finish.tables]
+    if not floats:
+        return [(0, False)]
+    known = {content: size for finish in floats for content, size in zip(finish.contents, finish.tables)}
+    return [(sum(known.values()), True), (max(sum(finish.tables) for finish in floats), False)]
 
 
 def _sizes(grain: int, most: int, wanted: set[int]) -> list[int]:
@@ -208,7 +226,7 @@ def _fits(plan: GemmPlan, limit: int) -> bool:
     kind = plan.kind
     a, b = plan.m * plan.k * DTYPES[kind.a].itemsize, plan.k * plan.width * DTYPES[kind.b].itemsize
     sums, c = (plan.m * plan.n * DTYPES[name].itemsize for name in (kind.c, plan.token_c))
-    own = sums + c + (parameter_bytes(plan.n) if plan.finish else 0)
+    own = sums + c + plan.room
     rows = plan.m * (plan.rows if SPREADS[plan.spread][0] == "each" else 1)
     return (
         2 * (a + b) + own <= limit

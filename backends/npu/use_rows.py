@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,14 +96,22 @@ class Bf16Rows(ModulePass):
             add_notes(op, f"{many} on the CPU, because {reason}: {listed([_name(layer, main) for layer in layers])}")
         if slower:
             _note_slower(op, main, slower, machine)
-        if errors:
-            worst = max(curve.relative for curve in errors)
-            most = max(curve.segments for curve in errors)
-            add_notes(
-                op,
-                f"{len(errors)} functions of one value are tables of at most {most} lines on the cores, whose "
-                f"results are off by at most {worst:.2%} of themselves, rounding to bf16 included",
-            )
+        note_tables(op, errors)
+
+
+def note_tables(module: ModuleOp, curves: Sequence[Curve]) -> None:
+    """Say how far tables are from their functions."""
+    if not curves:
+        return
+    worst, most = max(curve.relative for curve in curves), max(curve.segments for curve in curves)
+    many = (
+        f"{len(curves)} functions of one value are tables" if len(curves) > 1 else "1 function of one value is a table"
+    )
+    add_notes(
+        module,
+        f"{many} of at most {most} lines on the cores, whose results are off by at most {worst:.2%} of themselves, "
+        "rounding to bf16 included",
+    )
 
 
 def _note_slower(

@@ -10,13 +10,15 @@ from neuc.errors import Error
 from neuc.runtime.artifact import Artifact
 from neuc.runtime.checked_json import Node
 from neuc.runtime.npu.executor import finish_from, into_from, window_from
-from neuc.runtime.npu.gemm import with_sizes
+from neuc.runtime.npu.float_ends import float_finish_from, resident_tables
+from neuc.runtime.npu.gemm import with_sizes, with_tables
 from neuc.runtime.npu.gemm_plan import GemmPlan, blocks
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.machine_file import machine_of
 from neuc.runtime.npu.program import Design
 from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
-from neuc.runtime.npu.row_executor import checked_curve, plan_from
+from neuc.runtime.npu.row_executor import plan_from
+from neuc.runtime.npu.row_functions import checked_curve
 from neuc.runtime.npu.rows import tokens_of, with_tokens
 from neuc.runtime.npu.windows import Image
 from neuc.runtime.program import OtherSegment
@@ -47,7 +49,7 @@ def placed_products(artifact: Artifact) -> list[PlacedProduct]:
         segment = artifact.program.segments.get(name)
         if not isinstance(segment, OtherSegment):
             raise Error(CODE, f"there is no product {name} on the array", hint=CURE)
-        made = _rows(name, segment, row, artifact) if segment.kind == "npu-rows" else _product(name, segment, row)
+        made = (_rows if segment.kind == "npu-rows" else _product)(name, segment, row, artifact)
         found.append(made)
     return found
 
@@ -64,15 +66,18 @@ def _rows(name: str, segment: OtherSegment, row: Node, artifact: Artifact) -> Pl
     return PlacedProduct(name, cast(Mapping[str, object], row.value), machine, sized)
 
 
-def _product(name: str, segment: OtherSegment, row: Node) -> PlacedProduct:
+def _product(name: str, segment: OtherSegment, row: Node, artifact: Artifact) -> PlacedProduct:
+    """A product, tables that are the program's in its kernels."""
     node = Node(segment.data, f"segment {name}", CODE, CURE)
     machine = machine_of(node.get("machine").value, f"segment {name}: machine")
     design = design_from_json(node.get("program").value, f"segment {name}: program")
     m, k, n, groups = (row.get(key).integer(1, _MOST) for key in ("m", "k", "n", "groups"))
     tile = node.get("tile").list_of(lambda item: item.integer(4, 4096), 3)
     operands, spread = (node.get(key).string() for key in ("operands", "spread"))
-    plan = GemmPlan.on(machine, (tile[0], tile[1], tile[2]), operands, spread, node.get("finishing").boolean())
-    finish = finish_from(node.get("codes"))
+    tables, room = resident_tables(node, artifact.weights, name), node.get("room").integer(0, _MOST)
+    finishing = node.get("finishing").boolean()
+    plan = GemmPlan.on(machine, (tile[0], tile[1], tile[2]), operands, spread, finishing, room, bool(len(tables)))
+    finish = finish_from(node.get("codes")) or float_finish_from(node.get("floats"))
     window, shape = (
         window_from(node.get("window"), plan.kind.a),
         row.get("image").list_of(lambda item: item.integer(1, _MOST), 4),
@@ -82,4 +87,4 @@ def _product(name: str, segment: OtherSegment, row: Node) -> PlacedProduct:
         m, k = image.rows, image.columns(plan.k) * groups
     into = into_from(node.get("into"))
     sized = with_sizes(design, plan, machine, blocks(plan, m, k // groups, n), groups, finish, image, into)
-    return PlacedProduct(name, cast(Mapping[str, object], row.value), machine, sized)
+    return PlacedProduct(name, cast(Mapping[str, object], row.value), machine, with_tables(sized, tables.tolist()))

@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from neuc.dialects.interp import npu_rows
+from neuc.dialects.interp import npu_finish, npu_rows
+from neuc.dialects.interp.npu_bf16 import bf16
 from neuc.dialects.interp.npu_requantize import requantize
 
 Params: TypeAlias = dict[str, "int | float | str | list[int]"]
@@ -174,6 +175,29 @@ def bf16_gemm(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.nd
     return [[acc] if phase == p["steps"] - 1 else []]  # type: ignore[operator]
 
 
+def finished_bf16_gemm(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
+    """`bf16_gemm`, then the parameters' stages, and the results in one token as bf16, or as f32 bits in several.
+
+    `parameters` phases take a token of B each, which together are words of 32 bits (`npu_finish.finished`); `pieces`
+    phases then give a token each.
+    """
+    steps, more, pieces = (int(p[name]) for name in ("steps", "parameters", "pieces"))  # type: ignore[arg-type]
+    if phase < steps:
+        bf16_gemm(p, phase, t, state)
+        state["words"] = np.zeros(0, np.uint16)
+        return [[]]
+    if phase < steps + more:
+        state["words"] = np.append(state["words"], t[1][0])
+        if phase == steps + more - 1:
+            state["acc"] = npu_finish.finished(state["acc"], state["words"].tobytes(), p.get("tables"))
+        return [[]]
+    y = state["acc"].astype(np.float32)
+    if pieces == 1:
+        return [[(np.ascontiguousarray(bf16(y)).view(np.uint32) // 65536).astype(np.uint16)]]
+    part = np.split(y, pieces)[phase - steps - more]
+    return [[np.frombuffer(part.tobytes(), np.uint16).reshape(y.shape)]]
+
+
 def _each(call: Callable[..., np.ndarray]) -> Meaning:
     """A function of one token of each input."""
     return lambda p, phase, t, state: [[call(*(port[0] for port in t))]]
@@ -206,5 +230,6 @@ MEANINGS: dict[str, Meaning] = {
     "finished_gemm": _finished(gemm),
     "finished_ternary_gemm": _finished(ternary_gemm),
     "bf16_gemm": bf16_gemm,
+    "finished_bf16_gemm": finished_bf16_gemm,
     **{name: _rows(name) for name in ("bf16_chain", "bf16_softmax", "bf16_layer_norm")},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuc.dialects.interp import npu_finish as _finish  # noqa: F401 - registers what follows products
 from neuc.dialects.interp.core import Env, implements
 from neuc.dialects.interp.dense import pad_spatial, windows
 from neuc.dialects.interp.npu_bf16 import bf16

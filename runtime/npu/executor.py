@@ -16,9 +16,21 @@ import numpy as np
 from neuc.errors import Error, InternalError
 from neuc.runtime.checked_json import Node
 from neuc.runtime.executors.base import Array, Setting
-from neuc.runtime.npu.functions import to_bf16
-from neuc.runtime.npu.gemm import with_sizes
-from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, GemmPlan, blocks, tiled_weights, weight_shape
+from neuc.runtime.npu.float_ends import OpenStages, float_finish_from, resident_tables
+from neuc.runtime.npu.float_finish import FloatFinish
+from neuc.runtime.npu.functions import from_bf16, to_bf16
+from neuc.runtime.npu.gemm import with_sizes, with_tables
+from neuc.runtime.npu.gemm_plan import (
+    OPERANDS,
+    SPREADS,
+    AnyFinish,
+    GemmPlan,
+    blocks,
+    finished_float_weights,
+    result_type,
+    tiled_weights,
+    weight_shape,
+)
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.machine_file import machine_of
 from neuc.runtime.npu.program import DTYPES, Design
@@ -92,9 +104,10 @@ class NpuExecutor:
     Of codes: ``q`` int8 [..., K] to ``acc`` int32 [..., G, R] for each of the weights that read it, or to int8 codes
     [..., R] where the cores finish it (``codes``: in how many stages, with how many corrections and tables). Of floats
     in bf16: ``a`` f32 [..., K] to f32 [..., N] for each of them, or ``a`` [..., M, K] and ``b`` [..., K, N] to
-    [..., M, N]. With ``window``, q or a is images [B, C, …], cut by transfers, with ``pixels`` (their lines and pixels
-    of a line) [B, P, C], or, ``laid_out``, [B, lines, pixels, C] with pads, into which products write their codes
-    (``into``). With ``planes`` the groups are those of a grouped convolution, whose columns lie side by side.
+    [..., M, N], finished as ``floats`` says, with ``tables`` of the program's and ``room`` for so many words. With
+    ``window``, q or a is images [B, C, …], cut by transfers, with ``pixels`` (their lines and pixels of a line)
+    [B, P, C], or, ``laid_out``, [B, lines, pixels, C] with pads, into which products write their codes (``into``). With
+    ``planes`` the groups are those of a grouped convolution, whose columns lie side by side.
     """
 
     def __init__(self, name: str, segment: Segment, setting: Setting) -> None:
@@ -110,6 +123,9 @@ class NpuExecutor:
                 "operands",
                 "finishing",
                 "codes",
+                "floats",
+                "tables",
+                "room",
                 "planes",
                 "window",
                 "pixels",
@@ -129,8 +145,14 @@ class NpuExecutor:
             raise node.get("tile").refuse("expected m, k and n, the last a multiple of 4")
         operands, spread = _name(node.get("operands"), OPERANDS), _name(node.get("spread"), SPREADS)
         finishing = node.get("finishing").boolean()
-        self._plan = GemmPlan.on(self.machine, (tile[0], tile[1], tile[2]), operands, spread, finishing)
-        self._finish = finish_from(node.get("codes"))
+        tables, room = resident_tables(node, setting.weights, name), node.get("room").integer(0, MOST)
+        self._tables = tables.tolist()
+        self._plan = GemmPlan.on(
+            self.machine, (tile[0], tile[1], tile[2]), operands, spread, finishing, room, bool(len(tables))
+        )
+        self._finish: AnyFinish | None = finish_from(node.get("codes")) or float_finish_from(node.get("floats"))
+        if self._finish is not None and (operands == "bf16") != isinstance(self._finish, FloatFinish):
+            raise node.get("operands").refuse("products of floats make no codes, those of integers no floats")
         self._planes = node.get("planes").integer(0, MOST_PARTS)
         self._window = window_from(node.get("window"), self._plan.kind.a)
         self._pixels = node.get("pixels").list_of(lambda n: n.integer(1, MOST), 2)
@@ -143,6 +165,8 @@ class NpuExecutor:
         self._transposed = node.get("transposed").boolean()
         self._switch = node.get("switch").boolean()
         self._weights = self._checked(setting.weights[f"{name}.b"], name) if self._outputs else None
+        floats = isinstance(self._finish, FloatFinish) and self._weights is None
+        self._open = OpenStages.of(node, setting.weights, name) if floats else None
         self.usage = Usage()
         self._name, self._profile = name, setting.profile
 
@@ -164,7 +188,7 @@ class NpuExecutor:
         if self._window is not None:
             made = self._windowed(inputs[0], self._window)
         else:
-            made = self._stacked(inputs[0], inputs[1]) if self._weights is None else self._weighted(inputs[0])
+            made = self._stacked(inputs) if self._weights is None else self._weighted(inputs[0])
         if self._profile is not None:
             record(self._profile, self._name, self.machine, (before, self.usage), began)
         results: list[Array] = []
@@ -181,7 +205,8 @@ class NpuExecutor:
         rows, groups, width = prod(x.shape[:-1]), -(-self._columns // self._group), sum(self._outputs)
         floats = self._plan.operands == "bf16"
         flat = to_bf16(x.reshape(rows, self._columns)) if floats else x.reshape(rows, self._columns)
-        whole = np.zeros((rows, groups, width), np.int8 if self._finish is not None else DTYPES[self._plan.kind.c])
+        kind = "f32" if floats else result_type(self._plan.operands, self._finish)
+        whole = np.zeros((rows, groups, width), DTYPES[kind])
         if rows:
             a = np.zeros((rows, groups * self._group), flat.dtype)
             a[:, : self._columns] = flat
@@ -199,7 +224,7 @@ class NpuExecutor:
             raise InternalError(f"segment {self._name}: {shape[1]} channels, not {window.channels}")
         image, width, plan = Image.of(window, shape, self._plan), sum(self._outputs), self._plan
         floats, pixels = plan.operands == "bf16", prod(image.out)
-        dtype = np.int8 if self._finish is not None else DTYPES[plan.kind.c]
+        dtype = DTYPES["f32" if floats else result_type(plan.operands, self._finish)]
         whole = np.zeros((image.batch, pixels, window.parts, width), dtype)
         if pixels * image.batch:
             assert self._weights is not None
@@ -207,6 +232,7 @@ class NpuExecutor:
             design = with_sizes(
                 self._graph, plan, self.machine, (m, k, n), window.parts, self._finish, image, self._into
             )
+            design = with_tables(design, self._tables)
             work = image.batch * pixels * window.channels * prod(window.kernel) * width
             values = to_bf16(x) if floats else np.asarray(x, np.int8)
             if not self._laid_out:
@@ -239,8 +265,9 @@ class NpuExecutor:
         rows, groups, width = whole.shape
         return whole.reshape(rows, groups, self._planes, width // self._planes).transpose(0, 2, 1, 3).reshape(rows, -1)
 
-    def _stacked(self, a: Array, b: Array) -> list[Array]:
+    def _stacked(self, inputs: Sequence[Array]) -> list[Array]:
         """Products of two activations, one for each place of their leading axes."""
+        a, b = inputs[:2]
         right = b if self._transposed else b.swapaxes(-1, -2)
         (m, k), n = a.shape[-2:], right.shape[-2]
         count = prod(a.shape[:-2])
@@ -248,14 +275,20 @@ class NpuExecutor:
             return [np.zeros((*a.shape[:-1], n), np.float32)]
         left = to_bf16(a).reshape(count, m, k).transpose(1, 0, 2)
         rows = to_bf16(right).reshape(-1, n, k)
-        weights = np.stack([tiled_weights(self._plan, rows[g % len(rows)]) for g in range(count)])
-        return [self._product(left, weights, n, count * m * n * k).reshape(*a.shape[:-1], n)]
+        tiles = [tiled_weights(self._plan, rows[g % len(rows)]) for g in range(count)]
+        if self._open is not None and isinstance(self._finish, FloatFinish):
+            behind = self._open.of_groups(inputs, a.shape[:-2], n)
+            tiles = [
+                finished_float_weights(self._plan, own, stages, self._finish) for own, stages in zip(tiles, behind)
+            ]
+        return [self._product(left, np.stack(tiles), n, count * m * n * k).reshape(*a.shape[:-1], n)]
 
     def _product(self, x: Array, weights: Array, outputs: int, work: int) -> Array:
         """Sums [groups, rows, outputs] of x [rows, groups, K] and tiled weights, in one dispatch of `work` products."""
         rows, groups, columns = x.shape
         m, k, n = blocks(self._plan, rows, columns, outputs)
         design = with_sizes(self._graph, self._plan, self.machine, (m, k, n), groups, self._finish)
+        design = with_tables(design, self._tables)
         a = np.zeros((m, groups, k), x.dtype)
         a[:rows, :, :columns] = x
         arrays = {"a": a.reshape(m, -1), "b": weights}
@@ -267,7 +300,8 @@ class NpuExecutor:
         if run.deadlock is not None:
             raise Error("NEUC-E679", f"{design.name} deadlocks: {run.deadlock}", hint="please report this program")
         self.usage.add(run, self.machine, self._plan.kind.a, (work, padded), self._switch)
-        return np.asarray(run.outputs["c"])
+        c = np.asarray(run.outputs["c"])
+        return from_bf16(c) if result_type(self._plan.operands, self._finish) == "bf16" else c
 
 
 def finish_from(node: Node) -> Finish | None:

@@ -8,10 +8,19 @@ from `simulator.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from neuc.runtime.npu.gemm_plan import SPREADS, GemmPlan, emitted_tokens, kernel_cycles, weight_shape
+from neuc.runtime.npu.gemm_plan import (
+    SPREADS,
+    AnyFinish,
+    GemmPlan,
+    emitted_tokens,
+    kernel_cycles,
+    result_type,
+    weight_shape,
+)
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import (
     DTYPES,
@@ -26,7 +35,7 @@ from neuc.runtime.npu.program import (
     Transfer,
     Wait,
 )
-from neuc.runtime.npu.requantize import Finish, parameter_bytes
+from neuc.runtime.npu.requantize import Finish
 from neuc.runtime.npu.windows import Image, Padded
 
 _KERNEL_BYTES = 8192
@@ -89,7 +98,7 @@ def gemm_graph(plan: GemmPlan, machine: Machine, steps: int) -> Design:
             links.append(Link(f"{name}_tile", "split", (f"{name}_host",), own, offsets, tile=tile, pinned=True))
     kernels: list[Kernel] = []
     tile_bytes = plan.m * plan.n * DTYPES[plan.token_c].itemsize
-    sums = plan.m * plan.n * DTYPES[kind.c].itemsize + (parameter_bytes(plan.n) if plan.finish else 0)
+    sums = plan.m * plan.n * DTYPES[kind.c].itemsize + plan.room
     for c in range(plan.cols):
         for r in range(plan.rows):
             # The sum stays in the core's memory; only a finished tile takes the output's buffer.
@@ -120,15 +129,17 @@ def gemm_graph(plan: GemmPlan, machine: Machine, steps: int) -> Design:
     return _with_steps(graph, plan, machine, steps)
 
 
-def _with_steps(graph: Design, plan: GemmPlan, machine: Machine, steps: int, finish: Finish | None = None) -> Design:
+def _with_steps(graph: Design, plan: GemmPlan, machine: Machine, steps: int, finish: AnyFinish | None = None) -> Design:
     """The graph with sums of so many steps, what comes after them included."""
     cycles, given = kernel_cycles(plan, machine, steps, finish), emitted_tokens(plan, finish)
-    more, last = len(cycles) - steps, len(cycles) - given
+    more, last = plan.parameter_tokens(finish), len(cycles) - given
     a, c = tuple(int(i < steps) for i in range(len(cycles))), tuple(int(i >= last) for i in range(len(cycles)))
-    b = (1,) * len(cycles) if finish is not None else a
+    b = tuple(int(i < steps + more) for i in range(len(cycles)))
     params: dict[str, ParamValue] = {"steps": steps}
-    if finish is not None:
+    if isinstance(finish, Finish):
         params |= {"parameters": more, "stages": finish.stages}
+    elif plan.finish and plan.operands == "bf16":
+        params |= {"parameters": more, "pieces": given}
     kernels = tuple(
         replace(kernel, consume=(a, b), produce=(c,), cycles=cycles, params=params) for kernel in graph.kernels
     )
@@ -141,15 +152,16 @@ def with_sizes(
     machine: Machine,
     size: tuple[int, int, int],
     groups: int = 1,
-    finish: Finish | None = None,
+    finish: AnyFinish | None = None,
     image: Image | None = None,
     into: Padded | None = None,
 ) -> Design:
     """The graph's program for A [M, groups·K] · B[g] [K, N] -> C [groups, M, N], sizes in whole blocks.
 
-    With `finish`, C is int8 codes, and B holds their parameters (`gemm_plan.py:finished_weights`). With `image`, A is
-    windows that transfers cut out of images (`windows.py`), M and K being `image.rows` and `image.columns`, filled up,
-    and groups the parts of their pixels. With `into`, its results are written into padded images.
+    With `finish`, C is int8 codes, or finished floats, and B holds their parameters (`gemm_plan.py:finished_weights`);
+    tables of floats that are the program's are put into its kernels by `with_tables`. With `image`, A is windows that
+    transfers cut out of images (`windows.py`), M and K being `image.rows` and `image.columns`, filled up, and groups
+    the parts of their pixels. With `into`, its results are written into padded images.
     """
     big_m, big_k, big_n = size
     steps, across, down = big_k // plan.k, big_n // plan.block_n, big_m // plan.block_m
@@ -157,7 +169,7 @@ def with_sizes(
     buffers = (
         HostBuffer("a", kind.a, (big_m, groups * big_k) if image is None else (image.size(plan.k),), "input"),
         HostBuffer("b", kind.b, (groups, *shape), "weight"),
-        HostBuffer("c", kind.c if finish is None else "i8", (groups, big_m, big_n), "output"),
+        HostBuffer("c", result_type(plan.operands, finish), (groups, big_m, big_n), "output"),
     )
     if into is not None and image is not None:
         buffers = (*buffers[:2], replace(buffers[2], shape=(into.size(image.batch),)))
@@ -170,13 +182,22 @@ def with_sizes(
     return replace(_with_steps(graph, plan, machine, steps, finish), buffers=buffers, sequence=tuple(sequence))
 
 
+def with_tables(design: Design, words: Sequence[int]) -> Design:
+    """The program with the words of its tables in its cores."""
+    if not len(words):
+        return design
+    own: ParamValue = [int(word) for word in words]
+    kernels = tuple(replace(kernel, params={**kernel.params, "tables": own}) for kernel in design.kernels)
+    return replace(design, kernels=kernels)
+
+
 def _block(
     plan: GemmPlan,
     size: tuple[int, int, int],
     groups: int,
     block: tuple[int, int, int],
     tokens_b: int,
-    finish: Finish | None,
+    finish: AnyFinish | None,
     image: Image | None,
     into: Padded | None,
 ) -> list[Step]:

@@ -5,17 +5,23 @@ The dataflow graph of a plan is `gemm.py`; choosing plans is the compiler's busi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neuc.runtime.npu.float_finish import FloatFinish, FloatStage, float_block, float_parameter_bytes, float_room
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import DTYPES
 from neuc.runtime.npu.requantize import Finish, Requantize, in_turn, parameter_block, parameter_bytes
 
 CODES_A_BYTE = 4
+_F32 = 4
+
+AnyFinish: TypeAlias = Finish | FloatFinish
+"""What follows a product's sums on its core: requantisation of integers, or operations on floats."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,9 @@ class GemmPlan:
 
     Core (c, r) makes part `place(c, r)` of a block of C, which is `parts` tiles of m x n. With ``finish`` a tile of C
     leaves as m x n bytes: int8 codes, made on the core with parameters that follow B's last tile (`requantize.py`), or,
-    without parameters, int32 sums in four tokens of m / 4 rows each. So one program serves both.
+    without parameters, int32 sums in four tokens of m / 4 rows each. So one program serves both. With bf16 operands it
+    leaves as bf16 numbers, or as f32 ones in two tokens, after what parameters say (`float_finish.py`); ``tables`` is
+    how many words of tables a core has room for, which with ``resident`` are the program's and otherwise parameters.
     """
 
     m: int
@@ -63,16 +71,24 @@ class GemmPlan:
     operands: str = "int8"
     spread: str = "grid"
     finish: bool = False
+    tables: int = 0
+    resident: bool = False
 
     @staticmethod
     def on(
-        machine: Machine, tile: tuple[int, int, int], operands: str, spread: str = "grid", finish: bool = False
+        machine: Machine,
+        tile: tuple[int, int, int],
+        operands: str,
+        spread: str = "grid",
+        finish: bool = False,
+        tables: int = 0,
+        resident: bool = False,
     ) -> GemmPlan:
         """The plan for a machine: all columns, and all rows of cores that columns can feed (one a row's stream)."""
         rows = len({row for _, row in machine.tiles("core")})
         if "row" in SPREADS[spread]:
             rows = min(rows, machine.cols)
-        return GemmPlan(*tile, rows, machine.cols, operands, spread, finish)
+        return GemmPlan(*tile, rows, machine.cols, operands, spread, finish, tables, resident)
 
     @property
     def kind(self) -> Operands:
@@ -87,7 +103,14 @@ class GemmPlan:
     @property
     def token_c(self) -> str:
         """Element type of the tokens that carry C."""
-        return "i8" if self.finish else self.kind.c
+        return self.kind.a if self.finish else self.kind.c
+
+    @property
+    def room(self) -> int:
+        """Bytes of a core's memory for parameters and tables."""
+        if not self.finish:
+            return 0
+        return float_room(self.n, self.tables) if self.operands == "bf16" else parameter_bytes(self.n)
 
     @property
     def parts(self) -> tuple[int, int]:
@@ -130,14 +153,27 @@ class GemmPlan:
         """Tiles of B that travel in one token from host memory."""
         return self.rows if SPREADS[self.spread][1] == "each" else 1
 
-    def parameter_tokens(self, finish: Finish) -> int:
+    def parameter_tokens(self, finish: AnyFinish | None) -> int:
         """Tokens of B's size that carry the parameters of a tile's columns."""
-        return -(-parameter_bytes(self.n, finish) // (self.k * self.width))
+        if finish is None:
+            return 0
+        if isinstance(finish, FloatFinish):
+            needed = float_parameter_bytes(self.n, finish, resident=self.resident)
+        else:
+            needed = parameter_bytes(self.n, finish)
+        return -(-needed // (self.k * self.width * DTYPES[self.kind.b].itemsize))
 
 
-def emitted_tokens(plan: GemmPlan, finish: Finish | None) -> int:
+def result_type(operands: str, finish: AnyFinish | None) -> str:
+    """Element type of C in host memory."""
+    if isinstance(finish, FloatFinish):
+        return "bf16" if finish.narrow else "f32"
+    return OPERANDS[operands].c if finish is None else "i8"
+
+
+def emitted_tokens(plan: GemmPlan, finish: AnyFinish | None) -> int:
     """Tokens that carry one tile of C."""
-    return DTYPES[plan.kind.c].itemsize if plan.finish and finish is None else 1
+    return DTYPES[result_type(plan.operands, finish)].itemsize // DTYPES[plan.token_c].itemsize
 
 
 def blocks(plan: GemmPlan, m: int, k: int, n: int) -> tuple[int, int, int]:
@@ -149,12 +185,12 @@ def _up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
 
 
-def weight_shape(plan: GemmPlan, k: int, n: int, finish: Finish | None = None) -> tuple[int, ...]:
+def weight_shape(plan: GemmPlan, k: int, n: int, finish: AnyFinish | None = None) -> tuple[int, ...]:
     """Shape of B in host memory, for sizes in whole blocks: tile columns, steps, tiles of a token, then k x n.
 
     Steps of a finished product are followed by its parameters.
     """
-    at_once, more = plan.taken_at_once, 0 if finish is None else plan.parameter_tokens(finish)
+    at_once, more = plan.taken_at_once, plan.parameter_tokens(finish)
     return (n // plan.n // at_once, k // plan.k + more, at_once, plan.k, plan.width)
 
 
@@ -177,21 +213,37 @@ def tiled_weights(plan: GemmPlan, rows: NDArray[np.generic]) -> NDArray[np.gener
 
 def finished_weights(plan: GemmPlan, tiles: NDArray[np.generic], stages: Sequence[Requantize]) -> NDArray[np.generic]:
     """Tiles of B, as `tiled_weights` makes them, each column of tiles followed by its parameters."""
-    at_once = plan.taken_at_once
-    columns, more = tiles.shape[0] * at_once, plan.parameter_tokens(in_turn(stages))
-    tokens = np.zeros((columns, more * plan.k * plan.width), np.uint8)
+    more = plan.parameter_tokens(in_turn(stages))
+    return _with_parameters(plan, tiles, more, lambda begin: parameter_block(stages, begin, plan.n))
+
+
+def finished_float_weights(
+    plan: GemmPlan, tiles: NDArray[np.generic], stages: Sequence[FloatStage], finish: FloatFinish
+) -> NDArray[np.generic]:
+    """Tiles of B in bf16, each column of tiles followed by its parameters, if there are any."""
+    more = plan.parameter_tokens(finish)
+    return _with_parameters(plan, tiles, more, lambda begin: float_block(stages, begin, plan.n)) if more else tiles
+
+
+def _with_parameters(
+    plan: GemmPlan, tiles: NDArray[np.generic], more: int, block_of: Callable[[int], NDArray[np.uint8]]
+) -> NDArray[np.generic]:
+    """Tiles of B with `more` tokens behind each column of them, which hold the bytes of its block."""
+    at_once, dtype = plan.taken_at_once, tiles.dtype
+    columns = tiles.shape[0] * at_once
+    tokens = np.zeros((columns, more * plan.k * plan.width * dtype.itemsize), np.uint8)
     for j in range(columns):
-        block = parameter_block(stages, j * plan.n, plan.n)
+        block = block_of(j * plan.n)
         tokens[j, : len(block)] = block
-    parameters = tokens.reshape(-1, at_once, more, plan.k, plan.width).transpose(0, 2, 1, 3, 4)
-    return np.concatenate([tiles, parameters.astype(np.uint8).view(tiles.dtype)], axis=1)
+    parameters = tokens.view(dtype).reshape(-1, at_once, more, plan.k, plan.width).transpose(0, 2, 1, 3, 4)
+    return np.concatenate([tiles, parameters], axis=1)
 
 
-def kernel_cycles(plan: GemmPlan, machine: Machine, steps: int, finish: Finish | None = None) -> tuple[int, ...]:
+def kernel_cycles(plan: GemmPlan, machine: Machine, steps: int, finish: AnyFinish | None = None) -> tuple[int, ...]:
     """Cycles of each step of a sum: multiply-adds, decoding of codes, and storing C after the last.
 
     A finished product then takes its parameters in, token by token, and requantises with the last one; sums of a plan
-    that could finish leave in four tokens.
+    that could finish leave in four tokens. Floats are finished with the last token of parameters, and then leave.
     """
     rate = machine.gemm[plan.kind.rate]
     each = plan.m * plan.k * plan.n / rate.peak_macs_per_cycle
@@ -201,12 +253,17 @@ def kernel_cycles(plan: GemmPlan, machine: Machine, steps: int, finish: Finish |
     cycles = (*[round(each)] * (steps - 1), round(last))
     if not plan.finish:
         return cycles
-    taken, timing = plan.k * plan.width / machine.timing["copy_bytes_per_cycle"], machine.timing
+    timing, pieces, more = machine.timing, emitted_tokens(plan, finish), plan.parameter_tokens(finish)
+    taken = plan.k * plan.width * DTYPES[plan.kind.b].itemsize / timing["copy_bytes_per_cycle"]
+    given = plan.m * plan.n * DTYPES[plan.kind.c].itemsize / pieces / timing["copy_bytes_per_cycle"]
     if finish is None:
-        quarter = plan.m * plan.n / timing["copy_bytes_per_cycle"]
-        return (*cycles, *[round(quarter)] * emitted_tokens(plan, None))
+        return (*cycles, *[round(given)] * pieces)
+    if isinstance(finish, FloatFinish):
+        output = finish.passes * _F32 / timing["elementwise_lanes_8bit"]
+        output += len(finish.tables) * timing["library_curve_cycles"]
+        taking = [round(taken)] * (more - 1) + [round(taken + plan.m * plan.n * output)] * (more > 0)
+        return (*cycles, *taking, *[round(given)] * pieces)
     output = finish.stages / timing["requantize_outputs_per_cycle"]
     output += finish.corrections / timing["correction_outputs_per_cycle"]
     output += finish.tables / timing["table_lookups_per_cycle"]
-    more = plan.parameter_tokens(finish)
     return (*cycles, *[round(taken)] * (more - 1), round(taken + plan.m * plan.n * output))

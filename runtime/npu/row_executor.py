@@ -18,7 +18,7 @@ from neuc.runtime.npu.functions import from_bf16, to_bf16
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.machine_file import machine_of
 from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
-from neuc.runtime.npu.row_functions import BINARY, OCTAVES, chain_steps
+from neuc.runtime.npu.row_functions import BINARY, OCTAVES, chain_steps, checked_curve
 from neuc.runtime.npu.rows import FUNCTIONS, RowPlan, laid_out, with_tokens
 from neuc.runtime.npu.simulator import simulate
 from neuc.runtime.program import OtherSegment, Segment
@@ -64,23 +64,6 @@ def _check_steps(node: Node, text: str, operands: int, curves: int) -> None:
         sound = kind in (*BINARY, "curve") and len(words) == 2 and all(w.isdecimal() and len(w) < 4 for w in words)
         if not sound or any(int(word) >= limit for word, limit in zip(words, limits)):
             raise node.refuse(f"step {number} of the chain makes no sense")
-
-
-def checked_curve(words: Array, size: int, where: str) -> NDArray[np.int32]:
-    """A table whose octaves point into it.
-
-    Raises:
-        Error: NEUC-E687, they do not, or the table has another size.
-    """
-    sound = words.dtype == np.int32 and words.shape == (size,) and size % 2 == 0
-    if sound:
-        octaves = np.asarray(words[:OCTAVES], np.int64)
-        shift, first = octaves >> 16, octaves & 0xFFFF
-        sound = bool((shift >= 0).all() and (shift <= 7).all())
-        sound = sound and int((first + (128 >> np.clip(shift, 0, 7))).max()) <= (size - OCTAVES) // 2
-    if not sound:
-        raise Error(CODE, f"segment {where}: a table is damaged", hint=CURE)
-    return np.asarray(words, np.int32)
 
 
 class RowExecutor:

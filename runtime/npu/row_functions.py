@@ -12,8 +12,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from neuc.errors import Error
 from neuc.runtime.npu.functions import Array, State, Tokens, from_bf16, function, number, to_bf16
 from neuc.runtime.npu.program import ParamValue
+from neuc.runtime.npu.program_json import CODE, CURE
 
 OCTAVES = 512
 """Words at the front of a curve."""
@@ -39,8 +41,8 @@ def _rounded(x: NDArray[np.floating]) -> _Floats:
     return from_bf16(to_bf16(x))
 
 
-def _curve(x: _Floats, words: NDArray[np.int32]) -> _Floats:
-    """A line on each segment of an octave: see `backends/npu/curves.py` for how it is made."""
+def curve_of(x: _Floats, words: NDArray[np.int32]) -> _Floats:
+    """A function of bf16 numbers by its table, a line on each segment of an octave (`backends/npu/curves.py`)."""
     bits = to_bf16(x)
     octave = words[bits >> 7]
     shift = (octave >> 16).astype(np.uint16)
@@ -48,6 +50,23 @@ def _curve(x: _Floats, words: NDArray[np.int32]) -> _Floats:
     lines = words.view(np.float32)
     along = (bits & ((np.uint16(1) << shift) - np.uint16(1))).astype(np.float32)
     return _rounded(lines[place] + along * lines[place + 1])
+
+
+def checked_curve(words: Array, size: int, where: str) -> NDArray[np.int32]:
+    """A table whose octaves point into it.
+
+    Raises:
+        Error: NEUC-E687, they do not, or the table has another size.
+    """
+    sound = words.dtype == np.int32 and words.shape == (size,) and size % 2 == 0
+    if sound:
+        octaves = np.asarray(words[:OCTAVES], np.int64)
+        shift, first = octaves >> 16, octaves & 0xFFFF
+        sound = bool((shift >= 0).all() and (shift <= 7).all())
+        sound = sound and int((first + (128 >> np.clip(shift, 0, 7))).max()) <= (size - OCTAVES) // 2
+    if not sound:
+        raise Error(CODE, f"segment {where}: a table is damaged", hint=CURE)
+    return np.asarray(words, np.int32)
 
 
 def _total(x: _Floats) -> _Floats:
@@ -90,7 +109,7 @@ def _chain(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, state: 
             if kind == "constant":
                 known.append(np.full_like(known[0], float(first)))
             elif kind == "curve":
-                known.append(_curve(known[int(first)], _table(params, f"curve{rest[0]}")))
+                known.append(curve_of(known[int(first)], _table(params, f"curve{rest[0]}")))
             else:
                 known.append(_rounded(BINARY[kind](known[int(first)], known[int(rest[0])])))
     return _given(known[-1], tokens)
@@ -101,7 +120,7 @@ def _softmax(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, state
     """Softmax of each line."""
     _, x = _lines(params, tokens)
     with np.errstate(all="ignore"):
-        e = _curve(_rounded(x - x.max(axis=1, keepdims=True)), _table(params, "curve0"))
+        e = curve_of(_rounded(x - x.max(axis=1, keepdims=True)), _table(params, "curve0"))
         return _given(_rounded(e * _rounded(np.float32(1) / _total(e))), tokens)
 
 

@@ -118,4 +118,5 @@ def test_a_depthwise_convolution_is_few_products(tmp_path: Path):
     neuc.compile(_model(*CASES["depthwise"]), TARGET, quantize="none").save(tmp_path / "m.neuc")
     (product,) = placed_products(Artifact.open(tmp_path / "m.neuc"))
     assert (product.facts["groups"], product.facts["n"], product.facts["operands"]) == (2, 35, "bf16")
-    assert {kernel.function for kernel in product.design.kernels} == {"bf16_gemm"}
+    assert {kernel.function for kernel in product.design.kernels} == {"finished_bf16_gemm"}
+    assert product.facts["finished"] == "on the cores: a vector of columns, float32"

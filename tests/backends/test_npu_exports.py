@@ -24,7 +24,8 @@ from neuc.backends.npu.export.riallto_json import from_riallto, to_riallto
 from neuc.backends.npu.export.svg import to_svg
 from neuc.backends.npu.known_machines import find_machine
 from neuc.errors import Error
-from neuc.runtime.npu.gemm import with_sizes
+from neuc.runtime.npu.float_finish import FloatFinish
+from neuc.runtime.npu.gemm import with_sizes, with_tables
 from neuc.runtime.npu.gemm_plan import GemmPlan
 from neuc.runtime.npu.program import Design, Param
 from neuc.runtime.npu.program_json import design_from_json, design_to_json
@@ -137,6 +138,24 @@ def _finished_products() -> list[Design]:
     return found
 
 
+def _finished_floats() -> list[Design]:
+    """Products of floats whose cores do two stages by the program's tables, one by its own, round, or do nothing."""
+    curve = fit_curve(np.tanh)
+    assert curve is not None
+    words, found = len(curve.words), list[Design]()
+    for resident, asked in (
+        (True, FloatFinish(2, 3, 9, (words, words), narrow=True)),
+        (False, FloatFinish(1, 1, 1, (words,))),
+        (False, FloatFinish(narrow=True)),
+        (False, None),
+    ):
+        plan = GemmPlan.on(MACHINE, (8, 16, 16), "bf16", "grid", finish=True, tables=words, resident=resident)
+        size = (plan.block_m, 3 * plan.k, plan.block_n)
+        design = with_sizes(block_program("npu-xdna1", plan), plan, MACHINE, size, 1, asked)
+        found.append(with_tables(design, curve.words.tolist() if resident else []))
+    return found
+
+
 def _lines() -> list[Design]:
     """Chains, softmax and norms, with tables."""
     curve = fit_curve(np.tanh)
@@ -155,7 +174,7 @@ def _lines() -> list[Design]:
 def test_every_core_has_a_body_or_a_kernel_of_mlir_aies_library(version: str):
     objects = {(kernel.symbol, kernel.object) for kernel in LIBRARY.values()}
     lines = [wide("threshold", 1920), wide("gray2rgba", 640)]
-    for design in (_plain(EXAMPLE), *lines, *_products(), *_finished_products(), *_lines()):
+    for design in (_plain(EXAMPLE), *lines, *_products(), *_finished_products(), *_finished_floats(), *_lines()):
         for text in (to_mlir_aie(design, MACHINE, version), to_generic(design, MACHINE)):
             declared = re.findall(r'func.func private @(\w+)\(.*link_with = "([\w.]+)"', text)
             assert set(declared) <= objects
@@ -195,6 +214,20 @@ def test_cores_that_finish_have_buffers_of_their_own_and_take_parameters_after_t
     assert "%near" not in sums
 
 
+def test_cores_that_finish_floats_do_what_their_parameters_say():
+    twice, own, narrow, sums = (to_mlir_aie(design, MACHINE, "1.4") for design in _finished_floats())
+    for text, buffers in ((twice, 48), (own, 32), (narrow, 16), (sums, 16)):
+        assert text.count("= aie.buffer(") == buffers
+        assert text.index("%steps = arith.constant 3 : index") < text.index("%pieces = arith.constant")
+    assert twice.count("initial_value") == 16, "the program's tables"
+    assert "initial_value" not in own
+    assert "%pieces = arith.constant 1 : index" in narrow
+    assert "%pieces = arith.constant 2 : index" in sums
+    assert "arith.truncf" in narrow
+    assert "arith.truncf" not in sums
+    assert "scf.if" not in sums
+
+
 def _applications() -> list[Design]:
     """Riallto's five."""
     riallto = load_example("npu/riallto.py")
@@ -206,7 +239,15 @@ def _applications() -> list[Design]:
 
 def test_mlir_opt_takes_the_generic_form_plain_and_against_our_irdl(tmp_path: Path):
     small = [wide("threshold", 1920, rtp=("kind", "threshold")), wide("gray2rgba", 640)]
-    for design in (_plain(EXAMPLE), *small, *_products(), *_finished_products(), *_lines(), *_applications()):
+    for design in (
+        _plain(EXAMPLE),
+        *small,
+        *_products(),
+        *_finished_products(),
+        *_finished_floats(),
+        *_lines(),
+        *_applications(),
+    ):
         text = to_generic(design, MACHINE)
         for form, irdl in ((text, False), (checkable(text), True)):
             done = mlir_opt(tmp_path, form, irdl=irdl)

@@ -29,12 +29,13 @@ from neuc.runtime.artifact import Artifact
 from neuc.runtime.checked_json import Node
 from neuc.runtime.npu.functions import FUNCTIONS, from_bf16, to_bf16
 from neuc.runtime.npu.program import Transfer
-from neuc.runtime.npu.row_executor import checked_curve, plan_from
+from neuc.runtime.npu.row_executor import plan_from
+from neuc.runtime.npu.row_functions import checked_curve
 from neuc.runtime.npu.rows import RowPlan, laid_out, with_tokens
 from neuc.runtime.npu.simulator import simulate
 from neuc.runtime.program import OtherSegment
 
-TARGET = "npu-xdna1{float=bf16,elementwise=always,columns=1}"
+TARGET = "npu-xdna1{float=bf16,elementwise=always,finish=cpu,columns=1}"
 XDNA1 = find_machine("npu-xdna1")
 ONE_COLUMN = "npu-xdna1-1col"
 CURVE_ERROR = 2**-8 + RELATIVE + 2**-10
@@ -169,7 +170,7 @@ def test_a_model_runs_with_the_specifications_bits(saved: tuple[Path, list[str],
 
 
 def test_where_it_does_not_pay_the_cpu_keeps_it_and_the_report_says_why(model: onnx.ModelProto, tmp_path: Path):
-    notes = neuc.compile(model, "npu-xdna1{float=bf16,columns=1}", quantize="none").report.hints
+    notes = neuc.compile(model, "npu-xdna1{float=bf16,finish=cpu,columns=1}", quantize="none").report.hints
     (stays,) = [note for note in notes if "operations on floats stay" in note]
     assert "two switches of program takes at least 4.9 ms" in stays
     assert re.search(r"the CPU at most \S+ ms", stays)
@@ -180,7 +181,7 @@ def test_where_it_does_not_pay_the_cpu_keeps_it_and_the_report_says_why(model: o
     assert quick != text
     machine = tmp_path / "quick.toml"
     machine.write_text(quick.replace("cpu_functions_per_second = 2e9", "cpu_functions_per_second = 2e6"), "utf-8")
-    taken = neuc.compile(model, f"npu-xdna1{{float=bf16,machine={machine}}}", quantize="none").report.hints
+    taken = neuc.compile(model, f"npu-xdna1{{float=bf16,finish=cpu,machine={machine}}}", quantize="none").report.hints
     assert any("1 softmax" in note for note in taken), taken
     assert any("1 operation on floats stays on the CPU" in note and note.endswith("norm") for note in taken), taken
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class Body:
@@ -45,6 +45,26 @@ class Body:
         for _ in range(loops):
             self._depth -= 1
             self.do("}")
+
+    def open(self, head: str) -> None:
+        """The head of a block."""
+        self.do(head)
+        self._depth += 1
+
+    def otherwise(self) -> None:
+        """The end of a branch and the beginning of the other."""
+        self._depth -= 1
+        self.open("} else {")
+
+    def either(self, condition: str, kind: str, made: Callable[[], str], other: str) -> str:
+        """What `made` writes and names where a condition holds, and otherwise `other`."""
+        name = f"%{self.name('r')}"
+        self.open(f"{name} = scf.if {condition} -> ({kind}) {{")
+        self.do(f"scf.yield {made()} : {kind}")
+        self.otherwise()
+        self.do(f"scf.yield {other} : {kind}")
+        self.end()
+        return name
 
     def index(self, number: int) -> str:
         """A constant index."""

@@ -21,6 +21,15 @@ from neuc.backends.npu.export.aie_finish import (
     take_parameters,
     with_sums,
 )
+from neuc.backends.npu.export.aie_float_finish import (
+    FLOATS,
+    finish_floats,
+    float_tables,
+    give_floats,
+    parameter_tokens,
+    result_tokens,
+    take_floats,
+)
 from neuc.backends.npu.export.aie_library import LIBRARY, LibraryKernel, line_width
 from neuc.backends.npu.export.aie_pixels import PIXELS, RTP_WORDS, Pixels
 from neuc.backends.npu.export.aie_products import PRODUCTS, step, zero
@@ -133,8 +142,9 @@ def tile_buffers(core: Core) -> list[TileBuffer]:
     if kernel.function == FILTER:
         lines = filter_buffer(kernel, channels[kernel.outputs[0]].shape[-1])
         found += [TileBuffer(name, kind) for name, kind in lines.items()]
-    if kernel.function in ROWS:
-        found += [TileBuffer(n, f"memref<{len(w)}xi32>", tuple(w)) for n, w in row_tables(kernel).items()]
+    tables = {FLOATS: float_tables, **dict.fromkeys(ROWS, row_tables)}.get(kernel.function)
+    if tables is not None:
+        found += [TileBuffer(n, f"memref<{len(w)}xi32>", tuple(w)) for n, w in tables(kernel).items()]
     if core.rtp:
         found.append(TileBuffer(f"rtp_{kernel.name}", f"memref<{RTP_WORDS}xi32>"))
     return found
@@ -233,7 +243,32 @@ def _product_lines(kernel: Kernel, channels: Mapping[str, Channel], acquire: Acq
     ]
     if not finishes:
         return [*acquire(c, "Produce", "%e2"), *product, release(c, "Produce")]
-    return [*product, *_finish_lines(kernel, channels, acquire, release)]
+    finish = _float_lines if kernel.function == FLOATS else _finish_lines
+    return [*product, *finish(kernel, channels, acquire, release)]
+
+
+def _float_lines(kernel: Kernel, channels: Mapping[str, Channel], acquire: Acquire, release: Release) -> list[str]:
+    """Parameters in and what they say, if there are any; then results out."""
+    b, c, more = kernel.inputs[1], kernel.outputs[0], parameter_tokens(kernel)
+    taking = [*acquire(b, "Consume", "%e3"), *take_floats(kernel, channels, "%e3"), release(b, "Consume")]
+    giving = [*acquire(c, "Produce", "%e2"), *give_floats(kernel, channels, "%e2"), release(c, "Produce")]
+    lines = [*_repeated("token", more, taking), *_apart(finish_floats(kernel, channels))] if more else []
+    return [*lines, *_repeated("piece", result_tokens(kernel), giving)]
+
+
+def _repeated(name: str, count: int, each: list[str]) -> list[str]:
+    """A loop whose number is %token inside."""
+    return [
+        f"%{name}s = arith.constant {count} : index",
+        f"scf.for %token = %c0 to %{name}s step %c1 {{",
+        *(f"  {line}" for line in each),
+        "}",
+    ]
+
+
+def _apart(lines: list[str]) -> list[str]:
+    """Lines in a block of their own, as names of others are used in them again."""
+    return ["scf.for %once = %c0 to %c1 step %c1 {", *(f"  {line}" for line in lines), "}"]
 
 
 def _finish_lines(kernel: Kernel, channels: Mapping[str, Channel], acquire: Acquire, release: Release) -> list[str]:

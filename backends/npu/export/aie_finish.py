@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
+from neuc.backends.npu.export.aie_float_finish import FLOATS, float_buffers, float_sums
 from neuc.backends.npu.export.aie_rows import ROWS, row_buffers
 from neuc.backends.npu.export.aie_types import memref
 from neuc.runtime.npu.program import Channel, Kernel
@@ -27,6 +28,8 @@ def buffers(kernel: Kernel, channels: Mapping[str, Channel]) -> dict[str, str]:
         return row_buffers(kernel)
     if not kernel.function.startswith(PREFIX):
         return {}
+    if kernel.function == FLOATS:
+        return float_buffers(kernel, channels)
     sums = with_sums(kernel, channels)[kernel.outputs[0]]
     found = {f"sums_{kernel.name}": memref(sums)}
     if parameter_phases(kernel):
@@ -37,6 +40,8 @@ def buffers(kernel: Kernel, channels: Mapping[str, Channel]) -> dict[str, str]:
 def with_sums(kernel: Kernel, channels: Mapping[str, Channel]) -> dict[str, Channel]:
     """The channels, C's carrying sums as they are on the core."""
     name = kernel.outputs[0]
+    if kernel.function == FLOATS:
+        return {**channels, name: float_sums(kernel, channels)}
     return {**channels, name: replace(channels[name], dtype="i32")}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from neuc.backends.npu.export.aie_types import extension, memref
 from neuc.runtime.npu.program import Channel, Kernel
 
-PRODUCTS = ("gemm", "ternary_gemm", "bf16_gemm", "finished_gemm", "finished_ternary_gemm")
+PRODUCTS = ("gemm", "ternary_gemm", "bf16_gemm", "finished_gemm", "finished_ternary_gemm", "finished_bf16_gemm")
 
 
 def zero(kernel: Kernel, channels: Mapping[str, Channel], c: str) -> list[str]:
@@ -38,7 +38,7 @@ def step(kernel: Kernel, channels: Mapping[str, Channel], a: str, b: str, c: str
     (m, k), n = left.shape, out.shape[1]
     lines = [f"%n{axis} = arith.constant {size} : index" for axis, size in zip("mnk", (m, n, k))]
     ternary = kernel.function.endswith("ternary_gemm")
-    element = "f32" if kernel.function == "bf16_gemm" else "i32"
+    element = "f32" if kernel.function.endswith("bf16_gemm") else "i32"
     if ternary:
         lines += [
             "%four = arith.constant 4 : index",

@@ -21,7 +21,7 @@ ROWS = frozenset(FUNCTIONS.values())
 _OPERATIONS = {"add": "addf", "sub": "subf", "mul": "mulf", "max": "maximumf", "min": "minimumf"}
 
 
-class _Body(Body):
+class RowBody(Body):
     """A body on lines of bf16 numbers."""
 
     def __init__(self, kernel: Kernel, channels: Mapping[str, Channel]) -> None:
@@ -63,11 +63,12 @@ class _Body(Body):
         """A table's buffer and its type."""
         return f"%{key}_{self.kernel.name}", f"memref<{len(table_of(self.kernel, key))}xi32>"
 
-    def curve(self, value: str, table: tuple[str, str]) -> str:
-        """A function by its table; `value` is a bf16 number as f32."""
+    def curve(self, value: str, table: tuple[str, str], begin: str = "") -> str:
+        """A function by its table, which begins at word `begin`; `value` is a bf16 number as f32."""
         words = self.words
 
         def loaded(place: str) -> str:
+            place = words("addi", place, begin) if begin else place
             at = self.let(f"arith.index_cast {place} : i32 to index")
             return self.let(f"memref.load {table[0]}[{at}] : {table[1]}")
 
@@ -144,7 +145,7 @@ def row_buffers(kernel: Kernel) -> dict[str, str]:
 
 def row_body(kernel: Kernel, channels: Mapping[str, Channel]) -> list[str]:
     """What a firing does with the token %e0 for the result %e1; %c0 and %c1 are there."""
-    body = _Body(kernel, channels)
+    body = RowBody(kernel, channels)
     rows, columns = (int(str(kernel.params[key])) for key in ("rows", "columns"))
     if kernel.function == FUNCTIONS["chain"]:
         _chain(body, rows, columns)
@@ -163,7 +164,7 @@ def row_body(kernel: Kernel, channels: Mapping[str, Channel]) -> list[str]:
     return body.lines
 
 
-def _chain(body: _Body, rows: int, columns: int) -> None:
+def _chain(body: RowBody, rows: int, columns: int) -> None:
     steps = chain_steps(str(body.kernel.params["steps"]))
     operands = body.taken.shape[0] // rows
     tables = {key: body.table(key) for key in _keys(body.kernel)}
@@ -184,7 +185,7 @@ def _chain(body: _Body, rows: int, columns: int) -> None:
     body.end()
 
 
-def _softmax(body: _Body, line: str, count: str, table: tuple[str, str]) -> None:
+def _softmax(body: RowBody, line: str, count: str, table: tuple[str, str]) -> None:
     lanes, kind = f"%lanes_{body.kernel.name}", f"memref<{LANES}xf32>"
     body.do(f"memref.store {body.taken_at(line, '%c0')}, {lanes}[%c0] : {kind}")
     column = body.loop("%c1", count)
@@ -204,7 +205,7 @@ def _softmax(body: _Body, line: str, count: str, table: tuple[str, str]) -> None
     body.end()
 
 
-def _layer_norm(body: _Body, line: str, count: str, columns: int) -> None:
+def _layer_norm(body: RowBody, line: str, count: str, columns: int) -> None:
     rows, part = int(str(body.kernel.params["rows"])), float(np.float32(1 / columns))
     share, scales, biases = body.number(part), body.index(rows), body.index(rows + 1)
     mean = body.number(0.0)
