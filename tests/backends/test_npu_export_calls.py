@@ -144,3 +144,34 @@ def test_names_become_symbols_each_its_own(version: str, tmp_path: Path):
     cores = re.findall(r"%core_(\w+) =", generic)
     assert len(set(cores)) == len(cores) == 3
     assert mlir_opt(tmp_path, generic, irdl=False).returncode == 0
+
+
+def _many(rows: int) -> Design:
+    """Rows that leave one by one, six transfers each way before the only wait."""
+    steps = [
+        step
+        for row in range(rows)
+        for step in (Transfer("a_in", "x", row * 64, (64,), (1,)), Transfer("y_out", "z", row * 64, (64,), (1,)))
+    ]
+    buffers = (HostBuffer("x", "u8", (rows, 64), "input"), HostBuffer("z", "u8", (rows, 64), "output"))
+    return replace(one_kernel("invert", [(64,)], (64,)), buffers=buffers, sequence=(*steps, Wait("y_out")))
+
+
+def test_no_port_has_more_tasks_than_its_queue_takes_and_each_is_waited_for_once():
+    machine = find_machine("npu-xdna1-1col")
+    old, new = (to_mlir_aie(_many(6), machine, version) for version in VERSIONS)
+    live: dict[str, list[int]] = {"a": [], "y": []}
+    for line in old.splitlines():
+        if m := re.search(r"id = (\d+) : i64, issue_token = (\w+), metadata = @(\w)", line):
+            live[m[3]].append(int(m[1]))
+            every = live["a"] + live["y"]
+            assert len(set(every)) == len(every), "no descriptor is written while its task may run"
+            assert len(live[m[3]]) <= 4
+            assert max(every) < 16
+        elif m := re.search(r"dma_wait \{symbol = @(\w)", line):
+            live[m[1]].pop(0)
+    assert live == {"a": [2, 3, 0, 1], "y": []}
+    assert old.count("issue_token = true") == old.count("dma_wait") == 2 + 6
+    awaited, freed = (re.findall(rf"aiex\.dma_{what}_task\((%t\d+)\)", new) for what in ("await", "free"))
+    assert sorted([*awaited, *freed]) == sorted(re.findall(r"(%t\d+) = aiex\.dma_configure", new))
+    assert len(awaited) == new.count("{issue_token = true}") == 8

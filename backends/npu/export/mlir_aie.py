@@ -7,9 +7,8 @@ and descriptors are mlir-aie's own business there: its passes assign them again.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 from neuc.backends.npu.export.aie_cores import (
     Core,
@@ -22,10 +21,11 @@ from neuc.backends.npu.export.aie_cores import (
 )
 from neuc.backends.npu.export.aie_names import legal_names
 from neuc.backends.npu.export.aie_places import placed
-from neuc.backends.npu.export.aie_types import MLIR_TYPES, memref
+from neuc.backends.npu.export.aie_sequence import sequence_lines
+from neuc.backends.npu.export.aie_types import memref
 from neuc.errors import Error, Exit
 from neuc.runtime.npu.machine import Machine, Tile
-from neuc.runtime.npu.program import Channel, Design, HostBuffer, SetParam, Transfer, Wait
+from neuc.runtime.npu.program import Channel, Design
 
 VERSIONS = ("1.3", "1.4")
 
@@ -78,7 +78,7 @@ def to_mlir_aie(design: Design, machine: Machine, version: str) -> str:
         tile = _tile(core.kernel.tile)
         lines += [f"    %{b.name} = aie.buffer({tile}) {b.attributes} : {b.kind}" for b in tile_buffers(core)]
         lines += [f"    {line}" for line in _core(core, version)]
-    lines += [f"    {line}" for line in _sequence(design, cores, version)]
+    lines += [f"    {line}" for line in sequence_lines(design, machine, cores, version)]
     return "\n".join([*lines, "  }", "}", ""])
 
 
@@ -122,61 +122,6 @@ def _core(core: Core, version: str) -> list[str]:
         "  aie.end",
         "} {dynamic_objfifo_lowering = true}" if has_loops(core) else "}",
     ]
-
-
-def _write_parameter(core: Core, name: str, value: int, number: int, version: str) -> list[str]:
-    """A word into a core's buffer; its value became an operand after 1.3."""
-    place = f"@rtp_{core.kernel.name}, {core.rtp.index(name)}"
-    if version == "1.3":
-        return [f"aiex.npu.rtp_write({place}, {value})"]
-    return [f"%v{number} = arith.constant {value} : i32", f"aiex.npu.rtp_write({place}, %v{number}) : i32"]
-
-
-def _sequence(design: Design, cores: Sequence[Core], version: str) -> list[str]:
-    """What the host does; first it writes the run-time parameters, which cores read with each firing's tokens."""
-    arguments = ", ".join(f"%{b.name}: {_host_type(b)}" for b in design.buffers)
-    lines = [f"aie.runtime_sequence @sequence({arguments}) {{"]
-    fifo = {port.name: port.channel for port in design.ports}
-    tasks: dict[str, list[str]] = {}
-    owners = {param.name: core for param in design.params for core in cores if core.kernel.name == param.kernel}
-    first = [SetParam(param.name, param.value) for param in design.params]
-    for number, step in enumerate([*first, *design.sequence], -len(first)):
-        if isinstance(step, SetParam):
-            word = _write_parameter(owners[step.param], step.param, step.value, number + len(first), version)
-            lines += [f"  {line}" for line in word]
-            continue
-        if isinstance(step, Wait):
-            if version == "1.3":
-                lines.append(f"  aiex.npu.dma_wait {{symbol = @{fifo[step.port]}}}")
-            else:
-                lines += [f"  aiex.dma_await_task({task})" for task in tasks.pop(step.port, [])]
-            continue
-        lines += [f"  {line}" for line in _transfer(step, design, fifo[step.port], number, version)]
-        tasks.setdefault(step.port, []).append(f"%t{number}")
-    if version == "1.4":
-        lines += [f"  aiex.dma_free_task({task})" for waiting in tasks.values() for task in waiting]
-    return [*lines, "}"]
-
-
-def _host_type(buffer: HostBuffer) -> str:
-    return f"memref<{prod(buffer.shape)}x{MLIR_TYPES[buffer.dtype]}>"
-
-
-def _transfer(step: Transfer, design: Design, fifo: str, number: int, version: str) -> list[str]:
-    buffer = design.buffer(step.buffer)
-    kind = _host_type(buffer)
-    sizes, strides = [1] * (4 - len(step.sizes)) + [*step.sizes], [0] * (4 - len(step.strides)) + [*step.strides]
-    if version == "1.3":
-        lists = f"[0, 0, 0, {step.offset}][{', '.join(map(str, sizes))}][{', '.join(map(str, strides))}]"
-        attributes = f"{{id = {number} : i64, issue_token = true, metadata = @{fifo}}}"
-        return [f"aiex.npu.dma_memcpy_nd(%{step.buffer}{lists}) {attributes} : {kind}"]
-    bd = (
-        f"aie.dma_bd(%{step.buffer} : {kind} offset = {step.offset} len = {prod(step.sizes)} "
-        f"sizes=[{', '.join(map(str, sizes))}] strides=[{', '.join(map(str, strides))}])"
-    )
-    task = f"%t{number}"
-    head = f"{task} = aiex.dma_configure_task_for @{fifo} {{"
-    return [head, f"  {bd}", "  aie.end", "} {issue_token = true}", f"aiex.dma_start_task({task})"]
 
 
 @dataclass(frozen=True)
