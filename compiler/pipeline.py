@@ -174,9 +174,9 @@ def float_passes(options: CompileOptions, chosen: ChosenTarget | None = None) ->
     and int8 ones where the target computes with them.
     """
     int8 = chosen is not None and chosen.machine is not None and chosen.machine.int8_layers
-    recognition = (
-        [RecognizeTernary(min_k=1, most_level=127) if int8 else RecognizeTernary()] if options.recognize else []
-    )
+    groups = chosen is not None and chosen.options.get("grouped", "array") == "array"
+    known = RecognizeTernary(min_k=1, most_level=127, shifted_groups=groups) if int8 else RecognizeTernary()
+    recognition = [known] if options.recognize else []
     rest = [universe.PASSES[name]()() for name in _AFTER_LOWERING]
     return [LowerOnnxToDense(supports=unsupported_reason), *recognition, *rest]
 

@@ -55,7 +55,8 @@ class RecognizeTernary(ModulePass):
            x + (y - x) is taken for y.
         2. `dense.conv` likewise, with one scale for each image, grouped ones too.
         3. Codes that fit into eight bits only when shifted (0 … 255) are shifted, and the layer has the `offset` that
-           makes up for it in its integer sums. Convolutions then have one channel group, and pads in the codes.
+           makes up for it in its integer sums. Convolutions then have pads in the codes, and one channel group unless
+           `shifted_groups` says otherwise.
         4. A float layer of which one half is there, or that no ternary kernel can do, gets the attribute `ternary.kept`
            with the reason.
 
@@ -75,11 +76,13 @@ class RecognizeTernary(ModulePass):
     Options:
         min_k: layers with fewer columns stay float.
         most_level: the largest magnitude of a level; 127 takes int8 layers, too.
+        shifted_groups: grouped convolutions of shifted codes become ternary, too; CPUs have no kernels for them.
     """
 
     name = "recognize-ternary"
     min_k: int = MIN_K
     most_level: int = BOUNDS[-1]
+    shifted_groups: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Run the pass."""
@@ -92,9 +95,7 @@ class RecognizeTernary(ModulePass):
             if isinstance(layer, MatMulOp):
                 _read_through_transpose(layer)
             reason = reason_to_keep(layer, store, self.min_k, grouped=True)
-            found = (
-                _kept(layer, reason, finder, store) if reason else _planned(layer, name, finder, store, self.most_level)
-            )
+            found = _kept(layer, reason, finder, store) if reason else _planned(layer, name, finder, store, self)
             if isinstance(found, str):
                 if found:
                     layer.attributes[KEPT] = StringAttr(found)
@@ -130,17 +131,20 @@ def _read_through_transpose(layer: MatMulOp) -> None:
             del layer.properties["transpose_b"]
 
 
-def _planned(layer: MatMulOp | ConvOp, name: str, finder: CodeFinder, store: WeightStore, most: int) -> _Planned | str:
+def _planned(
+    layer: MatMulOp | ConvOp, name: str, finder: CodeFinder, store: WeightStore, options: RecognizeTernary
+) -> _Planned | str:
     """What becomes of a layer, or why it stays; "" if nothing about it is quantised."""
     codes = _codes(layer, finder)
     matrix = weight_matrix(layer, store)
-    weight = exact_weight(matrix, weight_entry(layer, name), store, most)
+    weight = exact_weight(matrix, weight_entry(layer, name), store, options.most_level)
     if weight is None:
         return "" if codes == FLOAT else f"its activations are 8-bit codes, but its weights {obstacle(matrix)}"
     if isinstance(codes, str):
         return f"its weights hold {_levels_text(weight.result.type.level_set, ulp_of(weight))}, but {codes}"
     if codes.offset and isinstance(layer, ConvOp):
-        if layer.group.value.data != 1:
+        grouped = layer.group.value.data != 1
+        if grouped and not (options.shifted_groups and weight.result.type.columns <= weight.result.type.group_size):
             return f"its activations are codes {codes.low} to {codes.high}, and it is a grouped convolution"
         if any(layer.pads.get_values()) and not LOWEST <= -codes.offset <= HIGHEST:
             return f"its activations are codes {codes.low} to {codes.high}, and it is padded with zeros"

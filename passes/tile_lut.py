@@ -144,7 +144,7 @@ class TileLinear(RewritePattern):
     @op_type_rewrite_pattern
     def match_and_rewrite(self, op: LinearOp, rewriter: PatternRewriter) -> None:
         """Tile a linear layer."""
-        acc = _with_offset(op, _accumulate(op, op.q, self.options, rewriter), self.store, rewriter)
+        acc = with_offset(op, _accumulate(op, op.q, self.options, rewriter), self.store, rewriter)
         rewriter.replace(op, DequantizeOp(acc, op.s, op.weight, op.bias, op.activation, op.result.type))
 
 
@@ -166,7 +166,7 @@ class TileConv(RewritePattern):
             patches = rewriter.insert(Im2ColOp(op.q, window))
         # Threads share the pixels, so rows need no cutting for their sake.
         acc = _accumulate(op, patches.result, self.options, rewriter, shares=1)
-        acc = _with_offset(op, acc, self.store, rewriter)
+        acc = with_offset(op, acc, self.store, rewriter)
         rows = rewriter.insert(DequantizeOp(acc, op.s, op.weight, op.bias, op.activation))
         batch, pixels, channels = dims_of(rows.result)
         planar = rewriter.insert(TransposeOp(rows.result, (0, 2, 1), tensor_type(f32, [batch, channels, pixels])))
@@ -192,7 +192,7 @@ def _accumulate(
     return rewriter.insert(LutAccumulateOp(build.table, packed, leading, tile.bm, tile.bk)).result
 
 
-def _with_offset(op: ProductOp, acc: SSAValue, store: WeightStore, rewriter: PatternRewriter) -> SSAValue:
+def with_offset(op: ProductOp, acc: SSAValue, store: WeightStore, rewriter: PatternRewriter) -> SSAValue:
     """The sums of activations without `offset` as those with it."""
     if op.code_offset == 0:
         return acc

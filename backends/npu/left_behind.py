@@ -82,8 +82,6 @@ def _stays(op: Operation) -> str:
 
 def _stays_grouped(op: ConvOp) -> str:
     """Why a grouped convolution of codes was not made windows and sums."""
-    if op.code_offset:
-        return "its activations have a zero point, which grouped convolutions do without on the array"
     if op.trits.columns > op.trits.group_size:
         return "its weights have several scales a row, which grouped convolutions do without on the array"
     return "grouped=cpu or least= keeps a grouped convolution there"

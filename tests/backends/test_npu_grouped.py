@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from xdsl.dialects.builtin import ModuleOp, f32, i8
+from xdsl.dialects.func import FuncOp, ReturnOp
 
 import neuc
+from neuc.backends.npu.grouped_products import GroupedProducts
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.tiling import MERGED_COLUMNS, Product, choose_plans
+from neuc.dialects.context import NeucContext
+from neuc.dialects.interp.core import interpret
+from neuc.dialects.store import tensor_type
+from neuc.dialects.ternary import ConvOp
+from neuc.dialects.ternary_types import ScaleAttr, Window
+from neuc.dialects.ternary_weights import make_weight
 from neuc.errors import Error
 
 XDNA1 = find_machine("npu-xdna1")
+SAME = 0.9  # of the results; one code in a thousand, a step off, reaches up to 54 of 1120 sums
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +114,45 @@ def test_a_grouped_convolution_of_floats_says_so():
     notes = " ".join(neuc.compile(model, "npu-xdna1").report.hints)
     assert "because operands are floats (float=bf16 takes them): deep" in notes
     assert "inf ms" not in notes
+
+
+@pytest.mark.parametrize(("channels", "groups", "offset"), [(8, 8, 128), (12, 4, -7), (6, 3, 0)])
+def test_sums_of_groups_get_what_an_offset_adds(channels: int, groups: int, offset: int):
+    random, context, columns = np.random.default_rng(groups), NeucContext(), channels // groups * 9
+    function = FuncOp("main", ([tensor_type(i8, [2, channels, 5, 6]), tensor_type(f32, [2])], []))
+    block = function.body.block
+    trits = random.integers(-127, 128, (1, channels, columns)).astype(np.int8)
+    scales = random.uniform(0.1, 1, (1, channels, 1)).astype(np.float32)
+    weight = make_weight("w", trits, scales, context.weights, scale=ScaleAttr.of("row"), levels=tuple(range(-127, 128)))
+    window = Window((3, 3), (1, 2), (0, 0, 0, 0), (1, 1))
+    q, s = block.args
+    conv = ConvOp(q, s, weight.result, window, group=groups, offset=offset)
+    block.add_ops([weight, conv, ReturnOp(conv.result)])
+    function.update_function_type()
+    module = ModuleOp([function])
+    module.verify()
+    inputs = [random.integers(-128, 128, (2, channels, 5, 6)).astype(np.int8), np.array([0.5, 2], np.float32)]
+    expected = interpret(module, inputs, context.weights)
+    GroupedProducts(least=10**9 if offset else 0).apply(context, module)
+    module.verify()
+    assert "npu.grouped_accumulate" in str(module), "CPUs have no kernel with an offset: those never stay"
+    np.testing.assert_array_equal(interpret(module, inputs, context.weights)[0], expected[0])
+
+
+@pytest.mark.parametrize(("target", "zero_point"), [("npu-xdna1", 9), ("npu-xdna2", -128)])
+def test_groups_of_activations_with_a_zero_point_are_products(quantised: onnx.ModelProto, target: str, zero_point: int):
+    """As onnxruntime's quantiser makes them; pads are the zero point, which the array's DMAs read."""
+    shifted = onnx.ModelProto()
+    shifted.CopyFrom(quantised)
+    for tensor in shifted.graph.initializer:
+        if tensor.name.endswith(".z"):
+            tensor.CopyFrom(numpy_helper.from_array(np.array(zero_point, np.int8), tensor.name))
+    x = np.random.default_rng(3).standard_normal((1, 24, 7, 5)).astype(np.float32)
+    compiled = neuc.compile(shifted, target)
+    notes = " ".join(compiled.report.hints)
+    assert "2 products run on" in notes
+    assert "stay on the CPU" not in notes
+    session = ort.InferenceSession(shifted.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected, got = np.asarray(session.run(None, {"x": x})[0]), np.asarray(compiled.session().run(None, {"x": x})[0])
+    assert np.isclose(got, expected, rtol=0, atol=1e-5).mean() > SAME, "floats round a code otherwise now and then"
+    assert len(np.unique(expected)) > 20
