@@ -36,7 +36,7 @@ CASES: list[tuple[str, list[tuple[int, ...]], tuple[int, ...], str, dict[str, Pa
     ("threshold", [ROW], ROW, "u8", {"threshold": 7}),
     ("in_range", [ROW], ROW, "u8", {"low": 20, "high": 190}),
     ("in_range", [ROW], ROW, "u8", {"low": -3, "high": 400}),
-    ("rgba2gray", [PIXEL], ROW, "u8", {}),
+    ("rgba2gray", [(1500, 4)], (1500,), "u8", {}),
     ("gray2rgba", [ROW], PIXEL, "u8", {}),
     ("rgba2hue", [(900, 4)], (900,), "u8", {}),
     ("add_weighted", [ROW] * 2, ROW, "u8", {"alpha": 9000, "beta": -4000, "gamma": 30}),
