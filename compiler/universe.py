@@ -134,6 +134,15 @@ def target(name: str) -> CpuTarget | ParadigmTarget:
         return TARGETS[name]
     known = targets()
     if name not in known:
+        from neuc.backends.npu.known_machines import machine_names
+
+        if name in machine_names():
+            raise Error(
+                "NEUC-E001",
+                f"{name} is a machine that neuc predicts times of, no target",
+                hint="docs/npu.md says what for; targets of its kind: npu-xdna1, npu-xdna2",
+                exit_code=Exit.USAGE,
+            )
         raise unknown_name("target", name, known)
     return known[name]
 

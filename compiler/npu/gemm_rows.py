@@ -100,7 +100,7 @@ def predict_gemm(row: Row, machine: Machine, sku: Sku) -> Prediction:
     given = re.search(r"rate=([\d.]+)", row.config)
     rate, source = _rate(row, machine, kind, tile, library, by_iree=by_iree)
     if rate is None:
-        return refuse(row, f"rate={given[1][:40]} is no number above 0" if given else source)
+        return refuse(row, source or f"rate={given[1][:40] if given else ''} is no number above 0")
     repeats = re.search(r"x(\d{1,9}) repeats", row.config)
     if repeats:
         each = prod(shape) / rate / sku.clock_hz  # operands stay on the array
@@ -181,7 +181,7 @@ def _library(row: Row, *, by_iree: bool = False) -> str:
     found = next((library for word, library in _LIBRARIES if word in row.config.lower()), "")
     if not found and row.device in ("ryzen_8700g", "strix_halo_max_pro"):
         return _RESIDENT
-    if row.device.startswith("strix_halo_max395"):
+    if row.device.startswith("strix_halo_max395") and found in ("", "stock"):
         return "stock b_col_maj" if "b_col_maj" in row.config else "stock"
     return found
 
@@ -236,6 +236,9 @@ def _rate(
             rate = float(given[1])
         except ValueError:
             return None, ""
+        most = max(figure.peak_macs_per_cycle for figure in machine.gemm.values())
+        if rate > most:
+            return None, f"rate={given[1][:40]} is more than any core of {machine.name} does, {most:g}"
         return (rate, "row") if 0 < rate < inf else (None, "")
     if "no compute" in row.config:
         return inf, "none"

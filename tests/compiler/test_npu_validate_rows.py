@@ -77,6 +77,20 @@ def test_words_of_config_may_be_capitals(config: str):
 
 
 @pytest.mark.parametrize(
+    ("device", "config", "why"),
+    [
+        ("strix_halo_max395", "iron.gemm; 8 columns; tile 64x64x64", "15 to 52 multiply-adds a cycle"),
+        ("krackan_ai7_350", "iron.gemm; 8 columns; tile 64x64x64", "15 to 52 multiply-adds a cycle"),
+        ("npu-xdna1", "rate=100000", "rate=100000 is more than any core of npu-xdna1 does, 512"),
+    ],
+)
+def test_kernels_nobody_has_figures_of_are_not_predicted(device: str, config: str, why: str):
+    found = predict(Row("a", device, "gemm", "2048x2048x2048", "bf16", config, None, "us"), own_rates=False)
+    assert found.value is None
+    assert why in found.why_not
+
+
+@pytest.mark.parametrize(
     ("device", "known"),
     [
         ("AMD Ryzen AI 9 365 w/ Radeon 880M", "strix_365"),

@@ -167,3 +167,10 @@ def test_what_is_wrong_with_a_target_is_said_in_its_own_options(target: str, sai
     with pytest.raises(Error, match=said) as caught:
         choose_target(CompileOptions(target=target))
     assert cure in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("machine", ["npu-northpole", "npu-loihi2", "npu-dimc"])
+def test_machines_that_predict_are_said_to_be_no_targets(machine: str):
+    with pytest.raises(Error, match=f"{machine} is a machine that neuc predicts times of, no target") as caught:
+        pipeline.choose_target(CompileOptions(target=machine))
+    assert caught.value.code == "NEUC-E001"
