@@ -16,10 +16,10 @@ import neuc
 from neuc.backends.npu.export.svg import to_svg
 from neuc.compiler.npu.products import PlacedProduct, placed_products
 from neuc.runtime.artifact import Artifact
-from neuc.runtime.npu.executor import array_usage
 from neuc.runtime.npu.gemm import gemm_graph, with_sizes
 from neuc.runtime.npu.gemm_plan import GemmPlan, blocks
 from neuc.runtime.npu.simulator import simulate
+from neuc.runtime.npu.usage import array_usage
 
 FIXED = (64, 64, 64)
 """The tile every product had before tiles were chosen."""

@@ -238,6 +238,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pictures = arguments.page.with_suffix("")
     pictures.mkdir(exist_ok=True)
+    npu_silicon.write_errors()
     if arguments.only_silicon:
         before, _, after = arguments.page.read_text(encoding="utf-8").partition(SILICON)
         kept = after[after.index("\nNorthPole") :]

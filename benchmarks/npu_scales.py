@@ -14,7 +14,7 @@ import numpy as np
 import neuc
 from neuc.compiler.npu.products import placed_products
 from neuc.runtime.artifact import Artifact
-from neuc.runtime.npu.executor import array_usage
+from neuc.runtime.npu.usage import array_usage
 
 TARGET = "npu-xdna2"
 ROWS = 8

@@ -1,19 +1,27 @@
 """The part of docs/npu.md on published silicon: errors by kind and source, what was seen when, and what is open.
 
-Tables are computed from the rows in tests/compiler; `npu_page.py` writes the page. What was read first, and what the
-model said then, is history and stands here as text.
+Tables are computed from the rows in tests/compiler; `npu_page.py` writes the page, and `published_errors.json`, the
+band of errors that compiled models' predictions are told with; run by itself this file writes that alone. What was
+read first, and what the model said then, is history and stands here as text.
 """
 
 from __future__ import annotations
 
 import csv
+import json
+import math
 from pathlib import Path
+from statistics import median
 
+from neuc.compiler.npu.row_devices import machine_for
 from neuc.compiler.npu.row_models import known_kinds, predict
-from neuc.compiler.npu.rows import Prediction, read_rows
+from neuc.compiler.npu.rows import Prediction, Row, read_rows
 from neuc.compiler.npu.validate import gate_of, summarise
 
 ROOT = Path(__file__).resolve().parent.parent
+ERRORS = ROOT / "backends" / "npu" / "published_errors.json"
+"""Where the band of errors stands that whole models' predictions are told with."""
+ELEMENT_WISE = ("add", "mul", "axpy", "relu", "leaky_relu", "gelu", "silu_mul")
 GIVEN_RATES = ("conv2d",)
 """Kinds of rows whose kernel's rate is always an input."""
 FIRST_LOOKS = (
@@ -112,6 +120,49 @@ def section() -> list[str]:
     ]
 
 
+def published_errors() -> dict[str, object]:
+    """How far rows that no constant comes from are from predictions, by kind of work and generation of arrays.
+
+    The band that `neuc compile` says beside its own predictions; kept in `ERRORS`.
+    """
+    groups: dict[tuple[str, int], list[tuple[str, float]]] = {}
+    for source, p in _unseen():
+        machine = machine_for(p.row.device)[0]
+        for kind in _work(p.row):
+            if machine is not None and p.error is not None:
+                groups.setdefault((kind, machine.generation), []).append((source, abs(p.error)))
+    rows: list[dict[str, object]] = []
+    for (kind, generation), found in sorted(groups.items()):
+        errors = sorted(error for _, error in found)
+        rows.append(
+            {
+                "kind": kind,
+                "generation": generation,
+                "rows": len(errors),
+                "median": round(median(errors), 4),
+                "nine_of_ten": round(errors[math.ceil(0.9 * len(errors)) - 1], 4),
+                "largest": round(errors[-1], 4),
+                "sources": sorted({source for source, _ in found}),
+            }
+        )
+    return {
+        "what": "errors of predicted times of published runs that no constant of the machine files is fitted to: "
+        "shares of the measured time, absolute",
+        "written_by": "python benchmarks/npu_silicon.py",
+        "rows_of": "tests/compiler/npu_unseen.csv",
+        "errors": rows,
+    }
+
+
+def _work(row: Row) -> list[str]:
+    """Which kinds of work on an array a row is like: calls with their dispatch, not the array alone."""
+    if row.kind == "gemm":
+        operands = next((name for name in ("int8", "bf16") if row.dtype.replace("i8", "int8").startswith(name)), "")
+        return ["products", *([f"{operands} products"] if operands else [])]
+    named = {"softmax": "softmax", "layer_norm": "layer norms", **dict.fromkeys(ELEMENT_WISE, "element-wise functions")}
+    return [named[row.kind]] if row.kind in named else []
+
+
 def _calibration() -> list[str]:
     """Errors on the published rows, by kind and by where kernel rates come from."""
     rows = read_rows(ROOT / "tests" / "compiler" / "npu_calibration.csv")
@@ -181,3 +232,12 @@ def _beyond(found: list[tuple[str, Prediction]]) -> list[str]:
             error = "" if p.error is None else f"{p.error:+.0%}"
             lines.append(f"| {what} | {source} | {p.row.value:g} {p.row.unit} | {said} | {error} |")
     return lines
+
+
+def write_errors() -> None:
+    """Write the band of errors."""
+    ERRORS.write_text(json.dumps(published_errors(), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_errors()

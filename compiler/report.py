@@ -92,6 +92,7 @@ class Report:
         seconds: of the whole compilation, and of writing the artifact once that is done.
         artifact_bytes: size of the artifact; 0 if none was written.
         hints: further lines for the user.
+        array: what an NPU array should take, as `compiler/npu/figures.py` says it; None for other targets.
         cached: whether this comes from the cache of an earlier compilation.
     """
 
@@ -116,6 +117,7 @@ class Report:
     seconds: float = 0.0
     artifact_bytes: int = 0
     hints: list[str] = field(default_factory=list[str])
+    array: dict[str, object] | None = None
     cached: bool = False
 
     def to_json(self) -> dict[str, object]:

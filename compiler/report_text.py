@@ -22,6 +22,10 @@ def report_lines(report: Report, *, times: bool = False) -> list[str]:
     if report.layers:
         lines += ["", *_layer_table(report.layers), ""]
     lines += summary_lines(report)
+    if report.array is not None:
+        from neuc.compiler.npu.figures import figure_lines
+
+        lines += figure_lines(report.array)
     if report.hosts or report.launches or report.native_share is not None:  # else it was not decided yet
         lines += host_lines(report)
     lines += [hint if hint.startswith("warning: ") else f"note: {hint}" for hint in report.hints]

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
+import numpy as np
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr
 
@@ -143,3 +146,15 @@ def describe_program(built: BuiltProgram, report: Report) -> None:
     launches = [launch for segment in native for launch in segment.launches]
     report.launches, report.barriers = len(launches), sum(launch.barrier for launch in launches)
     report.kernels = dict(Counter(launch.kernel for launch in launches).most_common())
+    if "npu" in built.facts:
+        report.array = _array(built)
+
+
+def _array(built: BuiltProgram) -> dict[str, object]:
+    """What the array should take."""
+    from neuc.compiler.npu.figures import array_figures
+    from neuc.compiler.npu.products import PlacedParts, free_sizes, placed_products
+
+    weights = cast("Mapping[str, np.ndarray]", built.emitted.weights)  # tables are whole arrays
+    placed = PlacedParts(built.facts, built.emitted.program, weights)
+    return array_figures(placed_products(placed), free_sizes(placed))

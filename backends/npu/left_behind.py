@@ -63,6 +63,11 @@ def size(dims: Sequence[Dim], free: int) -> int:
     return total
 
 
+def is_free(op: Operation) -> bool:
+    """Whether the first operand of an operation has a size left free."""
+    return any(dim.symbols for dim in dims_of(op.operands[0]))
+
+
 def _stays(op: Operation) -> str:
     """Why a layer is not the array's; "" for operations that are no layers."""
     match op:

@@ -17,14 +17,13 @@ from neuc.backends.npu.emit_rows import RowWork
 from neuc.backends.npu.finish_notes import finished_where, note_finishing, saved_bytes
 from neuc.backends.npu.float_convs import expand_windows
 from neuc.backends.npu.known_machines import find_machine
-from neuc.backends.npu.left_behind import listed, note_the_rest
+from neuc.backends.npu.left_behind import is_free, listed, note_the_rest
 from neuc.backends.npu.padded_images import write_padded
 from neuc.backends.npu.tiling import Choice, Product, choose_plans
 from neuc.backends.npu.window_choice import cut_where, note_windows, pixel_moves, windows_of, with_images
 from neuc.dialects.context import store_of
 from neuc.dialects.locations import node_names
 from neuc.dialects.npu_windows import WindowsOp
-from neuc.dialects.store import dims_of
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
 from neuc.passes.module_facts import add_notes, set_fact
@@ -101,7 +100,8 @@ class PlaceNpu(ModulePass):
                 function.attributes[SWITCH] = UnitAttr()
         for windows in [found for found in main.body.block.ops if isinstance(found, WindowsOp)]:
             expand_windows(windows)
-        set_fact(op, "npu", {"machine": machine.name, "digest": machine.digest(), "layers": rows})
+        free = self.free if any(is_free(layer) for layers in shared for layer in layers) else 0
+        set_fact(op, "npu", {"machine": machine.name, "digest": machine.digest(), "free": free, "layers": rows})
 
     def _worth_a_dispatch(
         self, module: ModuleOp, found: list[list[Layer]], machine: Machine, store: WeightStore
@@ -162,7 +162,7 @@ def _summary(shared: list[list[Layer]], choice: Choice, machine: Machine, free: 
     how = "one program for all" if programs == 1 else f"{programs} programs, {choice.switches} switches between them"
     done = sum(work_of(p) / (1 - cost.padding) for p, cost in zip(choice.products, choice.costs))
     padding = 1 - sum(map(work_of, choice.products)) / done
-    open_sizes = any(dim.symbols for layers in shared for dim in dims_of(layers[0].operands[0]))
+    open_sizes = any(is_free(layer) for layers in shared for layer in layers)
     sizes = f" with free sizes of {free} (fix them by --shape, or by free= of the target)" if open_sizes else ""
     single = "no single program fits them all"
     if choice.one_program < math.inf:

@@ -17,6 +17,7 @@ from neuc.backends.npu.array_products import FREE
 from neuc.backends.npu.emit import MACHINE, PLAN, SWITCH
 from neuc.backends.npu.emit_rows import ROW_TOKENS, RowWork, row_program
 from neuc.backends.npu.known_machines import find_machine
+from neuc.backends.npu.left_behind import is_free
 from neuc.backends.npu.row_costs import RowCost, planned
 from neuc.backends.npu.use_rows import work_of
 from neuc.dialects.locations import node_names
@@ -59,6 +60,7 @@ class PlaceRows(ModulePass):
         machine = find_machine(self.machine)
         main = next(f for f in op.ops if isinstance(f, func.FuncOp))
         rows: list[dict[str, object]] = []
+        free = 0
         kinds: Counter[str] = Counter()
         seconds = 0.0
         for work in [found for found in main.body.block.ops if isinstance(found, RowWork)]:
@@ -68,6 +70,7 @@ class PlaceRows(ModulePass):
             plan, cost = best
             row_program(self.machine, plan)
             name = f"rows{len(rows)}"
+            free = self.free if is_free(work) else free
             rows.append(_row(work, plan, cost, name, machine, self.free))
             kinds[_kind(work)] += 1
             seconds += cost.cycles / machine.clock_hz + machine.host.get("dispatch_us", 0.0) * 1e-6
@@ -86,8 +89,10 @@ class PlaceRows(ModulePass):
             f"dispatches, and {waits:.1f} ms for {switches} switches of program between them and products",
         )
         known = facts_of(op).get("npu")
-        layers = [*(cast("dict[str, list[object]]", known)["layers"] if known is not None else []), *rows]
-        set_fact(op, "npu", {"machine": machine.name, "digest": machine.digest(), "layers": layers})
+        before = cast("dict[str, object]", known) if known is not None else {"free": 0, "layers": []}
+        layers = [*cast("list[object]", before["layers"]), *rows]
+        free = free or cast(int, before["free"])
+        set_fact(op, "npu", {"machine": machine.name, "digest": machine.digest(), "free": free, "layers": layers})
 
 
 def _kind(work: Operation) -> str:

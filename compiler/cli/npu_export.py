@@ -12,6 +12,7 @@ from neuc.errors import Exit
 
 if TYPE_CHECKING:
     from neuc.compiler.npu.products import PlacedProduct
+    from neuc.runtime.npu.figures import Figures
     from neuc.runtime.npu.machine import Machine
     from neuc.runtime.npu.program import Design
 
@@ -20,8 +21,9 @@ _BY_SUFFIX = {".svg": "svg", ".html": "html", ".dot": "dot", ".mlir": "mlir-aie-
 _MODELS = (".onnx", ".mlir", ".nir", ".gguf", ".safetensors")
 
 
-def _products(path: Path) -> list[PlacedProduct]:
-    from neuc.compiler.npu.products import placed_products
+def _products(path: Path) -> tuple[list[PlacedProduct], int]:
+    """The products of an artifact, and what its free sizes count as."""
+    from neuc.compiler.npu.products import free_sizes, placed_products
     from neuc.runtime.artifact import Artifact
 
     arguments.require_file(path)
@@ -29,10 +31,11 @@ def _products(path: Path) -> list[PlacedProduct]:
         raise arguments.usage_error(
             f"{path} is a model, not an artifact", "compile it for npu-xdna1 or npu-xdna2 first"
         )
-    found = placed_products(Artifact.open(path))
+    opened = Artifact.open(path)
+    found = placed_products(opened)
     if not found:
         raise arguments.usage_error(f"{path} has nothing on an NPU array", "compile for npu-xdna1 or npu-xdna2")
-    return found
+    return found, free_sizes(opened)
 
 
 def _designs(path: Path) -> list[tuple[Design, Machine]]:
@@ -42,7 +45,7 @@ def _designs(path: Path) -> list[tuple[Design, Machine]]:
         Error: NEUC-E672, a graph's parts disagree; NEUC-E671, there is no such machine; or the file is none of these.
     """
     if path.suffix != ".mlir":
-        return [(product.design, product.machine) for product in _products(path)]
+        return [(product.design, product.machine) for product in _products(path)[0]]
     from neuc.backends.npu.graph_ir import checked, design_of
     from neuc.backends.npu.known_machines import find_machine
     from neuc.compiler.driver import read_module
@@ -62,12 +65,21 @@ def _designs(path: Path) -> list[tuple[Design, Machine]]:
 @click.argument("artifact", type=click.Path(path_type=Path))
 @arguments.json_option
 def show_command(artifact: Path, as_json: bool) -> int:
-    """The products of a .neuc on the array: sizes, tiles, spread, predicted time, what limits it, who finishes them."""
-    products = _products(artifact)
+    """The products of a .neuc on the array: sizes, tiles, spread, predicted time, what limits it, who finishes them.
+
+    Below the table: predicted time of all, how far published runs were from such predictions, utilisation, host
+    memory's traffic and energy by source. "used" is utilisation while the array works; A, B, C are bytes of host
+    memory: activations, weights, results.
+    """
+    from neuc.compiler.npu.figures import array_figures, figure_lines, product_figures
+
+    products, free = _products(artifact)
+    figures, whole = [product_figures(p) for p in products], array_figures(products, free)
     if as_json:
-        console.product_json([{"segment": p.segment, **p.facts} for p in products])
+        rows = [{"segment": p.segment, **p.facts, **part.to_json()} for p, part in zip(products, figures)]
+        console.product_json({**whole, "products": rows})
         return Exit.OK
-    rows = [_cells(i, p) for i, p in enumerate(products)]
+    rows = [_cells(i, p, part) for i, (p, part) in enumerate(zip(products, figures))]
     header = (
         "#",
         "M x K x N",
@@ -77,15 +89,22 @@ def show_command(artifact: Path, as_json: bool) -> int:
         "µs",
         "limited by",
         "padding",
+        "used",
+        "host memory",
+        "µJ",
         "finished",
         "windows",
         "layers",
     )
-    console.product(arguments.table(header, rows, right=(0, 5, 7)))
+    console.product(arguments.table(header, rows, right=(0, 5, 7, 8, 10)))
+    for line in figure_lines(whole):
+        console.product(line)
     return Exit.OK
 
 
-def _cells(number: int, product: PlacedProduct) -> tuple[str, ...]:
+def _cells(number: int, product: PlacedProduct, figures: Figures) -> tuple[str, ...]:
+    from neuc.runtime.npu.figures import size_text
+
     facts = product.facts
     layers, tile = facts["nodes"], facts["tile"]
     assert isinstance(layers, list)
@@ -99,6 +118,9 @@ def _cells(number: int, product: PlacedProduct) -> tuple[str, ...]:
         str(facts["microseconds"]),
         str(facts["limiter"]),
         f"{facts['padding']:.0%}",
+        f"{figures.utilisation_at_work:.1%}" if figures.macs else "",
+        ", ".join(f"{name} {size_text(nbytes)}" for name, nbytes in figures.ddr_bytes_by_operand.items()),
+        f"{sum(figures.energy_pj_by_source.values()) / 1e6:.1f}",
         str(facts["finished"]),
         str(facts["windows"]),
         ", ".join(map(str, layers)),

@@ -203,18 +203,20 @@ def _remarks(
 
 
 def _array_time(session: Session) -> dict[str, tuple[object, str]]:
-    """What a profiled run would have taken on a simulated array, as data and as a line; nothing for other machines."""
+    """What a profiled run would have taken on a simulated array, as data and as lines; nothing for other machines."""
     if session.profile is None:
         return {}
-    from neuc.runtime.npu.executor import array_usage
+    from neuc.runtime.npu.figures import energy_text, summed, time_text, work_text
+    from neuc.runtime.npu.usage import array_usage, run_figures
 
-    used = array_usage(session.profile)
-    if "seconds" not in used:
+    used, (parts, marks) = array_usage(session.profile), run_figures(session.profile)
+    if not parts:
         return {}
-    dispatches, switches = (int(used.get(name, 0)) for name in ("dispatches", "switches"))
-    line = f"array: {used['seconds'] * 1e3:.3g} ms as simulated, in {dispatches} dispatches"
-    line += f" and {switches} program switches" if switches else ""
-    return {"array": (used, f"{line}; {used.get('ddr_bytes', 0) / 1e6:.2f} MB of host memory")}
+    whole = summed("", parts)
+    data = {**used, **whole.to_json(), "energy_marks": marks, "products": [part.to_json() for part in parts]}
+    lines = [f"array, as simulated: {time_text(whole)}"]
+    lines += [f"array: {text}" for text in (work_text(whole), energy_text(whole, marks))]
+    return {"array": (data, "\n".join(lines))}
 
 
 def save_npz(path: Path, arrays: Arrays) -> None:

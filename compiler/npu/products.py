@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from neuc.errors import Error
-from neuc.runtime.artifact import Artifact
 from neuc.runtime.checked_json import Node
 from neuc.runtime.npu.executor import finish_from, into_from, window_from
 from neuc.runtime.npu.float_ends import float_finish_from, resident_tables
@@ -21,22 +23,60 @@ from neuc.runtime.npu.row_executor import plan_from
 from neuc.runtime.npu.row_functions import checked_curve
 from neuc.runtime.npu.rows import tokens_of, with_tokens
 from neuc.runtime.npu.windows import Image
-from neuc.runtime.program import OtherSegment
+from neuc.runtime.program import OtherSegment, Program
 
 _MOST = 1 << 24
 
 
 @dataclass(frozen=True)
 class PlacedProduct:
-    """A product on the array: the segment's name, what the planner said of it, its machine and its program."""
+    """A product on the array: the segment's name, what the planner said of it, its machine and its program.
+
+    ``operands`` are those of its kernels ("" where they multiply nothing); ``switch``: the array's program changes.
+    """
 
     segment: str
     facts: Mapping[str, object]
     machine: Machine
     design: Design
+    operands: str = ""
+    switch: bool = False
 
 
-def placed_products(artifact: Artifact) -> list[PlacedProduct]:
+class Placed(Protocol):
+    """What has products: an artifact, or a program before it is one."""
+
+    @property
+    def manifest(self) -> Mapping[str, object]:
+        """The manifest's JSON object."""
+        ...
+
+    @property
+    def program(self) -> Program:
+        """Its segments."""
+        ...
+
+    @property
+    def weights(self) -> Mapping[str, NDArray[np.generic]]:
+        """Arrays by key."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlacedParts:
+    """A program that is no artifact yet."""
+
+    manifest: Mapping[str, object]
+    program: Program
+    weights: Mapping[str, NDArray[np.generic]]
+
+
+def free_sizes(artifact: Placed) -> int:
+    """What sizes left free counted as when plans were chosen; 0 where there are none."""
+    return Node(artifact.manifest["npu"], "npu", CODE, CURE).get("free").integer(0, _MOST)
+
+
+def placed_products(artifact: Placed) -> list[PlacedProduct]:
     """The products of an artifact, in the order they run; none if it is for another target.
 
     Raises:
@@ -50,11 +90,13 @@ def placed_products(artifact: Artifact) -> list[PlacedProduct]:
         if not isinstance(segment, OtherSegment):
             raise Error(CODE, f"there is no product {name} on the array", hint=CURE)
         made = (_rows if segment.kind == "npu-rows" else _product)(name, segment, row, artifact)
-        found.append(made)
+        node = Node(segment.data, f"segment {name}", CODE, CURE)
+        operands = "" if segment.kind == "npu-rows" else node.get("operands").string()
+        found.append(replace(made, operands=operands, switch=node.get("switch").boolean()))
     return found
 
 
-def _rows(name: str, segment: OtherSegment, row: Node, artifact: Artifact) -> PlacedProduct:
+def _rows(name: str, segment: OtherSegment, row: Node, artifact: Placed) -> PlacedProduct:
     """A chain, softmax or norm, its tables in its kernels."""
     node = Node(segment.data, f"segment {name}", CODE, CURE)
     machine = machine_of(node.get("machine").value, f"segment {name}: machine")
@@ -66,7 +108,7 @@ def _rows(name: str, segment: OtherSegment, row: Node, artifact: Artifact) -> Pl
     return PlacedProduct(name, cast(Mapping[str, object], row.value), machine, sized)
 
 
-def _product(name: str, segment: OtherSegment, row: Node, artifact: Artifact) -> PlacedProduct:
+def _product(name: str, segment: OtherSegment, row: Node, artifact: Placed) -> PlacedProduct:
     """A product, tables that are the program's in its kernels."""
     node = Node(segment.data, f"segment {name}", CODE, CURE)
     machine = machine_of(node.get("machine").value, f"segment {name}: machine")

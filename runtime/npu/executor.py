@@ -1,14 +1,14 @@
 """The executor of segments of kind ``npu``: products on the simulated array, from tokens alone.
 
 A segment holds the machine, the placed and routed program of one block, and the layer's weights in tiles; sizes of a
-call fill the sequence in. What the array would have taken is added up in `NpuExecutor.usage`.
+call fill the sequence in. What the array would have taken is added up in `NpuExecutor.usage` (`usage.py`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from math import prod
 
 import numpy as np
@@ -37,65 +37,15 @@ from neuc.runtime.npu.program import DTYPES, Design
 from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
 from neuc.runtime.npu.requantize import MOST as MOST_FINISH
 from neuc.runtime.npu.requantize import Finish
-from neuc.runtime.npu.simulator import Run, simulate
+from neuc.runtime.npu.simulator import simulate
+from neuc.runtime.npu.usage import Usage, record
 from neuc.runtime.npu.windows import Image, Padded, Window
-from neuc.runtime.profile import Event, Profile
 from neuc.runtime.program import OtherSegment, Segment
 
-CATEGORY = "npu"
-"""Category of the profile's events that say what the array would have taken."""
 MOST = 1 << 24
 """Rows, columns and depth of a product, at most."""
 MOST_PARTS = 64
 """Weights that read the same activations, at most."""
-
-
-@dataclass
-class Usage:
-    """What the array did in all calls: runs of a program, switches of program, cycles, seconds with both, bytes."""
-
-    dispatches: int = 0
-    switches: int = 0
-    cycles: float = 0.0
-    seconds: float = 0.0
-    ddr_bytes: int = 0
-    macs: int = 0
-    padded_macs: int = 0
-    energy_pj: dict[str, float] = field(default_factory=dict[str, float])
-
-    def add(self, run: Run, machine: Machine, kind: str, macs: tuple[int, int], switch: bool) -> None:
-        """Add a dispatch: its element type, multiply-adds without and with padding, whether the program changed."""
-        host, counts = machine.host, run.counts
-        self.dispatches += 1
-        self.switches += switch
-        self.cycles += run.cycles
-        waits = host.get("dispatch_us", 0.0) + switch * host.get("program_switch_us", 0.0)
-        self.seconds += run.seconds + waits * 1e-6
-        self.ddr_bytes += counts.ddr_bytes
-        self.macs += macs[0]
-        self.padded_macs += macs[1]
-        self._add_energy(machine, kind, macs[1], counts.sram_bytes, counts.stream_byte_hops, counts.ddr_bytes)
-
-    def _add_energy(self, machine: Machine, kind: str, macs: int, sram: int, hops: int, ddr: int) -> None:
-        """Add an estimate by source, from the machine model's figures; `kind` of multiply-adds is i8 or bf16."""
-        figures = {
-            "multiply-adds": macs * machine.energy.get(f"mac_{kind}_pj", 0.0),
-            "tile memories": sram * machine.energy.get("sram_byte_pj", 0.0),
-            "streams": hops * machine.energy.get("stream_byte_hop_pj", 0.0),
-            "host memory": ddr * machine.energy.get("ddr_byte_pj", 0.0),
-        }
-        for name, value in figures.items():
-            self.energy_pj = {**self.energy_pj, name: self.energy_pj.get(name, 0.0) + value}
-
-
-def record(profile: Profile, name: str, machine: Machine, usage: tuple[Usage, Usage], began: int) -> None:
-    """What a call would have taken on the array, as an event of the profile (whose own times are the host's)."""
-    before, now = usage
-    names = ("dispatches", "switches", "cycles", "seconds", "ddr_bytes", "macs", "padded_macs")
-    details: dict[str, object] = {key: getattr(now, key) - getattr(before, key) for key in names}
-    details["machine"] = machine.name
-    details["energy_pj"] = sum(now.energy_pj.values()) - sum(before.energy_pj.values())
-    profile.add([Event(name, CATEGORY, began, time.monotonic_ns(), 0, details)])
 
 
 class NpuExecutor:
@@ -299,7 +249,7 @@ class NpuExecutor:
         run = simulate(design, self.machine, arrays)
         if run.deadlock is not None:
             raise Error("NEUC-E679", f"{design.name} deadlocks: {run.deadlock}", hint="please report this program")
-        self.usage.add(run, self.machine, self._plan.kind.a, (work, padded), self._switch)
+        self.usage.add(run, self.machine, self._plan.kind.a, (work, padded), self._switch, self._plan.kind.rate)
         c = np.asarray(run.outputs["c"])
         return from_bf16(c) if result_type(self._plan.operands, self._finish) == "bf16" else c
 
@@ -342,14 +292,3 @@ def _name(node: Node, known: Mapping[str, object]) -> str:
     if name not in known:
         raise node.refuse(f"{name!r} is none of {', '.join(known)}")
     return name
-
-
-def array_usage(profile: Profile) -> dict[str, float]:
-    """What the array would have taken in all profiled calls: sums of the figures of its events."""
-    sums: dict[str, float] = {}
-    for event in profile.events:
-        if event.category == CATEGORY:
-            for name, value in event.details.items():
-                if isinstance(value, int | float):
-                    sums[name] = sums.get(name, 0.0) + value
-    return sums

@@ -278,7 +278,8 @@ class FlowProcess:
             if task.done == 0 and self._idle and len(port.tasks) > 1:
                 start += world.timing(first)
             self._idle = False
-            cycles = max(cycles, world.ddr(nbytes, min(task.run_bytes, nbytes))) + start
+            ddr = world.ddr(nbytes, min(task.run_bytes, nbytes), task.buffer.name)
+            cycles = max(cycles, ddr) + start
         return cycles
 
     def _left(self, began: float) -> None:

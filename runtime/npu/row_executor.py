@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from neuc.errors import Error, InternalError
 from neuc.runtime.checked_json import Node
 from neuc.runtime.executors.base import Array, Setting
-from neuc.runtime.npu.executor import MOST, Usage, record
+from neuc.runtime.npu.executor import MOST
 from neuc.runtime.npu.functions import from_bf16, to_bf16
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.machine_file import machine_of
@@ -21,6 +21,7 @@ from neuc.runtime.npu.program_json import CODE, CURE, design_from_json
 from neuc.runtime.npu.row_functions import BINARY, OCTAVES, chain_steps, checked_curve
 from neuc.runtime.npu.rows import FUNCTIONS, RowPlan, laid_out, with_tokens
 from neuc.runtime.npu.simulator import simulate
+from neuc.runtime.npu.usage import Usage, record
 from neuc.runtime.program import OtherSegment, Segment
 
 MOST_OPERANDS = 8

@@ -122,8 +122,8 @@ def test_attention_runs_in_bf16_near_the_float_model(
     run = ["run", str(tmp_path / "a.neuc"), "--input", "x=1x2x4x16xf32=1"]
     assert main([*run, "--profile", str(tmp_path / "trace.json")]) == 0
     said = capsys.readouterr().out
-    assert "array: 0." in said
-    assert "ms as simulated, in 4 dispatches" in said
+    assert "array, as simulated: 0." in said
+    assert "ms for 4 dispatches" in said
     assert main(run) == 0
     assert "array:" not in capsys.readouterr().out
 

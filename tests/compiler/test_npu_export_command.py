@@ -42,7 +42,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_show_lists_products_with_plans_and_limits(artifact: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["npu", "show", str(artifact), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["products"]
     assert [(row["m"], row["k"], row["n"], row["operands"]) for row in rows] == [
         (8, 48, 80, "ternary"),
         (8, 40, 64, "ternary"),

@@ -22,7 +22,7 @@ from neuc.compiler.pipeline import graph_passes
 from neuc.compiler.universe import new_context
 from neuc.errors import Error
 from neuc.runtime.artifact import Artifact
-from neuc.runtime.npu.executor import array_usage
+from neuc.runtime.npu.usage import array_usage
 
 RNG = np.random.default_rng(0)
 INT8_ERROR = 0.05
