@@ -30,12 +30,15 @@ def to_page(design: Design, machine: Machine, run: Run) -> str:
         for name, cycles in sorted(run.counts.busy.items())
     )
     head = "<tr><th>kernel</th><th>busy</th><th>firings</th></tr>"
-    style = "body{font-family:sans-serif;margin:2em}svg{max-width:100%}td,th{padding:2px 10px;text-align:left}"
+    style = (
+        "body{font-family:sans-serif;margin:2em}td,th{padding:2px 10px;text-align:left}"
+        "svg{max-width:100%}.array{overflow-x:auto}.array svg{max-width:none}"
+    )
     return (
         "<!doctype html><html><head><meta charset='utf-8'>"
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{escape(design.name)}</title><style>{style}</style></head><body><h1>{escape(design.name)}</h1>"
-        f"<table>{table}</table>{to_svg(design, machine)}<h2>Timeline</h2>{_timeline(run)}"
+        f"<table>{table}</table><div class='array'>{to_svg(design, machine)}</div><h2>Timeline</h2>{_timeline(run)}"
         f"<h2>Kernels</h2><table>{head}{busy}</table>"
         "</body></html>\n"
     )
