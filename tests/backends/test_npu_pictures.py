@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 
 from example_files import load_example
@@ -14,6 +15,7 @@ from neuc.backends.npu.emit import block_program
 from neuc.backends.npu.export.svg import to_svg
 from neuc.backends.npu.export.svg_layout import fitted, text_width
 from neuc.backends.npu.known_machines import find_machine
+from neuc.compiler import npu
 from neuc.runtime.npu.gemm_plan import GemmPlan
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import Design
@@ -34,6 +36,21 @@ PLAIN = dict(
 ) | {"…": 100, "→": 84, "·": 32, "×": 84}
 
 
+class Chain(npu.App):
+    """More kernels one after the other than a column has, neighbours through shared memory."""
+
+    def __init__(self) -> None:
+        params = {"threshold": 1, "max": 255, "kind": 0}
+        self.kernels = [npu.Kernel("threshold", cycles=90, params=params, name=f"t{i}") for i in range(9)]
+
+    def callgraph(self, x: npu.HostArray, y: npu.HostArray) -> None:
+        for row in range(len(x)):
+            token = x[row]
+            for kernel in self.kernels:
+                token = kernel(token)
+            y[row] = token
+
+
 def _products(machine: str) -> tuple[Design, Machine]:
     """A product over the whole array."""
     found = find_machine(machine)
@@ -41,12 +58,17 @@ def _products(machine: str) -> tuple[Design, Machine]:
 
 
 RIALLTO = ("pass-through", "inverse", "threshold-pipeline", "edge-detect", "colour-detect")
-CASES = (*RIALLTO, "example", "npu-xdna1", "npu-xdna2")
+CASES = (*RIALLTO, "chain", "example", "npu-xdna1", "npu-xdna2")
 
 
 @cache
 def _case(name: str) -> tuple[Design, Machine]:
-    """One of Riallto's applications on a column, the exports' example, or a product over a whole array."""
+    """Riallto's applications on a column, a chain over several, the exports' example, products over whole arrays."""
+    if name == "chain":
+        image = np.zeros((4, 64), np.uint8)
+        design = Chain().compile({"x": image}, {"y": ("u8", image.shape)}, "npu-xdna1").design
+        assert {a for a in design.shared.values() if a[0] > 0}, "memory links go to other columns, too"
+        return design, find_machine("npu-xdna1")
     if name == "example":
         machine = find_machine("npu-xdna1")
         return routed_example(machine), machine
