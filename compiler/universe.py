@@ -97,6 +97,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "place-rows": _pass("backends.npu.place_rows", "PlaceRows"),
     "bf16-products": _pass("backends.npu.use_bf16", "Bf16Products"),
     "fold-codes": _pass("backends.npu.fold_codes", "FoldCodes"),
+    "add-residuals": _pass("backends.npu.residuals", "AddResiduals"),
     "finish-products": _pass("backends.npu.finish_products", "FinishProducts"),
     "grouped-products": _pass("backends.npu.grouped_products", "GroupedProducts"),
     "place-npu": _pass("backends.npu.place_products", "PlaceNpu"),

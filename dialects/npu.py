@@ -39,6 +39,7 @@ from xdsl.utils.exceptions import VerifyException
 from neuc.dialects.npu_attrs import CircuitAttr, DmaAttr, NumbersAttr, PoolAttr, names, numbers
 from neuc.dialects.npu_finish import FinishOp
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
+from neuc.dialects.npu_residual import AddCodesOp
 from neuc.dialects.npu_rows import ChainOp, LayerNormOp, SoftmaxOp
 from neuc.dialects.npu_windows import WindowsOp
 
@@ -337,6 +338,7 @@ Npu = Dialect(
         MatmulOp,
         RequantizeOp,
         FinishOp,
+        AddCodesOp,
         GroupedAccumulateOp,
         WindowsOp,
         ChainOp,

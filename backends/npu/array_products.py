@@ -12,7 +12,7 @@ from xdsl.ir import Operation
 
 from neuc.backends.npu.finish_constants import ends_of, finish_of, likeness
 from neuc.backends.npu.left_behind import size
-from neuc.backends.npu.requantize_constants import requantization, stages_of
+from neuc.backends.npu.requantize_constants import requantization, residual_behind, residual_of, stages_of
 from neuc.backends.npu.tiling import Product, merged
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
 from neuc.dialects.store import ConstantOp, dims_of
@@ -43,7 +43,8 @@ def is_open(product: Layer) -> bool:
 def by_operand(main: func.FuncOp) -> list[list[Layer]]:
     """Products in order, those of the same codes or floats and groups of columns together.
 
-    Finished ones only if they share what tables they have, and are finished in one stage, or, of floats, alike.
+    Finished ones only if they share what tables they have, are finished in one stage, or, of floats, alike, and nothing
+    is added to them.
     """
     found: dict[tuple[object, ...], list[Layer]] = {}
     for op in main.body.block.ops:
@@ -51,7 +52,8 @@ def by_operand(main: func.FuncOp) -> list[list[Layer]]:
             case AccumulateOp() if isinstance(op.packed.owner, PackOp):
                 codes = codes_of(op)
                 stages = [] if codes is None else stages_of(codes)
-                alike = (op,) if len(stages) > 1 else (op.q, *(stage.table for stage in stages))
+                own = len(stages) > 1 or (codes is not None and residual_behind(codes) is not None)
+                alike = (op,) if own else (op.q, *(stage.table for stage in stages))
                 found.setdefault((*alike, op.packed.owner.packed.group_size, codes is None), []).append(op)
             case GroupedAccumulateOp():
                 found[(op,)] = [op]
@@ -71,11 +73,13 @@ def pack_of(product: Integers) -> PackOp:
 
 
 def parts_of(layer: Layer) -> list[Operation]:
-    """The operations of a product, its codes included."""
+    """The operations of a product, its codes and what is added to them included."""
     if isinstance(layer, MatmulOp):
         return [layer, *ends_of(layer)]
     codes = codes_of(layer)
-    return [pack_of(layer), layer, *([] if codes is None else stages_of(codes))]
+    added = None if codes is None else residual_behind(codes)
+    stages = [] if codes is None else stages_of(codes)
+    return [pack_of(layer), layer, *stages, *([] if added is None else [added])]
 
 
 def merged_groups(product: GroupedAccumulateOp) -> int:
@@ -92,7 +96,9 @@ def product_of(layers: list[Layer], free: int, store: WeightStore) -> Product:
     integers = [layer for layer in layers if not isinstance(layer, MatmulOp)]
     packed = [pack_of(layer).packed for layer in integers]
     finishes = [codes for layer in layers if (codes := codes_of(layer)) is not None]
-    finish = in_turn(requantization(finishes, store)) if finishes else None
+    added = residual_behind(finishes[0]) if finishes else None
+    residual = None if added is None else residual_of(added, store)
+    finish = in_turn(requantization(finishes, store), residual) if finishes else None
     operands = "ternary" if all(set(p.level_set) <= {-1, 0, 1} for p in packed) else "int8"
     m, outputs = size(dims_of(first.q)[:-1], free), sum(p.plane_count * p.rows for p in packed)
     if isinstance(first, GroupedAccumulateOp):

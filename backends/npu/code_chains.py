@@ -48,7 +48,8 @@ _EXACT = (
     math.CeilOp,
     math.AbsFOp,
 )
-_CODES = np.arange(-128, 128, dtype=np.int8)
+ALL_CODES = np.arange(-128, 128, dtype=np.int8)
+"""Every int8 code."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class _Reader:
         casts: list[SSAValue] = [
             op.results[0] for op in body.ops if isinstance(op, arith.FPToSIOp) and op.results[0].type == i8
         ]
-        points = [point for point in casts if _is_all(body, begin, point)]
+        points = [point for point in casts if is_all(body, begin, point)]
         if not points:
             if any(isinstance(op, math.RoundEvenOp) for op in body.ops):
                 return "its results are rounded, but not to int8 codes (uint8? give QuantizeLinear an int8 zero point)"
@@ -178,7 +179,7 @@ class _Reader:
     ) -> Staircase:
         def codes(sums: np.ndarray) -> np.ndarray:
             known = {value: array[:, None] for value, array in given.items()}
-            found = _scalars(self.map.body.block, {**known, begin: floats(sums)}, self.env)[end]
+            found = scalars_of(self.map.body.block, {**known, begin: floats(sums)}, self.env)[end]
             return np.broadcast_to(found, sums.shape).astype(np.int64)
 
         return codes
@@ -186,9 +187,9 @@ class _Reader:
     def _table(self, points: Sequence[SSAValue]) -> tuple[np.ndarray | None, SSAValue]:
         """The farthest codes that are a function of the first ones alone, and that function."""
         body = self.map.body.block
-        last = next((p for p in reversed(points) if _exact_between(points[0], p)), points[0])
-        made = np.asarray(_scalars(body, {points[0]: _CODES}, self.env).get(last, _CODES), np.int8)
-        return None if np.array_equal(made, _CODES) else made, last
+        last = next((p for p in reversed(points) if exact_between([points[0]], p)), points[0])
+        made = np.asarray(scalars_of(body, {points[0]: ALL_CODES}, self.env).get(last, ALL_CODES), np.int8)
+        return None if np.array_equal(made, ALL_CODES) else made, last
 
     def _per_channel(self, value: SSAValue) -> np.ndarray | None:
         """A constant with one value a channel, f32 [N]."""
@@ -212,10 +213,10 @@ def function_of_codes(op: MapOp, env: Env) -> tuple[np.ndarray, SSAValue] | None
     casts = [
         inner.results[0] for inner in body.ops if isinstance(inner, arith.FPToSIOp) and inner.results[0].type == i8
     ]
-    whole = [code for code in casts if _is_all(body, begin, code) and _exact_between(begin, code)]
+    whole = [code for code in casts if is_all(body, begin, code) and exact_between([begin], code)]
     if not whole:
         return None
-    made = _scalars(body, {begin: _CODES}, env).get(whole[-1])
+    made = scalars_of(body, {begin: ALL_CODES}, env).get(whole[-1])
     return None if made is None else (np.asarray(made, np.int8), whole[-1])
 
 
@@ -258,7 +259,7 @@ def _added(op: MapOp, env: Env) -> np.ndarray | None:
     return constant_value(op.inputs[1], env.store) if plain else None
 
 
-def _is_all(body: Block, argument: SSAValue, point: SSAValue) -> bool:
+def is_all(body: Block, argument: SSAValue, point: SSAValue) -> bool:
     """Whether what the body yields depends on `argument` through `point` alone."""
     last = body.last_op
     assert isinstance(last, YieldOp)
@@ -276,7 +277,7 @@ def _is_all(body: Block, argument: SSAValue, point: SSAValue) -> bool:
     return True
 
 
-def _scalars(body: Block, given: Mapping[SSAValue, np.ndarray], env: Env) -> dict[SSAValue, np.ndarray]:
+def scalars_of(body: Block, given: Mapping[SSAValue, np.ndarray], env: Env) -> dict[SSAValue, np.ndarray]:
     """Every scalar of a body that follows from constants and those given, for all elements at once."""
     values = dict(given)
     for op in body.ops:
@@ -287,12 +288,12 @@ def _scalars(body: Block, given: Mapping[SSAValue, np.ndarray], env: Env) -> dic
     return values
 
 
-def _exact_between(first: SSAValue, last: SSAValue) -> bool:
-    """Whether all that leads from one code to another is rounded one way."""
+def exact_between(firsts: Sequence[SSAValue], last: SSAValue) -> bool:
+    """Whether all that leads from codes to another one is rounded one way."""
     stack, seen = [last], set[SSAValue]()
     while stack:
         value = stack.pop()
-        if value is first or value in seen:
+        if value in firsts or value in seen:
             continue
         seen.add(value)
         if not isinstance(value.owner, _EXACT):
@@ -321,7 +322,7 @@ def _line_of(
         fixed = [constants[operand] for operand in op.operands if operand in constants]
         if len(moving) + len(fixed) != len(op.operands) or len(moving) != 1:
             return f"{op.name} of two changing values comes before its codes"
-        made = _step(op, moving[0] is op.operands[0], lines[moving[0]], fixed[0] if fixed else 0.0)
+        made = line_after(op, moving[0] is op.operands[0], lines[moving[0]], fixed[0] if fixed else 0.0)
         if made is None:
             return f"{op.name} comes before its codes"
         lines[op.results[0]] = made
@@ -331,7 +332,7 @@ def _line_of(
     return "its results are no int8 codes"
 
 
-def _step(
+def line_after(
     op: Operation, first: bool, line: tuple[Factor, Factor, int | None], value: Factor
 ) -> tuple[Factor, Factor, int | None] | None:
     """A line after one operation that never falls; None after any other. Once rounded, only integers may be added."""

@@ -15,11 +15,12 @@ from neuc.backends.npu.array_products import merged_groups, pack_of
 from neuc.backends.npu.build import build
 from neuc.backends.npu.emit_finish import Ends, float_ends
 from neuc.backends.npu.known_machines import find_machine
-from neuc.backends.npu.requantize_constants import requantization
+from neuc.backends.npu.requantize_constants import requantization, residual_of
 from neuc.backends.npu.window_choice import Windows, window_of
 from neuc.backends.placed import PlacedProgram
 from neuc.dialects.dense_movement import PadOp, SliceOp, TransposeOp
 from neuc.dialects.npu_products import GroupedAccumulateOp, MatmulOp, RequantizeOp
+from neuc.dialects.npu_residual import AddCodesOp
 from neuc.dialects.npu_windows import WindowsOp
 from neuc.dialects.store import ConstantOp, constant_value, dims_of
 from neuc.dialects.ternary import AccumulateOp, Im2ColOp, PackOp
@@ -33,6 +34,7 @@ from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import Design
 from neuc.runtime.npu.program_json import design_to_json
 from neuc.runtime.npu.requantize import Requantize, in_turn
+from neuc.runtime.npu.residual import Residual
 from neuc.runtime.npu.windows import Window
 
 MACHINE = "npu.machine"
@@ -105,6 +107,7 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
         "tables": [],
         "room": plan.tables,
         "planes": 0,
+        "other": 0,
         "window": {},
         "pixels": [],
         "laid_out": False,
@@ -114,6 +117,10 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
     ops = list(function.body.block.ops)
     finished = [op for op in ops if isinstance(op, RequantizeOp)]
     integers = [op for op in ops if isinstance(op, AccumulateOp)]
+    sums = next((op for op in ops if isinstance(op, AddCodesOp)), None)
+    residual = None if sums is None else residual_of(sums, store)
+    if sums is not None:
+        data["other"] = function.body.block.args.index(sums.other)
     windows = next((op for op in ops if isinstance(op, Im2ColOp | WindowsOp)), None)
     if any(isinstance(op, TransposeOp) for op in ops) and windows is not None:
         data["pixels"] = [dim.value for dim in dims_of(windows.operands[0])[2:]]
@@ -126,7 +133,7 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
     grouped = next((op for op in ops if isinstance(op, GroupedAccumulateOp)), None)
     floats = [op for op in ops if isinstance(op, MatmulOp)]
     if grouped is not None:
-        return _grouped(grouped, finished, plan, {**data, "transposed": True}, store, windows)
+        return _grouped(grouped, (finished, residual), plan, {**data, "transposed": True}, store, windows)
     if integers:
         found = [_levels(op, store) for op in integers]
         parts, group = [part for part, _ in found], found[0][1]
@@ -146,8 +153,8 @@ def emit_segment(function: func.FuncOp, module: ModuleOp, store: WeightStore) ->
     tiles = [tiled_weights(plan, _widened(rows[:, begin : begin + group], group)) for begin in starts]
     if finished:
         stages = requantization([op for op in finished if isinstance(op.acc.owner, AccumulateOp)], store)
-        tiles = [finished_weights(plan, tile, stages) for tile in tiles]
-        data = {**data, "codes": vars(in_turn(stages))}
+        tiles = [finished_weights(plan, tile, stages, residual) for tile in tiles]
+        data = {**data, "codes": vars(in_turn(stages, residual))}
     return PlacedProgram({**data, **sizes}, {"b": np.stack(tiles)})
 
 
@@ -195,7 +202,7 @@ def _in_runs(rows: np.ndarray, window: Window, plan: GemmPlan) -> np.ndarray:
 
 def _grouped(
     product: GroupedAccumulateOp,
-    finished: Sequence[RequantizeOp],
+    after: tuple[Sequence[RequantizeOp], Residual | None],
     plan: GemmPlan,
     data: dict[str, object],
     store: WeightStore,
@@ -215,11 +222,13 @@ def _grouped(
         rows = np.stack([_in_runs(block, window, plan) for block in rows])
         data = {**data, "window": _plain(window)}
     tiles = [tiled_weights(plan, block) for block in rows]
+    finished, residual = after
     if finished:
         stages = requantization(finished[:1], store)
-        data = {**data, "codes": vars(in_turn(stages))}
+        data = {**data, "codes": vars(in_turn(stages, residual))}
         width = merged * each
-        tiles = [finished_weights(plan, tile, _part(stages, i * width, width)) for i, tile in enumerate(tiles)]
+        parts = [_part(stages, i * width, width) for i in range(len(tiles))]
+        tiles = [finished_weights(plan, tile, part, residual) for tile, part in zip(tiles, parts)]
     sizes = {"columns": blocks_of * rows.shape[2], "outputs": [rows.shape[1]], "group": rows.shape[2]}
     return PlacedProgram({**data, **sizes, "planes": planes}, {"b": np.stack(tiles)})
 

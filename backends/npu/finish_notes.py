@@ -30,7 +30,10 @@ def finished_where(layers: Sequence[Layer], product: Product) -> str:
     if finish is not None:
         twice = "twice " if finish.stages > 1 else ""
         table = ", then through a table" if finish.tables else ""
-        return f"on the cores: requantised {twice}to int8, corrections a column: {finish.corrections}{table}"
+        added = ""
+        if finish.residual:
+            added = f", then added to another tensor's codes, of whose pairs {finish.pairs} are corrected"
+        return f"on the cores: requantised {twice}to int8, corrections a column: {finish.corrections}{table}{added}"
     reasons = [why.data for layer in layers if isinstance(why := layer.attributes.get(UNFINISHED), StringAttr)]
     return f"on the CPU: {reasons[0]}" if reasons else "on the CPU"
 

@@ -116,11 +116,11 @@ class _MoveLater(RewritePattern):
     @op_type_rewrite_pattern
     def match_and_rewrite(self, op: MapOp, rewriter: PatternRewriter) -> None:
         """Compute a map before its operands are moved."""
-        moves = [_moves(value) for value in op.inputs]
+        moves = [moves_of(value) for value in op.inputs]
         dims = dims_of(op.result)
         if not moves or not moves[0] or element_of(op.result) != i8 or any(dims_of(v) != dims for v in op.inputs):
             return
-        if any(not _alike(moves[0], others) for others in moves[1:]):
+        if any(not alike(moves[0], others) for others in moves[1:]):
             return
         sources = [chain[0].operands[0] for chain in moves]
         early = MapOp(sources, tensor_type(i8, dims_of(sources[0])), op.body.clone())
@@ -148,20 +148,21 @@ class _OwnPixels(RewritePattern):
             rewriter.replace(op, [], [transpose.x])
 
 
-def _moves(value: SSAValue) -> list[Move]:
+def moves_of(value: SSAValue) -> list[Move]:
     """The movements of codes of an array's product that end in `value`, the first first; [] if there are none."""
     found: list[Move] = []
-    while _is_move(value.owner):
+    while is_move(value.owner):
         found.insert(0, value.owner)
         value = value.owner.operands[0]
     return found
 
 
-def _is_move(op: object) -> TypeGuard[Move]:
+def is_move(op: object) -> TypeGuard[Move]:
+    """Whether an operation only moves codes."""
     return isinstance(op, TransposeOp | ReshapeOp) and element_of(op.results[0]) == i8
 
 
-def _alike(a: Sequence[Move], b: Sequence[Move]) -> bool:
+def alike(a: Sequence[Move], b: Sequence[Move]) -> bool:
     """Whether two chains of movements put every element to the same place."""
 
     def spelt(move: Move) -> tuple[object, ...]:

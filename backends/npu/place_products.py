@@ -19,6 +19,7 @@ from neuc.backends.npu.float_convs import expand_windows
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.left_behind import is_free, listed, note_the_rest
 from neuc.backends.npu.padded_images import write_padded
+from neuc.backends.npu.residual_notes import note_residuals
 from neuc.backends.npu.tiling import Choice, Product, choose_plans
 from neuc.backends.npu.window_choice import cut_where, note_windows, pixel_moves, windows_of, with_images
 from neuc.dialects.context import store_of
@@ -46,8 +47,9 @@ class PlaceNpu(ModulePass):
            columns: one dispatch.
         3. Tiles, spread and program are those that `tiling.py` finds cheapest for all products in turn; a function
            before which the array's program changes gets the attribute ``npu.switch``.
-        4. `npu.requantize` behind a product goes with it, and `ternary.im2col` or `npu.windows` before it where DMAs
-           cut its windows, and what makes planes of the pixels these read; other `npu.windows` become dense operations.
+        4. `npu.requantize` and `npu.add_codes` behind a product go with it, and `ternary.im2col` or `npu.windows` in
+           front of it where DMAs cut its windows, and what makes planes of the pixels these read; other `npu.windows`
+           become dense operations.
         5. Integer products of fewer multiply-adds than `least` that a CPU can run stay there: a dispatch would cost
            more than they do. Everything else stays with the CPU, too; the report says which layers and why.
 
@@ -85,6 +87,7 @@ class PlaceNpu(ModulePass):
         add_notes(op, _summary(shared, choice, machine, self.free))
         note_finishing(op, shared, choice, machine)
         note_windows(op, shared, choice)
+        note_residuals(op, main, shared)
         behind, before = write_padded(op, shared, choice)
         rows: list[dict[str, object]] = []
         for number, (layers, product) in enumerate(zip(shared, products)):

@@ -15,6 +15,8 @@ from neuc.backends.npu.hoist_maps import HoistMaps
 from neuc.backends.npu.known_machines import find_machine
 from neuc.backends.npu.place_products import PlaceNpu
 from neuc.backends.npu.place_rows import PlaceRows
+from neuc.backends.npu.residuals import MODES as RESIDUALS
+from neuc.backends.npu.residuals import AddResiduals
 from neuc.backends.npu.tiling import GRAIN
 from neuc.backends.npu.use_bf16 import Bf16Products
 from neuc.backends.npu.use_rows import MODES, Bf16Rows
@@ -32,6 +34,7 @@ OPTIONS = {
     SCALES_OPTION: "of int8 activations: calibrated (fixed, the default with --calib) or run-time (of each input)",
     "finish": "who does what follows products' sums column by column (int8 codes; float=bf16: bias, activation): array "
     "where it can, or cpu (default array)",
+    "residuals": "where codes of two tensors are added: auto (where it pays), array, or cpu (default auto)",
     "grouped": "where grouped and depthwise int8 or ternary convolutions run: array or cpu (default array)",
     "least": "products of fewer multiply-adds stay on the CPU (default 0: a dispatch costs more than small ones take)",
     "free": f"what a size left free is taken to be when tiles are chosen (default {FREE})",
@@ -79,7 +82,11 @@ def _passes(name: str, options: Mapping[str, str]) -> Sequence[ModulePass]:
     scales = options.get(SCALES_OPTION, CALIBRATED)
     if scales not in (CALIBRATED, "run-time"):
         raise option_error(name, SCALES_OPTION, scales, f"{CALIBRATED} or run-time")
-    finishing = [FinishProducts(int(free), int(least)), FoldCodes()] if finish == "array" else []
+    residuals = options.get("residuals", "auto")
+    if residuals not in RESIDUALS:
+        raise option_error(name, "residuals", residuals, " or ".join(RESIDUALS))
+    adding = AddResiduals(machine, residuals, int(free))
+    finishing = [FinishProducts(int(free), int(least)), FoldCodes(), adding] if finish == "array" else []
     grouped = options.get("grouped", "array")
     if grouped not in ("array", "cpu"):
         raise option_error(name, "grouped", grouped, "array or cpu")

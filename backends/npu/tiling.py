@@ -13,7 +13,7 @@ from math import prod
 
 from neuc.errors import Error
 from neuc.runtime.npu.float_finish import FloatFinish
-from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, AnyFinish, GemmPlan, blocks, kernel_cycles, result_type
+from neuc.runtime.npu.gemm_plan import OPERANDS, SPREADS, AnyFinish, GemmPlan, adds, blocks, kernel_cycles, result_type
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import DTYPES
 from neuc.runtime.npu.windows import Image, Window
@@ -95,7 +95,8 @@ def product_cost(plan: GemmPlan, machine: Machine, product: Product) -> Cost:
     values = product.m * product.k * product.groups + (prod(product.shape) if product.by_pixel else 0)
     rows = replace(rows, written=_written(machine, values * window.width))
     image, dma = Image.of(window, product.shape, plan), machine.classes["shim"].dma
-    if dma is None or not image.fits(plan.k, dma):
+    width = product.n + plan.block_n + plan.k if adds(product.finish) else 0
+    if dma is None or not image.fits(plan.k, dma, width):
         return rows
     cut = _rows_cost(plan, machine, product, (image.rows, image.columns(plan.k)), window)
     cut = replace(cut, cut=True, written=_written(machine, image.size(plan.k) * window.width))
@@ -124,6 +125,8 @@ def _rows_cost(
     wide_c = DTYPES[result_type(plan.operands, finish)].itemsize
     tile_c = plan.m * plan.n * wide_c
     runs_a, runs_c = plan.k * DTYPES[kind.a].itemsize, plan.n * wide_c
+    # Codes of another tensor follow A's in its stream.
+    others = plan.residual_tokens if adds(finish) else 0
     if window is not None:
         runs_a = window.contiguous(plan.k)
     elif steps == product.groups == 1:  # rows of A follow each other
@@ -133,14 +136,16 @@ def _rows_cost(
     moved = 0
     load = queued = 0.0
     shim = core = 0.0
-    tokens, tasks_of = (steps, steps + parameters), (1 if window is None else window.runs(plan.k), 1)
-    for size, how, run, many, tasks in zip(
-        sizes, SPREADS[plan.spread], (runs_a, sizes[1] * plan.taken_at_once), tokens, tasks_of
+    tokens = (steps + others, steps + parameters)
+    tasks_of = ((1 if window is None else window.runs(plan.k)) + (others > 0), 1)
+    for size, how, run, many, tasks, last in zip(
+        sizes, SPREADS[plan.spread], (runs_a, sizes[1] * plan.taken_at_once), tokens, tasks_of, (others, 0)
     ):
         ports = {"one": 1, "row": plan.rows}.get(how, plan.cols)
         token = size * (plan.rows if how == "each" else 1)
         moved += ports * token * many
-        load += ports * token * many / _efficiency(machine, run)
+        load += ports * token * (many - last) / _efficiency(machine, run)
+        load += ports * token * last / _efficiency(machine, plan.k)
         queued += ports * tasks
         shim = max(shim, many * (token / width * timing["shim_mm2s_per_word"]) + tasks * timing["shim_mm2s_task"])
         core = max(core, many * (size / width + timing["bd_setup"]))

@@ -13,6 +13,7 @@ import numpy as np
 from neuc.dialects.interp import npu_finish, npu_rows
 from neuc.dialects.interp.npu_bf16 import bf16
 from neuc.dialects.interp.npu_requantize import requantize
+from neuc.dialects.interp.npu_residual import add_codes
 
 Params: TypeAlias = dict[str, "int | float | str | list[int]"]
 Tokens: TypeAlias = Sequence[Sequence[np.ndarray]]
@@ -130,6 +131,11 @@ def _finished(sums: Meaning) -> Meaning:
     column, 1 if there is a table plus 2 if there are more of these words for the codes, the table's 256 bytes, then for
     all columns multipliers, low and high words of addends, limits (shift, zero, low, high, a byte each), and for every
     correction first sums, spans.
+
+    With `residual` = R, these words stand behind 95 others: pairs P, 1 for a table, two multipliers, low and high word
+    of an addend, limits, the table, and for P of 24 pairs bytes (code, other code, difference, 0). After them R phases
+    take a token of A each, side by side another tensor's codes, of which columns from `part` times C's width on are
+    added to C.
     """
 
     def call(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:
@@ -141,9 +147,19 @@ def _finished(sums: Meaning) -> Meaning:
         if not more:
             rows = np.split(acc, 4)[phase - steps]
             return [[np.frombuffer(rows.tobytes(), np.int8).reshape(acc.shape)]]
-        begun = b"" if phase == steps else state["block"].tobytes()
-        state["block"] = np.frombuffer(begun + t[1][0].tobytes(), np.uint8)
-        return [[_codes(acc, state["block"])] if phase == steps + more - 1 else []]
+        residual = int(p.get("residual", 0))  # type: ignore[arg-type]
+        if phase < steps + more:
+            begun = b"" if phase == steps else state["block"].tobytes()
+            state["block"] = np.frombuffer(begun + t[1][0].tobytes(), np.uint8)
+            done = phase == steps + more - 1 and not residual
+            return [[_codes(acc, state["block"])] if done else []]
+        before = [] if phase == steps + more else [state["others"]]
+        state["others"] = np.concatenate([*before, t[0][0]], 1)
+        if phase < steps + more + residual - 1:
+            return [[]]
+        begin = int(p["part"]) * acc.shape[1]  # type: ignore[arg-type]
+        other = state["others"][:, begin : begin + acc.shape[1]]
+        return [[_added(_codes(acc, state["block"][380:]), other, state["block"][:380])]]
 
     return call
 
@@ -160,6 +176,14 @@ def _codes(acc: np.ndarray, block: np.ndarray) -> np.ndarray:
     codes = requantize(acc, multiplier, addend, limit_bytes, pairs.transpose(2, 0, 1), table)
     rest = block[4 * (66 + (4 + 2 * many) * n) :]
     return _codes(codes.astype(np.int32), rest) if flags >= 2 else codes
+
+
+def _added(codes: np.ndarray, other: np.ndarray, block: np.ndarray) -> np.ndarray:
+    words = np.frombuffer(block.tobytes(), np.int32)
+    pairs = np.frombuffer(words[71 : 71 + words[0]].tobytes(), np.int8).reshape(-1, 4)[:, :3]
+    addend = np.array([int(words[5]) * 2**32 + int(words[4]) % 2**32])
+    limits, table = (np.frombuffer(words[begin:end].tobytes(), np.int8) for begin, end in ((6, 7), (7, 71)))
+    return add_codes(codes, other, words[2:4], addend, limits, pairs, table if words[1] else None)
 
 
 def bf16_gemm(p: Params, phase: int, t: Tokens, state: State) -> list[list[np.ndarray]]:

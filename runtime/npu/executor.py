@@ -12,6 +12,7 @@ from dataclasses import fields, replace
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuc.errors import Error, InternalError
 from neuc.runtime.checked_json import Node
@@ -19,7 +20,7 @@ from neuc.runtime.executors.base import Array, Setting
 from neuc.runtime.npu.float_ends import OpenStages, float_finish_from, resident_tables
 from neuc.runtime.npu.float_finish import FloatFinish
 from neuc.runtime.npu.functions import from_bf16, to_bf16
-from neuc.runtime.npu.gemm import with_sizes, with_tables
+from neuc.runtime.npu.gemm import residual_shape, with_sizes, with_tables
 from neuc.runtime.npu.gemm_plan import (
     OPERANDS,
     SPREADS,
@@ -52,12 +53,13 @@ class NpuExecutor:
     """Runs a placed product.
 
     Of codes: ``q`` int8 [..., K] to ``acc`` int32 [..., G, R] for each of the weights that read it, or to int8 codes
-    [..., R] where the cores finish it (``codes``: in how many stages, with how many corrections and tables). Of floats
-    in bf16: ``a`` f32 [..., K] to f32 [..., N] for each of them, or ``a`` [..., M, K] and ``b`` [..., K, N] to
-    [..., M, N], finished as ``floats`` says, with ``tables`` of the program's and ``room`` for so many words. With
-    ``window``, q or a is images [B, C, …], cut by transfers, with ``pixels`` (their lines and pixels of a line)
-    [B, P, C], or, ``laid_out``, [B, lines, pixels, C] with pads, into which products write their codes (``into``). With
-    ``planes`` the groups are those of a grouped convolution, whose columns lie side by side.
+    [..., R] where the cores finish it (``codes``: in how many stages, with how many corrections and tables; with a
+    residual, after adding codes [..., R], which are input number ``other``). Of floats in bf16: ``a`` f32 [..., K] to
+    f32 [..., N] for each of them, or ``a`` [..., M, K] and ``b`` [..., K, N] to [..., M, N], finished as ``floats``
+    says, with ``tables`` of the program's and ``room`` for so many words. With ``window``, q or a is images [B, C, …],
+    cut by transfers, with ``pixels`` (their lines and pixels of a line) [B, P, C], or, ``laid_out``, [B, lines, pixels,
+    C] with pads, into which products write their codes (``into``). With ``planes`` the groups are those of a grouped
+    convolution, whose columns lie side by side.
     """
 
     def __init__(self, name: str, segment: Segment, setting: Setting) -> None:
@@ -77,6 +79,7 @@ class NpuExecutor:
                 "tables",
                 "room",
                 "planes",
+                "other",
                 "window",
                 "pixels",
                 "laid_out",
@@ -103,6 +106,7 @@ class NpuExecutor:
         self._finish: AnyFinish | None = finish_from(node.get("codes")) or float_finish_from(node.get("floats"))
         if self._finish is not None and (operands == "bf16") != isinstance(self._finish, FloatFinish):
             raise node.get("operands").refuse("products of floats make no codes, those of integers no floats")
+        self._other = node.get("other").integer(0, len(segment.inputs) - 1)
         self._planes = node.get("planes").integer(0, MOST_PARTS)
         self._window = window_from(node.get("window"), self._plan.kind.a)
         self._pixels = node.get("pixels").list_of(lambda n: n.integer(1, MOST), 2)
@@ -135,10 +139,11 @@ class NpuExecutor:
     def run(self, inputs: Sequence[Array], symbols: Mapping[str, int], outputs: Sequence[Array | None]) -> list[Array]:
         """Simulate the product for these activations."""
         before, began = replace(self.usage), time.monotonic_ns()
+        other = inputs[self._other] if isinstance(self._finish, Finish) and self._finish.residual else None
         if self._window is not None:
-            made = self._windowed(inputs[0], self._window)
+            made = self._windowed(inputs[0], self._window, other)
         else:
-            made = self._stacked(inputs) if self._weights is None else self._weighted(inputs[0])
+            made = self._stacked(inputs) if self._weights is None else self._weighted(inputs[0], other)
         if self._profile is not None:
             record(self._profile, self._name, self.machine, (before, self.usage), began)
         results: list[Array] = []
@@ -150,7 +155,7 @@ class NpuExecutor:
                 results.append(given)
         return results
 
-    def _weighted(self, x: Array) -> list[Array]:
+    def _weighted(self, x: Array, other: Array | None) -> list[Array]:
         """One result for each of the constant weights."""
         rows, groups, width = prod(x.shape[:-1]), -(-self._columns // self._group), sum(self._outputs)
         floats = self._plan.operands == "bf16"
@@ -162,11 +167,12 @@ class NpuExecutor:
             a[:, : self._columns] = flat
             assert self._weights is not None
             work = rows * self._columns * width
-            sums = self._product(a.reshape(rows, groups, self._group), self._weights, width, work)
+            added = None if other is None else self._beside(other, (rows, groups, width)).transpose(1, 0, 2)
+            sums = self._product(a.reshape(rows, groups, self._group), self._weights, width, work, added)
             whole[...] = sums.transpose(1, 0, 2)
         return self._parts(whole, x.shape[:-1], groups)
 
-    def _windowed(self, x: Array, window: Window) -> list[Array]:
+    def _windowed(self, x: Array, window: Window, other: Array | None) -> list[Array]:
         """Windows of images [B, C, …], or of their pixels [B, P, C], cut by transfers, times the constant weights."""
         shape = (len(x), window.channels, *self._pixels) if self._pixels else x.shape
         shape = shape if len(shape) == 4 else (*shape[:2], 1, shape[2])
@@ -190,7 +196,12 @@ class NpuExecutor:
                     values = values.reshape(shape[0], *shape[2:], shape[1]).transpose(0, 3, 1, 2)
                 values = image.laid_out(values.reshape(shape))
             a = np.concatenate([values.reshape(-1), np.zeros(window.run(plan.k), values.dtype)])  # what steps may read
-            made = self._simulated(design, {"a": a, "b": self._weights}, work, window.parts * m * k * n)
+            arrays = {"a": a, "b": self._weights}
+            if other is not None:
+                filled = residual_shape(plan, m, n, window.parts, image)
+                by_part = self._beside(other, (image.batch, pixels, window.parts, width))
+                arrays["r"] = np.stack([image.filled(by_part[:, :, i], filled[2]) for i in range(window.parts)])
+            made = self._simulated(design, arrays, work, window.parts * m * k * n)
             if self._into is not None:
                 return [made.reshape(image.batch, self._into.lines, self._into.pixels, self._into.pixel)]
             for part in range(window.parts):
@@ -198,6 +209,13 @@ class NpuExecutor:
         elif self._into is not None:
             return [np.zeros((image.batch, self._into.lines, self._into.pixels, self._into.pixel), np.int8)]
         return self._parts(whole, whole.shape[:2], 1)
+
+    def _beside(self, other: Array, shape: tuple[int, ...]) -> NDArray[np.int8]:
+        """The codes to add, one for each of the results."""
+        if other.dtype != np.int8 or other.size != prod(shape):
+            got = f"{other.dtype} {list(other.shape)}"
+            raise Error(CODE, f"segment {self._name}: codes to add are {got}, not {prod(shape)} int8", hint=CURE)
+        return np.asarray(other, np.int8).reshape(shape)
 
     def _parts(self, whole: Array, leading: tuple[int, ...], groups: int) -> list[Array]:
         """Columns of all groups [..., groups, columns] as each of the weights' results, or side by side."""
@@ -233,8 +251,11 @@ class NpuExecutor:
             ]
         return [self._product(left, np.stack(tiles), n, count * m * n * k).reshape(*a.shape[:-1], n)]
 
-    def _product(self, x: Array, weights: Array, outputs: int, work: int) -> Array:
-        """Sums [groups, rows, outputs] of x [rows, groups, K] and tiled weights, in one dispatch of `work` products."""
+    def _product(self, x: Array, weights: Array, outputs: int, work: int, other: Array | None = None) -> Array:
+        """Sums [groups, rows, outputs] of x [rows, groups, K] and tiled weights, in one dispatch of `work` products.
+
+        Or codes of them, to which those of `other` [groups, rows, outputs] may be added.
+        """
         rows, groups, columns = x.shape
         m, k, n = blocks(self._plan, rows, columns, outputs)
         design = with_sizes(self._graph, self._plan, self.machine, (m, k, n), groups, self._finish)
@@ -242,6 +263,9 @@ class NpuExecutor:
         a = np.zeros((m, groups, k), x.dtype)
         a[:rows, :, :columns] = x
         arrays = {"a": a.reshape(m, -1), "b": weights}
+        if other is not None:
+            arrays["r"] = np.zeros(residual_shape(self._plan, m, n, groups, None), np.int8)
+            arrays["r"][:, :rows, :outputs] = other
         return self._simulated(design, arrays, work, groups * m * k * n)[:, :rows, :outputs]
 
     def _simulated(self, design: Design, arrays: Mapping[str, Array], work: int, padded: int) -> Array:

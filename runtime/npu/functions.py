@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from neuc.runtime.npu.program import ParamValue
 from neuc.runtime.npu.requantize import requantized
+from neuc.runtime.npu.residual import RESIDUAL_WORDS, added, own_columns
 
 Array: TypeAlias = NDArray[np.generic]
 Tokens: TypeAlias = Sequence[Sequence[Array]]
@@ -206,8 +207,11 @@ def _ternary_gemm(params: Mapping[str, ParamValue], phase: int, tokens: Tokens, 
 def _finished(
     params: Mapping[str, ParamValue], phase: int, tokens: Tokens, state: State, sums: Function
 ) -> list[list[Array]]:
-    """A product's int32 sums in bytes, in four tokens, or, with parameters behind B, its int8 codes."""
-    steps, more = number(params, "steps"), number(params, "parameters", 0)
+    """A product's int32 sums in bytes, in four tokens, or, with parameters behind B, its int8 codes.
+
+    With a residual, further phases take tokens of A that hold another tensor's codes, which are added.
+    """
+    steps, more, residual = (number(params, name, 0) for name in ("steps", "parameters", "residual"))
     if phase < steps:
         given = sums(params, phase, tokens, state)[0]
         if given:
@@ -218,9 +222,21 @@ def _finished(
         quarter = len(sums_of) // SUM_TOKENS
         part = np.ascontiguousarray(sums_of[(phase - steps) * quarter : (phase - steps + 1) * quarter])
         return [[part.view(np.int8).reshape(sums_of.shape)]]
-    taken = np.ascontiguousarray(tokens[1][0]).reshape(-1).view(np.uint8)
-    state["block"] = np.concatenate([state["block"], taken])
-    return [[requantized(sums_of, np.asarray(state["block"], np.uint8))] if phase + 1 == steps + more else []]
+    if phase < steps + more:
+        taken = np.ascontiguousarray(tokens[1][0]).reshape(-1).view(np.uint8)
+        state["block"] = np.concatenate([state["block"], taken])
+        if phase + 1 < steps + more:
+            return [[]]
+        before = 4 * RESIDUAL_WORDS if residual else 0
+        state["codes"] = requantized(sums_of, np.asarray(state["block"][before:], np.uint8))
+        return [[] if residual else [state["codes"]]]
+    codes, token = np.asarray(state["codes"], np.int8), np.asarray(tokens[0][0], np.int8)
+    words = np.ascontiguousarray(state["block"][: 4 * RESIDUAL_WORDS]).view("<i4")
+    at = phase - steps - more
+    first, place, count = own_columns(at, token.shape[1], number(params, "part"), codes.shape[1])
+    mine = codes[:, first : first + count]
+    mine[...] = added(mine, token[:, place : place + count], words)
+    return [[codes] if at + 1 == residual else []]
 
 
 @function("finished_gemm")

@@ -16,6 +16,7 @@ from neuc.runtime.npu.gemm_plan import (
     SPREADS,
     AnyFinish,
     GemmPlan,
+    adds,
     emitted_tokens,
     kernel_cycles,
     result_type,
@@ -131,19 +132,23 @@ def gemm_graph(plan: GemmPlan, machine: Machine, steps: int) -> Design:
 
 def _with_steps(graph: Design, plan: GemmPlan, machine: Machine, steps: int, finish: AnyFinish | None = None) -> Design:
     """The graph with sums of so many steps, what comes after them included."""
-    cycles, given = kernel_cycles(plan, machine, steps, finish), emitted_tokens(plan, finish)
-    more, last = plan.parameter_tokens(finish), len(cycles) - given
-    a, c = tuple(int(i < steps) for i in range(len(cycles))), tuple(int(i >= last) for i in range(len(cycles)))
-    b = tuple(int(i < steps + more) for i in range(len(cycles)))
+    given, more = emitted_tokens(plan, finish), plan.parameter_tokens(finish)
+    residual = plan.residual_tokens if adds(finish) else 0
+    phases = len(kernel_cycles(plan, machine, steps, finish))
+    a = tuple(int(i < steps or i >= phases - residual) for i in range(phases))
+    b, c = tuple(int(i < steps + more) for i in range(phases)), tuple(int(i >= phases - given) for i in range(phases))
     params: dict[str, ParamValue] = {"steps": steps}
     if isinstance(finish, Finish):
         params |= {"parameters": more, "stages": finish.stages}
     elif plan.finish and plan.operands == "bf16":
         params |= {"parameters": more, "pieces": given}
-    kernels = tuple(
-        replace(kernel, consume=(a, b), produce=(c,), cycles=cycles, params=params) for kernel in graph.kernels
-    )
-    return replace(graph, kernels=kernels)
+    kernels: list[Kernel] = []
+    for number, kernel in enumerate(graph.kernels):
+        part = plan.place(*divmod(number, plan.rows))[1] if residual else 0
+        own: dict[str, ParamValue] = {**params, "residual": residual, "part": part} if residual else params
+        cycles = kernel_cycles(plan, machine, steps, finish, part)
+        kernels.append(replace(kernel, consume=(a, b), produce=(c,), cycles=cycles, params=own))
+    return replace(graph, kernels=tuple(kernels))
 
 
 def with_sizes(
@@ -161,7 +166,8 @@ def with_sizes(
     With `finish`, C is int8 codes, or finished floats, and B holds their parameters (`gemm_plan.py:finished_weights`);
     tables of floats that are the program's are put into its kernels by `with_tables`. With `image`, A is windows that
     transfers cut out of images (`windows.py`), M and K being `image.rows` and `image.columns`, filled up, and groups
-    the parts of their pixels. With `into`, its results are written into padded images.
+    the parts of their pixels. With `into`, its results are written into padded images. What is added on the cores is a
+    buffer R of codes, for whose shape see `residual_shape`.
     """
     big_m, big_k, big_n = size
     steps, across, down = big_k // plan.k, big_n // plan.block_n, big_m // plan.block_m
@@ -173,6 +179,8 @@ def with_sizes(
     )
     if into is not None and image is not None:
         buffers = (*buffers[:2], replace(buffers[2], shape=(into.size(image.batch),)))
+    if adds(finish):
+        buffers += (HostBuffer("r", "i8", residual_shape(plan, big_m, big_n, groups, image), "input"),)
     sequence: list[Step] = []
     for g in range(groups):
         for i in range(down):
@@ -189,6 +197,32 @@ def with_tables(design: Design, words: Sequence[int]) -> Design:
     own: ParamValue = [int(word) for word in words]
     kernels = tuple(replace(kernel, params={**kernel.params, "tables": own}) for kernel in design.kernels)
     return replace(design, kernels=kernels)
+
+
+def residual_shape(plan: GemmPlan, m: int, n: int, groups: int, image: Image | None) -> tuple[int, int, int]:
+    """Shape of R [groups, rows, columns] in host memory, for sizes in whole blocks.
+
+    Rows are C's, or, with `image`, the pixels of images filled up to whole rectangles; columns are filled up so that
+    tokens behind the last column read what is there.
+    """
+    rows = m if image is None else image.batch * prod(image.filled_size)
+    return groups, rows, n - plan.block_n + plan.residual_tokens * plan.k
+
+
+def _residual(
+    plan: GemmPlan, stream: _Stream, size: tuple[int, int, int], block: tuple[int, int, int], image: Image | None
+) -> Transfer:
+    """What brings the rows of a stream and the columns of a block out of R, behind A."""
+    (big_m, _, big_n), (g, i, j) = size, block
+    _, rows, width = residual_shape(plan, big_m, big_n, 1, image)
+    column, port = j * plan.block_n, f"{stream.name}_in"
+    if image is not None:
+        tile = (i * plan.parts[0] + stream.part) // plan.tiles_of_a
+        own = (g * rows * width + column, width)
+        return image.same_pixels(port, "r", tile, own, (plan.residual_tokens, plan.k))
+    start = (g * rows + i * plan.block_m + stream.part * plan.m) * width + column
+    many = len(stream.cores) * plan.m if stream.split else plan.m
+    return Transfer(port, "r", start, (plan.residual_tokens, many, plan.k), (plan.k, width, 1))
 
 
 def _block(
@@ -219,10 +253,12 @@ def _block(
         if image is not None:
             tile = (i * plan.parts[0] + stream.part) // plan.tiles_of_a
             of_a.append(image.transfers(f"{stream.name}_in", tile, plan.k, g))
-            continue
-        rows = len(stream.cores) * plan.m if stream.split else plan.m
-        start = (i * plan.block_m + stream.part * plan.m) * stride + g * big_k
-        of_a.append([Transfer(f"{stream.name}_in", "a", start, (big_k // plan.k, rows, plan.k), (plan.k, stride, 1))])
+        else:
+            rows = len(stream.cores) * plan.m if stream.split else plan.m
+            start, sizes = (i * plan.block_m + stream.part * plan.m) * stride + g * big_k, (rows, plan.k)
+            of_a.append([Transfer(f"{stream.name}_in", "a", start, (big_k // plan.k, *sizes), (plan.k, stride, 1))])
+        if adds(finish):
+            of_a[-1].append(_residual(plan, stream, size, block, image))
     made += [task for turn in zip(*of_a) for task in turn]
     pieces = emitted_tokens(plan, finish)
     for c in range(plan.cols):

@@ -16,6 +16,7 @@ from neuc.runtime.npu.float_finish import FloatFinish, FloatStage, float_block, 
 from neuc.runtime.npu.machine import Machine
 from neuc.runtime.npu.program import DTYPES
 from neuc.runtime.npu.requantize import Finish, Requantize, in_turn, parameter_block, parameter_bytes
+from neuc.runtime.npu.residual import Residual, own_columns
 
 CODES_A_BYTE = 4
 _F32 = 4
@@ -58,9 +59,10 @@ class GemmPlan:
 
     Core (c, r) makes part `place(c, r)` of a block of C, which is `parts` tiles of m x n. With ``finish`` a tile of C
     leaves as m x n bytes: int8 codes, made on the core with parameters that follow B's last tile (`requantize.py`), or,
-    without parameters, int32 sums in four tokens of m / 4 rows each. So one program serves both. With bf16 operands it
-    leaves as bf16 numbers, or as f32 ones in two tokens, after what parameters say (`float_finish.py`); ``tables`` is
-    how many words of tables a core has room for, which with ``resident`` are the program's and otherwise parameters.
+    without parameters, int32 sums in four tokens of m / 4 rows each. So one program serves both. Another tensor's codes
+    that are added on the core follow A's last tile (`residual.py`). With bf16 operands it leaves as bf16 numbers, or as
+    f32 ones in two tokens, after what parameters say (`float_finish.py`); ``tables`` is how many words of tables a core
+    has room for, which with ``resident`` are the program's and otherwise parameters.
     """
 
     m: int
@@ -163,12 +165,22 @@ class GemmPlan:
             needed = parameter_bytes(self.n, finish)
         return -(-needed // (self.k * self.width * DTYPES[self.kind.b].itemsize))
 
+    @property
+    def residual_tokens(self) -> int:
+        """Tokens of A's size that carry another tensor's tiles: m rows, and all columns of a block."""
+        return -(-self.block_n // self.k)
+
 
 def result_type(operands: str, finish: AnyFinish | None) -> str:
     """Element type of C in host memory."""
     if isinstance(finish, FloatFinish):
         return "bf16" if finish.narrow else "f32"
     return OPERANDS[operands].c if finish is None else "i8"
+
+
+def adds(finish: AnyFinish | None) -> bool:
+    """Whether another tensor's codes are added behind a product."""
+    return isinstance(finish, Finish) and finish.residual > 0
 
 
 def emitted_tokens(plan: GemmPlan, finish: AnyFinish | None) -> int:
@@ -211,10 +223,12 @@ def tiled_weights(plan: GemmPlan, rows: NDArray[np.generic]) -> NDArray[np.gener
     return np.ascontiguousarray(packed)
 
 
-def finished_weights(plan: GemmPlan, tiles: NDArray[np.generic], stages: Sequence[Requantize]) -> NDArray[np.generic]:
+def finished_weights(
+    plan: GemmPlan, tiles: NDArray[np.generic], stages: Sequence[Requantize], residual: Residual | None = None
+) -> NDArray[np.generic]:
     """Tiles of B, as `tiled_weights` makes them, each column of tiles followed by its parameters."""
-    more = plan.parameter_tokens(in_turn(stages))
-    return _with_parameters(plan, tiles, more, lambda begin: parameter_block(stages, begin, plan.n))
+    more = plan.parameter_tokens(in_turn(stages, residual))
+    return _with_parameters(plan, tiles, more, lambda begin: parameter_block(stages, begin, plan.n, residual))
 
 
 def finished_float_weights(
@@ -239,11 +253,14 @@ def _with_parameters(
     return np.concatenate([tiles, parameters], axis=1)
 
 
-def kernel_cycles(plan: GemmPlan, machine: Machine, steps: int, finish: AnyFinish | None = None) -> tuple[int, ...]:
+def kernel_cycles(
+    plan: GemmPlan, machine: Machine, steps: int, finish: AnyFinish | None = None, part: int = 0
+) -> tuple[int, ...]:
     """Cycles of each step of a sum: multiply-adds, decoding of codes, and storing C after the last.
 
-    A finished product then takes its parameters in, token by token, and requantises with the last one; sums of a plan
-    that could finish leave in four tokens. Floats are finished with the last token of parameters, and then leave.
+    A finished product then takes its parameters in, token by token, and requantises with the last one, and adds what
+    it needs of another tensor's tokens, as tile number `part` of a block's row; sums of a plan that could finish leave
+    in four tokens. Floats are finished with the last token of parameters, and then leave.
     """
     rate = machine.gemm[plan.kind.rate]
     each = plan.m * plan.k * plan.n / rate.peak_macs_per_cycle
@@ -266,4 +283,10 @@ def kernel_cycles(plan: GemmPlan, machine: Machine, steps: int, finish: AnyFinis
     output = finish.stages / timing["requantize_outputs_per_cycle"]
     output += finish.corrections / timing["correction_outputs_per_cycle"]
     output += finish.tables / timing["table_lookups_per_cycle"]
-    return (*cycles, *[round(taken)] * (more - 1), round(taken + plan.m * plan.n * output))
+    cycles = (*cycles, *[round(taken)] * (more - 1), round(taken + plan.m * plan.n * output))
+    if not finish.residual:
+        return cycles
+    # Two products of codes with 32 bits, where a sum has one; its tables are counted with the columns'.
+    adding = 2 / timing["requantize_outputs_per_cycle"] + finish.pairs / timing["correction_outputs_per_cycle"]
+    counts = [own_columns(token, plan.k, part, plan.n)[2] for token in range(plan.residual_tokens)]
+    return (*cycles, *(round(plan.m * count * adding) for count in counts))

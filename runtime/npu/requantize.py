@@ -3,17 +3,19 @@
 A column's code is clip(round((sum · multiplier + addend) / 2^shift) + zero, low, high), rounded half to even, which is
 what a core's shift-round-saturate does. A CPU computes the same in f32, and its rounding puts a few sums on the other
 side of a tie: those are listed as corrections, so that codes are the CPU's bit for bit. A table of 256 codes may
-follow, and another requantisation, of the codes. How multipliers and corrections are found is the business of
-`backends/npu/requantize_fit.py`.
+follow, and another requantisation, of the codes, and then another tensor's codes may be added (`residual.py`). How
+multipliers and corrections are found is the business of `backends/npu/requantize_fit.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from neuc.runtime.npu.residual import MOST_PAIRS, RESIDUAL_WORDS, Residual, residual_words
 
 MOST_CORRECTIONS = 24
 """Corrections a column, at most: room for them is kept in every core."""
@@ -28,11 +30,16 @@ _COLUMN = 4
 
 @dataclass(frozen=True)
 class Finish:
-    """What a product's columns go through: stages of requantisation, the corrections of a column, tables."""
+    """What a product's columns go through: stages of requantisation, the corrections of a column, tables.
+
+    ``residual`` is 1 where codes of another tensor are added then, with so many ``pairs`` corrected.
+    """
 
     stages: int = 1
     corrections: int = 0
     tables: int = 0
+    residual: int = 0
+    pairs: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,29 +67,37 @@ class Requantize:
         return Finish(1, self.corrections.shape[1], int(self.table is not None))
 
 
-MOST = Finish(MOST_STAGES, MOST_CORRECTIONS, MOST_STAGES)
+MOST = Finish(MOST_STAGES, MOST_CORRECTIONS, MOST_STAGES + 1, 1, MOST_PAIRS)
 """What every core has room for."""
 
 
-def in_turn(stages: Sequence[Requantize]) -> Finish:
-    """What a core is told of stages one after the other."""
+def in_turn(stages: Sequence[Requantize], residual: Residual | None = None) -> Finish:
+    """What a core is told of stages one after the other, and of what is added then."""
     each = [stage.finish for stage in stages]
-    return Finish(len(each), sum(one.corrections for one in each), sum(one.tables for one in each))
+    found = Finish(len(each), sum(one.corrections for one in each), sum(one.tables for one in each))
+    if residual is None:
+        return found
+    tables = found.tables + (residual.table is not None)
+    return replace(found, tables=tables, residual=1, pairs=len(residual.corrections))
 
 
 def parameter_bytes(columns: int, finish: Finish = MOST) -> int:
     """Bytes of the parameters of so many columns."""
-    return 4 * (finish.stages * (_HEADER + columns * _COLUMN) + 2 * finish.corrections * columns)
+    stages = finish.stages * (_HEADER + columns * _COLUMN) + 2 * finish.corrections * columns
+    return 4 * (stages + finish.residual * RESIDUAL_WORDS)
 
 
-def parameter_block(stages: Sequence[Requantize], begin: int, columns: int) -> NDArray[np.uint8]:
+def parameter_block(
+    stages: Sequence[Requantize], begin: int, columns: int, residual: Residual | None = None
+) -> NDArray[np.uint8]:
     """The parameters of `columns` columns from `begin` on, as bytes; columns beyond the last give zeros.
 
     Of each stage 32-bit words, little-endian: corrections a column; 1 if there is a table, plus 2 if another stage
     follows; the table; then for all columns their multipliers, low and high words of addends, limits, and for each
-    correction its first sum and its span.
+    correction its first sum and its span. Before all of them stands how another tensor's codes are added, if they are.
     """
-    return np.concatenate([_words(stage, begin, columns, stage is not stages[-1]) for stage in stages]).view(np.uint8)
+    words = [_words(stage, begin, columns, stage is not stages[-1]) for stage in stages]
+    return np.concatenate([*([] if residual is None else [residual_words(residual)]), *words]).view(np.uint8)
 
 
 def _words(given: Requantize, begin: int, columns: int, more: bool) -> NDArray[np.int32]:

@@ -158,12 +158,13 @@ class Image:
         lines, pixels = self.extent
         return self.batch * lines * pixels * self.window.pixel + self.window.run(k)
 
-    def fits(self, k: int, dma: Dma) -> bool:
-        """Whether a shim's descriptors have room for its strides and repetitions."""
+    def fits(self, k: int, dma: Dma, columns: int = 0) -> bool:
+        """Whether a shim's descriptors have room for its strides and repetitions, and for those of codes to add."""
         window = self.window
         line = window.strides[0] * self.extent[1] * window.pixel * window.width
         repeated = self.tile[0] if window.gathered(k) else window.run(k) // k
-        return repeated <= dma.max_repeat and line <= dma.max_stride * _WORD
+        other = self.filled_size[1] * columns
+        return repeated <= dma.max_repeat and max(line, other) <= dma.max_stride * _WORD
 
     def laid_out(self, q: NDArray[np.generic]) -> NDArray[np.generic]:
         """Values [batch, channels, height, width] as they lie in host memory."""
@@ -209,6 +210,32 @@ class Image:
             for kx in range(places)
         ]
         return [Transfer(port, "a", begin, sizes, strides) for begin in starts]
+
+    def filled(self, rows: NDArray[np.int8], width: int) -> NDArray[np.int8]:
+        """Codes [batch, output pixels, N] with lines and pixels of whole rectangles, and `width` columns."""
+        whole = np.zeros((self.batch, *self.filled_size, width), np.int8)
+        whole[:, : self.out[0], : self.out[1], : rows.shape[-1]] = rows.reshape(self.batch, *self.out, -1)
+        return whole.reshape(-1, width)
+
+    def same_pixels(
+        self, port: str, buffer: str, tile: int, columns: tuple[int, int], tokens: tuple[int, int]
+    ) -> Transfer:
+        """The task that brings of rectangle number `tile` the codes that `filled` laid out.
+
+        ``columns``: where the first one lies, and how many there are in host memory; ``tokens``: how many, how wide.
+        """
+        (height, width), (lines, pixels) = self.tile, self.filled_size
+        image, y, x = self.at(tile)
+        start = ((image * lines + y) * pixels + x) * columns[1] + columns[0]
+        sizes, strides = (tokens[0], height, width, tokens[1]), (tokens[1], pixels * columns[1], columns[1], 1)
+        if height == 1:
+            sizes, strides = (sizes[0], *sizes[2:]), (strides[0], *strides[2:])
+        return Transfer(port, buffer, start, sizes, strides)
+
+    @property
+    def filled_size(self) -> tuple[int, int]:
+        """Lines and pixels of a line of the results, in whole rectangles."""
+        return max(self.out[0], self.tile[0]), max(self.out[1], self.tile[1])
 
 
 @dataclass(frozen=True)

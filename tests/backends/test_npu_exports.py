@@ -129,9 +129,15 @@ def _products() -> list[Design]:
 
 
 def _finished_products() -> list[Design]:
-    """Products whose cores make codes, in one stage or two, or give sums."""
+    """Products whose cores make codes, in one stage or two, or give sums, or add another tensor's codes."""
     found: list[Design] = []
-    for operands, asked in (("ternary", Finish(2, 3, 1)), ("int8", Finish(1, 0, 0)), ("int8", None)):
+    asked_of = (
+        ("ternary", Finish(2, 3, 1)),
+        ("int8", Finish(1, 0, 0)),
+        ("int8", None),
+        ("int8", Finish(1, 2, 1, 1, 3)),
+    )
+    for operands, asked in asked_of:
         plan = GemmPlan.on(MACHINE, (8, 16, 16), operands, "grid", finish=True)
         size = (plan.block_m, 3 * plan.k, plan.block_n)
         found.append(with_sizes(block_program("npu-xdna1", plan), plan, MACHINE, size, 1, asked))
@@ -203,7 +209,7 @@ def test_product_cores_take_every_step_and_decode_ternary_weights_themselves():
 
 
 def test_cores_that_finish_have_buffers_of_their_own_and_take_parameters_after_the_last_step():
-    ternary, int8, sums = (to_mlir_aie(design, MACHINE, "1.4") for design in _finished_products())
+    ternary, int8, sums, added = (to_mlir_aie(design, MACHINE, "1.4") for design in _finished_products())
     for text, buffers in ((ternary, 32), (int8, 32), (sums, 16)):
         assert text.count("= aie.buffer(") == buffers
         assert text.index("%steps = arith.constant 3 : index") < text.index("scf.for %token")
@@ -212,6 +218,12 @@ def test_cores_that_finish_have_buffers_of_their_own_and_take_parameters_after_t
     assert int8.count("%product = arith.muli %xw, %yw : i32") == 16
     assert "%tokens = arith.constant 4 : index" in sums
     assert "%near" not in sums
+    assert added.count("%amade = arith.select") == 16
+    assert added.count("%steps = arith.constant 3 : index") == 16, "tokens of the other tensor are no steps"
+    columns = [added.count(f"%afirst = arith.constant {16 * part} : index") for part in range(4)]
+    assert columns == [4] * 4, "each column of cores takes its own"
+    for text in (ternary, int8, sums):
+        assert "%amade" not in text
 
 
 def test_cores_that_finish_floats_do_what_their_parameters_say():

@@ -24,6 +24,7 @@ from neuc.runtime.npu.gemm_plan import SPREADS, GemmPlan, blocks, finished_weigh
 from neuc.runtime.npu.program import Transfer
 from neuc.runtime.npu.requantize import MOST_SHIFT, Finish, Requantize, in_turn, parameter_block, requantized
 from neuc.runtime.npu.simulator import simulate
+from qdq_layers import conv, model_of, pair
 
 XDNA1 = find_machine("npu-xdna1")
 MODEL_BAND = (0.9, 1.8)
@@ -172,28 +173,6 @@ def test_one_program_serves_finished_products_and_others():
     assert choice.costs[0].ddr_bytes < choice.costs[1].ddr_bytes
 
 
-def _conv(name: str, x: str, shape: tuple[int, ...], weights: dict[str, np.ndarray], **attributes: list[int]):
-    """Nodes of a convolution of int8 weights, bias included, and QuantizeLinear and DequantizeLinear behind it."""
-    random = np.random.default_rng(11)
-    q = random.integers(-127, 128, shape).astype(np.int8)
-    weights |= {f"{name}.w": q, f"{name}.ws": random.uniform(1e-3, 3e-3, shape[0]).astype(np.float32)}
-    weights |= {f"{name}.b": random.standard_normal(shape[0]).astype(np.float32)}
-    dequantized = helper.make_node("DequantizeLinear", [f"{name}.w", f"{name}.ws"], [f"{name}.f"], axis=0)
-    made = helper.make_node("Conv", [x, f"{name}.f", f"{name}.b"], [f"{name}.y"], name=name)
-    made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-    return [dequantized, made]
-
-
-def _pair(x: str, weights: dict[str, np.ndarray], scale: float, zero: int = 0):
-    """QuantizeLinear and DequantizeLinear to `x`.q and `x`.d."""
-    weights |= {f"{x}.s": np.array(scale, np.float32), f"{x}.z": np.array(zero, np.int8)}
-    parameters = [f"{x}.s", f"{x}.z"]
-    return [
-        helper.make_node("QuantizeLinear", [x, *parameters], [f"{x}.q"]),
-        helper.make_node("DequantizeLinear", [f"{x}.q", *parameters], [f"{x}.d"]),
-    ]
-
-
 @pytest.fixture(scope="module")
 def model() -> onnx.ModelProto:
     """Layers with ReLU, a hard swish and a bias in int8 of their own, and one whose activation is a sigmoid."""
@@ -201,27 +180,23 @@ def model() -> onnx.ModelProto:
         "shift": np.random.default_rng(13).standard_normal((1, 8, 1, 1)).astype(np.float32)
     }
     nodes = [
-        *_pair("x", weights, 0.02),
-        *_conv("relu", "x.d", (8, 3, 3, 3), weights, pads=[1, 1, 1, 1]),
+        *pair("x", weights, 0.02),
+        *conv("relu", "x.d", (8, 3, 3, 3), weights, pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["relu.y"], ["r"]),
-        *_pair("r", weights, 0.03, -7),
-        *_conv("swish", "r.d", (8, 8, 1, 1), weights),
-        *_pair("swish.y", weights, 0.05, 3),
+        *pair("r", weights, 0.03, -7),
+        *conv("swish", "r.d", (8, 8, 1, 1), weights),
+        *pair("swish.y", weights, 0.05, 3),
         helper.make_node("HardSwish", ["swish.y.d"], ["h"]),
-        *_pair("h", weights, 0.041, -5),
-        *_conv("late", "h.d", (8, 8, 3, 3), weights, strides=[2, 2]),
-        *_pair("late.y", weights, 0.043, 1),
+        *pair("h", weights, 0.041, -5),
+        *conv("late", "h.d", (8, 8, 3, 3), weights, strides=[2, 2]),
+        *pair("late.y", weights, 0.043, 1),
         helper.make_node("Add", ["late.y.d", "shift"], ["a"]),
-        *_pair("a", weights, 0.047, 2),
-        *_conv("smooth", "a.d", (8, 8, 1, 1), weights),
+        *pair("a", weights, 0.047, 2),
+        *conv("smooth", "a.d", (8, 8, 1, 1), weights),
         helper.make_node("Sigmoid", ["smooth.y"], ["g"]),
-        *_pair("g", weights, 0.004),
+        *pair("g", weights, 0.004),
     ]
-    tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()]
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 9, 9])
-    y = helper.make_tensor_value_info("g.d", TensorProto.FLOAT, [1, 8, 4, 4])
-    graph = helper.make_graph(nodes, "g", [x], [y], tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return model_of(nodes, weights, (1, 3, 9, 9), ("g.d", (1, 8, 4, 4)))
 
 
 @pytest.mark.parametrize("target", ["npu-xdna1", "npu-xdna2{columns=3}"])

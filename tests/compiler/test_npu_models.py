@@ -134,8 +134,10 @@ def test_cores_finish_all_products_of_a_real_int8_model_with_the_cpus_bits(tmp_p
     int8, rows = tmp_path / "int8.onnx", tmp_path / "rows.npz"
     np.savez(rows, x=RNG.standard_normal((4, 3, 48, 192)).astype(np.float32))
     quantize_onnx(path, int8, rows, Form(eight_bits=True))
-    compiled = neuc.compile(str(int8), "npu-xdna2", quantize="none")
+    compiled = neuc.compile(str(int8), "npu-xdna2{residuals=array}", quantize="none")
     notes = " ".join(compiled.report.hints)
+    assert "7 additions of two tensors run in codes on the cores that make one of them: Add@3 behind Conv@11" in notes
+    assert "9 operations on two tensors stay on the CPU, because its operands differ in shape: a gate" in notes
     assert "54 products leave npu-xdna2 as int8 codes" in notes
     assert "finished on the CPU" not in notes
     context = new_context()

@@ -33,6 +33,7 @@ from neuc.backends.npu.export.aie_float_finish import (
 from neuc.backends.npu.export.aie_library import LIBRARY, LibraryKernel, line_width
 from neuc.backends.npu.export.aie_pixels import PIXELS, RTP_WORDS, Pixels
 from neuc.backends.npu.export.aie_products import PRODUCTS, step, zero
+from neuc.backends.npu.export.aie_residual import add_codes, residual_tokens
 from neuc.backends.npu.export.aie_rows import ROWS, row_body, row_tables
 from neuc.backends.npu.export.aie_types import memref
 from neuc.errors import Error
@@ -236,7 +237,7 @@ def _product_lines(kernel: Kernel, channels: Mapping[str, Channel], acquire: Acq
     inside += [release(a, "Consume"), release(b, "Consume")]
     product = [
         *zero(kernel, held, sums),
-        f"%steps = arith.constant {sum(kernel.consume[0])} : index",
+        f"%steps = arith.constant {sum(kernel.consume[0]) - residual_tokens(kernel)} : index",
         "scf.for %step = %c0 to %steps step %c1 {",
         *(f"  {line}" for line in inside),
         "}",
@@ -272,11 +273,20 @@ def _apart(lines: list[str]) -> list[str]:
 
 
 def _finish_lines(kernel: Kernel, channels: Mapping[str, Channel], acquire: Acquire, release: Release) -> list[str]:
-    """Parameters in and codes out, or sums out."""
-    b, c, more = kernel.inputs[1], kernel.outputs[0], parameter_phases(kernel)
+    """Parameters in, another tensor's codes in if they are added, and codes out, or sums out."""
+    (a, b), c, more = kernel.inputs, kernel.outputs[0], parameter_phases(kernel)
     if more:
         each = [*acquire(b, "Consume", "%e3"), *take_parameters(kernel, channels, "%e3"), release(b, "Consume")]
-        after = [*acquire(c, "Produce", "%e2"), *requantize(kernel, channels, "%e2"), release(c, "Produce")]
+        after = [*acquire(c, "Produce", "%e2"), *requantize(kernel, channels, "%e2")]
+        if others := residual_tokens(kernel):
+            added = [*acquire(a, "Consume", "%e4"), *add_codes(kernel, channels, "%e4", "%e2"), release(a, "Consume")]
+            after += [
+                f"%others = arith.constant {others} : index",
+                "scf.for %other = %c0 to %others step %c1 {",
+                *(f"  {line}" for line in added),
+                "}",
+            ]
+        after.append(release(c, "Produce"))
     else:
         each = [*acquire(c, "Produce", "%e2"), *give_sums(kernel, channels, "%e2"), release(c, "Produce")]
         after = []

@@ -11,10 +11,12 @@ from dataclasses import replace
 from math import prod
 
 from neuc.backends.npu.export.aie_float_finish import FLOATS, float_buffers, float_sums
+from neuc.backends.npu.export.aie_residual import residual_tokens
 from neuc.backends.npu.export.aie_rows import ROWS, row_buffers
 from neuc.backends.npu.export.aie_types import memref
 from neuc.runtime.npu.program import Channel, Kernel
 from neuc.runtime.npu.requantize import MOST, parameter_bytes
+from neuc.runtime.npu.residual import RESIDUAL_WORDS
 
 PREFIX = "finished_"
 """What the functions of such kernels begin with."""
@@ -128,13 +130,14 @@ def requantize(kernel: Kernel, channels: Mapping[str, Channel], element: str) ->
         "%less = arith.constant -1 : i64",
         "%one32 = arith.constant 1 : i32",
         "%none32 = arith.constant 0 : i32",
+        f"%begin = arith.constant {RESIDUAL_WORDS if residual_tokens(kernel) else 0} : index",
         "scf.for %ri = %c0 to %rm step %c1 {",
         "  scf.for %rj = %c0 to %rn step %c1 {",
         f"    %sum = memref.load %sums_{kernel.name}[%ri, %rj] : {memref(sums)}",
         "    %x0 = arith.extsi %sum : i32 to i64",
     ]
     assert isinstance(stages, int)
-    base = "%c0"
+    base = "%begin"
     for stage in range(stages):
         made = _stage(str(stage), base, f"%x{stage}", f"%x{stage + 1}", f"%block_{kernel.name}", block, words)
         lines += [f"    {line}" for line in made]

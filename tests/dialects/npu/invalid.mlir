@@ -106,6 +106,14 @@ func.func @finished(%a: tensor<2x2x3xi32>, %m: tensor<3xi32>, %o: tensor<3xi64>,
 
 // -----
 
+// CHECK: other has shape
+func.func @added(%a: tensor<2x3xi8>, %b: tensor<2x4xi8>, %m: tensor<2xi32>, %o: tensor<1xi64>, %l: tensor<4xi8>, %e: tensor<5x3xi32>) -> tensor<2x3xi8> {
+  %y = npu.add_codes %a, %b, %m, %o, %l, %e : (tensor<2x3xi8>, tensor<2x4xi8>, tensor<2xi32>, tensor<1xi64>, tensor<4xi8>, tensor<5x3xi32>) -> tensor<2x3xi8>
+  func.return %y : tensor<2x3xi8>
+}
+
+// -----
+
 // CHECK: 8 rows cannot be cut into 3 groups
 func.func @grouped(%q: tensor<2x27xi8>, %p: !ternary.packed<#ternary.encoding<i2>, 8x9, scale = row, planes = 1>) -> tensor<2x1x8xi32> {
   %y = npu.grouped_accumulate %q, %p groups 3 : (tensor<2x27xi8>, !ternary.packed<#ternary.encoding<i2>, 8x9, scale = row, planes = 1>) -> tensor<2x1x8xi32>

@@ -59,6 +59,13 @@ func.func @finished(%a: tensor<2x1x3xi32>, %m: tensor<3xi32>, %o: tensor<3xi64>,
   %z = npu.requantize %y, %m, %o, %l, %e : (tensor<2x3xi8>, tensor<3xi32>, tensor<3xi64>, tensor<3x4xi8>, tensor<3x2x2xi32>) -> tensor<2x3xi8>
   func.return %z : tensor<2x3xi8>
 }
+func.func @added(%a: tensor<2x3xi8>, %b: tensor<2x3xi8>, %m: tensor<2xi32>, %o: tensor<1xi64>, %l: tensor<4xi8>, %e: tensor<5x3xi32>, %t: tensor<256xi8>) -> tensor<2x3xi8> {
+  // CHECK: npu.add_codes %a, %b, %m, %o, %l, %e : (tensor<2x3xi8>, tensor<2x3xi8>, tensor<2xi32>, tensor<1xi64>, tensor<4xi8>, tensor<5x3xi32>) -> tensor<2x3xi8>
+  %y = npu.add_codes %a, %b, %m, %o, %l, %e : (tensor<2x3xi8>, tensor<2x3xi8>, tensor<2xi32>, tensor<1xi64>, tensor<4xi8>, tensor<5x3xi32>) -> tensor<2x3xi8>
+  // CHECK: npu.add_codes %y, %b, %m, %o, %l, %e table %t : (tensor<2x3xi8>, tensor<2x3xi8>, tensor<2xi32>, tensor<1xi64>, tensor<4xi8>, tensor<5x3xi32>, tensor<256xi8>) -> tensor<2x3xi8>
+  %z = npu.add_codes %y, %b, %m, %o, %l, %e table %t : (tensor<2x3xi8>, tensor<2x3xi8>, tensor<2xi32>, tensor<1xi64>, tensor<4xi8>, tensor<5x3xi32>, tensor<256xi8>) -> tensor<2x3xi8>
+  func.return %z : tensor<2x3xi8>
+}
 
 // CHECK-LABEL: func.func @rows
 func.func @rows(%x: tensor<2x5x8xf32>, %b: tensor<8xf32>, %t: tensor<514xi32>) -> (tensor<2x5x8xf32>, tensor<2x5x8xf32>) {
