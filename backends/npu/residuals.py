@@ -38,6 +38,7 @@ from neuc.passes.map_building import without
 from neuc.passes.partition import drop_unused
 from neuc.passes.rewriting import rewrite
 from neuc.runtime.npu.machine import Machine
+from neuc.runtime.npu.requantize import Finish
 from neuc.runtime.npu.residual import Residual
 
 MODES = ("auto", "array", "cpu")
@@ -144,7 +145,7 @@ class _Add(RewritePattern):
         its bytes take, in and out, and a wait for the array where no other work of its own stands between products.
         """
         plain = with_images([carrier.product], product_of([carrier.product], self.free, self.store), self.free)
-        assert plain.finish is not None
+        assert isinstance(plain.finish, Finish)
         tables = plain.finish.tables + (found.residual.table is not None)
         finish = replace(plain.finish, tables=tables, residual=1, pairs=len(found.residual.corrections))
         array = self._seconds(replace(plain, finish=finish)) - self._seconds(plain)

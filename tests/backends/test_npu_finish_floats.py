@@ -363,7 +363,7 @@ def test_damaged_tables_and_parameters_are_refused(tmp_path: Path):
     for change, message in (
         ({"floats": {**floats, "stages": 9}}, "outside"),
         ({"floats": {**floats, "more": 1}}, "unknown field"),
-        ({"codes": {"stages": 1, "corrections": 0, "tables": 0}}, "make no codes"),
+        ({"codes": {"stages": 1, "corrections": 0, "tables": 0, "residual": 0, "pairs": 0}}, "make no codes"),
         ({"tables": [1000]}, "tables"),
         ({"finishing": False}, "makes no"),
         ({"operands": "int8"}, "of floats"),
