@@ -11,7 +11,7 @@ import numpy as np
 from neuc.compiler.accuracy import Agreement, compare
 from neuc.compiler.inputs import Arrays, more_modest, parse_inputs, random_inputs
 from neuc.errors import Error, Exit
-from neuc.runtime.signature import Signature
+from neuc.runtime.signature import Signature, node_arg
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -56,12 +56,42 @@ def compare_on(
     missing = [name for name in names if name not in theirs]
     if missing:
         raise _other_model(f"it has no output {missing[0]!r}")
+    _check_inputs(session.program.inputs, reference)
     feeds, expected = run_first(reference, names, choices)
     got = [session.run(names, feed) for feed in feeds]
     try:
         return compare(expected, got)
     except ValueError as error:
         raise _other_model(str(error)) from error
+
+
+def _check_inputs(ours: Sequence[IoSpec], reference: onnxruntime.InferenceSession) -> None:
+    """Refuse a model whose inputs cannot take what `ours` are fed: onnxruntime would blame the feed.
+
+    A size that only one side fixes is no difference: shapes may have been given when the model was compiled.
+
+    Raises:
+        Error: NEUC-E261.
+    """
+    required = {spec.name: spec for spec in reference.get_inputs()}
+    theirs = {spec.name: spec for spec in reference.get_overridable_initializers()} | required
+    for spec in ours:
+        here = node_arg(spec)
+        there = theirs.get(spec.name)
+        if there is None:
+            raise _other_model(f"it has no input {spec.name!r}")
+        shape = list(there.shape or here.shape)  # onnxruntime gives [] for scalars and where the rank is unknown
+        sizes = zip(here.shape, shape)
+        other = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in sizes)
+        if there.type != here.type or len(shape) != len(here.shape) or other:
+            dims = ", ".join("?" if dim is None else str(dim) for dim in shape)
+            raise _other_model(
+                f"its input {spec.name!r} is {there.type} [{dims}], "
+                f"the compiled model's is {here.type} [{', '.join(map(str, here.shape))}]"
+            )
+    more = sorted(required.keys() - {spec.name for spec in ours})
+    if more:
+        raise _other_model(f"it has an input {more[0]!r} more")
 
 
 def run_first(

@@ -138,7 +138,9 @@ class Signature:
             "NEUC-E312",
             f"input '{spec.spec.name}': expected shape {_shape_text(spec.spec.shape)}, got {_shape_text(shape)}: "
             f"dimension {axis} must be {expected}",
-            hint="dimensions of the same name must have the same size in all inputs",
+            hint="dimensions of the same name must have the same size in all inputs"
+            if spec.names(axis)
+            else f"dimension {axis} is fixed in the model: feed {spec.spec.shape[axis]} along it",
             exit_code=Exit.USAGE,
         )
 

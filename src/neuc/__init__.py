@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from neuc.errors import Error, InternalError
 
 if TYPE_CHECKING:
-    from neuc.compiler import energy
+    from neuc.compiler import energy, npu
     from neuc.compiler.analog.in_array import train_in_array
     from neuc.compiler.analog.torch_noise import noise_model
     from neuc.compiler.api import Compiled, compile
@@ -38,6 +38,7 @@ __all__ = [
     "load",
     "load_decoder",
     "noise_model",
+    "npu",
     "train_in_array",
 ]
 
@@ -63,3 +64,8 @@ def __getattr__(name: str) -> object:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'neuc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What completion offers: the public names, loaded or not, and none of what this file imports."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__") and name.endswith("__"))})

@@ -47,3 +47,14 @@ def test_running_a_program_needs_numpy_and_llvmlite_only() -> None:
     )
     assert {"numpy", "llvmlite"} <= loaded
     assert not set(FORBIDDEN) & loaded
+
+
+def test_completion_offers_the_public_names_and_loads_nothing() -> None:
+    loaded = modules_after("import neuc\nprint(*dir(neuc))")
+    import neuc
+
+    assert set(neuc.__all__) <= loaded  # printed before the modules
+    assert not {"numpy", "llvmlite", "neuc.runtime.session", *FORBIDDEN} & loaded
+    plain = [name for name in dir(neuc) if not name.startswith("_")]
+    assert plain == sorted(set(neuc.__all__) - {"__version__"})
+    assert all(hasattr(neuc, name) for name in dir(neuc))

@@ -38,6 +38,7 @@ from neuc.runtime.program import (
     ScheduleStep,
 )
 from neuc.runtime.session import Session
+from neuc.runtime.signature import Signature
 
 TRIES = 1000
 
@@ -150,6 +151,19 @@ def test_wrong_feeds(feeds: dict[str, np.ndarray], code: str, words: list[str]) 
     assert caught.value.exit_code == Exit.USAGE
     for word in words:
         assert word in str(caught.value)
+
+
+def test_the_hint_for_a_wrong_size_says_whether_a_name_ties_it() -> None:
+    """A fixed size has nothing to do with other inputs."""
+    pair = replace(runtime_programs.chain(), inputs=(IoSpec("float32", ("B", 5), "x"), IoSpec("float32", ("B",), "y")))
+    signature = Signature(pair)
+    with pytest.raises(Error) as caught:
+        signature.check_feeds({"x": X[:, :4].copy(), "y": X[:, 0].copy()})
+    assert caught.value.hint == "dimension 1 is fixed in the model: feed 5 along it"
+    with pytest.raises(Error) as caught:
+        signature.check_feeds({"x": X, "y": X[:1, 0].copy()})
+    assert "'y'" in str(caught.value)
+    assert "same name" in str(caught.value.hint)
 
 
 def test_wrong_output_name() -> None:

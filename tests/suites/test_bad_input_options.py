@@ -105,8 +105,13 @@ WRONG = {
     ),
     "generate with a network": (
         ["generate", "m.onnx", "--prompt-tokens", "1"],
-        "m.onnx: the artifact holds no decoder",
+        "m.onnx holds no decoder",
     ),
+    "threads beyond all bounds": (["run", "m.onnx", "--threads", "99999"], "threads=99999"),
+    "option without its value": (["inspect", "m.onnx", "--ir"], "--ir", "`neuc inspect --help`"),
+    "option of a group's command without its value": (["npu", "validate", "r.csv", "--rates"], "`neuc npu validate "),
+    "target option unknown": ([*COMPILE, "--target", "cpu{bx=8}"], "option bx is unknown"),
+    "target option no number": ([*COMPILE, "--target", "cpu{bm=foo}"], "bm=foo is no whole number"),
     "no error code": (["explain", "foo"], "'foo'", "lists all codes"),
 }
 
@@ -188,6 +193,30 @@ def test_measuring_against_another_model(folder: Path):
     two = model([node("Add", "a b", "y")], [value("a", [4]), value("b", [4])], [value("y", [4])], {})
     onnx.save(two, "two.onnx")
     refuse(folder, 1, ["bench", "out.neuc", "--compare", "ort", "--against", "two.onnx"], "NEUC-E260", "hint: ")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ([value("x", ["B", 32, 1])], "tensor(float) [B, 32, 1]"),
+        ([value("x", ["B", 31])], "tensor(float) [B, 31]"),
+        ([value("x", ["B", 32], onnx.TensorProto.DOUBLE)], "tensor(double) [B, 32]"),
+        ([value("z", ["B", 32])], "no input 'x'"),
+        ([value("x", ["B", 32]), value("z", ["B", 32])], "an input 'z' more"),
+    ],
+)
+def test_verifying_against_a_model_of_other_inputs(folder: Path, inputs: list[onnx.ValueInfoProto], said: str):
+    """Told in our words and before anything runs: onnxruntime would blame the made-up input."""
+    assert neuc(*COMPILE).code == 0
+    nodes = [node("Shape", name, f"s{n}") for n, name in enumerate(i.name for i in inputs)]
+    nodes.append(node("Identity", "s0", "y"))
+    onnx.save(model(nodes, inputs, [value("y", [None], onnx.TensorProto.INT64)], {}), "two.onnx")
+    refuse(folder, 2, ["verify", "out.neuc", "--against", "two.onnx"], "NEUC-E261", said, "hint: ")
+
+
+def test_sizes_given_when_compiling_make_no_other_model(folder: Path):
+    assert neuc(*COMPILE, "--shape", "x=3x32").code == 0
+    assert neuc("verify", "out.neuc", "--against", "m.onnx").code == 0
 
 
 def test_calibration_data_for_nothing_are_warned_about(folder: Path):
