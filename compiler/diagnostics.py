@@ -25,6 +25,7 @@ from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, Exit, NodeRef
 
 WEIGHTS_SUFFIX = ".weights.safetensors"
+_UNKNOWN_OPERATION = re.compile(r"Operation (\S+) is not registered")
 SHARED_WEIGHTS = "weights.safetensors"
 """Name of a weight store for all ``.mlir`` files of a folder, as ``--dump-ir`` writes it."""
 
@@ -53,8 +54,8 @@ def parse_module(text: str, context: NeucContext, name: str, *, first_line: int 
     try:
         module = Parser(context, text, name).parse_module()
     except ParseError as error:
-        at = error.span.get_location()
-        where = f"{name}:{at.line + first_line - 1}:{at.col}"
+        line, column = _position(error, text)
+        where = f"{name}:{line + first_line - 1}:{column}"
         raise Error("NEUC-E250", f"{where}: {_first_line(error.msg)}") from error
     except (UnregisteredConstructException, AlreadyRegisteredConstructException, ValueError) as error:
         raise Error("NEUC-E250", f"{name}: {_first_line(str(error))}") from error
@@ -63,6 +64,16 @@ def parse_module(text: str, context: NeucContext, name: str, *, first_line: int 
         raise Error("NEUC-E251", f"{name}: {_first_line(str(error))}") from error
     verify_module(module, name=name, text=text, first_line=first_line)
     return module
+
+
+def _position(error: ParseError, text: str) -> tuple[int, int]:
+    """Line and column of what is wrong: xDSL points behind the name of an unknown operation, even to the next line."""
+    named = _UNKNOWN_OPERATION.match(error.msg)
+    start = -1 if named is None else text.rfind(named[1], 0, error.span.start)
+    if start >= 0:
+        return text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
+    at = error.span.get_location()
+    return at.line, at.col
 
 
 def verify_module(module: ModuleOp, *, name: str, text: str = "", first_line: int = 1) -> None:

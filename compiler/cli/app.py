@@ -132,7 +132,7 @@ def _run(arguments: list[str]) -> int:
     except Error as error:
         return _interrupted() if _was_interrupted(error) else _fail(error, arguments)
     except click.UsageError as error:
-        return _fail(_usage_error(error), arguments)
+        return _fail(_usage_error(error, arguments), arguments)
     except click.ClickException as error:
         return _fail(Error("NEUC-E002", error.format_message(), exit_code=Exit.USAGE), arguments)
     except (KeyboardInterrupt, click.Abort):
@@ -197,8 +197,20 @@ def _fail(error: Error, arguments: Sequence[str]) -> int:
     return error.exit_code
 
 
-def _usage_error(error: click.UsageError) -> Error:
-    command = error.ctx.command_path if error.ctx is not None else "neuc"
+def _command_path(arguments: Sequence[str]) -> str:
+    """The command a line asks for, ``neuc npu show``; of an option without its value click does not say."""
+    command: click.Command = neuc
+    path = ["neuc"]
+    for word in arguments:
+        found = command.get_command(click.Context(command), word) if isinstance(command, click.Group) else None
+        if found is not None:
+            command = found
+            path.append(word)
+    return " ".join(path)
+
+
+def _usage_error(error: click.UsageError, arguments: Sequence[str]) -> Error:
+    command = error.ctx.command_path if error.ctx is not None else _command_path(arguments)
     message = error.format_message()
     hint = f"`{command} --help` lists arguments and options"
     if isinstance(error, click.NoSuchOption):

@@ -34,8 +34,9 @@ def _noted_threads(context: click.Context, parameter: click.Parameter, threads: 
     if threads is not None:
         from neuc.compiler.cli import console
         from neuc.runtime.cpu_features import available_cpus
+        from neuc.runtime.native.pool import MAX_THREADS
 
-        if threads > (cpus := available_cpus()):
+        if (cpus := available_cpus()) < threads <= MAX_THREADS:  # more are refused
             console.note(f"note: {threads} threads will share {counted(cpus, 'CPU')}: more are seldom faster")
     return threads
 

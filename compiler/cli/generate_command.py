@@ -90,7 +90,7 @@ def generate_command(
         decoder = load_decoder(artifact, threads=threads, context=context)
     except Error as error:
         if error.code == "NEUC-E320":
-            error.message = f"{model}: {error.message}"
+            error.message = f"{model} {error.message.removeprefix('the artifact ')}"
         raise
     tokenizer = None
     if given is None:

@@ -111,7 +111,9 @@ def validate_command(rows: Path, rates: str, as_json: bool) -> int:
         console.product_json(found)
     names = list(tables)
     if len(names) > 1 and tables[names[0]] == tables[names[1]]:
-        tables = {f"{names[0]}, and {names[1]}, which says the same": tables[names[0]]}
+        given = any("rate=" in row.config for row in read)
+        both = f"{names[0]}, and {names[1]}, which says the same" if given else f"{names[1]}, as no row gives a rate="
+        tables = {both: tables[names[0]]}
     for name, lines in tables.items():
         console.product(f"\n{name}:")
         for line in lines:

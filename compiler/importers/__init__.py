@@ -51,9 +51,8 @@ def import_model(path: str | Path, ctx: NeucContext, *, shapes: Shapes | None = 
         if head.startswith(magic):
             raise Error("NEUC-E102", f"{path.name} is {what}; {SUPPORTED} are read", hint=hint)
     if path.suffix.lower() not in (".onnx", ".pb", "") and head[:1] != b"\x08":  # field 1, the IR version
-        raise Error(
-            "NEUC-E102", f"{path.name} has an unknown format; {SUPPORTED} are read", hint="export the model to ONNX"
-        )
+        hint = "export the model to ONNX; what neuc compiled is called .neuc"
+        raise Error("NEUC-E102", f"{path.name} has an unknown format; {SUPPORTED} are read", hint=hint)
     from neuc.compiler.importers.onnx_file import import_onnx
 
     return import_onnx(path, ctx, shapes=shapes, name=name)

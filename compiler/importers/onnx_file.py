@@ -38,6 +38,7 @@ from neuc.dialects.onnx import encode_name, set_opsets
 from neuc.dialects.onnx_proto import type_from_proto
 from neuc.errors import Error, NodeRef
 from neuc.passes.infer_symbolic_shapes import infer_symbolic_shapes
+from neuc.passes.module_facts import add_notes
 
 MAX_FILE = 2**31 - 1
 """Protobuf's own limit."""
@@ -98,6 +99,7 @@ def _import(source: Source, ctx: NeucContext, shapes: Shapes, name: str) -> Modu
         for info in infos:
             check_dims(info, what)
     declared = [static_dims(info) for info in model.graph.output]
+    freed = _freed(model.graph, shapes)
     symbols = Symbols()
     inputs = _input_types(model.graph, weights, symbols, shapes)
     shell = make_shell(model, weights, inputs)
@@ -118,6 +120,8 @@ def _import(source: Source, ctx: NeucContext, shapes: Shapes, name: str) -> Modu
         module.attributes["onnx.kept_opset"] = StringAttr(encode_name(kept))
     if fixed:
         module.attributes[FIXED_INPUTS] = ArrayAttr(StringAttr(encode_name(name)) for name in fixed)
+    if freed:
+        add_notes(module, *freed)
     verify_operations(module)
     _settle(module, ctx)
     check_outputs(func, declared)
@@ -228,6 +232,18 @@ def _input_types(
             hint=f"the inputs are {', '.join(types)}",
         )
     return types
+
+
+def _freed(graph: GraphProto, shapes: Shapes) -> list[str]:
+    """Notes: which dims that the model fixes the caller's shapes give a name, so that they may have any size."""
+    notes: list[str] = []
+    for info in graph.input:
+        pairs = zip(info.type.tensor_type.shape.dim, shapes.get(info.name, ()))
+        for index, (dim, given) in enumerate(pairs):
+            if isinstance(given, str) and dim.HasField("dim_value"):
+                what = f"dim {index} of input {_escaped(info.name)} is {dim.dim_value} in the model"
+                notes.append(f"{what}; the shape given makes it {_escaped(given)}, any size")
+    return notes
 
 
 def _override(type_: TypeProto, name: str, dims: Sequence[int | str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 
 from neuc.backends.npu import timing_model as timing
@@ -48,7 +49,9 @@ def _predict(row: Row, *, own_rates: bool) -> Prediction:
     else:
         wrong += config_faults(row.config, machine)
     if model is None:
-        what = f"kind {row.kind} is an input of the model, or unknown" if row.kind else "kind is missing"
+        near = get_close_matches(row.kind, _MODELS, 2, 0.6)
+        what = f"no model predicts kind {row.kind}" if row.kind else "kind is missing"
+        what += f", did you mean {' or '.join(near)}?" if near else ""
         wrong.append(f"{what}; known: {', '.join(_MODELS)}")
     wrong.append(unit_fault(row.unit))
     if machine is None or sku is None or model is None:

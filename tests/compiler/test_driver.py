@@ -12,6 +12,7 @@ from xdsl.passes import ModulePass
 from neuc.compiler.diagnostics import parse_module
 from neuc.compiler.driver import Driver, Observation, PassCrash
 from neuc.compiler.universe import new_context
+from neuc.errors import Error
 
 TEXT = "func.func @f(%x: i32) -> i32 { func.return %x : i32 }"
 
@@ -62,3 +63,11 @@ def test_a_pass_that_fails_on_its_own_is_named() -> None:
     module = parse_module("builtin.module {}", context, "test")
     with pytest.raises(PassCrash, match="pass stumble failed"):
         Driver(module, context).run([Nothing(), Stumble()])
+
+
+@pytest.mark.parametrize("text", ["garbage\n", "garbage here\n", "garbage"])
+def test_an_unknown_operation_is_where_its_name_stands(text: str) -> None:
+    with pytest.raises(Error, match=r"g\.mlir:1:1: Operation garbage is not registered"):
+        parse_module(text, new_context(), "g.mlir")
+    with pytest.raises(Error, match=r"g\.mlir:2:3: Operation garbage is not registered"):
+        parse_module(f"builtin.module {{\n  {text}}}\n", new_context(), "g.mlir")

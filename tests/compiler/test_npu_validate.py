@@ -138,9 +138,11 @@ def test_exit_codes_say_whether_anything_was_predicted_and_within_its_gate(
     assert _validate(tmp_path, "a,abacus,gemm,2x2x2,i8,,1,us", "b,xdna1,sieve,2x2x2,i8,,1,us") == 3
     said = capsys.readouterr().out
     assert "no machine model for device abacus\n" in said
-    assert "kind sieve is an input of the model, or unknown\n" in said
+    assert "no model predicts kind sieve\n" in said
     assert said.count("known devices: aie2, ") == said.count("known kinds: shim_single_bd, ") == 1
     assert "2 of 2 rows are not predicted" in said
+    assert _validate(tmp_path, "a,xdna1,sofmax,4096,bf16,,1,us") == 3
+    assert "no model predicts kind sofmax, did you mean softmax" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

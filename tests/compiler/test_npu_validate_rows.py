@@ -60,12 +60,14 @@ def test_a_row_that_gives_a_rate_is_not_told_to_give_one():
 def test_numbers_are_said_to_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert _validate(tmp_path, "a,xdna2,add,4096,bf16,,1e-5,us") == Exit.MISMATCH
     said = capsys.readouterr().out
-    assert "which says the same" in said
+    assert "own kernel model, as no row gives a rate=:\n" in said
     assert said.count("add: 1 row, median error 1.01e+07 times, largest 1.01e+07 times") == 1
     _validate(tmp_path, "a,xdna2,gemm,512x512x512,i8,rate=10,,us")
     said = capsys.readouterr().out
     assert "which says the same" not in said
     assert said.count("own kernel model:") == 1
+    _validate(tmp_path, "a,xdna2,add,4096,bf16,rate=10,,us")
+    assert "kernel rates as given, and own kernel model, which says the same:\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("config", ["One Core; Tile 16X32X48; Rate = 9", "single core; kernel=16x32x48; rate=9"])

@@ -19,6 +19,7 @@ from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.dialects.locations import node_names
 from neuc.dialects.onnx import OnnxOp, function_names, opsets_of
 from neuc.dialects.store import ConstantOp, constant_array, dims_of
+from neuc.passes.module_facts import notes_of
 from onnx_models import INT, LIGHT, F, load, model, node, reparsed, run, text_of, value
 
 X = value("x", ["N", 4])
@@ -122,6 +123,13 @@ def test_given_shapes_replace_declared_ones() -> None:
     proto = model([node("Relu", "x", "y")], [X], [Y])
     assert dims_text(load(proto, shapes={"x": [3, 4]})[0]) == [["3", "4"]]
     assert dims_text(load(proto, shapes={"x": ["batch", 4]})[0]) == [["batch", "4"]]
+
+
+def test_a_dim_that_a_given_shape_frees_is_said() -> None:
+    proto = model([node("Relu", "x", "y")], [value("x", ["n", 64])], [value("y", ["n", 64])])
+    assert notes_of(load(proto, shapes={"x": ["m", 64]})[0]) == []
+    freed = load(proto, shapes={"x": ["a", "b"]})[0]
+    assert notes_of(freed) == ["dim 1 of input x is 64 in the model; the shape given makes it b, any size"]
 
 
 def test_initializers_that_are_inputs_too_are_constants() -> None:
