@@ -24,6 +24,7 @@ from neuc.compiler.report import Report
 from neuc.compiler.source import Source, read_model, refuse_idle
 from neuc.dialects.context import NeucContext
 from neuc.errors import Error, Exit
+from neuc.runtime.signature import signature_text
 
 if TYPE_CHECKING:
     from neuc.runtime.session import Session
@@ -52,6 +53,12 @@ class Compiled:
     levels: dict[str, ModuleOp] = field(default_factory=dict[str, ModuleOp])
     program: BuiltProgram | None = None
     keep_ir: bool = False
+
+    def __repr__(self) -> str:
+        """Two lines: model, target, inputs and outputs, and the figures of the report; no IR."""
+        program = self.program
+        where = "not compiled to a program" if program is None else signature_text(program.emitted.program)
+        return f"<Compiled {self.report.model} for {self.report.target}: {where}\n  {', '.join(self.report.facts())}>"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact ``path`` (by custom ``.neuc``); all or nothing.

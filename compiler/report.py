@@ -120,6 +120,34 @@ class Report:
     array: dict[str, object] | None = None
     cached: bool = False
 
+    def __repr__(self) -> str:
+        """One line; `str` is the whole report as `neuc compile` prints it."""
+        return f"<Report {self.model} for {self.target}: {', '.join(self.facts())}>"
+
+    def __str__(self) -> str:
+        from neuc.compiler.report_text import report_lines
+
+        # Seen through the folder and through the package, this file has two classes of one name for pyright.
+        return "\n".join(report_lines(self))  # pyright: ignore[reportArgumentType]
+
+    def facts(self) -> list[str]:
+        """The most important figures in a few words each: layers and their size, what is left to onnxruntime, error."""
+        from neuc.compiler.report_text import human_bytes
+
+        size = human_bytes(sum(row.bytes_after for row in self.layers))
+        layers = f"{len(self.layers)} layer{'' if len(self.layers) == 1 else 's'} of {size}"
+        facts = [layers if self.layers else "no layers with weights"]
+        share = self.ternary_share
+        facts += [f"{share:.0%} ternary"] if share else []
+        facts += [f"{len(self.hosts)} node{'' if len(self.hosts) == 1 else 's'} in onnxruntime"] if self.hosts else []
+        agreements = (("error against the float model", self.measured), ("against onnxruntime", self.verified))
+        facts += [
+            f"{name}: {found['measure']} {float(str(found['error'])):.2g}"
+            for name, found in agreements
+            if found is not None and found["error"] is not None
+        ]
+        return facts
+
     def to_json(self) -> dict[str, object]:
         """The report as plain data."""
         return dataclasses.asdict(self)

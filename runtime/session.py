@@ -20,7 +20,7 @@ from neuc.runtime.prepared import PreparedRun, check_overlaps, in_place_pairs
 from neuc.runtime.profile import Profile
 from neuc.runtime.program import Program
 from neuc.runtime.self_check import require_sound_kernels
-from neuc.runtime.signature import ModelMeta, NodeArg, Signature, node_arg
+from neuc.runtime.signature import ModelMeta, NodeArg, Signature, node_arg, signature_text
 
 if TYPE_CHECKING:
     from neuc.runtime.analog.drawing import AnalogState
@@ -82,6 +82,14 @@ class Session:
         self._steps: list[tuple[Executor, tuple[str, ...], tuple[str, ...]]] = [
             (executors[step.segment], step.inputs, step.outputs) for step in program.schedule
         ]
+
+    def __repr__(self) -> str:
+        """One line: model and target where they are known, inputs and outputs, threads."""
+        texts = [str(self._manifest.get(key, "")) for key in ("model", "target")]
+        what = " for ".join(text for text in texts if text)
+        threads = f"{self._threads} thread{'' if self._threads == 1 else 's'}"
+        state = "closed" if self._setting is None else threads
+        return f"<Session{what and ' ' + what}: {signature_text(self._program)}; {state}>"
 
     @staticmethod
     def from_parts(

@@ -16,6 +16,7 @@ from neuc.runtime.program import IoSpec, Program
 from neuc.runtime.shapes import CompiledShape
 
 _TENSOR_TYPES = {"float32": "float", "float64": "double", "float16": "float16"}
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,17 @@ class ModelMeta:
 def node_arg(spec: IoSpec) -> NodeArg:
     """An `IoSpec` in onnxruntime's words."""
     return NodeArg(spec.name, list(spec.shape), f"tensor({_TENSOR_TYPES.get(spec.dtype, spec.dtype)})")
+
+
+def signature_text(program: Program) -> str:
+    """Inputs and outputs on one line, ``x float32[N, 64] -> y float32[N, 10]``; decoders have too many to name all."""
+    return f"{listed(program.inputs)} -> {listed(program.outputs)}"
+
+
+def listed(specs: Sequence[IoSpec]) -> str:
+    """Names, types and shapes of the first few."""
+    shown = [f"{spec.name} {spec.dtype}{_shape_text(spec.shape) if spec.ranked else ''}" for spec in specs[:_SHOWN]]
+    return ", ".join([*shown, f"{len(specs) - _SHOWN} more"] if len(specs) > _SHOWN else shown) or "nothing"
 
 
 class Signature:

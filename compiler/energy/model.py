@@ -56,6 +56,13 @@ class Model(Terms):
         self._made: SSAValue | None = None
         self._facts: dict[str, object] = {}
 
+    def __repr__(self) -> str:
+        """One line: the variables with their spaces, how many terms, the inputs so far."""
+        variables = ", ".join(f"{v.name} {v.type.space}{list(v.type.shape)}" for v in self.variables) or "no variables"
+        terms = f"{len(self._terms)} term{'' if len(self._terms) == 1 else 's'}"
+        inputs = f"; inputs {', '.join(self.inputs)}" if self.inputs else ""
+        return f"<energy.Model: {variables}; {terms}{inputs}>"
+
     # ---------------------------------------------------------------- variables
 
     def spin(self, *shape: int, name: str = "", clamped: bool = False) -> Variable:

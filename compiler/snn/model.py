@@ -32,6 +32,7 @@ from neuc.dialects.dense import ConvOp, MatMulOp
 from neuc.dialects.interp.core import interpret
 from neuc.passes.convert_ann_to_snn import ConvertAnnToSnn
 from neuc.runtime.program import IoSpec
+from neuc.runtime.signature import listed
 
 if TYPE_CHECKING:
     from neuc.runtime.session import Session
@@ -68,6 +69,11 @@ class SpikingModel:
     dense: ModuleOp
     inputs: tuple[IoSpec, ...]
     outputs: tuple[IoSpec, ...]
+
+    def __repr__(self) -> str:
+        """Two lines: model, inputs and outputs, recipe, steps, and the layer that loses most; no IR."""
+        first = f"<SpikingModel {self.report.model}: {listed(self.inputs)} -> {listed(self.outputs)}"
+        return f"{first}\n  {', '.join(self.report.facts())}>"
 
     def run(self, x: Data, steps: int | None = None) -> list[np.ndarray]:
         """The outputs after `steps` time steps, in numpy.

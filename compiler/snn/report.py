@@ -42,6 +42,20 @@ class ConversionReport:
     chosen: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
 
+    def __repr__(self) -> str:
+        """One line; `as_json` has everything."""
+        return f"<ConversionReport {self.model}: {', '.join(self.facts())}>"
+
+    def facts(self) -> list[str]:
+        """The most important figures in a few words each."""
+        sites, warnings, most = len(self.calibration.sites), len(self.warnings), limiting(self.errors)
+        facts = [f"recipe {self.recipe.name}", f"T = {self.steps}"]
+        facts += [f"read out from step {self.start}"] if self.start else []
+        facts += [f"{sites} layer{'' if sites == 1 else 's'} of neurons"]
+        facts += [] if most is None else [f"most is lost in {most.name}: {most.own:.2%} of its outputs' size"]
+        facts += [f"{warnings} warning{'' if warnings == 1 else 's'}"] if warnings else []
+        return facts
+
     @property
     def warnings(self) -> list[str]:
         """What is odd, in sentences."""
