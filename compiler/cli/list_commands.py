@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import click
 
 from neuc.compiler import universe
@@ -14,25 +16,23 @@ from neuc.errors import Exit
 @arguments.json_option
 def passes_command(everything: bool, as_json: bool) -> int:
     """List passes and their options."""
-    from xdsl.passes import get_pass_option_infos
+    from neuc.compiler.pass_options import options_of
 
     known = universe.all_passes() if everything else universe.PASSES
-    found: list[dict[str, object]] = []
-    for name in sorted(known):
-        cls = known[name]()
-        options = [
-            {"name": option.name, "type": option.expected_type, "default": option.default_value}
-            for option in get_pass_option_infos(cls)
-        ]
-        found.append({"name": name, "summary": _first_sentence(cls.__doc__), "options": options})
+    classes = {name: known[name]() for name in sorted(known)}
+    found = [(name, _first_sentence(cls.__doc__), options_of(cls)) for name, cls in classes.items()]
     if as_json:
-        console.product_json(found)
+        console.product_json(
+            [
+                {"name": name, "summary": summary, "options": [dataclasses.asdict(option) for option in options]}
+                for name, summary, options in found
+            ]
+        )
         return Exit.OK
-    for item in found:
-        console.product(f"{item['name']}: {item['summary']}")
-        for option in item["options"]:  # type: ignore[attr-defined]
-            default = "" if option["default"] is None else f" = {option['default']}"
-            console.product(f"    {option['name']}: {option['type']}{default}")
+    for name, summary, options in found:
+        console.product(f"{name}: {summary}" if summary else name)
+        for option in options:
+            console.product(f"    {option.describe()}")
     return Exit.OK
 
 

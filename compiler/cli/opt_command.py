@@ -15,6 +15,7 @@ from neuc.compiler import diagnostics, universe
 from neuc.compiler.cli import console
 from neuc.compiler.driver import print_module
 from neuc.compiler.files import check_writable, read_problem, replacing, write_text
+from neuc.compiler.pass_options import with_options
 from neuc.dialects.context import NeucContext
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error, Exit
@@ -96,7 +97,7 @@ def parse_passes(spec: str) -> list[ModulePass]:
         if item.name not in known:
             raise universe.unknown_name("pass", item.name, known)
         try:
-            pipeline.append(known[item.name]().from_spec(item))
+            pipeline.append(with_options(known[item.name](), item))
         except ValueError as error:
             raise diagnostics.pipeline_error(spec, error) from error
     return pipeline
