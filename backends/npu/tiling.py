@@ -7,9 +7,13 @@ All figures are the machine's. The simulator decides how good the model is (test
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
 
 from neuc.errors import Error
 from neuc.runtime.npu.float_finish import FloatFinish
@@ -27,6 +31,8 @@ _CODES_GRAIN = 16
 """n of a ternary tile is a multiple of this: a row of codes is whole words."""
 _KEPT = 12
 """Plans kept a product, of the best, when programs are chosen for all of them."""
+_CHOICES = 32
+"""Choices kept: passes ask for the same ones again, which takes seconds for a network of fifty products."""
 _ROOM = 1024
 """Bytes of a core's memory left free: buffers begin at multiples of 32 and do not fill their banks."""
 _ROWS = 1023
@@ -258,6 +264,7 @@ class Choice:
     own_programs: float
 
 
+@lru_cache(maxsize=_CHOICES)
 def choose_plans(machine: Machine, products: tuple[Product, ...], avoid: frozenset[GemmPlan] = frozenset()) -> Choice:
     """The plans with the least time for all products, one after the other and then again from the first.
 
@@ -304,7 +311,7 @@ def choose_plans(machine: Machine, products: tuple[Product, ...], avoid: frozens
         }
         kept.update(dict.fromkeys(sorted(own, key=lambda plan: own[plan])[:_KEPT]))
     switch = machine.host.get("program_switch_us", 0.0) * 1e-6
-    path = _shortest([{plan: table[plan][p] for plan in kept if p in table[plan]} for p in products], switch)
+    path = _shortest([*kept], [{plan: table[plan][p] for plan in kept if p in table[plan]} for p in products], switch)
     dispatches = len(products) * machine.host.get("dispatch_us", 0.0) * 1e-6
 
     def seconds(plans: Sequence[GemmPlan], changes: int) -> float:
@@ -336,26 +343,23 @@ def _serves(operands: str, finish: bool, product: Product) -> bool:
     return same and (finish or product.finish is None)
 
 
-def _shortest(stages: Sequence[dict[GemmPlan, float]], switch: float) -> list[GemmPlan]:
-    """The cheapest plan for each stage; changing between neighbours costs `switch`, and so does ending elsewhere."""
-    best: tuple[float, list[GemmPlan]] | None = None
-    for start in stages[0]:
-        reached: list[dict[GemmPlan, tuple[float, GemmPlan]]] = [{start: (stages[0][start], start)}]
-        for stage in stages[1:]:
-            before = reached[-1]
-            cheapest = min(before, key=lambda plan: before[plan][0])
-            step: dict[GemmPlan, tuple[float, GemmPlan]] = {}
-            for plan, time in stage.items():
-                stay, move = before.get(plan, (float("inf"),))[0], before[cheapest][0] + switch
-                step[plan] = (stay + time, plan) if stay <= move else (move + time, cheapest)
-            reached.append(step)
-        end = min(reached[-1], key=lambda plan: reached[-1][plan][0] + (switch if plan != start else 0.0))
-        length = reached[-1][end][0] + (switch if end != start else 0.0)
-        if best is not None and length >= best[0]:
-            continue
-        path = [end]
-        for stage in reversed(reached[1:]):
-            path.append(stage[path[-1]][1])
-        best = (length, path[::-1])
-    assert best is not None
-    return best[1]
+def _shortest(plans: Sequence[GemmPlan], stages: Sequence[Mapping[GemmPlan, float]], switch: float) -> list[GemmPlan]:
+    """The cheapest plan for each stage; changing between neighbours costs `switch`, and so does ending elsewhere.
+
+    All starts at once: a row of `reached` for each, a column for each plan.
+    """
+    times = np.array([[stage.get(plan, np.inf) for plan in plans] for stage in stages])
+    starts, everyone = np.flatnonzero(np.isfinite(times[0])), np.arange(len(plans))
+    reached = np.where(everyone == starts[:, None], times[0], np.inf)
+    came: list[NDArray[np.intp]] = []
+    for time in times[1:]:
+        cheapest = reached.argmin(axis=1)[:, None]
+        move = np.take_along_axis(reached, cheapest, axis=1) + switch
+        came.append(np.where(reached <= move, everyone, cheapest))
+        reached = np.minimum(reached, move) + time
+    lengths = reached + np.where(everyone == starts[:, None], 0.0, switch)
+    row = int(lengths.min(axis=1).argmin())
+    path = [int(lengths[row].argmin())]
+    for sources in reversed(came):
+        path.append(int(sources[row, path[-1]]))
+    return [plans[index] for index in reversed(path)]

@@ -113,6 +113,10 @@ class Machine:
     provenance: Mapping[str, tuple[str, str]]
     data: Mapping[str, object] = field(repr=False, compare=False)
 
+    def __hash__(self) -> int:
+        """Equal machines have one name."""
+        return hash((self.name, self.cols, self.row_classes))
+
     @property
     def rows(self) -> int:
         """Rows of the array, the shim row included."""
