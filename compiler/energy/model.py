@@ -19,7 +19,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from neuc.compiler.energy.program import Program
 from neuc.compiler.energy.results import result_facts
-from neuc.compiler.energy.terms import Parameter, Terms, Variable, Weights
+from neuc.compiler.energy.terms import Parameter, Terms, Variable, Weights, ssa_of
 from neuc.compiler.energy.usage import chosen, refused, usage_error, variable_type
 from neuc.compiler.universe import new_context
 from neuc.dialects import energy as e
@@ -96,7 +96,8 @@ class Model(Terms):
 
     def rho(self, x: Variable, fn: str) -> Variable:
         """ρ(x) for terms to read: hardsigmoid, tanh, sigmoid, relu, cos, sin."""
-        return Variable(x.name, self.add(e.RhoOp(x.value, chosen(e.RhoKind, fn, "ρ"))))
+        value = ssa_of(x)
+        return Variable(x.name, self.add(e.RhoOp(value, chosen(e.RhoKind, fn, "ρ"))))
 
     def blocks(self, blocks: Sequence[Sequence[int]]) -> None:
         """Sweep these blocks of sites one after another; without this neuc finds blocks itself.

@@ -50,6 +50,19 @@ class Parameter:
 Weights: TypeAlias = ArrayLike | Parameter
 
 
+def ssa_of(handle: Variable | Parameter) -> SSAValue:
+    """The value of what a term reads.
+
+    Raises:
+        Error: NEUC-E614, it is a number or the like.
+    """
+    value = getattr(handle, "value", None)
+    if not isinstance(value, SSAValue):
+        what = f"a {type(handle).__name__} ({str(handle)[:40]!r}) stands where a term takes a variable"
+        raise usage_error(what, "make one with model.spin, .categories, .real, .beliefs, .phase or .complex")
+    return value
+
+
 class Terms(ABC):
     """What an energy is a sum of; signs are those of `dialects/energy_terms.py`."""
 
@@ -67,13 +80,14 @@ class Terms(ABC):
 
     def linear(self, x: Variable, b: Weights) -> None:
         """−Σ b·x; categories and beliefs read b[…, x]."""
+        value = ssa_of(x)
         levels = (x.type.levels,) if x.type.space in (e.Space.CAT, e.Space.SIMPLEX) else ()
-        self.term(e.LinearOp(x.value, self.weights(b, (*x.type.shape, *levels))))
+        self.term(e.LinearOp(value, self.weights(b, (*x.type.shape, *levels))))
 
     def couple(self, x: Variable, w: Weights, y: Variable | None = None) -> None:
         """−xᵀ W y, or −½ xᵀ W x."""
         other = x if y is None else y
-        self.term(e.BilinearOp(x.value, self.weights(w), other.value))
+        self.term(e.BilinearOp(ssa_of(x), self.weights(w), ssa_of(other)))
 
     def edges(
         self,
@@ -88,7 +102,7 @@ class Terms(ABC):
         """−Σ_e w[e]·x[i[e]]·y[j[e]]; with `shared`, the number of each edge's weight, −Σ_e w[shared[e]]·x·y."""
         first, second = self.integers(i), self.integers(j)
         k = None if shared is None else self.integers(shared)
-        self.term(e.EdgesOp(x.value, (x if y is None else y).value, first, second, self.weights(w), k))
+        self.term(e.EdgesOp(ssa_of(x), ssa_of(x if y is None else y), first, second, self.weights(w), k))
 
     def grid(
         self,
@@ -99,17 +113,17 @@ class Terms(ABC):
         periodic: bool = True,
     ) -> None:
         """−J Σ x_i·x_{i+o}: neighbours on a grid."""
-        self.term(e.StencilOp(x.value, self.weights([coupling]), offsets, periodic=periodic))
+        self.term(e.StencilOp(ssa_of(x), self.weights([coupling]), offsets, periodic=periodic))
 
     def table(self, variables: Sequence[Variable], values: Weights, sites: Sequence[ArrayLike] | None = None) -> None:
         """−Σ_f Π spins·T[f, categories…]; without `sites`, one factor over variables of one site each."""
         places = [[0]] * len(variables) if sites is None else sites
         table = self.weights(values if sites is not None or isinstance(values, Parameter) else np.asarray(values)[None])
-        self.term(e.TableOp([v.value for v in variables], [self.integers(s) for s in places], table))
+        self.term(e.TableOp([ssa_of(v) for v in variables], [self.integers(s) for s in places], table))
 
     def quad(self, x: Variable, precision: Weights = 1.0, mean: Weights | None = None) -> None:
         """½ Σ p (x − μ)²."""
-        self.term(e.QuadOp(x.value, self.weights(precision), None if mean is None else self.weights(mean)))
+        self.term(e.QuadOp(ssa_of(x), self.weights(precision), None if mean is None else self.weights(mean)))
 
     def predict(
         self,
@@ -123,7 +137,7 @@ class Terms(ABC):
     ) -> None:
         """½ p |x − W ρ(z) − b − g z|²."""
         made = None if bias is None else self.weights(bias)
-        self.term(e.PredOp(x.value, self.weights(w), z.value, made, precision=precision, skip=skip))
+        self.term(e.PredOp(ssa_of(x), self.weights(w), ssa_of(z), made, precision=precision, skip=skip))
 
     def prediction(
         self,
@@ -176,24 +190,24 @@ class Terms(ABC):
         """½ p Σ_a (x_a − Σ w[k[e]] ρ(z)[j[e]] − b_a)² over edges (i, j, k): a convolution's prediction."""
         made = None if bias is None else self.weights(bias)
         i, j, k = (self.integers(part) for part in edges)
-        self.term(e.PredEdgesOp(x.value, z.value, (i, j, k), self.weights(w), made, precision=precision))
+        self.term(e.PredEdgesOp(ssa_of(x), ssa_of(z), (i, j, k), self.weights(w), made, precision=precision))
 
     def resistors(self, x: Variable, g: Weights, y: Variable) -> None:
         """½ Σ g (x_i − y_j)²."""
-        self.term(e.ResistorOp(x.value, self.weights(g), y.value))
+        self.term(e.ResistorOp(ssa_of(x), self.weights(g), ssa_of(y)))
 
     def memories(self, x: Variable, patterns: Weights, sharpness: float) -> None:
         """½|x|² − (1/β) ln Σ exp(β X x)."""
-        self.term(e.LseOp(x.value, self.weights(patterns), sharpness))
+        self.term(e.LseOp(ssa_of(x), self.weights(patterns), sharpness))
 
     def goodness(self, x: Variable, w: Weights, b: Weights, *, theta: float, negative: bool = False) -> None:
         """The Forward-Forward loss of one layer."""
-        self.term(e.LocalOp(x.value, self.weights(w), self.weights(b), theta=theta, negative=negative))
+        self.term(e.LocalOp(ssa_of(x), self.weights(w), self.weights(b), theta=theta, negative=negative))
 
     def cost(self, x: Variable, target: Variable, kind: str = "mse") -> None:
         """What `nudge` of a relaxation multiplies."""
-        self.term(e.CostOp(x.value, target.value, chosen(e.CostKind, kind, "cost")))
+        self.term(e.CostOp(ssa_of(x), ssa_of(target), chosen(e.CostKind, kind, "cost")))
 
     def force(self, x: Variable, w: Weights, y: Variable) -> None:
         """A force W y on x that comes from no energy."""
-        self.term(e.VectorFieldOp(x.value, self.weights(w), y.value))
+        self.term(e.VectorFieldOp(ssa_of(x), self.weights(w), ssa_of(y)))

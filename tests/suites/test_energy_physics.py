@@ -114,6 +114,11 @@ def test_packed_chains_against_onsager() -> None:
         ("E614.*whole sizes", lambda m, s: m.spin(2.5)),
         ("E614.*is empty", lambda m, s: m.real(3, box=(1.0, -1.0))),
         ("E614.*no variables", lambda m, s: Model().state(0)),
+        ("E614.*a int .'3'. stands where a term takes a variable", lambda m, s: m.grid(3, 1.0)),  # type: ignore[arg-type]
+        ("E614.*a str .*variable", lambda m, s: m.couple(s, 1.0, "x")),  # type: ignore[arg-type]
+        ("E614.*a ndarray .*variable", lambda m, s: m.linear(np.ones(4), s)),  # type: ignore[arg-type]
+        ("E614.*a NoneType .*variable", lambda m, s: m.table([None], [1.0, 2.0])),  # type: ignore[list-item]
+        ("E614.*a float .*variable", lambda m, s: m.rho(1.0, "tanh")),  # type: ignore[arg-type]
         ("E614.*'gradient'.*flow", lambda m, s: m.init(3).relax("gradient", 5)),
         ("E614.*'mala'.*langevin", lambda m, s: m.init(3).sample(rule="mala")),
         ("E614.*change what the message names", lambda m, s: m.init(0)),
