@@ -35,6 +35,7 @@ class LayerRow:
         activations: who rounds the layer's activations to 8 bits: ``model`` or ``neuc``; ``float`` if nobody does.
         why: why its encoding is what it is; empty where the target fixes it.
         int8: whether its weights are int8: one plane of more levels than are taken for few.
+        tiles: on a crossbar, the devices, tiles and cells that hold its weights; empty for others.
     """
 
     node: str
@@ -55,6 +56,7 @@ class LayerRow:
     activations: str = "float"
     why: str = ""
     int8: bool = False
+    tiles: str = ""
 
 
 @dataclass(frozen=True)

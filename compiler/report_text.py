@@ -58,12 +58,22 @@ def write_report(report: Report, stream: TextIO, *, colour: bool, times: bool = 
 
 
 def layer_form(row: LayerRow) -> str:
-    """What a layer's weights are now."""
+    """What a layer's weights are now; arrays and synapses have no kernel layout of weights to name (``f32``)."""
+    if row.tiles:
+        return row.tiles
+    layout = "" if row.encoding == "f32" else row.encoding
     if row.int8:
-        return f"int8, kernel {row.encoding}, scale {row.scale}"
+        return f"int8{layout and f', kernel {layout}'}, scale {row.scale}"
+    synapses = ", met by spikes" if row.op.startswith("spike.") else ""
     if not row.ternary:
-        return row.encoding if row.encoding == "bf16" else "float"
-    return f"ternary {row.encoding}, {_counted(row.planes, 'plane')}, scale {row.scale}"
+        return (row.encoding if row.encoding in ("bf16", "i8") else "float") + synapses
+    return f"ternary{layout and f' {layout}'}, {_counted(row.planes, 'plane')}, scale {row.scale}{synapses}"
+
+
+def after_text(rows: Sequence[LayerRow]) -> str:
+    """Bytes of these layers' weights now; conductances on crossbars are none."""
+    digital = [row.bytes_after for row in rows if not row.tiles]
+    return human_bytes(sum(digital)) if digital else ""
 
 
 def error_text(row: LayerRow) -> str:
@@ -79,15 +89,15 @@ def _layer_table(layers: Sequence[LayerRow]) -> list[str]:
             "x".join(map(str, row.shape)),
             layer_form(row),
             human_bytes(row.bytes_before),
-            human_bytes(row.bytes_after),
+            after_text([row]),
             sqnr_text(row),
             error_text(row),
             row.note,
         )
         for row in layers
     ]
-    before, after = sum(row.bytes_before for row in layers), sum(row.bytes_after for row in layers)
-    rows.append(("all layers", "", "", human_bytes(before), human_bytes(after), "", "", ""))
+    before = sum(row.bytes_before for row in layers)
+    rows.append(("all layers", "", "", human_bytes(before), after_text(layers), "", "", ""))
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     right = {3, 4, 5, 6}
     return [

@@ -19,6 +19,7 @@ from neuc.backends.cpu.target import isa_text
 from neuc.compiler.importers.onnx_file import FIXED_INPUTS
 from neuc.compiler.inputs import symbol_sizes
 from neuc.compiler.layer_errors import Measured
+from neuc.compiler.machine_layers import on_tiles, with_synapses
 from neuc.compiler.program import BuiltProgram
 from neuc.compiler.report import HostRow, LayerRow, Report
 from neuc.compiler.signature import signature_of
@@ -90,9 +91,11 @@ def describe_layers(module: ModuleOp, context: NeucContext, report: Report) -> N
         for record in quantization_report(module, context.weights)
         if record.bytes_before
     ]
+    found = with_synapses(module, found)
     now = {row.node: row for row in found}
     before = {row.node for row in report.layers}
     report.layers = [now.get(row.node, row) for row in report.layers] + [row for row in found if row.node not in before]
+    report.layers = on_tiles(module, report.layers)
 
 
 def _is_int8(record: QuantRecord) -> bool:

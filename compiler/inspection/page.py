@@ -18,7 +18,15 @@ from neuc.compiler.inspection.facts import plain, report_of
 from neuc.compiler.inspection.graph import Graph, Node
 from neuc.compiler.inspection.rails import lay_out, row_svg, stretched_svg, width
 from neuc.compiler.report import LayerRow, Report
-from neuc.compiler.report_text import error_text, host_lines, human_bytes, layer_form, sqnr_text, summary_lines
+from neuc.compiler.report_text import (
+    after_text,
+    error_text,
+    host_lines,
+    human_bytes,
+    layer_form,
+    sqnr_text,
+    summary_lines,
+)
 
 _SHOWN_LINKS = 40
 
@@ -102,8 +110,8 @@ def _layers(layers: Sequence[LayerRow], graph: Graph) -> str:
                 _cell("×".join(map(str, row.shape))),
                 _cell(layer_form(row)),
                 _cell(human_bytes(row.bytes_before), "number"),
-                _cell(human_bytes(row.bytes_after), "number"),
-                f'<td><span class="bar" style="width:{6 * row.bytes_after / most:.2f}rem"></span></td>',
+                _cell(after_text([row]), "number"),
+                f'<td><span class="bar" style="width:{_bar(row, most):.2f}rem"></span></td>',
                 _cell(sqnr_text(row), "number"),
                 _cell(error_text(row), "number"),
                 _cell(row.note, "dim"),
@@ -112,10 +120,15 @@ def _layers(layers: Sequence[LayerRow], graph: Graph) -> str:
         )
         for row in layers
     ]
-    before, after = sum(row.bytes_before for row in layers), sum(row.bytes_after for row in layers)
-    total = ["all layers", "", "", human_bytes(before), human_bytes(after), "", "", "", ""]
+    before = human_bytes(sum(row.bytes_before for row in layers))
+    total = ["all layers", "", "", before, after_text(layers), "", "", "", ""]
     foot = "".join(_cell(text, "number" if 3 <= i <= 4 else "") for i, text in enumerate(total))
     return _filtered("layers", _table(header, rows, "wide", f"<tfoot><tr>{foot}</tr></tfoot>"))
+
+
+def _bar(row: LayerRow, most: int) -> float:
+    """How wide a layer's bytes are drawn."""
+    return 0 if row.tiles else 6 * row.bytes_after / most
 
 
 def _hosts(report: Report, graph: Graph) -> str:

@@ -1,0 +1,60 @@
+"""Every layer with weights is in the compile report, also where a machine has it in a form of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import neuc
+from neuc.compiler.report import LayerRow
+from neuc.compiler.report_text import layer_form, report_lines
+from onnx_models import model, node, value
+
+RNG = np.random.default_rng(3)
+
+
+def network() -> onnx.ModelProto:
+    """Two layers of 24 x 20 and 8 x 24, with a ReLU between them."""
+    weights = {"a": RNG.normal(size=(20, 24)).astype(np.float32), "b": RNG.normal(size=(24, 8)).astype(np.float32)}
+    nodes = [node("MatMul", "x a", "h", name="first"), node("Relu", "h", "r"), node("MatMul", "r b", "y", name="last")]
+    return model(nodes, [value("x", ["B", 20])], [value("y", ["B", 8])], weights)
+
+
+def test_layers_that_meet_spikes_are_rows(tmp_path: Path) -> None:
+    calibration = {"x": RNG.normal(size=(16, 20)).astype(np.float32)}
+    neuc.convert_to_snn(network(), calibration, recipe="a", steps=2).save(tmp_path / "s.mlir")
+    report = neuc.compile(str(tmp_path / "s.mlir"), target="cpu-spike").report
+    assert [(row.node, row.shape, row.bytes_after) for row in report.layers] == [
+        ("first", (24, 20), 4 * 24 * 20),
+        ("last", (8, 24), 4 * 8 * 24),
+    ]
+    assert layer_form(report.layers[-1]) == "float, met by spikes"
+
+
+@pytest.mark.parametrize(
+    ("target", "form"),
+    [
+        ("xbar-pcm", "pcm crossbar, 1 tile, 480 pairs of devices"),
+        ("xbar-pcm{tile=16x16}", "pcm crossbar, 4 tiles, 480 pairs of devices"),
+        ("xbar-reram", "reram crossbar, 1 tile, 480 pairs of devices"),
+        ("xbar-mesh", "photonic mesh, 1 tile"),
+    ],
+)
+def test_layers_on_crossbars_are_said_to_be(target: str, form: str) -> None:
+    report = neuc.compile(network(), target=target).report
+    assert layer_form(report.layers[0]) == form
+    total = next(line for line in report_lines(report) if line.startswith("all layers"))
+    assert total.split() == ["all", "layers", "2.6", "KB"], "conductances are no bytes"
+
+
+def test_kernels_are_named_only_where_weights_have_a_layout() -> None:
+    row = LayerRow("n", "ternary.matmul", (8, 8), True, "f32", 2, "row", 256, 64, 10.0)
+    assert layer_form(row) == "ternary, 2 planes, scale row"
+    assert layer_form(LayerRow("n", "ternary.matmul", (8, 8), True, "i2", 1, "row", 256, 64, 10.0)).startswith(
+        "ternary i2, 1 plane"
+    )
+    int8 = LayerRow("n", "ternary.matmul", (8, 8), False, "f32", 1, "row", 256, 64, 10.0, int8=True)
+    assert layer_form(int8) == "int8, scale row"
