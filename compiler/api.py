@@ -146,7 +146,8 @@ def compile(
         max_error: error budget: mean cosine error for outputs that are normalised embeddings, relative L2 otherwise;
             of ``auto`` 0.05 by default, else none.
         calib: ``.npz`` with input arrays to measure errors on, and, for NPUs, to fix scales of activations by.
-            Without it inputs are made up from the signature: normal floats, integers below 1000, masks of ones.
+            Without it inputs are made up from the signature: normal floats, integers below 1000
+            (below the rows of a table that they are indices of), masks of ones.
         shapes: shapes of inputs by name (of torch modules by parameter of ``forward``); a string keeps a dim symbolic.
         fallback: ``host`` runs operators the target cannot in onnxruntime, ``error`` refuses them, all at once.
         isa: instruction set: ``host``, ``avx512``, ``avx2``, ``portable``.

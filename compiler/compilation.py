@@ -33,8 +33,9 @@ from neuc.compiler.reporting import (
     describe_program,
     describe_rounded,
 )
-from neuc.compiler.signature import check_names
+from neuc.compiler.signature import check_names, entry_of
 from neuc.errors import Error, Exit, InternalError
+from neuc.passes.analysis.index_bounds import note_index_bounds
 from neuc.passes.module_facts import notes_of
 from neuc.passes.tile_lut import TileLut
 
@@ -135,6 +136,7 @@ class Compilation:
         driver, report = self.driver, self.report
         describe_inputs(driver.module, report)
         driver.run(graph_passes())
+        note_index_bounds(entry_of(driver.module))
         rounding = self.chosen.rounding() if report.quantize == "none" else []
         reference = None if report.quantize == "none" and not rounding else Reference.of(driver, self.options)
         if reference is not None and reference.model is None:
@@ -191,6 +193,7 @@ class Compilation:
         options = replace(self.options, recognize=True)
         with LayerErrors(self._unfused(), driver.context, reference.feeds, self.options.measured_on) as layer_errors:
             driver.module = fixed.module
+            note_index_bounds(entry_of(driver.module))
             layer_errors.compare(self._unfused())
             driver.run(float_passes(options, self.chosen))
             self._lower(steps)

@@ -42,7 +42,7 @@ def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> Iterator[lis
     Of data with several times a model's fixed leading size the first four feeds are taken.
 
     Raises:
-        Error: NEUC-E006, the file lacks an input of the model; NEUC-E311 or E312, an array does not fit its input.
+        Error: NEUC-E006, the file lacks an input of the model; NEUC-E311, E312 or E326, one does not fit its input.
     """
     inputs, _ = signature_of(module)
     if options.calib is None:
@@ -64,7 +64,9 @@ def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> Iterator[lis
         )
     feeds = _cut({spec.name: given[spec.name] for spec in inputs}, inputs)
     try:
-        Signature(Program(tuple(inputs), (), {}, ())).check_feeds(feeds[0])
+        signature = Signature(Program(tuple(inputs), (), {}, ()))
+        for feed in feeds:
+            signature.check_indices(signature.check_feeds(feed)[0])
     except Error as error:
         error.message = f"{options.calib}: {error.message}"
         raise

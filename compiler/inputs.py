@@ -21,7 +21,7 @@ from neuc.runtime.program import DTYPES, IoSpec
 Arrays = dict[str, np.ndarray]
 
 INTEGER_LIMIT = 1000
-"""Made-up integers are below this: small enough for any vocabulary, large enough to differ."""
+"""Made-up integers are below this, and below the rows of a table they pick from: large enough to differ."""
 
 _SMALL_LIMITS = 50, 2
 _BATCH_SIZE, _LENGTH, _IMAGE_SIDE = 2, 16, 64
@@ -69,15 +69,17 @@ def random_inputs(
 ) -> Arrays:
     """Made-up inputs that fit `signature`.
 
-    Floats are standard normal; integers uniform in [0, limit); an input whose name contains "mask" is all ones, one
-    whose name contains "token_type" or "segment" all zeros, as text encoders expect.
+    Floats are standard normal; integers uniform in [0, limit), and below the rows of the smallest table that they are
+    indices of; an input whose name contains "mask" is all ones, one whose name contains "token_type" or "segment" all
+    zeros, as text encoders expect.
     """
     known = symbol_sizes(signature, sizes)
     rng = np.random.default_rng(seed)
     arrays: Arrays = {}
     for spec in signature:
         shape = tuple(dim if isinstance(dim, int) else Expr.of(dim).evaluate(known) for dim in spec.shape)
-        arrays[spec.name] = _random(spec.name.lower(), np.dtype(spec.dtype), shape, rng, limit)
+        below = limit if spec.index is None else min(limit, spec.index.rows)
+        arrays[spec.name] = _random(spec.name.lower(), np.dtype(spec.dtype), shape, rng, below)
     return arrays
 
 
@@ -94,7 +96,7 @@ def more_modest(signature: Sequence[IoSpec]) -> Iterator[tuple[dict[str, int], i
 
 def _random(name: str, dtype: np.dtype, shape: tuple[int, ...], rng: np.random.Generator, limit: int) -> np.ndarray:
     if "mask" in name:
-        return np.ones(shape, dtype)
+        return np.full(shape, min(1, limit - 1), dtype)
     if "token_type" in name or "segment" in name:
         return np.zeros(shape, dtype)
     if dtype.kind == "f":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp, UnrankedTensorType
@@ -11,7 +12,8 @@ from xdsl.ir import Attribute, BlockArgument, OpResult, SSAValue
 from neuc.dialects.onnx import function_names
 from neuc.dialects.store import dims_of, element_of, numpy_dtype
 from neuc.errors import Error
-from neuc.runtime.program import IoSpec
+from neuc.passes.analysis.index_bounds import index_bounds
+from neuc.runtime.program import IndexBound, IoSpec
 
 ENTRY = "main"
 
@@ -75,7 +77,8 @@ def signature_of(module: ModuleOp) -> tuple[list[IoSpec], list[IoSpec]]:
     entry = entry_of(module)
     inputs, outputs = function_names(entry)
     type_ = entry.function_type
-    ranked = _specs(inputs, type_.inputs.data)
+    bounds = [None if bound is None else IndexBound(*bound) for bound in index_bounds(entry)]
+    ranked = [replace(spec, index=bound) for spec, bound in zip(_specs(inputs, type_.inputs.data), bounds)]
     return ranked, [_output(name, output) for name, output in zip(outputs, type_.outputs.data, strict=True)]
 
 

@@ -31,13 +31,14 @@ def verify_session(session: Session, model: Path, runs: int, inputs: Sequence[st
 
     Raises:
         Error: NEUC-E260, onnxruntime cannot run the model; NEUC-E261, the two models differ in their signature;
-            NEUC-E006, E311 or E312, inputs are missing or do not fit.
+            NEUC-E006, E311, E312 or E326, inputs are missing or do not fit.
     """
     signature = session.program.inputs
     if not inputs:
         return compare_on(session, reference_session(model), made_up(signature, runs))
     given = parse_inputs(inputs, signature)
-    Signature(session.program).check_feeds(given)  # so that it is told in our words, not in onnxruntime's
+    check = Signature(session.program)
+    check.check_indices(check.check_feeds(given)[0])  # so that it is told in our words, not in onnxruntime's
     return compare_on(session, reference_session(model), [[given]])
 
 

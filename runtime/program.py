@@ -12,11 +12,11 @@ from typing import TypeAlias, cast
 
 from neuc.runtime.checked_json import Node, dump_json, parse_json
 
-FORMAT = (1, 4)
+FORMAT = (1, 5)
 """Program format (major, minor): a reader takes its own major and any minor up to its own.
 
 1.1 has checks, 1.2 launches without a barrier, and outputs in the place of inputs, 1.3 launches that are repeated,
-1.4 how much there is to do in a unit of a launch.
+1.4 how much there is to do in a unit of a launch, 1.5 inputs that are indices of tables.
 """
 
 DTYPES = "float32 float64 float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()  # numpy's names
@@ -26,16 +26,26 @@ Scalar: TypeAlias = int | str
 
 
 @dataclass(frozen=True)
+class IndexBound:
+    """What an input picks from: a table of ``rows`` rows, by ``node``; -rows up to rows - 1 are indices of it."""
+
+    rows: int
+    node: str
+
+
+@dataclass(frozen=True)
 class IoSpec:
     """A tensor at a border: of the program (named) or of a segment (known by its index, ``name`` empty).
 
     An output of the program whose rank only a run can tell (of a host segment) is not ``ranked``; its shape is empty.
+    An input of the program that picks rows of tables has the ``index`` of the smallest.
     """
 
     dtype: str
     shape: tuple[Scalar, ...]
     name: str = ""
     ranked: bool = True
+    index: IndexBound | None = None
 
 
 @dataclass(frozen=True)
@@ -289,7 +299,8 @@ class Program:
 
 def _io_json(spec: IoSpec) -> dict[str, object]:
     named: dict[str, object] = {"name": spec.name} if spec.name else {}
-    return {**named, "dtype": spec.dtype, "shape": list(spec.shape) if spec.ranked else None}
+    index = {} if spec.index is None else {"index": {"rows": spec.index.rows, "node": spec.index.node}}
+    return {**named, "dtype": spec.dtype, "shape": list(spec.shape) if spec.ranked else None, **index}
 
 
 def _buffer_json(buffer: Buffer) -> dict[str, object]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from neuc.errors import Error
 from neuc.runtime.checked_json import Node
@@ -20,6 +22,7 @@ from neuc.runtime.program import (
     CheckBuffer,
     F32Arg,
     HostSegment,
+    IndexBound,
     InputBuffer,
     IntArg,
     IoSpec,
@@ -51,7 +54,7 @@ def read_program(node: Node) -> Program:
     """Check JSON data and build the program."""
     check_format(node.get("format"))
     node.only(("format", "inputs", "outputs", "segments", "schedule"))
-    inputs = node.get("inputs").list_of(_read_named_io)
+    inputs = node.get("inputs").list_of(_read_input)
     outputs = node.get("outputs").list_of(_read_output)
     segments = {name: _read_segment(item) for name, item in node.get("segments").fields()}
     schedule = node.get("schedule").list_of(_read_step)
@@ -74,19 +77,31 @@ def check_format(node: Node) -> None:
         )
 
 
-def _read_named_io(node: Node, *, unranked: bool = False) -> IoSpec:
-    spec = _read_io(node, unranked=unranked)
+def _read_named_io(node: Node, *, unranked: bool = False, also: Sequence[str] = ()) -> IoSpec:
+    spec = _read_io(node, unranked=unranked, also=also)
     if not spec.name:
         raise node.refuse("a name is needed")
     return spec
+
+
+def _read_input(node: Node) -> IoSpec:
+    if not node.has("index"):
+        return _read_named_io(node)
+    bound = node.get("index")
+    bound.only(("rows", "node"))
+    spec = _read_named_io(node, also=("index",))
+    if np.dtype(spec.dtype).kind not in "iu":
+        raise bound.refuse(f"{spec.dtype} is no index")
+    index = IndexBound(bound.get("rows").integer(1), bound.get("node").string(_MAX_STRING))
+    return replace(spec, index=index)
 
 
 def _read_output(node: Node) -> IoSpec:
     return _read_named_io(node, unranked=True)
 
 
-def _read_io(node: Node, *, unranked: bool = False) -> IoSpec:
-    node.only(("name", "dtype", "shape"))
+def _read_io(node: Node, *, unranked: bool = False, also: Sequence[str] = ()) -> IoSpec:
+    node.only(("name", "dtype", "shape", *also))
     name = node.get("name").string(_MAX_STRING) if node.has("name") else ""
     dtype = node.get("dtype").string()
     if dtype not in DTYPES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -172,7 +173,8 @@ class Session:
         arrays, symbols = self._signature.check_feeds(iobinding.feeds)
         values = dict(zip(self._signature.input_names, arrays))
         check_overlaps(values, iobinding.outputs, self._in_place)
-        calls: list[Callable[[], None]] = [self._require_open]
+        # What the arrays hold is looked at in each call; it may be anything now.
+        calls: list[Callable[[], None]] = [self._require_open, partial(self._signature.check_indices, arrays)]
         for executor, inputs, outputs in self._steps:
             given, places = [values[name] for name in inputs], [iobinding.outputs.get(name) for name in outputs]
             if not isinstance(executor, PreparingExecutor):
@@ -192,6 +194,7 @@ class Session:
             self._analog.begin_run()
         self._signature.check_output_names(names)
         arrays, symbols = self._signature.check_feeds(feeds)
+        self._signature.check_indices(arrays)
         values = dict(zip(self._signature.input_names, arrays))
         for executor, inputs, outputs in self._steps:
             made = executor.run([values[name] for name in inputs], symbols, [bound.get(name) for name in outputs])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from neuc.errors import Error, Exit
 from neuc.runtime.executors.base import Array
@@ -65,6 +65,7 @@ class Signature:
         self.output_names = [spec.name for spec in program.outputs]
         self._by_name = dict(zip(self.input_names, self.inputs))
         self._names = frozenset(self.input_names)
+        self._indices = [(i, spec, spec.index) for i, spec in enumerate(program.inputs) if spec.index is not None]
 
     def check_output_names(self, names: Iterable[str]) -> None:
         """Refuse names of outputs that do not exist."""
@@ -98,6 +99,24 @@ class Signature:
                 if axis is not None:
                     raise self._wrong_size(spec, array.shape, axis, symbols)
         return arrays, symbols
+
+    def check_indices(self, arrays: Sequence[Array]) -> None:
+        """Refuse values of inputs that are no rows of the tables they pick from, which kernels would take for others.
+
+        Raises:
+            Error: NEUC-E326; the message names the first such value, the table's rows and the node.
+        """
+        for position, spec, bound in self._indices:
+            array = cast("NDArray[np.int64]", arrays[position])  # or of another integer type
+            if array.size and (array.max() >= bound.rows or array.min() < -bound.rows):
+                wrong = array[(array >= bound.rows) | (array < -bound.rows)]
+                raise Error(
+                    "NEUC-E326",
+                    f"input '{spec.name}': {wrong[0]} is no index of the table of {bound.rows} rows that {bound.node} "
+                    f"picks from" + (f" ({wrong.size} such values)" if wrong.size > 1 else ""),
+                    hint=f"indices are {-bound.rows} to {bound.rows - 1}; negative ones count from the end",
+                    exit_code=Exit.USAGE,
+                )
 
     def check_feed(self, name: str, value: ArrayLike) -> Array:
         """One feed as a C-contiguous array; sizes are checked with the others."""

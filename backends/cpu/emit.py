@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from xdsl.dialects import func, llvm
@@ -23,6 +23,7 @@ from neuc.dialects.onnx import function_names
 from neuc.dialects.store import dims_of, element_of, numpy_dtype
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import InternalError
+from neuc.passes.analysis.index_bounds import index_bounds
 from neuc.passes.module_facts import kept_weights
 from neuc.runtime import program as schema
 
@@ -241,8 +242,10 @@ def _schedule(main: func.FuncOp, segments: Mapping[str, schema.Segment]) -> sche
                 tuple(names[value] for value in call.results),
             )
         )
+    bounds = [None if bound is None else schema.IndexBound(*bound) for bound in index_bounds(main)]
+    named = [_io(value.type, name) for value, name in zip(arguments, inputs, strict=True)]
     return schema.Program(
-        inputs=tuple(_io(v.type, n) for v, n in zip(arguments, inputs, strict=True)),
+        inputs=tuple(replace(spec, index=bound) for spec, bound in zip(named, bounds, strict=True)),
         outputs=tuple(_output(v.type, n) for v, n in zip(last.arguments, outputs, strict=True)),
         segments=segments,
         schedule=tuple(steps),

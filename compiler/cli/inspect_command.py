@@ -11,7 +11,7 @@ import click
 
 from neuc.compiler.cli import arguments, console, weight_files
 from neuc.compiler.files import check_writable, write_text
-from neuc.compiler.inspection.facts import Inspected, plain, report_of
+from neuc.compiler.inspection.facts import Inspected, index_text, plain_lines, report_of
 from neuc.compiler.report_text import human_bytes, report_lines
 from neuc.errors import Error, Exit
 
@@ -89,9 +89,9 @@ def _show(found: Mapping[str, object]) -> None:
         for item in cast("Sequence[dict[str, object]]", found[key]):
             shape = cast("list[object] | None", item["shape"])
             dims = "[of any rank]" if shape is None else f"[{', '.join(map(str, shape))}]"
-            lines.append(f"  {key[:-1]:<6}  {item['name']}: {item['dtype']}{dims}")
+            lines.append(f"  {key[:-1]:<6}  {item['name']}: {item['dtype']}{dims}{index_text(item)}")
     for key, value in cast("Mapping[str, object]", found.get("manifest", {})).items():
-        lines.append(f"  {key}: {plain(key, value)}")
+        lines += [f"  {line}" for line in plain_lines(key, value)]
     for key in ("segments", "operations", "launches", "members", "weights"):
         part = cast("Mapping[str, object]", found.get(key) or {})
         if part:

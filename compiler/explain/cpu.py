@@ -127,7 +127,8 @@ Sequences, optional values, strings and tensors of unknown rank cannot cross the
 Change the model so that it takes and gives tensors.""",
     "NEUC-E260": """onnxruntime cannot load or run the model to compare with.
 If it fails on made-up inputs, these do not suit the model (an index out of range, say): give real ones with
---input or --calib. Made-up integers lie below 1000, made-up floats are normal, and masks are ones.""",
+--input or --calib. Made-up integers lie below 1000, and below the rows of a table that an input picks from by itself;
+made-up floats are normal, and masks are ones.""",
     "NEUC-E261": """There is no model to compare with, or it is another one.
 Comparing needs the ONNX file that was compiled: `neuc verify model.neuc --against model.onnx`.""",
     "NEUC-E262": """The error budget was missed.
@@ -197,6 +198,10 @@ the model are too large for its element types.""",
 Text is turned into tokens by the model's own tokenizer, which artifacts carry if the model's file did: a
 tokenizer.json, or the metadata of a GGUF file of kind gpt2 (with a way of cutting words that neuc knows) or llama.
 Without it give the numbers of tokens.""",
+    "NEUC-E326": """An input holds a number that is no row of the table it picks from.
+Inputs that go to a Gather as they are (ids of an embedding) lie in -rows … rows - 1, as in ONNX; `neuc inspect FILE`
+shows the rows and the node. Kernels, which cannot stop, would take the nearest row. Check the tokenizer or the classes.
+Indices that the model computes itself are not looked at: there the nearest row is taken.""",
     "NEUC-E401": """This processor lacks instructions the artifact's code needs.
 Code is compiled for the processor it is compiled on unless --cpu says otherwise: avx2 and portable run on more
 machines. NEUC_CPU_FEATURES may have taken instructions away.""",

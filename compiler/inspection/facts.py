@@ -107,7 +107,21 @@ def plain(key: str, value: object) -> str:
 def _short(value: object) -> str:
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in cast("list[object]", value)):
         return f"({len(cast('list[object]', value))} entries)"
-    return str(value)
+    if isinstance(value, Mapping):
+        return f"({plain('', cast('Mapping[str, object]', value))})"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def plain_lines(key: str, value: object) -> list[str]:
+    """A manifest entry for people, a line for each part where parts have parts of their own."""
+    parts = cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
+    if not any(isinstance(part, Mapping) for part in parts.values()):
+        return [f"{key}: {plain(key, value)}"]
+    return [f"{key}:", *(f"  {name}: {_part(part)}" for name, part in parts.items())]
+
+
+def _part(value: object) -> str:
+    return plain("", cast("Mapping[str, object]", value)) if isinstance(value, Mapping) else _short(value)
 
 
 def _of_artifact(artifact: Artifact) -> dict[str, object]:
@@ -153,4 +167,11 @@ def _of_source(path: Path, source: Source) -> dict[str, object]:
 
 
 def _io(spec: IoSpec) -> dict[str, object]:
-    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape) if spec.ranked else None}
+    index = {} if spec.index is None else {"index": {"rows": spec.index.rows, "node": spec.index.node}}
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape) if spec.ranked else None, **index}
+
+
+def index_text(item: Mapping[str, object]) -> str:
+    """What an input of these facts picks from, if it is an index of tables, as the end of a line."""
+    index = cast("Mapping[str, object] | None", item.get("index"))
+    return "" if index is None else f", indices of the {index['rows']} rows of {index['node']}"

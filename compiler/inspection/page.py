@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import cast
 
 from neuc import __version__
-from neuc.compiler.inspection.facts import plain, report_of
+from neuc.compiler.inspection.facts import index_text, plain, report_of
 from neuc.compiler.inspection.graph import Graph, Node
 from neuc.compiler.inspection.rails import lay_out, row_svg, stretched_svg, width
 from neuc.compiler.report import LayerRow, Report
@@ -86,7 +86,7 @@ def _summary(facts: Mapping[str, object], report: Report | None) -> str:
         for item in cast("Sequence[Mapping[str, object]]", facts[key]):
             shape = item["shape"]
             dims = ", ".join(map(str, cast("Sequence[object]", shape))) if shape is not None else "of any rank"
-            rows.append((key[:-1], f"{item['name']}: {item['dtype']}[{dims}]"))
+            rows.append((key[:-1], f"{item['name']}: {item['dtype']}[{dims}]{index_text(item)}"))
     for key, value in cast("Mapping[str, object]", facts.get("manifest") or {}).items():
         rows.append((key, plain(key, value)))
     weights = cast("Mapping[str, int]", facts.get("weights") or {})

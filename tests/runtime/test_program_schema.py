@@ -19,6 +19,7 @@ from neuc.runtime.program import (
     Check,
     F32Arg,
     HostSegment,
+    IndexBound,
     IntArg,
     IoSpec,
     Launch,
@@ -203,4 +204,35 @@ def test_refuses_an_input_of_unknown_rank() -> None:
     data = everything().to_json()
     data["inputs"] = [{"name": "x", "dtype": "float32", "shape": None}]
     with pytest.raises(Error, match=r"inputs\[0\].shape: expected a list"):
+        Program.from_json(data)
+
+
+def test_inputs_that_are_indices_and_older_files_without() -> None:
+    ids = IoSpec("int64", ("B", 5), "x", index=IndexBound(50, "Gather_0"))
+    program = dataclasses.replace(everything(), inputs=(ids,))
+    data = program.to_json()
+    assert data["inputs"] == [
+        {"name": "x", "dtype": "int64", "shape": ["B", 5], "index": {"rows": 50, "node": "Gather_0"}}
+    ]
+    assert Program.from_bytes(program.to_bytes()) == program
+    older = {**everything().to_json(), "format": [1, 4]}
+    assert Program.from_json(older) == everything()
+
+
+@pytest.mark.parametrize(
+    ("where", "dtype", "index"),
+    [
+        ("inputs", "float32", {"rows": 5, "node": "a"}),
+        ("inputs", "int64", {"rows": 0, "node": "a"}),
+        ("inputs", "int64", {"rows": 5}),
+        ("inputs", "int64", {"rows": 5, "node": "a", "more": 1}),
+        ("inputs", "int64", None),
+        ("outputs", "int64", {"rows": 5, "node": "a"}),
+    ],
+)
+def test_refuses_bounds_of_indices_that_are_none(where: str, dtype: str, index: object) -> None:
+    data = everything().to_json()
+    (spec,) = data[where]  # type: ignore[misc]
+    spec.update(dtype=dtype, index=index)
+    with pytest.raises(Error):
         Program.from_json(data)
