@@ -6,6 +6,7 @@ Wires importers, passes, backends and the artifact writer together; what each do
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -166,25 +167,37 @@ def compile(
     Raises:
         Error: the model, an option or the calibration data is at fault, or the error budget was missed.
     """
-    options = CompileOptions(
-        target=target,
-        quantize=quantize,
-        planes=planes,
-        scale=scale,
-        max_error=max_error,
-        calib=None if calib is None else Path(calib),
-        shapes=dict(shapes or {}),
-        fallback=fallback,
-        isa=isa,
-        recognize=recognize,
-        head=head,
-        kv=kv,
-        tune=tune,
-        dt=dt,
-        reset=reset,
-        keep_state=keep_state,
-    )
+    try:
+        options = CompileOptions(
+            target=target,
+            quantize=quantize,
+            planes=planes,
+            scale=scale,
+            max_error=max_error,
+            calib=None if calib is None else Path(calib),
+            shapes=dict(shapes or {}),
+            fallback=fallback,
+            isa=isa,
+            recognize=recognize,
+            head=head,
+            kv=kv,
+            tune=tune,
+            dt=dt,
+            reset=reset,
+            keep_state=keep_state,
+        )
+    except Error as error:
+        raise _without_flags(error) from error
     return compile_model(model, options, verify=verify, example_inputs=example_inputs, keep_levels=True)
+
+
+def _without_flags(error: Error) -> Error:
+    """An error about options, with the names they have here: ``max_error`` for ``--max-error``."""
+    message, hint = (
+        re.sub(r"--([a-z][a-z-]*)", lambda found: found[1].replace("-", "_"), text)
+        for text in (error.message, error.hint)
+    )
+    return Error(error.code, message, hint=hint, nodes=error.nodes, exit_code=error.exit_code)
 
 
 def compile_model(

@@ -16,7 +16,7 @@ from neuc.errors import Error
 
 ARTIFACT_SUFFIX = ".neuc"
 MODEL_CONFIG = "config.json"
-_ELSEWHERE = "make room, or choose another place with -o"
+_ELSEWHERE = "make room, or choose another place"
 """What makes a folder one of a Hugging Face model."""
 
 
@@ -28,14 +28,14 @@ def check_writable(path: Path) -> None:
     """
     folder = path.parent
     if path.is_dir():
-        raise Error("NEUC-E005", f"cannot write {path}: it is a folder", hint="name a file with -o")
+        raise Error("NEUC-E005", f"cannot write {path}: it is a folder", hint="name a file")
     if path.exists() and not path.is_file():
         # Renaming onto a device or a pipe would put a file in its place.
         raise Error("NEUC-E005", f"cannot write {path}: it is no regular file", hint="name another file")
     if not folder.is_dir():
         raise Error("NEUC-E005", f"cannot write {path}: no folder {folder}", hint="create the folder first")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise Error("NEUC-E005", f"cannot write {path}: permission denied", hint="choose another place with -o")
+        raise Error("NEUC-E005", f"cannot write {path}: permission denied", hint="choose another place")
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def write_artifact(
         raise Error(
             "NEUC-E306",
             f"cannot write {target}: {error.strerror or error}",
-            hint="choose another place with -o, or make room",
+            hint="choose another place, or make room",
         ) from error
 
 

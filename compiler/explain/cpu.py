@@ -17,7 +17,7 @@ lists every pass with its options, their types and defaults.""",
 It does not exist, is a folder, is not text where text was expected, or you may not read it. Check the path.""",
     "NEUC-E005": """An output file cannot be written.
 This is found out before the work starts where possible: the folder is missing, is not writable, or the disk is
-full. Nothing half-written is left behind. Choose another place with -o.""",
+full. Nothing half-written is left behind. Choose another place (-o).""",
     "NEUC-E006": """Input data cannot be read, or do not belong to the model.
 An input is given as NAME=@file.npy, NAME=1x28x28xf32=0 (shape, element type, one value or as many as the shape
 holds), NAME=random:SEED, or @file.npz for all inputs at once. `neuc inspect MODEL` shows the names, types and

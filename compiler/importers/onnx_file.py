@@ -133,32 +133,33 @@ def _read(source: Source, name: str) -> tuple[ModelProto, Path | None, str]:
     if isinstance(source, ModelProto):
         model = ModelProto()
         model.CopyFrom(source)
-        folder, file = None, name or "model.onnx"
+        folder, file, said = None, name or "model.onnx", name or "the model"
     else:
-        folder, file, data = None, name or "model.onnx", source
+        folder, file, said, data = None, name or "model.onnx", name or "the model (bytes)", source
         if not isinstance(data, bytes):
             path = Path(data)
             folder, file = path.parent, name or path.name
+            said = file
             data = _file_bytes(path)
         if not data:
-            raise Error("NEUC-E103", f"{file} is empty", hint="export the model again")
+            raise Error("NEUC-E103", f"{said} is empty", hint="export the model again")
         model = ModelProto()
         try:
             model.ParseFromString(data)
         except DecodeError as error:
             raise Error(
-                "NEUC-E103", f"{file} is not an ONNX model, or is cut off or damaged", hint="export the model again"
+                "NEUC-E103", f"{said} is not an ONNX model, or is cut off or damaged", hint="export the model again"
             ) from error
     check_text(model)
     graph = model.graph
     if not model.HasField("graph") or not model.ir_version or not (graph.node or graph.output):
-        raise Error("NEUC-E103", f"{file} holds no ONNX graph", hint="check that this is the right file")
+        raise Error("NEUC-E103", f"{said} holds no ONNX graph", hint="check that this is the right file")
     if not graph.output:
-        raise Error("NEUC-E104", f"the graph of {file} has no outputs", hint="export the model again")
+        raise Error("NEUC-E104", f"the graph of {said} has no outputs", hint="export the model again")
     if model.ir_version > onnx.IR_VERSION:
         raise Error(
             "NEUC-E109",
-            f"{file} has IR version {model.ir_version}; versions up to {onnx.IR_VERSION} are known",
+            f"{said} has IR version {model.ir_version}; versions up to {onnx.IR_VERSION} are known",
             hint="export the model with an older onnx",
         )
     return model, folder, file
