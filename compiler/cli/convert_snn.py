@@ -70,6 +70,8 @@ def snn_options(command: CommandT) -> CommandT:
     return command
 
 
+CALIBRATION = "calibration data"
+"""What a sweep without labelled data is on."""
 COUNTED = 8
 """Samples that NeuroBench's metrics are counted on."""
 CHOSEN_BY_AUTO = ("thresholds", "levels", "coding", "group", "start", "keep_weights")
@@ -131,7 +133,7 @@ def convert_snn(source: Path, target: Path, options: Mapping[str, Any], as_json:
     )
     found = _swept(model, labelled, arrays, swept, timed=options["timed"])
     data = {"file": str(target), **model.report.as_json(), "sweep": found.as_json()}
-    data["sweep"]["data"] = "calibration data" if labelled is None else labelled.source
+    data["sweep"]["data"] = CALIBRATION if labelled is None else labelled.source
     few = {name: array[:COUNTED] for name, array in _feeds(model, labelled, arrays).items()}
     data["neurobench"] = dataclasses.asdict(model.neurobench(few))
     report = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
@@ -222,7 +224,8 @@ def _describe(model: SpikingModel, found: Sweep, data: str) -> None:
             console.note(f"  {text}")
     console.note("errors of layers on calibration data, in parts of what the float network has there:")
     console.note(report.errors_text())
-    console.note(f"time steps, on {found.samples} samples of {data}:")
+    seen = ", half of them or more seen by the conversion" if data == CALIBRATION else ""
+    console.note(f"time steps of this network, on {found.samples} samples of {data}{seen}:")
     console.note(found.text())
     for text in report.warnings:
         console.note(f"warning: {text}")

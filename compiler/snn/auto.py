@@ -95,6 +95,8 @@ def convert_auto(
     names = [spec.name for spec in marked.inputs]
     judged = dict(zip(names, [a[split:] if split < samples else a for a in arrays]))
     labels = None if goal.labels is None else np.asarray(goal.labels)[split if split < samples else 0 :]
+    measure = "agreement with the float network" if labels is None else "accuracy"
+    judges = f"{samples - split} held-out" if split < samples else f"{samples}"
     tried: list[str] = []
     best: _Candidate | None = None
     closest: _Candidate | None = None
@@ -109,12 +111,13 @@ def convert_auto(
             except Error as error:
                 if error.code not in ("NEUC-E524", "NEUC-E525"):
                     raise
-                tried.append(f"recipe {recipe}: {error.message}")
+                why = f"recipe {recipe}: {error.message}"
+                tried += [] if why in tried else [why]  # whatever finds its thresholds
                 break
             found = _judged(made, judged, labels, goal)
             tried.append(
-                f"recipe {recipe}, {thresholds}, T = {count}: {100 * found.drop:.2f} points lost,"
-                f" {found.row.accumulations:,.0f} accumulations"
+                f"recipe {recipe}, {thresholds}, T = {count}: {100 * found.drop:.2f} points of {measure} lost on"
+                f" {judges} samples, {found.row.accumulations:,.0f} accumulations"
             )
             if closest is None or found.drop < closest.drop:
                 closest = found

@@ -1,4 +1,4 @@
-"""Every layer with weights is in the compile report, also where a machine has it in a form of its own."""
+"""Every layer with weights is in the compile report, also in a form of its machine's own; manifests in plain lines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 import neuc
+from neuc.compiler.inspection.facts import plain_lines
 from neuc.compiler.report import LayerRow
 from neuc.compiler.report_text import layer_form, report_lines
 from onnx_models import model, node, value
@@ -58,3 +59,18 @@ def test_kernels_are_named_only_where_weights_have_a_layout() -> None:
     )
     int8 = LayerRow("n", "ternary.matmul", (8, 8), False, "f32", 1, "row", 256, 64, 10.0, int8=True)
     assert layer_form(int8) == "int8, scale row"
+
+
+def test_manifests_are_shown_in_lines_without_braces() -> None:
+    crossbar = {
+        "chip": {"chip": 0, "g_max": 25.0},
+        "device": {"model": "pcm", "parameters": {"drift": 1.0}},
+        "cores": 3,
+    }
+    assert plain_lines("crossbar", crossbar) == [
+        "crossbar:",
+        "  chip: chip 0, g_max 25",
+        "  device: model pcm, parameters (drift 1)",
+        "  cores: 3",
+    ]
+    assert plain_lines("versions", {"llvmlite": "0.50.0", "neuc": "0.1.0"}) == ["versions: llvmlite 0.50.0, neuc 0.1.0"]

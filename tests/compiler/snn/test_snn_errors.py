@@ -149,6 +149,15 @@ def test_auto_takes_the_fewest_steps_that_reach_the_goal():
     assert found.sweep(x, None, [found.steps]).rows[0].agreement >= 0.85
 
 
+def test_auto_says_once_why_a_recipe_cannot_be_and_what_its_points_are_of():
+    weights = {name: np.eye(8, dtype=np.float32) for name in ("v", "w")}
+    nodes = [node("MatMul", "x v", "h"), node("Tanh", "h", "t"), node("MatMul", "t w", "y")]
+    proto = model(nodes, [value("x", ["B", 8])], [value("y", ["B", 8])], weights)
+    said = converted(proto, inputs(proto, 32), recipe="auto", max_steps=8, max_drop=0.5).report.chosen
+    assert sum(text.startswith("recipe a:") for text in said) == 1
+    assert any("points of agreement with the float network lost on 16 held-out samples" in text for text in said)
+
+
 def test_what_feeds_synapses_is_said():
     proto = cnn()
     report = converted(proto, inputs(proto, 8), recipe="a", steps=2).report
