@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -12,11 +12,13 @@ from xdsl.traits import IsTerminator
 from neuc.compiler import energies, pipeline
 from neuc.compiler.driver import LEVELS, Driver
 from neuc.compiler.options import CompileOptions
+from neuc.compiler.quantize import quantize_fixed
 from neuc.compiler.report import Report
 from neuc.compiler.reporting import describe_hosts
 from neuc.compiler.signature import entry_of
 from neuc.compiler.source import read_model
 from neuc.errors import Error, Exit, NodeRef
+from neuc.passes.module_facts import notes_of
 from neuc.runtime.artifact import Artifact
 from neuc.runtime.loader import check_processor
 
@@ -33,12 +35,16 @@ class Checked:
         nodes: those that cannot run natively, with reasons.
         native_share: share of multiply-adds that can; None when there are none.
         energies: how many operations on energies it has; they run on the target, or checking it is an error.
+        shared: whether the target shares the model with the CPU: what does not run on its machine runs there.
+        notes: what such a target says of it: what of it is on the machine, and why the rest is not.
     """
 
     operators: int
     nodes: list[NodeRef]
     native_share: float | None
     energies: int = 0
+    shared: bool = False
+    notes: list[str] = field(default_factory=list[str])
 
 
 def check_artifact(path: Path) -> tuple[str, Checked]:
@@ -80,11 +86,16 @@ def check_model(model: object, options: CompileOptions) -> Checked:
     energies.refuse_sampling(source.module, chosen, source.name)
     driver = Driver(source.module, source.context)
     lenient = dataclasses.replace(options, fallback="host")
-    to_dense = [] if source.is_decoder else [*pipeline.graph_passes(), *pipeline.float_passes(options)]
-    driver.run([*to_dense, *chosen.placing(), pipeline.partition_pass(lenient, chosen)])
+    to_dense = [] if source.is_decoder else [*pipeline.graph_passes(), *pipeline.float_passes(options, chosen)]
+    driver.run(to_dense)
+    if not source.is_decoder and chosen.machine is not None and chosen.default_quantize == "ternary":
+        quantize_fixed(driver, options)  # what its machine takes is what is ternary
+    driver.run([*chosen.placing(), pipeline.partition_pass(lenient, chosen)])
     report = Report(model=source.name, target=chosen.name)
     describe_hosts(driver.module, report)
     nodes = [NodeRef(row.node, row.op, row.reason) for row in report.hosts]
     if energies.of_energies(driver.module) is not None:
         driver.run([*chosen.finishing(), *chosen.passes()])  # energies run nowhere else: what is refused is an error
-    return Checked(operators, nodes, report.native_share, on_energies)
+    shared = chosen.machine is not None
+    notes = notes_of(driver.module) if shared else []
+    return Checked(operators, nodes, report.native_share, on_energies, shared, notes)

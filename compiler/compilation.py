@@ -13,7 +13,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from neuc.backends.cpu.ahead import objects_ahead
-from neuc.compiler import energies, program
+from neuc.compiler import decided, energies, program
 from neuc.compiler.accuracy import Agreement
 from neuc.compiler.calibrated_scales import FixedScales, with_fixed_scales
 from neuc.compiler.driver import LEVELS, Driver
@@ -157,7 +157,7 @@ class Compilation:
         with LayerErrors(driver.module, driver.context, reference.feeds, self.options.measured_on) as layer_errors:
             if report.quantize in ("ternary", "int8"):
                 report.budget = self.options.max_error
-                quantize_fixed(driver, self.options)
+                quantize_fixed(driver, replace(self.options, quantize=report.quantize))
                 layer_errors.compare(driver.module.clone())
                 self._lower(steps)
                 agreement = reference.compare(self._outputs(reference))
@@ -249,7 +249,9 @@ class Compilation:
             self._lower(steps)
             agreement = reference.compare(self._outputs(reference))
             if agreement.error <= budget or attempt == len(_AIMS):
-                self.report.hints.append(f"planes were chosen with {search.evaluations} measurements of the model")
+                if search.names:
+                    times = f"{search.evaluations} measurement{'s' if search.evaluations != 1 else ''}"
+                    self.report.hints.append(f"planes were chosen with {times} of the model")
                 return agreement
         raise InternalError("there is no aim")
 
@@ -263,6 +265,8 @@ class Compilation:
                         describe_layers(driver.module, driver.context, report)
                     driver.run([*self.chosen.placing(), partition_pass(self.options, self.chosen)])
                     describe_hosts(driver.module, report)
+                    machine = "" if self.chosen.machine is None else self.options.target
+                    decided.record(driver.module, machine, report.quantize)
                 case "machine":
                     driver.run(self.chosen.finishing())
                     self._tune()

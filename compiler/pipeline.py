@@ -5,17 +5,15 @@ Running passes is `driver.py`'s business, choosing ternary planes `quantize.py`'
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
 from neuc.backends.cpu.isa import Isa
 from neuc.backends.cpu.lowering import unsupported_reason
-from neuc.backends.cpu.target import TARGET_ATTRIBUTE, TARGETS, CpuTarget, is_cpu_target, isa_from_text
+from neuc.backends.cpu.target import TARGETS, CpuTarget, isa_from_text
 from neuc.backends.paradigm_target import CALIBRATED, SCALES_OPTION, ParadigmTarget, paradigm_targets
 from neuc.compiler import universe
 from neuc.compiler.options import CompileOptions
@@ -145,17 +143,6 @@ def _parsed(text: str) -> tuple[str, dict[str, str]]:
             raise _bad_option(text, f"option {key} stands there twice", _options_of(text))
         given[key] = value
     return found["name"], given
-
-
-def with_own_target(options: CompileOptions, module: ModuleOp) -> CompileOptions:
-    """The options, with the target a partitioned module is already for if none was asked for."""
-    if options.target != CompileOptions.target:
-        return options
-    for op in module.ops:
-        attribute = op.attributes.get(TARGET_ATTRIBUTE)
-        if is_cpu_target(op) and isinstance(attribute, StringAttr):
-            return dataclasses.replace(options, target=attribute.data)
-    return options
 
 
 def graph_passes() -> list[ModulePass]:

@@ -20,7 +20,7 @@ from neuc.compiler.evaluate import Evaluator, Outputs, evaluation_inputs
 from neuc.compiler.exporters.onnx_file import export_onnx
 from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.inputs import Arrays
-from neuc.compiler.options import MAX_PLANES, CompileOptions
+from neuc.compiler.options import DEFAULT_MAX_ERROR, MAX_PLANES, CompileOptions
 from neuc.compiler.trials import InterpretedTrial, OnnxTrial, Trial
 from neuc.compiler.verification import reference_session, run_first
 from neuc.dialects.dense import ConvOp, MatMulOp
@@ -99,7 +99,9 @@ def quantize_within(driver: Driver, search: PlaneSearch, budget: float, options:
     with driver.timed("choose planes"):
         planes = search.run(budget, options.planes or MAX_PLANES)
     chosen = tuple(f"{name}={count}" for name, count in planes.items())
-    driver.run([QuantizeToTernary(scale=options.scale, layers=chosen).using(search.fits)])
+    whole = DEFAULT_MAX_ERROR if options.max_error is None else options.max_error
+    kept = f"auto keeps it float, for the error budget {whole:g}"
+    driver.run([QuantizeToTernary(scale=options.scale, layers=chosen).using(search.fits, kept)])
 
 
 def budget_missed(agreement: Agreement, budget: float, options: CompileOptions) -> Error:
@@ -142,6 +144,11 @@ class PlaneSearch:
             self._trial = InterpretedTrial(module, store, reference.feeds, least)
         self._fitted: dict[tuple[str, int], WeightOp] = {}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The layers that planes are chosen for."""
+        return tuple(self._trial.names)
+
     def run(self, budget: float, most: int) -> dict[str, int]:
         """Planes for each layer that can be ternary.
 
@@ -154,7 +161,8 @@ class PlaneSearch:
         if candidates and not any(found.planes.values()):
             raise Error(
                 "NEUC-E262",
-                f"no layer can be ternary with at most {most} planes within the error budget {budget:g}",
+                f"no layer can be ternary with at most {most} plane{'s' if most > 1 else ''} "
+                f"within the error budget {budget:g}",
                 hint=_HINT,
                 exit_code=Exit.MISMATCH,
             )

@@ -114,7 +114,8 @@ def _note(record: QuantRecord) -> str:
 
 def describe_errors(measured: Measured, report: Report) -> None:
     """Note what was measured of the layers of a report."""
-    report.layer_errors = measured.basis
+    if report.layers:
+        report.layer_errors = measured.basis
     report.layers = [_with_error(row, measured.errors.get(row.node)) for row in report.layers]
 
 

@@ -121,10 +121,12 @@ class QuantizeToTernary(ModulePass):
     min_k: int = MIN_K
     bits: int = 0
     fits: FitCache = field(default_factory=FitCache, init=False, compare=False, repr=False)
+    kept: str = field(default="asked to stay float", init=False, compare=False, repr=False)
 
-    def using(self, fits: FitCache) -> Self:
-        """Take fits that were made before from `fits`; returns this pass."""
+    def using(self, fits: FitCache, kept: str = "asked to stay float") -> Self:
+        """Take fits that were made before from `fits`, and say `kept` of layers without planes; returns this pass."""
         object.__setattr__(self, "fits", fits)
+        object.__setattr__(self, "kept", kept)
         return self
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
@@ -142,9 +144,9 @@ class QuantizeToTernary(ModulePass):
             if not isinstance(layer, FLOAT_LAYERS):
                 continue
             planes = chosen.get(name, self.planes)
-            reason = reason_to_keep(layer, store, self.min_k)
+            reason = reason_to_keep(layer, store, self.min_k, form="int8" if self.bits else "ternary")
             if not reason and planes == 0:
-                reason = "asked to stay float"
+                reason = self.kept
             if reason:
                 layer.attributes[KEPT] = StringAttr(reason)
                 continue

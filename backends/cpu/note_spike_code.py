@@ -51,10 +51,11 @@ class NoteSpikeCode(ModulePass):
 
 def _note(loop: spike.LoopOp) -> str:
     plan = plan_loop(loop)
+    steps = f"{loop.step_count} time step{'s' if loop.step_count != 1 else ''}"
     if not isinstance(plan, LoopPlan):
-        return f"{loop.step_count} time steps one after the other, as {plan}"
+        return f"{steps} one after the other, as {plan}"
     said = [text for stage in plan.stages if (text := _stage(stage)) is not None]
-    return f"{loop.step_count} time steps layer by layer: {'; '.join(said)}"
+    return f"{steps} layer by layer: {'; '.join(said)}"
 
 
 def _stage(stage: Stage) -> str | None:

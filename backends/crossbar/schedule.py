@@ -137,9 +137,9 @@ class ScheduleTiles(ModulePass):
         devices = sum(entry.rows * entry.columns for entry in entries)
         share = devices / (used * self.rows * self.columns)
         copies = f", {extra} more for copies" if extra else ""
-        return (
-            f"{len(entries)} crossbar tiles on {used} arrays of {self.rows} x {self.columns}{copies}, {share:.0%} used"
-        )
+        tiles = f"{len(entries)} crossbar tile{'s' if len(entries) > 1 else ''}"
+        arrays = f"{used} array{'s' if used > 1 else ''}"
+        return f"{tiles} on {arrays} of {self.rows} x {self.columns}{copies}, {share:.0%} used"
 
 
 def _has_errors(chip: Chip | PhotonicChip | None) -> bool:

@@ -27,6 +27,7 @@ from neuc.dialects.locations import node_names
 from neuc.dialects.npu_windows import WindowsOp
 from neuc.dialects.weight_store import WeightStore
 from neuc.errors import Error
+from neuc.passes.analysis.ternary_layers import FLOAT_LAYERS, MIN_K, reason_to_keep
 from neuc.passes.module_facts import add_notes, set_fact
 from neuc.passes.outlining import place
 from neuc.runtime.npu.gemm_plan import GemmPlan
@@ -79,8 +80,8 @@ class PlaceNpu(ModulePass):
         if not shared:
             if any(isinstance(found, RowWork) for found in main.body.block.ops):
                 return
-            why = f"least={self.least} is more than any product" if self.least else "no layer has few-level weights"
-            add_notes(op, f"nothing runs on {machine.name}: {why} (--quantize ternary makes some)")
+            why = f"least={self.least} is more than any product" if self.least else _no_levels(main, store)
+            add_notes(op, f"nothing runs on {machine.name}: {why}")
             return
         products = tuple(with_images(layers, product_of(layers, self.free, store), self.free) for layers in shared)
         choice = self._fitting(machine, products)
@@ -117,10 +118,11 @@ class PlaceNpu(ModulePass):
         ]
         if small:
             names = [node_names(layer)[0] if node_names(layer) else layer.name for layers in small for layer in layers]
+            many, stay = ("products", "stay") if len(names) > 1 else ("product", "stays")
             saved = len(small) * machine.host.get("dispatch_us", 0.0)
             add_notes(
                 module,
-                f"{len(names)} products of fewer than {self.least} multiply-adds stay on the CPU, which saves "
+                f"{len(names)} {many} of fewer than {self.least} multiply-adds {stay} on the CPU, which saves "
                 f"{saved:g} µs of dispatches: {listed(names)}",
             )
         return [layers for layers in found if layers not in small]
@@ -176,6 +178,14 @@ def _summary(shared: list[list[Layer]], choice: Choice, machine: Machine, free: 
         f"padding; {single}, each product's own "
         f"{choice.own_programs * 1e3:.2f} ms"
     )
+
+
+def _no_levels(main: func.FuncOp, store: WeightStore) -> str:
+    """Why there are no products of integers, and the cure if there is one."""
+    floats = [op for op in main.body.block.ops if isinstance(op, FLOAT_LAYERS)]
+    if any(not reason_to_keep(op, store, MIN_K) for op in floats):
+        return "no layer has few-level weights (--quantize ternary makes some)"
+    return "no layer has few-level weights, and none can be made ternary" if floats else "there are no layers for it"
 
 
 def _segment(number: int) -> str:

@@ -44,23 +44,26 @@ def check_command(model: Path, target: str | None, shapes: tuple[str, ...], as_j
     if as_json:
         nodes = [{"name": n.name, "op_type": n.op_type, "reason": n.reason} for n in checked.nodes]
         report = {"model": str(model), "target": target, "unsupported": nodes, "native_share": checked.native_share}
-        console.product_json({**report, "operators": checked.operators, "energies": checked.energies})
+        counts = {"operators": checked.operators, "energies": checked.energies}
+        console.product_json({**report, **counts, "notes": checked.notes})
     else:
         compiled = model.suffix == arguments.ARTIFACT_SUFFIX
         what = ("launch or node", "launches and nodes") if compiled else ("operator", "operators")
-        console.product("\n".join(_lines(model, target, checked, *what)))
+        lines = [*_lines(model, target, checked, *what), *(f"note: {note}" for note in checked.notes)]
+        console.product("\n".join(lines))
     return Exit.UNSUPPORTED if checked.nodes else Exit.OK
 
 
 def _lines(model: Path, target: str, checked: Checked, one: str, what: str) -> list[str]:
     nodes, share = checked.nodes, checked.native_share
+    where = f"{target} or the CPU beside it" if checked.shared and not checked.energies else target
     if not nodes:
         if checked.operators == 1 and not checked.energies:
-            return [f"{model.name}: its only {one} runs on {target}"]
+            return [f"{model.name}: its only {one} runs on {where}"]
         parts = [f"all {checked.operators} {what}"] if checked.operators or not checked.energies else []
         if checked.energies:
             parts.append(f"its energies ({arguments.counted(checked.energies, 'operation')})")
-        return [f"{model.name}: {' and '.join(parts)} run on {target}"]
+        return [f"{model.name}: {' and '.join(parts)} run on {where}"]
     groups: dict[tuple[str, str], list[str]] = {}
     for node in nodes:
         groups.setdefault((node.op_type, node.reason), []).append(node.name)
@@ -69,5 +72,5 @@ def _lines(model: Path, target: str, checked: Checked, one: str, what: str) -> l
         more = f" and {len(names) - _SHOWN_NODES} more" if len(names) > _SHOWN_NODES else ""
         rows.append((op, len(names), reason, ", ".join(names[:_SHOWN_NODES]) + more))
     work = "" if share is None else f"; {share:.1%} of the multiply-adds run natively"
-    head = f"{model.name}: {len(nodes)} of {checked.operators} {what} cannot run on {target}{work}"
+    head = f"{model.name}: {len(nodes)} of {checked.operators} {what} cannot run on {where}{work}"
     return [head, "", arguments.table(("operator", "nodes", "why", "which"), rows, right=(1,))]

@@ -119,7 +119,9 @@ The message gives the line where it can be told, the operation, and which of its
 The message is the pass's. `neuc passes` says what it expects; --dump-ir DIR shows what it was given.""",
     "NEUC-E253": """The module is on another level than the one asked for.
 Levels are graph, paradigm, machine and program, in this order, kept in the module's attribute neuc.level.
-Compilation goes on from the level it finds and cannot go back.""",
+Compilation goes on from the level it finds and cannot go back. Which parts run on a machine, and which layers are
+quantised, is decided before the paradigm level, and code before the machine level: options that say something else are
+refused there. Give them when you compile the model, or its IR of --compile-to graph.""",
     "NEUC-E254": """The module has no function @main.
 Execution of a neuc module starts at func.func @main.""",
     "NEUC-E255": """An input or output is not a tensor of numbers.

@@ -186,7 +186,11 @@ def sort_graph(graph: GraphProto, outer: frozenset[str] = frozenset(), where: st
         first = missing[0]
         raise Error(
             "NEUC-E104",
-            f"{len(missing)} inputs of nodes are defined nowhere, the first is {first.reason} of {first.name}",
+            (
+                f"{len(missing)} inputs of nodes are defined nowhere, the first is {first.reason} of {first.name}"
+                if len(missing) > 1
+                else f"{first.reason} of {first.name} is defined nowhere"
+            ),
             hint=_HINT,
             nodes=missing,
         )

@@ -142,14 +142,17 @@ def weight_entry(op: MatMulOp | ConvOp, name: str) -> str:
     return constant.entry.data if isinstance(constant, ConstantOp) and constant.entry is not None else name
 
 
-def reason_to_keep(op: Operation, store: WeightStore, min_k: int, *, grouped: bool = False) -> str:
-    """Why a float layer cannot be ternary; empty if it can.
+def reason_to_keep(
+    op: Operation, store: WeightStore, min_k: int, *, grouped: bool = False, form: str = "ternary"
+) -> str:
+    """Why a float layer cannot be ternary, or int8; empty if it can.
 
     Args:
         op: a `dense` layer.
         store: its weights.
         min_k: fewest columns a weight matrix must have.
         grouped: convolutions of few channels a group may be ternary, too, although float kernels are faster.
+        form: what is asked for, `ternary` or `int8`.
     """
     match op:
         case MatMulOp():
@@ -157,7 +160,7 @@ def reason_to_keep(op: Operation, store: WeightStore, min_k: int, *, grouped: bo
         case ConvOp():
             return _conv_reason(op, store, min_k, grouped)
         case _:
-            return "recurrent weights have no ternary form"
+            return f"recurrent weights have no {form} form"
 
 
 def _matmul_reason(op: MatMulOp, store: WeightStore, min_k: int) -> str:
