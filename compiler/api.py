@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from xdsl.dialects.builtin import ModuleOp
 
-from neuc.compiler import decided, pipeline
+from neuc.compiler import pipeline
 from neuc.compiler.compilation import Compilation
 from neuc.compiler.driver import Driver, Observation, print_module
 from neuc.compiler.importers.nir.options import NirOptions
@@ -144,8 +144,8 @@ def compile(
             (``int8`` with `calib`), ``none`` for the others.
         planes: planes per ternary weight (default 2); the most that ``auto`` may use (default 4).
         scale: which ternary weights share a scale: ``row``, ``group`` (128 columns) or ``tensor``.
-        max_error: error budget: mean cosine error for outputs that are normalised embeddings, relative L2 otherwise;
-            of ``auto`` 0.05 by default, else none.
+        max_error: error budget: mean cosine error for outputs that are normalised embeddings, relative L2 otherwise,
+            of the worst output; integers count only where there are no floats; of ``auto`` 0.05 by default, else none.
         calib: ``.npz`` with input arrays to measure errors on, and, for NPUs, to fix scales of activations by.
             Without it inputs are made up from the signature: normal floats, integers below 1000
             (below the rows of a table that they are indices of), masks of ones.
@@ -161,7 +161,8 @@ def compile(
         dt: of NIR graphs: seconds in a step; by default what the file says, or 1e-4.
         reset: of NIR graphs: ``file``; ``subtract`` or ``snntorch`` read resets to 0 as soft ones.
         keep_state: of NIR graphs: make states inputs and outputs, so that calls can go on where others ended.
-        verify: compare the result with onnxruntime on this many inputs; see ``report.verified``.
+        verify: compare the result with onnxruntime on this many inputs; see ``report.verified``. It is held to
+            `max_error` if that is given.
         example_inputs: arguments to trace a torch module with.
 
     Raises:
@@ -235,8 +236,7 @@ def compile_model(
     refuse_idle(source, options)
     if verify:
         source.require_reference()
-    decided.refuse_late(options, source.module, source.name)
-    options = decided.with_own_target(options, source.module)
+    options = pipeline.with_own_target(options, source.module)
     driver = Driver(source.module, source.context, observation or Observation())
     driver.record("import", time.perf_counter() - start)
     compilation = Compilation(
@@ -269,11 +269,26 @@ def compile_model(
 
 
 def _verify(result: Compiled, source: Source, options: CompileOptions, runs: int) -> None:
-    from neuc.compiler.inputs import load_npz
+    from neuc.compiler.inputs import check_calibration, load_npz
+    from neuc.compiler.quantize import budget_missed
     from neuc.compiler.verification import compare_on, made_up, reference_session
 
     session = result.session()
+    names = [spec.name for spec in session.program.inputs]
     given = None if options.calib is None else [load_npz(options.calib)]
+    if given is not None:
+        given = [{name: array for name, array in arrays.items() if name in names} for arrays in given]
+        check_calibration(given[0], str(options.calib), names)
     choices = made_up(session.program.inputs, runs) if given is None else [given]
     agreement = compare_on(session, reference_session(source.reference()), choices)
-    result.report.verified, result.report.verify_inputs = agreement.to_json(), len(given or range(runs))
+    report, budget = result.report, result.report.budget
+    report.verified, report.verify_inputs = agreement.to_json(), len(given or range(runs))
+    if budget is None or agreement.error <= budget:
+        return
+    missed = budget_missed(agreement, budget, options, f"{options.measured_on} against onnxruntime (--verify)")
+    if options.max_error is not None:
+        raise missed
+    if not agreement.nothing or report.layers:
+        real = "give real rows with --calib: planes are chosen, and errors measured, on them"
+        cure = missed.hint if options.calib is not None or agreement.nothing else real
+        report.hints.append(f"warning: {missed.message}; {cure} (with --max-error this is exit code 4)")

@@ -172,8 +172,14 @@ class Compilation:
         """Report how well the result agrees with the float model, if that is within the budget."""
         report = self.report
         report.measured = agreement.to_json()
+        if agreement.nothing and not self._lossy():
+            return  # nothing was changed that an error could come from
         if report.budget is not None and not agreement.error <= report.budget:  # true for NaN, too
             raise budget_missed(agreement, report.budget, self.options)
+
+    def _lossy(self) -> bool:
+        """Whether weights or activations of any layer were rounded."""
+        return any(row.source == "fitted" or row.activations == "neuc" for row in self.report.layers)
 
     def _fixed_scales(self, reference: Reference) -> FixedScales | str:
         """The int8 form of the model with scales from calibration data, or why there is none."""
@@ -240,11 +246,11 @@ class Compilation:
         """
         driver = self.driver
         with driver.timed("choose planes"):
-            search = PlaneSearch(driver.module, driver.context.weights, reference, self.options.scale)
+            search = PlaneSearch(driver.module, driver.context.weights, reference, self.options)
         dense = driver.module
         for attempt, aim in enumerate(_AIMS, 1):
             driver.module = dense.clone()
-            quantize_within(driver, search, aim * budget, self.options)
+            quantize_within(driver, search, budget, self.options, aim)
             layer_errors.compare(driver.module.clone())
             self._lower(steps)
             agreement = reference.compare(self._outputs(reference))

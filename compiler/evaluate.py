@@ -17,7 +17,7 @@ from xdsl.ir import SSAValue
 
 from neuc.compiler.exporters.onnx_file import export_onnx
 from neuc.compiler.importers.library_steps import TARGET_OPSET
-from neuc.compiler.inputs import Arrays, load_npz, more_modest, random_inputs
+from neuc.compiler.inputs import Arrays, check_calibration, load_npz, more_modest, random_inputs
 from neuc.compiler.options import CompileOptions
 from neuc.compiler.signature import entry_of, signature_of
 from neuc.compiler.verification import reference_session, run_reference
@@ -42,7 +42,8 @@ def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> Iterator[lis
     Of data with several times a model's fixed leading size the first four feeds are taken.
 
     Raises:
-        Error: NEUC-E006, the file lacks an input of the model; NEUC-E311, E312 or E326, one does not fit its input.
+        Error: NEUC-E006, the file lacks an input of the model; NEUC-E311, E312 or E326, one does not fit its input;
+            NEUC-E263, it is empty or holds NaN or infinity.
     """
     inputs, _ = signature_of(module)
     if options.calib is None:
@@ -62,6 +63,7 @@ def evaluation_inputs(module: ModuleOp, options: CompileOptions) -> Iterator[lis
             hint=f"the model's inputs: {', '.join(spec.name for spec in inputs)}",
             exit_code=Exit.USAGE,
         )
+    check_calibration(given, str(options.calib), [spec.name for spec in inputs])
     feeds = _cut({spec.name: given[spec.name] for spec in inputs}, inputs)
     try:
         signature = Signature(Program(tuple(inputs), (), {}, ()))

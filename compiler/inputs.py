@@ -219,6 +219,30 @@ def _literal(text: str, value: str) -> np.ndarray:
         raise Error("NEUC-E006", f"--input {text}: {error}", hint=hint, exit_code=Exit.USAGE) from error
 
 
+def check_calibration(arrays: Mapping[str, np.ndarray], source: str, names: Sequence[str]) -> None:
+    """Refuse data on which nothing can be measured; only arrays of the inputs `names` are looked at.
+
+    Masks may hold -inf, which is what leaves a place out.
+
+    Raises:
+        Error: NEUC-E263, an input is empty, or holds NaN or infinity.
+    """
+    for name in names:
+        array = arrays.get(name)
+        if array is None:
+            continue
+        if not array.size:
+            what = f"{source}: calibration data {name!r} are empty, of shape {list(array.shape)}"
+            raise Error("NEUC-E263", what, hint="give at least one row for every input")
+        if array.dtype.kind != "f":
+            continue
+        bad = ~np.isfinite(array) & ~(np.isneginf(array) if "mask" in name.lower() else False)
+        if bad.any():
+            share = f"{int(bad.sum())} of {array.size} values"
+            what = f"{source}: calibration data {name!r} hold NaN or infinity in {share}"
+            raise Error("NEUC-E263", what, hint="clean the data: errors are measured on finite numbers alone")
+
+
 def _bound_symbols(signature: Sequence[IoSpec], named: Arrays) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for spec in signature:

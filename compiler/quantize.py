@@ -20,7 +20,8 @@ from neuc.compiler.evaluate import Evaluator, Outputs, evaluation_inputs
 from neuc.compiler.exporters.onnx_file import export_onnx
 from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.inputs import Arrays
-from neuc.compiler.options import DEFAULT_MAX_ERROR, MAX_PLANES, CompileOptions
+from neuc.compiler.options import MAX_PLANES, CompileOptions
+from neuc.compiler.report_text import as_typed
 from neuc.compiler.trials import InterpretedTrial, OnnxTrial, Trial
 from neuc.compiler.verification import reference_session, run_first
 from neuc.dialects.dense import ConvOp, MatMulOp
@@ -90,25 +91,30 @@ def quantize_fixed(driver: Driver, options: CompileOptions) -> None:
     driver.run([QuantizeToTernary(planes=options.planes or DEFAULT_PLANES, scale=options.scale, bits=bits)])
 
 
-def quantize_within(driver: Driver, search: PlaneSearch, budget: float, options: CompileOptions) -> None:
-    """Make the layers of a float module ternary with as few planes as keep a trial's error within `budget`.
+def quantize_within(
+    driver: Driver, search: PlaneSearch, budget: float, options: CompileOptions, share: float = 1
+) -> None:
+    """Make layers of a float module ternary with as few planes as keep a trial's error within a `share` of `budget`.
 
     Raises:
-        Error: NEUC-E262, no layer can be.
+        Error: NEUC-E262, no layer can be, or no error can be measured.
     """
     with driver.timed("choose planes"):
-        planes = search.run(budget, options.planes or MAX_PLANES)
+        planes = search.run(budget, options.planes or MAX_PLANES, share)
     chosen = tuple(f"{name}={count}" for name, count in planes.items())
-    whole = DEFAULT_MAX_ERROR if options.max_error is None else options.max_error
-    kept = f"auto keeps it float, for the error budget {whole:g}"
-    driver.run([QuantizeToTernary(scale=options.scale, layers=chosen).using(search.fits, kept)])
+    driver.run([QuantizeToTernary(scale=options.scale, layers=chosen).using(search.fits)])
 
 
-def budget_missed(agreement: Agreement, budget: float, options: CompileOptions) -> Error:
-    """The error for a compiled model beyond its error budget."""
+def budget_missed(agreement: Agreement, budget: float, options: CompileOptions, measured_on: str = "") -> Error:
+    """The error for a compiled model beyond its error budget; on what the error was measured, `measured_on` says."""
+    on = measured_on or options.measured_on
+    if agreement.nothing:
+        what = f"the float model gives no finite number on {on}: no error can be held to the budget {as_typed(budget)}"
+        hint = "give rows with --calib on which its outputs are finite, or leave it float with --quantize none"
+        return Error("NEUC-E262", what, hint=hint, exit_code=Exit.MISMATCH)
     return Error(
         "NEUC-E262",
-        f"{agreement.measure} {agreement.error:.3g} on {options.measured_on} is above the budget {budget:g}",
+        f"{agreement.measure} {agreement.error:.3g} on {on} is above the budget {as_typed(budget)}",
         hint=_HINT_INT8 if options.quantize == "int8" else _HINT,
         exit_code=Exit.MISMATCH,
     )
@@ -122,10 +128,10 @@ class PlaneSearch:
         evaluations: how many assignments were measured.
     """
 
-    def __init__(self, module: ModuleOp, store: WeightStore, reference: Reference, scale: str) -> None:
+    def __init__(self, module: ModuleOp, store: WeightStore, reference: Reference, options: CompileOptions) -> None:
         self.fits = FitCache()
         self.evaluations = 0
-        self._store, self._scale, self._reference = store, scale, reference
+        self._store, self._options, self._reference = store, options, reference
         least = QuantizeToTernary.min_k
         self._layers = {
             name: op
@@ -146,23 +152,25 @@ class PlaneSearch:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The layers that planes are chosen for."""
-        return tuple(self._trial.names)
+        """The layers that can be ternary."""
+        return self._trial.names
 
-    def run(self, budget: float, most: int) -> dict[str, int]:
-        """Planes for each layer that can be ternary.
+    def run(self, budget: float, most: int, share: float = 1) -> dict[str, int]:
+        """Planes for each layer that can be ternary, for a `share` of the budget.
 
         Raises:
-            Error: NEUC-E262, no layer can be ternary within the budget.
+            Error: NEUC-E262, no layer can be ternary within the budget, or the float model gives nothing finite.
         """
         candidates = [Layer(name, self._sizes[name]) for name in self._trial.names]
-        found = choose_planes(candidates, self._error, budget, max_planes=most)
+        if candidates and (itself := self._reference.compare(self._reference.expected)).nothing:
+            raise budget_missed(itself, budget, self._options)
+        found = choose_planes(candidates, self._error, budget * share, max_planes=most)
         self.evaluations += found.evaluations
         if candidates and not any(found.planes.values()):
             raise Error(
                 "NEUC-E262",
                 f"no layer can be ternary with at most {most} plane{'s' if most > 1 else ''} "
-                f"within the error budget {budget:g}",
+                f"within the error budget {as_typed(budget)}",
                 hint=_HINT,
                 exit_code=Exit.MISMATCH,
             )
@@ -177,4 +185,4 @@ class PlaneSearch:
 
     def _fit(self, item: tuple[str, int]) -> WeightOp:
         name, planes = item
-        return self.fits.weight(self._layers[name], name, planes, self._scale, self._store)
+        return self.fits.weight(self._layers[name], name, planes, self._options.scale, self._store)

@@ -5,6 +5,7 @@ Plain text when piped, coloured on a terminal; no figure is computed here.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
@@ -127,7 +128,7 @@ def summary_lines(report: Report) -> list[str]:
     if report.layer_errors:
         lines.append(f"error of a layer: {report.layer_errors}")
     if report.measured is not None:
-        budget = "" if report.budget is None else f" (budget {report.budget:g})"
+        budget = "" if report.budget is None else f" (budget {as_typed(report.budget)})"
         lines.append(f"error against the float model: {_agreement(report.measured)}{budget}")
     if report.verified is not None:
         lines.append(
@@ -143,8 +144,28 @@ def summary_lines(report: Report) -> list[str]:
     return lines
 
 
+def as_typed(number: float) -> str:
+    """A number as people type it: all of its digits and no more, `1e-9` rather than `1e-09`."""
+    digits, e, exponent = f"{number!r}".partition("e")
+    return digits.removesuffix(".0") + (f"e{int(exponent)}" if e else "")
+
+
+def floored(share: float) -> str:
+    """A share in per cent with a digit, rounded down: nothing but all is 100 %."""
+    return f"{math.floor(share * 1000) / 10:g}%"
+
+
 def _agreement(found: dict[str, object]) -> str:
     measure = str(found["measure"])
+    parts = _figures(found, measure) if measure in _MEASURES else [measure] if found["error"] is None else []
+    if found.get("integers_equal") is not None:  # artifacts of before do not tell it
+        parts.append(f"integers equal {floored(float(str(found['integers_equal'])))}")
+    if found.get("reference_not_finite"):
+        parts.append(f"but {found['reference_not_finite']} reference values are not finite")
+    return ", ".join(parts)
+
+
+def _figures(found: dict[str, object], measure: str) -> list[str]:
     parts = [f"{measure} {_number(found['error'])}"]
     others = {"max_abs": "max", "mean_abs": "mean", "relative_l2": "relative L2", "cosine_error": "cosine error"}
     parts += [f"{name} {_number(found[key])}" for key, name in others.items() if key != _MEASURES.get(measure)]
@@ -152,7 +173,7 @@ def _agreement(found: dict[str, object]) -> str:
     parts.append(f"SQNR {float(str(sqnr)):.1f} dB" if sqnr is not None else "equal" if found["equal"] else "no SQNR")
     if found["argmax_agreement"] is not None:
         parts.append(f"argmax equal {float(str(found['argmax_agreement'])):.0%}")
-    return ", ".join(parts)
+    return parts
 
 
 def host_lines(report: Report) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from neuc.compiler.cli import arguments, console
-from neuc.compiler.report_text import human_bytes
+from neuc.compiler.report_text import as_typed, human_bytes
 from neuc.errors import Exit
 
 
@@ -58,7 +58,7 @@ def verify_command(
         report["against_onnxruntime"] = agreement.to_json()
         lines.append(f"  against onnxruntime: {agreement.describe()}")
         if max_error is not None and not agreement.error <= max_error:  # NaN is no agreement
-            lines.append(f"  {agreement.measure} {agreement.error:.3g} is above {max_error:g}")
+            lines.append(f"  {agreement.measure} {agreement.error:.3g} is above {as_typed(max_error)}")
             status = Exit.MISMATCH
     if as_json:
         console.product_json(report)

@@ -135,9 +135,14 @@ made-up floats are normal, and masks are ones.""",
 Comparing needs the ONNX file that was compiled: `neuc verify model.neuc --against model.onnx`.""",
     "NEUC-E262": """The error budget was missed.
 Ternary weights change results. The error is measured on --calib or on made-up inputs: mean cosine error for
-outputs that are normalised embeddings, relative L2 of the outputs otherwise. More planes, scales per group of
-128, a larger budget, or real inputs (models are often more sensitive to random ones) help. Nothing is written,
-and the exit code is 4.""",
+outputs that are normalised embeddings, relative L2 otherwise, each output by itself, and the worst counts. Outputs
+of integers and booleans are told as the share that is equal, and count only where there are no others (8-bit
+integers then as floats). An error of which nothing finite was measured is never within a budget. --verify is held
+to --max-error, too, if that is given. More planes, scales per group of 128, a larger budget, or real inputs (models
+are often more sensitive to random ones) help. Nothing is written, and the exit code is 4.""",
+    "NEUC-E263": """No error can be measured on the calibration data.
+An input is empty, or holds NaN or infinity (-inf is fine in an input whose name contains "mask"): what comes of it
+equals itself, and says nothing about the compiled model. Remove such rows; `np.isfinite(x).all()` tells.""",
     "NEUC-E300": """The file is not a .neuc artifact, or not a whole one.
 It is empty, cut off, or its structure contradicts itself. Copy it again, or compile the model again.""",
     "NEUC-E301": """An artifact's bytes have changed since it was written.

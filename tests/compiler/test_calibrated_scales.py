@@ -109,7 +109,7 @@ def test_calibration_data_that_fix_no_scales_are_told(files: tuple[onnx.ModelPro
     np.savez(tmp_path / "nan.npz", x=rows)
     with pytest.raises(Error, match="calibration data 'x' hold NaN") as caught:
         neuc.compile(model, "npu-xdna1", calib=tmp_path / "nan.npz")
-    assert caught.value.code == "NEUC-E699"
+    assert caught.value.code == "NEUC-E263"
 
 
 def test_scales_of_each_input_cost_what_the_report_says(files: tuple[onnx.ModelProto, Path]):
