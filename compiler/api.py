@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from xdsl.dialects.builtin import ModuleOp
 
-from neuc.compiler import pipeline
+from neuc.compiler import decided, pipeline
 from neuc.compiler.compilation import Compilation
 from neuc.compiler.driver import Driver, Observation, print_module
 from neuc.compiler.importers.nir.options import NirOptions
@@ -236,7 +236,8 @@ def compile_model(
     refuse_idle(source, options)
     if verify:
         source.require_reference()
-    options = pipeline.with_own_target(options, source.module)
+    decided.refuse_late(options, source.module, source.name)
+    options = decided.with_own_target(options, source.module)
     driver = Driver(source.module, source.context, observation or Observation())
     driver.record("import", time.perf_counter() - start)
     compilation = Compilation(

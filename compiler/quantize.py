@@ -20,7 +20,7 @@ from neuc.compiler.evaluate import Evaluator, Outputs, evaluation_inputs
 from neuc.compiler.exporters.onnx_file import export_onnx
 from neuc.compiler.importers.library_steps import TARGET_OPSET
 from neuc.compiler.inputs import Arrays
-from neuc.compiler.options import MAX_PLANES, CompileOptions
+from neuc.compiler.options import DEFAULT_MAX_ERROR, MAX_PLANES, CompileOptions
 from neuc.compiler.report_text import as_typed
 from neuc.compiler.trials import InterpretedTrial, OnnxTrial, Trial
 from neuc.compiler.verification import reference_session, run_first
@@ -102,7 +102,9 @@ def quantize_within(
     with driver.timed("choose planes"):
         planes = search.run(budget, options.planes or MAX_PLANES, share)
     chosen = tuple(f"{name}={count}" for name, count in planes.items())
-    driver.run([QuantizeToTernary(scale=options.scale, layers=chosen).using(search.fits)])
+    whole = DEFAULT_MAX_ERROR if options.max_error is None else options.max_error
+    kept = f"auto keeps it float, for the error budget {as_typed(whole)}"
+    driver.run([QuantizeToTernary(scale=options.scale, layers=chosen).using(search.fits, kept)])
 
 
 def budget_missed(agreement: Agreement, budget: float, options: CompileOptions, measured_on: str = "") -> Error:
