@@ -169,14 +169,13 @@ def _summary(shared: list[list[Layer]], choice: Choice, machine: Machine, free: 
     padding = 1 - sum(map(work_of, choice.products)) / done
     open_sizes = any(is_free(layer) for layers in shared for layer in layers)
     sizes = f" with free sizes of {free} (fix them by --shape, or by free= of the target)" if open_sizes else ""
-    single = "no single program fits them all"
-    if choice.one_program < math.inf:
-        single = f"one program would take {choice.one_program * 1e3:.2f} ms"
+    single = "no single program fits them all, "
+    if choice.one_program < math.inf:  # said already if it is what was chosen
+        single = "" if programs == 1 else f"one program would take {choice.one_program * 1e3:.2f} ms, "
     return (
         f"{many} on {machine.name}{merged}, {how}; predicted {choice.seconds * 1e3:.2f} ms{sizes}: "
         f"{choice.seconds_of_dispatches * 1e3:.2f} ms are dispatches and switches, {padding:.0%} of the cores' work is "
-        f"padding; {single}, each product's own "
-        f"{choice.own_programs * 1e3:.2f} ms"
+        f"padding; {single}a program for each product {choice.own_programs * 1e3:.2f} ms"
     )
 
 

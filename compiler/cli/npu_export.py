@@ -11,6 +11,8 @@ from neuc.compiler.cli import arguments, console
 from neuc.errors import Exit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from neuc.compiler.npu.products import PlacedProduct
     from neuc.runtime.npu.figures import Figures
     from neuc.runtime.npu.machine import Machine
@@ -97,9 +99,22 @@ def show_command(artifact: Path, as_json: bool) -> int:
         "layers",
     )
     console.product(arguments.table(header, rows, right=(0, 5, 7, 8, 10)))
+    for line in _reasons([p.facts for p in products]):
+        console.product(line)
     for line in figure_lines(whole):
         console.product(line)
     return Exit.OK
+
+
+def _reasons(products: Sequence[Mapping[str, object]]) -> list[str]:
+    """Why sums are finished, or windows cut, where they are: a line for each reason, with the products' numbers."""
+    numbers: dict[str, list[str]] = {}
+    for key in ("finished", "windows"):
+        for number, facts in enumerate(products):
+            place, _, why = str(facts[key]).partition(": ")
+            if why:
+                numbers.setdefault(f"{key} {place}, {why}", []).append(f"#{number}")
+    return [f"{text}: {', '.join(found)}" for text, found in numbers.items()]
 
 
 def _cells(number: int, product: PlacedProduct, figures: Figures) -> tuple[str, ...]:
@@ -121,8 +136,8 @@ def _cells(number: int, product: PlacedProduct, figures: Figures) -> tuple[str, 
         f"{figures.utilisation_at_work:.1%}" if figures.macs else "",
         ", ".join(f"{name} {size_text(nbytes)}" for name, nbytes in figures.ddr_bytes_by_operand.items()),
         f"{sum(figures.energy_pj_by_source.values()) / 1e6:.1f}",
-        str(facts["finished"]),
-        str(facts["windows"]),
+        str(facts["finished"]).partition(": ")[0],
+        str(facts["windows"]).partition(": ")[0],
         ", ".join(map(str, layers)),
     )
 

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 import neuc
+from neuc.compiler.cli import main
 from neuc.compiler.inspection.facts import plain_lines
 from neuc.compiler.report import LayerRow
 from neuc.compiler.report_text import layer_form, report_lines
@@ -74,3 +75,14 @@ def test_manifests_are_shown_in_lines_without_braces() -> None:
         "  cores: 3",
     ]
     assert plain_lines("versions", {"llvmlite": "0.50.0", "neuc": "0.1.0"}) == ["versions: llvmlite 0.50.0, neuc 0.1.0"]
+
+
+def test_npu_tables_give_reasons_once_below(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compiled = neuc.compile(network(), target="npu-xdna2", quantize="ternary")
+    compiled.save(str(tmp_path / "n.neuc"))
+    assert main(["npu", "show", str(tmp_path / "n.neuc")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("finished on the CPU, several sums make one number: #0, #1\n") == 1
+    assert said.count("several sums") == 1
+    (note,) = [hint for hint in compiled.report.hints if "one program for all" in hint]
+    assert "one program would take" not in note
