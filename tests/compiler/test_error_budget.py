@@ -169,3 +169,11 @@ def test_a_budget_is_said_as_it_was_typed(typed: str):
 def test_a_budget_that_no_layer_meets_is_said_whole():
     with pytest.raises(Error, match=r"within the error budget 1e-9 \(hint"):
         neuc.compile(mlp(0), "cpu-tl2", max_error=1e-9)
+
+
+def test_a_model_that_meets_the_default_budget_only_as_floats_stays_so():
+    report = neuc.compile(mlp(6, rows=1), "cpu-tl2").report
+    assert report.ternary_share == 0
+    assert all("auto keeps it float" in row.note for row in report.layers)
+    with pytest.raises(Error, match="no layer can be ternary"):
+        neuc.compile(mlp(6, rows=1), "cpu-tl2", max_error=0.05)
