@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 from onnx import ModelProto
@@ -89,7 +89,8 @@ def _symbols(
 ) -> tuple[object, ...]:
     """`shapes` as `torch.export` takes them, an entry for each example input."""
     dim = importlib.import_module("torch.export").Dim
-    names = list(inspect.signature(getattr(module, "forward", module)).parameters)[: len(example_inputs)]
+    forward = cast("Callable[..., object]", getattr(module, "forward", module))
+    names = list(inspect.signature(forward).parameters)[: len(example_inputs)]
     unknown = [name for name in shapes if name not in names]
     if unknown:
         what = f"a shape is given for {unknown[0]!r}, which is no parameter that example_inputs has a tensor for"

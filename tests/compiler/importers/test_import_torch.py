@@ -65,7 +65,7 @@ def test_shapes_name_the_dims_that_may_change() -> None:
     again = torch.randn(5, 8)
     (found,) = session.run(None, {session.get_inputs()[0].name: again.numpy()})
     # Both compute in float32; a dot product of 8 terms of size 1 differs by a few ULP.
-    np.testing.assert_allclose(np.asarray(found), net(again).detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(found, np.float32), net(again).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
 class Forward:
