@@ -20,10 +20,10 @@ from neuc.dialects.onnx_base import OPSETS as OPSETS
 from neuc.dialects.onnx_base import OnnxOp as OnnxOp
 from neuc.dialects.onnx_base import opsets_of as opsets_of
 from neuc.dialects.onnx_base import set_opsets as set_opsets
+from neuc.dialects.onnx_schema import Signature
 from neuc.dialects.onnx_special import CustomOp as CustomOp
 from neuc.dialects.onnx_special import NoneOp as NoneOp
 from neuc.dialects.onnx_special import YieldOp as YieldOp
-from neuc.dialects.onnx_schema import Signature
 
 Onnx: Dialect
 

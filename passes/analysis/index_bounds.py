@@ -28,6 +28,8 @@ _LONGEST = 200  # letters of a node's name
 
 def note_index_bounds(main: FuncOp) -> None:
     """Note at each input of `main` that picks rows of tables how many the smallest has; other notes stay."""
+    if main.is_declaration:  # refused where functions are compiled
+        return
     arguments = main.body.block.args
     known = main.arg_attrs.data if main.arg_attrs is not None else ()
     noted: list[DictionaryAttr] = []

@@ -75,7 +75,7 @@ def test_recurrent_layers_of_any_length_are_on_crossbars() -> None:
     """A loop over time gives the bits of as many steps one by one, read noise included, whatever the length is."""
     target, x = "xbar-pcm{cycle_noise=0.01}", np.random.default_rng(2).standard_normal((7, 3, 6)).astype(np.float32)
     compiled = neuc.compile(lstm(), target)
-    text = str(compiled)
+    text = str(compiled.report)
     assert "4 crossbar tiles" in text
     assert "on the CPU instead of a crossbar" not in text
     loop = compiled.session(threads=2)
