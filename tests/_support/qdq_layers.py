@@ -7,7 +7,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 
-def conv(name: str, x: str, shape: tuple[int, ...], weights: dict[str, np.ndarray], **attributes: list[int]):
+def conv(name: str, x: str, shape: tuple[int, ...], weights: dict[str, np.ndarray], **attributes: list[int] | int):
     """Nodes of a convolution of int8 weights, bias included, from `x` to `name`.y; `weights` get what they read."""
     random = np.random.default_rng(11)
     q = random.integers(-127, 128, shape).astype(np.int8)

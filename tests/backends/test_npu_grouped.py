@@ -21,6 +21,7 @@ from neuc.dialects.ternary import ConvOp
 from neuc.dialects.ternary_types import ScaleAttr, Window
 from neuc.dialects.ternary_weights import make_weight
 from neuc.errors import Error
+from qdq_layers import conv, model_of, pair
 
 XDNA1 = find_machine("npu-xdna1")
 SAME = 0.9  # of the results; one code in a thousand, a step off, reaches up to 54 of 1120 sums
@@ -29,32 +30,17 @@ SAME = 0.9  # of the results; one code in a thousand, a step off, reaches up to 
 @pytest.fixture(scope="module")
 def quantised() -> onnx.ModelProto:
     """A depthwise layer and one of four groups in int8 QDQ form, the second with a sigmoid behind it."""
-    random = np.random.default_rng(2)
-    tensors: dict[str, np.ndarray] = {}
-    nodes: list[onnx.NodeProto] = []
-
-    def pair(x: str, scale: float) -> str:
-        tensors[f"{x}.s"], tensors[f"{x}.z"] = np.array(scale, np.float32), np.array(0, np.int8)
-        nodes.append(helper.make_node("QuantizeLinear", [x, f"{x}.s", f"{x}.z"], [f"{x}.q"]))
-        nodes.append(helper.make_node("DequantizeLinear", [f"{x}.q", f"{x}.s", f"{x}.z"], [f"{x}.d"]))
-        return f"{x}.d"
-
-    def conv(name: str, x: str, shape: tuple[int, ...], group: int) -> str:
-        tensors[f"{name}.w"] = random.integers(-127, 128, shape).astype(np.int8)
-        tensors[f"{name}.ws"] = random.uniform(1e-3, 3e-3, shape[0]).astype(np.float32)
-        tensors[f"{name}.b"] = random.standard_normal(shape[0]).astype(np.float32)
-        nodes.append(helper.make_node("DequantizeLinear", [f"{name}.w", f"{name}.ws"], [f"{name}.f"], axis=0))
-        inputs = [x, f"{name}.f", f"{name}.b"]
-        nodes.append(helper.make_node("Conv", inputs, [f"{name}.y"], name=name, group=group, pads=[1, 1, 1, 1]))
-        return f"{name}.y"
-
-    depthwise = conv("depthwise", pair("x", 0.02), (24, 1, 3, 3), 24)
-    nodes.append(helper.make_node("Relu", [depthwise], ["r"]))
-    nodes.append(helper.make_node("Sigmoid", [conv("four", pair("r", 0.02), (32, 6, 3, 3), 4)], ["y"]))
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, 7, 5]) for n, c in (("x", 24), ("y", 32)))
-    weights = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
-    graph = helper.make_graph(nodes, "g", [x], [y], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    weights: dict[str, np.ndarray] = {}
+    same = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        *pair("x", weights, 0.02),
+        *conv("depthwise", "x.d", (24, 1, 3, 3), weights, group=24, **same),
+        helper.make_node("Relu", ["depthwise.y"], ["r"]),
+        *pair("r", weights, 0.02),
+        *conv("four", "r.d", (32, 6, 3, 3), weights, group=4, **same),
+        helper.make_node("Sigmoid", ["four.y"], ["y"]),
+    ]
+    return model_of(nodes, weights, (1, 24, 7, 5), ("y", (1, 32, 7, 5)))
 
 
 def test_int8_groups_are_the_cpus_bit_for_bit(quantised: onnx.ModelProto):

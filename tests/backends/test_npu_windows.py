@@ -27,6 +27,7 @@ from neuc.runtime.npu.gemm_plan import SPREADS, GemmPlan, blocks, tiled_weights
 from neuc.runtime.npu.program import Design, Transfer
 from neuc.runtime.npu.simulator import simulate
 from neuc.runtime.npu.windows import Image, Padded, Window
+from qdq_layers import conv, model_of, pair
 
 MODEL_BAND = (0.9, 1.8)
 """Cycles by the cost model over simulated ones, as in test_npu_tiling.py."""
@@ -256,35 +257,23 @@ def test_convolutions_of_a_model_are_the_cpus_and_say_who_cuts_their_windows(tmp
 @pytest.fixture(scope="module")
 def chain() -> onnx.ModelProto:
     """Three convolutions in int8 QDQ form, codes between them; the first one's are read by a pooling, too."""
-    random = np.random.default_rng(2)
-    tensors: dict[str, np.ndarray] = {}
-    nodes: list[onnx.NodeProto] = []
+    weights: dict[str, np.ndarray] = {}
 
-    def pair(x: str, scale: float) -> str:
-        tensors[f"{x}.s"], tensors[f"{x}.z"] = np.array(scale, np.float32), np.array(0, np.int8)
-        nodes.append(helper.make_node("QuantizeLinear", [x, f"{x}.s", f"{x}.z"], [f"{x}.q"]))
-        nodes.append(helper.make_node("DequantizeLinear", [f"{x}.q", f"{x}.s", f"{x}.z"], [f"{x}.d"]))
-        return f"{x}.d"
+    def layer(name: str, x: str, shape: tuple[int, ...], stride: int) -> list[onnx.NodeProto]:
+        relu = helper.make_node("Relu", [f"{name}.y"], [f"{name}.r"])
+        made = conv(name, x, shape, weights, pads=[1, 1, 1, 1], strides=[stride, stride])
+        return [*made, relu, *pair(f"{name}.r", weights, 0.05)]
 
-    def conv(name: str, x: str, shape: tuple[int, ...], strides: int) -> str:
-        tensors[f"{name}.w"] = random.integers(-127, 128, shape).astype(np.int8)
-        tensors[f"{name}.ws"] = random.uniform(1e-3, 3e-3, shape[0]).astype(np.float32)
-        tensors[f"{name}.b"] = random.standard_normal(shape[0]).astype(np.float32)
-        nodes.append(helper.make_node("DequantizeLinear", [f"{name}.w", f"{name}.ws"], [f"{name}.f"], axis=0))
-        options = {"pads": [1, 1, 1, 1], "strides": [strides, strides]}
-        inputs = [x, f"{name}.f", f"{name}.b"]
-        nodes.append(helper.make_node("Conv", inputs, [f"{name}.y"], name=name, **options))  # pyright: ignore[reportArgumentType]
-        nodes.append(helper.make_node("Relu", [f"{name}.y"], [f"{name}.r"]))
-        return pair(f"{name}.r", 0.05)
-
-    one = conv("one", pair("x", 0.02), (32, 8, 3, 3), 1)
-    conv("three", conv("two", one, (64, 32, 3, 3), 1), (32, 64, 3, 3), 2)
-    nodes.append(helper.make_node("GlobalAveragePool", [one], ["z"]))
-    sizes = (("x", (8, 20, 16)), ("three.r.d", (32, 10, 8)), ("z", (32, 1, 1)))
-    x, *results = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, *size]) for name, size in sizes)
-    weights = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
-    graph = helper.make_graph(nodes, "g", [x], results, weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    nodes = [
+        *pair("x", weights, 0.02),
+        *layer("one", "x.d", (32, 8, 3, 3), 1),
+        *layer("two", "one.r.d", (64, 32, 3, 3), 1),
+        *layer("three", "two.r.d", (32, 64, 3, 3), 2),
+        helper.make_node("GlobalAveragePool", ["one.r.d"], ["z"]),
+    ]
+    model = model_of(nodes, weights, (2, 8, 20, 16), ("three.r.d", (2, 32, 10, 8)))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [2, 32, 1, 1]))
+    return model
 
 
 def test_convolutions_read_pixels_as_products_wrote_them(chain: onnx.ModelProto, tmp_path: Path):
